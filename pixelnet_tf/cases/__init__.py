@@ -1,0 +1,1 @@
+"""What a study is: layouts, cases, labels, the split, the phantom."""

@@ -1,0 +1,81 @@
+"""The console command `pixelnet-tf`: one file per verb, loaded when it is called."""
+
+from __future__ import annotations
+
+import importlib
+import os
+import sys
+
+import click
+
+from pixelnet_tf import __version__
+from pixelnet_tf.errors import PixelNetError
+
+#: Verb -> its one line in `--help`. A verb lives in the module of its name (`-` becomes `_`), as
+#: `command`; listing them here keeps `--help` free of TensorFlow's import.
+VERBS = {
+    "phantom": "Write a synthetic study with known truth.",
+    "prepare": "Correct, normalise and slice a study into shards.",
+    "train": "Train a PixelNet on a prepared study.",
+    "predict": "Segment cases with a trained model.",
+    "evaluate": "Score segmentations as the challenges do.",
+    "compare": "Set evaluated runs side by side.",
+    "experiment": "Balanced against uniform sampling, over folds, by one command.",
+    "report": "One HTML file with curves, scores and pictures of a run.",
+    "submit": "Write the archive that a challenge takes.",
+    "export": "Write a SavedModel for TensorFlow Serving.",
+    "serve": "Answer TensorFlow Serving's REST API, and NIfTI in, NIfTI out.",
+    "import-caffe": "Turn Caffe weights into a model of this project.",
+    "export-caffe": "Turn a trained model into a prototxt and a caffemodel.",
+    "parity": "Compare a Caffe network, built here, with arrays that Caffe wrote.",
+}
+
+
+class _Verbs(click.Group):
+    """A group that imports a verb's module when the verb is asked for."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(VERBS)
+
+    def get_command(self, ctx: click.Context, name: str) -> click.Command | None:
+        if name not in VERBS:
+            return None
+        return importlib.import_module(f"pixelnet_tf.cli.{name.replace('-', '_')}").command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section("Commands"):
+            formatter.write_dl(list(VERBS.items()))
+
+
+@click.group(cls=_Verbs, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, prog_name="pixelnet-tf")
+def cli() -> None:
+    """Class-Balanced PixelNet: a folder of MRI in, segmentations and their scores out.
+
+    The usual order is phantom (or your own study), prepare, train, predict, evaluate, report.
+    Every verb explains itself with --help. For research use only, not for diagnosis.
+
+    Exit codes: 0 done, 2 usage or configuration, 3 invalid data, 4 incompatible weights or
+    model, 5 runtime failure, 130 interrupted.
+    """
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Run the command line; every foreseen failure is one message and its exit code."""
+    # TensorFlow's own start-up lines say nothing to a user.
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    os.environ.setdefault("KERAS_BACKEND", "tensorflow")
+    try:
+        sys.exit(cli.main(arguments, prog_name="pixelnet-tf", standalone_mode=False) or 0)
+    except click.ClickException as error:
+        error.show()
+        sys.exit(error.exit_code)
+    except PixelNetError as error:
+        click.echo(f"error: {error}", err=True)
+        sys.exit(error.exit_code)
+    except (click.Abort, KeyboardInterrupt):
+        click.echo("interrupted", err=True)
+        sys.exit(130)
+    except OSError as error:
+        click.echo(f"error: {error}", err=True)
+        sys.exit(5)

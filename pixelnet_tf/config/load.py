@@ -1,0 +1,153 @@
+"""YAML, `--set` overrides and dictionaries to a checked `Config`, and back."""
+
+from __future__ import annotations
+
+import dataclasses
+import types
+import typing
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from pixelnet_tf.config.schema import Config
+from pixelnet_tf.errors import ConfigError, nearest_hint
+
+#: The built-in files: `configs/` beside the package in a checkout, inside it once installed.
+_ROOMS = (Path(__file__).parents[2] / "configs", Path(__file__).parents[1] / "configs")
+BUILT_IN = next((room for room in _ROOMS if (room / "phantom.yaml").is_file()), Path("configs"))
+
+
+def load_config(path: str | Path | None = None, overrides: Iterable[str] = ()) -> Config:
+    """Read a configuration and apply overrides.
+
+    Args:
+        path: a YAML file, or the name of a built-in one (`phantom`, `brats2017`, `isles2017`,
+            `lgg`); None gives the defaults.
+        overrides: strings of the form `section.key=value`, the value in YAML.
+
+    Raises:
+        ConfigError: a missing file, a YAML syntax error, an unknown key (the nearest known one is
+            named), a wrong type or a value outside the allowed set.
+    """
+    tree = _read(_locate(path)) if path is not None else {}
+    for override in overrides:
+        _apply(tree, override)
+    return config_from_dict(tree, source=str(path) if path is not None else "the defaults")
+
+
+def config_from_dict(tree: dict[str, Any], source: str = "the configuration") -> Config:
+    """Build a checked `Config` from nested dictionaries, as `config_to_dict` gives them."""
+    try:
+        return _build(Config, tree, "")
+    except ConfigError as error:
+        raise ConfigError(f"{source}: {error}") from None
+
+
+def config_to_dict(config: Any) -> dict[str, Any]:
+    """Turn a `Config` (or a section) into plain dictionaries, lists and scalars."""
+    return _plain(dataclasses.asdict(config))
+
+
+def config_to_yaml(config: Any) -> str:
+    """Render a `Config` (or a section) as YAML that `load_config` reads back to an equal one."""
+    return yaml.safe_dump(config_to_dict(config), sort_keys=False, default_flow_style=None)
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _plain(item) for key, item in value.items()}
+    if isinstance(value, (tuple, list)):
+        return [_plain(item) for item in value]
+    return value
+
+
+def _locate(path: str | Path) -> Path:
+    given = Path(path)
+    if given.is_file():
+        return given
+    built_in = BUILT_IN / f"{given.name.removesuffix('.yaml')}.yaml"
+    if given.parent in (Path("."), Path("configs")) and built_in.is_file():
+        return built_in
+    known = sorted(p.stem for p in BUILT_IN.glob("*.yaml"))
+    raise ConfigError(
+        f"configuration file {str(path)!r} does not exist; give the path of a YAML file or one of "
+        f"the built-in names {known}"
+    )
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        tree = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError, OSError) as error:
+        raise ConfigError(f"{path}: cannot be read as YAML: {error}") from None
+    if tree is None:
+        return {}
+    if not isinstance(tree, dict):
+        raise ConfigError(f"{path}: must hold sections such as `study:`, got {tree!r:.80}")
+    return tree
+
+
+def _apply(tree: dict[str, Any], override: str) -> None:
+    key, equals, text = override.partition("=")
+    parts = key.strip().split(".")
+    if not equals or not all(parts):
+        raise ConfigError(f"--set takes section.key=value, got {override!r}")
+    try:
+        value = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise ConfigError(f"--set {override}: the value is not YAML: {error}") from None
+    node = tree
+    for part in parts[:-1]:
+        node = node.setdefault(part, {})
+        if not isinstance(node, dict):
+            raise ConfigError(f"--set {override}: {part!r} is a value, not a section")
+    leaf = parts[-1]
+    node[int(leaf) if leaf.lstrip("-").isdigit() else leaf] = value
+
+
+def _build(cls: type, tree: Any, where: str) -> Any:
+    if not isinstance(tree, dict):
+        raise ConfigError(f"{where or 'configuration'} must be a section, got {tree!r}")
+    hints = typing.get_type_hints(cls)
+    unknown = [key for key in tree if key not in hints]
+    if unknown:
+        key = f"{where}.{unknown[0]}".lstrip(".")
+        raise ConfigError(f"unknown key {key!r}{nearest_hint(str(unknown[0]), hints)}; known keys "
+                          f"here are {list(hints)}")
+    return cls(**{key: _convert(hints[key], value, f"{where}.{key}".lstrip("."))
+                  for key, value in tree.items()})
+
+
+def _convert(hint: Any, value: Any, where: str) -> Any:
+    if dataclasses.is_dataclass(hint):
+        return _build(hint, value, where)
+    origin, arguments = typing.get_origin(hint), typing.get_args(hint)
+    if origin is tuple:
+        if not isinstance(value, (list, tuple)):
+            raise ConfigError(f"{where} must be a list, got {value!r}")
+        return tuple(_convert(arguments[0], item, f"{where}[{i}]") for i, item in enumerate(value))
+    if origin is dict:
+        if not isinstance(value, dict):
+            raise ConfigError(f"{where} must map keys to values, got {value!r}")
+        return {_convert(arguments[0], key, f"a key of {where}"):
+                _convert(arguments[1], item, f"{where}.{key}") for key, item in value.items()}
+    if origin in (typing.Union, types.UnionType):
+        return value
+    return _scalar(hint, value, where)
+
+
+def _scalar(hint: type, value: Any, where: str) -> Any:
+    if hint is float and isinstance(value, str):
+        # YAML 1.1 reads `1e-3` (without a point) as text.
+        try:
+            return float(value)
+        except ValueError:
+            pass
+    if hint is float and isinstance(value, int) and not isinstance(value, bool):
+        return float(value)
+    if isinstance(value, hint) and not (hint is int and isinstance(value, bool)):
+        return value
+    raise ConfigError(f"{where} must be of type {hint.__name__}, got {value!r} "
+                      f"({type(value).__name__})")

@@ -1,0 +1,328 @@
+"""The configuration: one frozen dataclass per section of the YAML file.
+
+Defaults are the paper's values where the paper states one, else the original PixelNet's.
+Every section checks itself in `__post_init__` and raises `ConfigError`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from pixelnet_tf.errors import ConfigError
+
+
+def _one_of(name: str, value: Any, allowed: tuple) -> None:
+    if value not in allowed:
+        raise ConfigError(f"{name} must be one of {list(allowed)}, got {value!r}")
+
+
+def _in_range(name: str, value: float, low: float, high: float = float("inf")) -> None:
+    if not low <= value <= high:
+        raise ConfigError(f"{name} must lie in [{low}, {high}], got {value!r}")
+
+
+@dataclass(frozen=True)
+class StudyConfig:
+    """Where the volumes of a case are and what their labels mean (paper section 3.1)."""
+
+    name: str = "study"
+    layout: str = "brats"
+    modalities: tuple[str, ...] = ("flair", "t1ce", "t2")
+    #: Layout `pattern` only: modality (and `seg`) -> file pattern inside the case's folder;
+    #: `{case}` stands for the folder's name and `*` matches as in a shell.
+    files: dict[str, str] = field(default_factory=dict)
+    #: Value in the segmentation file -> class name. The order gives the class index; the first
+    #: one is the background.
+    labels: dict[int, str] = field(
+        default_factory=lambda: {0: "background", 1: "necrosis", 2: "edema", 4: "enhancing"}
+    )
+    #: Region -> the label values that it unites, as the challenge scores it.
+    regions: dict[str, tuple[int, ...]] = field(
+        default_factory=lambda: {"ET": (4,), "WT": (1, 2, 4), "TC": (1, 4)}
+    )
+    #: Skull-stripped volumes are exactly zero outside the brain.
+    skull_stripped: bool = True
+    #: Bring every volume of a case to the grid of its first modality instead of refusing it.
+    resample: bool = False
+
+    def __post_init__(self):
+        _one_of("study.layout", self.layout, ("brats", "isles", "pattern"))
+        if not self.modalities:
+            raise ConfigError("study.modalities must name at least one modality")
+        if len(set(self.modalities)) != len(self.modalities):
+            raise ConfigError(f"study.modalities names one twice: {list(self.modalities)}")
+        if len(self.labels) < 2:
+            raise ConfigError("study.labels needs the background and at least one more class")
+        if 0 not in self.labels or next(iter(self.labels)) != 0:
+            raise ConfigError("study.labels must begin with 0, the background")
+        if any(not 0 <= value <= 255 for value in self.labels):
+            raise ConfigError(f"study.labels must be 0 to 255, got {list(self.labels)}")
+        for region, values in self.regions.items():
+            unknown = sorted(set(values) - set(self.labels))
+            if unknown:
+                raise ConfigError(
+                    f"study.regions.{region} names label {unknown[0]}, which is not among "
+                    f"study.labels {list(self.labels)}"
+                )
+        if self.layout == "pattern":
+            missing = [m for m in self.modalities if m not in self.files]
+            if missing:
+                raise ConfigError(
+                    f"study.files has no pattern for {missing}: with `layout: pattern` every "
+                    "modality needs one, as in `flair: '{case}_flair.nii.gz'`"
+                )
+
+    @property
+    def label_values(self) -> tuple[int, ...]:
+        """File label values in the order of the class indices."""
+        return tuple(self.labels)
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """Class names in the order of the class indices."""
+        return tuple(self.labels.values())
+
+
+@dataclass(frozen=True)
+class BiasFieldConfig:
+    """N4 bias field correction (paper section 3.2)."""
+
+    enabled: bool = True
+    #: The field is estimated on a grid that is coarser by this factor along each axis.
+    shrink_factor: int = 4
+    #: Largest number of iterations at each of the fitting levels.
+    iterations: tuple[int, ...] = (50, 50, 50, 50)
+    convergence: float = 0.001
+    #: Modalities to correct; empty means all of them.
+    modalities: tuple[str, ...] = ()
+
+    def __post_init__(self):
+        _in_range("prepare.bias_field.shrink_factor", self.shrink_factor, 1, 16)
+        if not self.iterations or min(self.iterations) < 1:
+            raise ConfigError("prepare.bias_field.iterations needs one positive number per level")
+
+
+@dataclass(frozen=True)
+class PrepareConfig:
+    """From raw volumes to normalised slices (paper sections 3.2 and 3.3)."""
+
+    bias_field: BiasFieldConfig = field(default_factory=BiasFieldConfig)
+    #: Where mean and standard deviation are taken: `brain` voxels, or the whole `volume`.
+    region: str = "brain"
+    #: Slices are scaled up to this many pixels and zero-padded to a square (the ISLES rule);
+    #: 0 keeps the volume's own grid.
+    slice_size: int = 0
+    #: Cases prepared at once; 0 means one per processor core.
+    workers: int = 0
+
+    def __post_init__(self):
+        _one_of("prepare.region", self.region, ("brain", "volume"))
+        _in_range("prepare.slice_size", self.slice_size, 0, 4096)
+        _in_range("prepare.workers", self.workers, 0, 256)
+
+
+@dataclass(frozen=True)
+class SplitConfig:
+    """The case-level split, drawn once from `seed`; numbers below 1 are fractions, else counts."""
+
+    test: float = 0.2
+    validation: float = 0.1
+    #: With `folds: k` the cases that are not set aside as `test` are cut into k folds.
+    folds: int = 0
+    seed: int = 0
+
+    def __post_init__(self):
+        for name in ("test", "validation"):
+            value = getattr(self, name)
+            _in_range(f"split.{name}", value, 0)
+            if value >= 1 and value != int(value):
+                raise ConfigError(f"split.{name} must be a fraction below 1 or a count: {value}")
+        if self.folds == 1 or self.folds < 0:
+            raise ConfigError(f"split.folds must be 0 or at least 2, got {self.folds}")
+
+
+@dataclass(frozen=True)
+class SamplingConfig:
+    """Which pixels of a slice are trained on (paper section 2.1)."""
+
+    #: `balanced` is the paper's N/K of each class; `uniform` is the original PixelNet.
+    strategy: str = "balanced"
+    pixels: int = 2000
+    #: Draw background pixels inside the brain mask only.
+    background_in_brain: bool = False
+    #: How often a slice without lesion is drawn, against a slice with one (1.0: as often).
+    lesion_free_slices: float = 1.0
+    #: Mirror left and right with probability 1/2.
+    flips: bool = True
+
+    def __post_init__(self):
+        _one_of("sampling.strategy", self.strategy, ("balanced", "uniform"))
+        _in_range("sampling.pixels", self.pixels, 1, 10**7)
+        _in_range("sampling.lesion_free_slices", self.lesion_free_slices, 0.0, 1.0)
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    """The network: VGG-16, hypercolumn, perceptron (paper section 2)."""
+
+    #: Channels of the five convolution blocks.
+    widths: tuple[int, ...] = (64, 128, 256, 512, 512)
+    #: Channels of fc6_conv and fc7_conv.
+    fc_width: int = 4096
+    #: `faithful`: fc6 without padding, read at rate 224, as the original; `aligned`: fc6 padded
+    #: by 3, read at rate 32; `none`: no fc6/fc7, the hypercolumn ends with conv5_3.
+    fc7: str = "faithful"
+    #: `mlp`, or `linear` (one layer after a ReLU on the hypercolumn).
+    head: str = "mlp"
+    #: Hidden layers of the `mlp` head.
+    head_widths: tuple[int, ...] = (4096, 4096)
+    #: Caffe's BatchNorm on every tap (the original's linear variant).
+    batch_norm: bool = False
+    dropout: float = 0.5
+    #: Zero pixels around the image; pixel coordinates move with it.
+    border: int = 100
+    #: The normalised image is multiplied by this before conv1_1. ImageNet's kernels expect
+    #: intensities with a standard deviation near 58.
+    input_scale: float = 1.0
+    #: `caffe`: Gaussian of `filler_std` for the head; `he`: scaled to the fan-in.
+    head_filler: str = "caffe"
+    filler_std: float = 0.001
+
+    def __post_init__(self):
+        if len(self.widths) != 5 or min(self.widths) < 1:
+            raise ConfigError(f"model.widths needs five positive numbers, got {self.widths}")
+        _one_of("model.fc7", self.fc7, ("faithful", "aligned", "none"))
+        _one_of("model.head", self.head, ("mlp", "linear"))
+        _one_of("model.head_filler", self.head_filler, ("caffe", "he"))
+        _in_range("model.dropout", self.dropout, 0.0, 0.99)
+        _in_range("model.border", self.border, 0, 1024)
+        if self.head == "mlp" and not self.head_widths:
+            raise ConfigError("model.head_widths needs at least one number for the mlp head")
+
+
+@dataclass(frozen=True)
+class SolverConfig:
+    """Caffe's SGD and its learning-rate policy; the defaults are the authors' solver."""
+
+    base_lr: float = 0.001
+    momentum: float = 0.9
+    weight_decay: float = 0.0005
+    lr_policy: str = "step"
+    gamma: float = 0.1
+    power: float = 0.9
+    stepsize: int = 100000
+    stepvalues: tuple[int, ...] = ()
+    #: Learning-rate multiplier of the new layers (head, and fc6/fc7 when they start at random).
+    new_layers_lr: float = 1.0
+
+    def __post_init__(self):
+        _one_of("training.solver.lr_policy", self.lr_policy,
+                ("fixed", "step", "exp", "inv", "multistep", "poly", "sigmoid"))
+        _in_range("training.solver.base_lr", self.base_lr, 0.0)
+        _in_range("training.solver.momentum", self.momentum, 0.0, 1.0)
+        _in_range("training.solver.weight_decay", self.weight_decay, 0.0)
+
+
+@dataclass(frozen=True)
+class TrainingConfig:
+    """The training loop (paper section 3.3)."""
+
+    solver: SolverConfig = field(default_factory=SolverConfig)
+    epochs: int = 80
+    #: Number of solver steps; replaces `epochs` when it is not 0.
+    steps: int = 0
+    #: Slices in a mini-batch.
+    batch_slices: int = 5
+    seed: int = 1989
+    #: `random`, `imagenet` (Keras' VGG-16), or the path of a .caffemodel.
+    initial_weights: str = "random"
+    #: Blocks of VGG-16 that stay as they are, from the first on (0: all are trained).
+    frozen_blocks: int = 0
+    #: Solver steps between two validations, and between two checkpoints; 0: once an epoch.
+    validate_every: int = 0
+    checkpoint_every: int = 0
+    #: `float32`, or `bfloat16` for the matrix products with float32 weights.
+    precision: str = "float32"
+    #: Compute only what the image and the sampled pixels need (the same gradients).
+    fast: bool = True
+    #: TensorFlow's deterministic kernels: a resumed run ends with the same weights.
+    deterministic: bool = True
+
+    def __post_init__(self):
+        _one_of("training.precision", self.precision, ("float32", "bfloat16"))
+        _in_range("training.batch_slices", self.batch_slices, 1, 1024)
+        _in_range("training.frozen_blocks", self.frozen_blocks, 0, 5)
+        for name in ("epochs", "steps", "validate_every", "checkpoint_every"):
+            _in_range(f"training.{name}", getattr(self, name), 0)
+        if not (self.epochs or self.steps):
+            raise ConfigError("training.epochs and training.steps are both 0: nothing to do")
+
+
+@dataclass(frozen=True)
+class PostprocessConfig:
+    """Clean-up of a predicted volume; every step is off by default."""
+
+    #: Region -> smallest connected component that stays, in voxels.
+    minimum_component: dict[str, int] = field(default_factory=dict)
+    #: Fill holes of the union of all lesion classes.
+    fill_holes: bool = False
+    #: BraTS: an enhancing tumour of fewer voxels than this becomes necrosis (0: off).
+    small_enhancing_tumour: int = 0
+    #: Set everything outside the brain mask to background.
+    restrict_to_brain: bool = False
+
+
+@dataclass(frozen=True)
+class PredictionConfig:
+    """From a trained model to label volumes (paper section 3.3)."""
+
+    #: `sampled`: the arg max of the paper, under the prior of the sampled pixels; `corrected`:
+    #: log(real class frequency / sampled class frequency) is added to the scores.
+    prior: str = "corrected"
+    #: `exact`, `adaptive`, or `reference` (the plain hypercolumn of every pixel).
+    mode: str = "exact"
+    precision: str = "float32"
+    #: `auto`: pixels outside the brain are background when the study is skull-stripped.
+    brain_only: str = "auto"
+    #: Slices computed together.
+    batch_slices: int = 8
+    probability_maps: bool = False
+    postprocess: PostprocessConfig = field(default_factory=PostprocessConfig)
+
+    def __post_init__(self):
+        _one_of("prediction.prior", self.prior, ("sampled", "corrected"))
+        _one_of("prediction.mode", self.mode, ("exact", "adaptive", "reference"))
+        _one_of("prediction.precision", self.precision, ("float32", "bfloat16"))
+        _one_of("prediction.brain_only", self.brain_only, ("auto", "yes", "no"))
+        _in_range("prediction.batch_slices", self.batch_slices, 1, 1024)
+
+
+@dataclass(frozen=True)
+class EvaluationConfig:
+    """How predictions are scored (paper tables 1 to 4)."""
+
+    #: `brats` (Dice, sensitivity, specificity, Hausdorff95) or `isles` (Dice, Hausdorff,
+    #: average distance, precision, recall).
+    protocol: str = "brats"
+    #: BraTS when one mask is empty: `brats2020` (the image diagonal) or `exclude`.
+    empty_policy: str = "brats2020"
+    workers: int = 0
+
+    def __post_init__(self):
+        _one_of("evaluation.protocol", self.protocol, ("brats", "isles"))
+        _one_of("evaluation.empty_policy", self.empty_policy, ("brats2020", "exclude"))
+
+
+@dataclass(frozen=True)
+class Config:
+    """The whole configuration of a study, as a YAML file holds it."""
+
+    study: StudyConfig = field(default_factory=StudyConfig)
+    prepare: PrepareConfig = field(default_factory=PrepareConfig)
+    split: SplitConfig = field(default_factory=SplitConfig)
+    sampling: SamplingConfig = field(default_factory=SamplingConfig)
+    model: ModelConfig = field(default_factory=ModelConfig)
+    training: TrainingConfig = field(default_factory=TrainingConfig)
+    prediction: PredictionConfig = field(default_factory=PredictionConfig)
+    evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)

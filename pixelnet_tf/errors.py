@@ -1,0 +1,46 @@
+"""What can go wrong, and the exit code that the command line gives it.
+
+Exit codes: 0 done, 2 usage or configuration, 3 invalid data, 4 incompatible weights or model,
+5 runtime failure, 130 interrupted.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class PixelNetError(Exception):
+    """Base of every error that a user can cause; its text is all that the command line prints."""
+
+    exit_code = 5
+
+
+class ConfigError(PixelNetError):
+    """An unknown key, a wrong type or value, a missing configuration file."""
+
+    exit_code = 2
+
+
+class DataError(PixelNetError):
+    """A study, case, volume or prediction that cannot be used as it is."""
+
+    exit_code = 3
+
+
+class ModelError(PixelNetError):
+    """Weights or a model that do not fit what they are asked to do."""
+
+    exit_code = 4
+
+
+class RunError(PixelNetError):
+    """A failure while running: a full disk, a server that went away, a broken checkpoint."""
+
+    exit_code = 5
+
+
+def nearest_hint(word: str, known: Iterable[str]) -> str:
+    """Return ` (did you mean 'x'?)` for the known word nearest to `word`, or an empty string."""
+    match = difflib.get_close_matches(word, list(known), n=1, cutoff=0.5)
+    return f" (did you mean {match[0]!r}?)" if match else ""

@@ -1,0 +1,1 @@
+"""Dense prediction: reference, exact and adaptive modes, and whole volumes."""

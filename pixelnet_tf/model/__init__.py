@@ -1,0 +1,1 @@
+"""The network: VGG-16, hypercolumn, head, and their fast exact forms."""

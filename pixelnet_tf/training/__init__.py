@@ -1,0 +1,1 @@
+"""Training: Caffe's solver, the loop, checkpoints, logs."""

@@ -1,0 +1,1 @@
+"""Volumes: reading and writing with geometry, N4, normalisation, slicing and its undoing."""
