@@ -1,0 +1,63 @@
+"""Caffe's BatchNorm: normalisation alone, with sums that decay instead of moving averages."""
+
+from __future__ import annotations
+
+import keras
+import tensorflow as tf
+
+
+@keras.saving.register_keras_serializable("pixelnet_tf")
+class CaffeBatchNorm(keras.layers.Layer):
+    """Normalise each channel over all other axes, as Caffe's BatchNorm layer does.
+
+    It has no scale or shift of its own. Three weights, none of them trained: `mean_sum` and
+    `variance_sum` (channels,) and `factor` (1,); the statistics in use are the sums divided by
+    the factor, or 0 while the factor is 0. In training the batch's mean and biased variance
+    normalise; then `sum = fraction * sum + new` (the variance times m / (m - 1), m values a
+    channel) and `factor = fraction * factor + 1`.
+
+    Args:
+        epsilon: added to the variance.
+        fraction: Caffe's moving_average_fraction.
+        use_global_stats: None follows `training`; True or False fixes the choice.
+    """
+
+    def __init__(self, epsilon: float = 1e-5, fraction: float = 0.999,
+                 use_global_stats: bool | None = None, **kwargs):
+        super().__init__(**kwargs)
+        self.epsilon = epsilon
+        self.fraction = fraction
+        self.use_global_stats = use_global_stats
+
+    def build(self, input_shape):
+        channels = input_shape[-1]
+        for name, size in (("mean_sum", channels), ("variance_sum", channels), ("factor", 1)):
+            weight = self.add_weight(name=name, shape=(size,), initializer="zeros",
+                                     trainable=False, dtype="float32")
+            setattr(self, name, weight)
+
+    def statistics(self) -> tuple[tf.Tensor, tf.Tensor]:
+        """Return the stored mean and variance, each (channels,) float32."""
+        factor = tf.convert_to_tensor(self.factor)
+        scale = tf.math.divide_no_nan(1.0, factor)
+        return self.mean_sum * scale, self.variance_sum * scale
+
+    def call(self, inputs, training=False):
+        stored = self.use_global_stats if self.use_global_stats is not None else not training
+        values = tf.cast(inputs, tf.float32)
+        if stored:
+            mean, variance = self.statistics()
+        else:
+            axes = list(range(values.shape.rank - 1))
+            mean, variance = tf.nn.moments(values, axes)
+            count = tf.cast(tf.size(values), tf.float32) / values.shape[-1]
+            unbiased = tf.where(count > 1, variance * count / tf.maximum(count - 1, 1), variance)
+            self.mean_sum.assign(self.fraction * self.mean_sum + tf.stop_gradient(mean))
+            self.variance_sum.assign(self.fraction * self.variance_sum + tf.stop_gradient(unbiased))
+            self.factor.assign(self.fraction * self.factor + 1.0)
+        normalised = (values - mean) / tf.sqrt(variance + self.epsilon)
+        return tf.cast(normalised, inputs.dtype)
+
+    def get_config(self):
+        return {**super().get_config(), "epsilon": self.epsilon, "fraction": self.fraction,
+                "use_global_stats": self.use_global_stats}
