@@ -1,0 +1,110 @@
+"""Caffe's weight fillers as a Keras initialiser."""
+
+from __future__ import annotations
+
+import math
+
+import keras
+import tensorflow as tf
+
+from pixelnet_tf.errors import ModelError
+
+FILLERS = (
+    "constant", "uniform", "gaussian", "xavier", "msra", "positive_unitball", "bilinear",
+)
+VARIANCE_NORMS = ("FAN_IN", "FAN_OUT", "AVERAGE")
+
+
+@keras.saving.register_keras_serializable("pixelnet_tf")
+class CaffeFiller(keras.initializers.Initializer):
+    """One of Caffe's fillers (`include/caffe/filler.hpp`), with the fields of `FillerParameter`.
+
+    Called with a Keras shape: `(height, width, in, out)`, `(in, out)` or `(out,)`, whose last axis
+    is the first of Caffe's blob and whose last but one is Caffe's second; fans are Caffe's. One
+    filler with one seed gives one result for one shape, so every layer needs a seed of its own.
+
+    Raises `ModelError` for an unknown type or norm, or `bilinear` on other than a square kernel.
+    """
+
+    def __init__(
+        self,
+        type: str = "constant",
+        *,
+        value: float = 0.0,
+        min: float = 0.0,
+        max: float = 1.0,
+        mean: float = 0.0,
+        std: float = 1.0,
+        sparse: int = -1,
+        variance_norm: str = "FAN_IN",
+        seed: int | None = None,
+    ):
+        if type not in FILLERS:
+            raise ModelError(f"filler type must be one of {list(FILLERS)}, got {type!r}")
+        if variance_norm not in VARIANCE_NORMS:
+            raise ModelError(
+                f"variance_norm must be one of {list(VARIANCE_NORMS)}, got {variance_norm!r}"
+            )
+        self.type = type
+        self.value = value
+        self.min = min
+        self.max = max
+        self.mean = mean
+        self.std = std
+        self.sparse = sparse
+        self.variance_norm = variance_norm
+        self.seed = seed
+
+    def get_config(self):
+        names = (
+            "type", "value", "min", "max", "mean", "std", "sparse", "variance_norm", "seed",
+        )
+        return {name: getattr(self, name) for name in names}
+
+    def __call__(self, shape, dtype=None):
+        shape = tuple(int(size) for size in shape)
+        dtype = dtype or keras.config.floatx()
+        return tf.cast(getattr(self, f"_{self.type}")(shape), dtype)
+
+    def _constant(self, shape):
+        return tf.fill(shape, tf.constant(self.value, tf.float32))
+
+    def _uniform(self, shape):
+        return keras.random.uniform(shape, self.min, self.max, "float32", self.seed)
+
+    def _gaussian(self, shape):
+        values = keras.random.normal(shape, self.mean, self.std, "float32", self.seed)
+        if self.sparse < 0:
+            return values
+        # Caffe keeps on average `sparse` non-zero inputs for each output.
+        seed = None if self.seed is None else self.seed + 1
+        kept = keras.random.uniform(shape, seed=seed) < self.sparse / shape[-1]
+        return values * tf.cast(kept, tf.float32)
+
+    def _xavier(self, shape):
+        limit = math.sqrt(3 / self._fan(shape))
+        return keras.random.uniform(shape, -limit, limit, "float32", self.seed)
+
+    def _msra(self, shape):
+        std = math.sqrt(2 / self._fan(shape))
+        return keras.random.normal(shape, 0.0, std, "float32", self.seed)
+
+    def _positive_unitball(self, shape):
+        values = keras.random.uniform(shape, 0.0, 1.0, "float32", self.seed)
+        return values / tf.reduce_sum(values, axis=list(range(len(shape) - 1)), keepdims=True)
+
+    def _bilinear(self, shape):
+        if len(shape) != 4 or shape[0] != shape[1]:
+            raise ModelError(f"filler 'bilinear' needs a square kernel, got shape {shape}")
+        factor = math.ceil(shape[1] / 2)
+        centre = (shape[1] - 1) / (2.0 * factor)
+        line = 1 - tf.abs(tf.range(shape[1], dtype=tf.float32) / factor - centre)
+        return tf.broadcast_to((line[:, None] * line[None, :])[:, :, None, None], shape)
+
+    def _fan(self, shape) -> float:
+        count = math.prod(shape)
+        fan_in = count / shape[-1]
+        fan_out = count / shape[-2] if len(shape) > 1 else count
+        return {"FAN_IN": fan_in, "FAN_OUT": fan_out, "AVERAGE": (fan_in + fan_out) / 2}[
+            self.variance_norm
+        ]

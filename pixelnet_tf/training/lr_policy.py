@@ -1,0 +1,90 @@
+"""Caffe's learning-rate policies as a Keras schedule."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import keras
+import tensorflow as tf
+
+from pixelnet_tf.errors import ConfigError
+
+POLICIES = ("fixed", "step", "exp", "inv", "multistep", "poly", "sigmoid")
+
+
+@keras.saving.register_keras_serializable("pixelnet_tf")
+class CaffePolicy(keras.optimizers.schedules.LearningRateSchedule):
+    """Learning rate of a solver step, counted from 0 (`SGDSolver::GetLearningRate`).
+
+    fixed: base_lr; step: base_lr * gamma^floor(iter / stepsize); exp: base_lr * gamma^iter;
+    inv: base_lr * (1 + gamma * iter)^-power; multistep: as step, at `stepvalues`;
+    poly: base_lr * (1 - iter / max_steps)^power, 0 from max_steps on;
+    sigmoid: base_lr / (1 + exp(-gamma * (iter - stepsize))).
+
+    Raises `ConfigError` for an unknown policy, or for one that lacks what it needs.
+    """
+
+    def __init__(
+        self,
+        base_lr: float,
+        policy: str = "fixed",
+        *,
+        gamma: float = 0.0,
+        power: float = 0.0,
+        stepsize: int = 0,
+        stepvalues: Sequence[int] = (),
+        max_steps: int = 0,
+    ):
+        if policy not in POLICIES:
+            raise ConfigError(f"lr_policy must be one of {list(POLICIES)}, got {policy!r}")
+        if policy == "step" and stepsize < 1:
+            raise ConfigError(f"lr_policy 'step' needs a positive stepsize, got {stepsize}")
+        if policy == "poly" and max_steps < 1:
+            raise ConfigError(f"lr_policy 'poly' needs the number of steps, got {max_steps}")
+        if policy == "multistep" and not stepvalues:
+            raise ConfigError("lr_policy 'multistep' needs stepvalues")
+        self.base_lr = float(base_lr)
+        self.policy = policy
+        self.gamma = gamma
+        self.power = power
+        self.stepsize = stepsize
+        self.stepvalues = tuple(stepvalues)
+        self.max_steps = max_steps
+
+    def __call__(self, step):
+        step = tf.cast(step, tf.int64)
+        return self.base_lr * getattr(self, f"_{self.policy}")(step)
+
+    def get_config(self):
+        return {
+            "base_lr": self.base_lr, "policy": self.policy, "gamma": self.gamma,
+            "power": self.power, "stepsize": self.stepsize, "stepvalues": list(self.stepvalues),
+            "max_steps": self.max_steps,
+        }
+
+    def _fixed(self, step):
+        return tf.constant(1.0)
+
+    def _step(self, step):
+        return _power(self.gamma, step // self.stepsize)
+
+    def _exp(self, step):
+        return _power(self.gamma, step)
+
+    def _inv(self, step):
+        return _power(1 + self.gamma * tf.cast(step, tf.float32), -self.power)
+
+    def _multistep(self, step):
+        passed = tf.reduce_sum(tf.cast(step >= tf.constant(self.stepvalues, tf.int64), tf.int64))
+        return _power(self.gamma, passed)
+
+    def _poly(self, step):
+        left = 1 - tf.cast(step, tf.float32) / self.max_steps
+        return _power(tf.maximum(left, 0.0), self.power)
+
+    def _sigmoid(self, step):
+        return tf.sigmoid(self.gamma * tf.cast(step - self.stepsize, tf.float32))
+
+
+def _power(base, exponent):
+    return tf.pow(tf.cast(base, tf.float32), tf.cast(exponent, tf.float32))

@@ -1,0 +1,102 @@
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from pixelnet_tf.config.schema import SolverConfig
+from pixelnet_tf.errors import ConfigError
+from pixelnet_tf.training.solver import CaffePolicy, CaffeSGD, solver_from_config
+
+
+def variable(value, name):
+    return keras.Variable(np.array(value, np.float32), name=name)
+
+
+def test_two_steps_by_hand():
+    weight = variable([1.0], "kernel")
+    solver = CaffeSGD(0.1, momentum=0.5, weight_decay=0.2)
+    solver.apply([tf.constant([2.0])], [weight])
+    # g = 2 + 0.2*1 = 2.2; h = 0.1*2.2 = 0.22; w = 0.78
+    np.testing.assert_allclose(weight.numpy(), [0.78], rtol=1e-6)
+    solver.apply([tf.constant([-1.0])], [weight])
+    # g = -1 + 0.2*0.78 = -0.844; h = 0.5*0.22 - 0.0844 = 0.0256; w = 0.7544
+    np.testing.assert_allclose(weight.numpy(), [0.7544], rtol=1e-6)
+
+
+def test_the_learning_rate_is_inside_the_momentum():
+    weight = variable([0.0], "kernel")
+    schedule = CaffePolicy(1.0, "step", gamma=0.1, stepsize=1)
+    solver = CaffeSGD(schedule, momentum=1.0, weight_decay=0.0)
+    for _ in range(3):
+        solver.apply([tf.constant([1.0])], [weight])
+    # Histories 1, 1.1, 1.11: what a step gathered keeps the rate of its own time.
+    np.testing.assert_allclose(weight.numpy(), [-3.21], rtol=1e-6)
+
+
+def test_multipliers():
+    weights = {name: variable([1.0], name) for name in ("plain", "bias", "frozen")}
+    solver = CaffeSGD(
+        0.1, momentum=0.0, weight_decay=0.5,
+        multipliers={"bias": (2, 0), "frozen": (0, 1)},
+    )
+    solver.apply([tf.constant([1.0])] * 3, list(weights.values()))
+    assert weights["plain"].numpy()[0] == pytest.approx(1 - 0.1 * 1.5)
+    assert weights["bias"].numpy()[0] == pytest.approx(1 - 0.1 * 2 * 1)
+    assert weights["frozen"].numpy()[0] == 1.0
+
+
+def test_l1_takes_the_sign():
+    weight = variable([3.0, -3.0, 0.0], "kernel")
+    solver = CaffeSGD(0.1, momentum=0.0, weight_decay=0.5, regularization_type="L1")
+    solver.apply([tf.zeros(3)], [weight])
+    np.testing.assert_allclose(weight.numpy(), [2.95, -2.95, 0.0], rtol=1e-6)
+    with pytest.raises(ConfigError, match="must be one of"):
+        CaffeSGD(regularization_type="L3")
+
+
+def test_serialisation():
+    solver = solver_from_config(
+        SolverConfig(base_lr=0.5, lr_policy="poly", power=0.9), 100, {"a": (2, 0)}
+    )
+    again = keras.optimizers.deserialize(keras.optimizers.serialize(solver))
+    first, second = variable([1.0], "a"), variable([1.0], "a")
+    for _ in range(3):
+        solver.apply([tf.constant([0.3])], [first])
+        again.apply([tf.constant([0.3])], [second])
+    assert again.get_config() == solver.get_config()
+    assert first.numpy()[0] == second.numpy()[0] != 1.0
+    assert again.iterations.numpy() == 3
+
+
+def test_state_saves_and_reloads(tmp_path):
+    model = keras.Sequential([keras.Input((2,)), keras.layers.Dense(1)])
+    model.compile(CaffeSGD(0.1), "mse")
+    x, y = np.ones((4, 2), np.float32), np.ones((4, 1), np.float32)
+    model.fit(x, y, verbose=0)
+    model.save(tmp_path / "model.keras")
+    again = keras.models.load_model(tmp_path / "model.keras")
+    for each in (model, again):
+        each.fit(x, y, verbose=0)
+    np.testing.assert_array_equal(model.get_weights()[0], again.get_weights()[0])
+
+
+def test_under_a_distribution_strategy():
+    strategy = tf.distribute.OneDeviceStrategy("/cpu:0")
+    with strategy.scope():
+        weight = variable([1.0, 2.0], "kernel")
+        solver = CaffeSGD(0.1, momentum=0.5, weight_decay=0.2, multipliers={"kernel": (2, 1)})
+        solver.build([weight])
+
+    @tf.function
+    def step():
+        def replica():
+            solver.apply([2 * tf.convert_to_tensor(weight)], [weight])
+
+        strategy.run(replica)
+
+    expected, history = np.array([1.0, 2.0]), np.zeros(2)
+    for _ in range(3):
+        step()
+        history = 0.5 * history + 0.2 * (2 * expected + 0.2 * expected)
+        expected = expected - history
+    np.testing.assert_allclose(weight.numpy(), expected, rtol=1e-5)
