@@ -1,0 +1,179 @@
+"""PixelNet: VGG-16, hypercolumn and perceptron as one Keras functional model (paper section 2)."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import keras
+import tensorflow as tf
+
+from pixelnet_tf.config import ModelConfig, config_from_dict, config_to_dict
+from pixelnet_tf.errors import ModelError
+from pixelnet_tf.model.batch_norm import CaffeBatchNorm
+from pixelnet_tf.model.fillers import CaffeFiller
+from pixelnet_tf.model.hypercolumn import Hypercolumn
+from pixelnet_tf.model.vgg16 import STRIDES, TAPS, vgg16_layers, vgg16_taps
+
+FAITHFUL_RATE, ALIGNED_RATE = 224, 32
+
+
+@keras.saving.register_keras_serializable("pixelnet_tf")
+class PixelNet(keras.Model):
+    """Scores of sampled pixels.
+
+    Called with `[image, pixels]`: image `(batch, height, width, channel)` float32, normalised
+    slices; pixels `(pixel, 3)` float32 rows of n, y, x in image coordinates (the border is the
+    model's own business). Returns the scores before softmax, `(pixel, class)` float32.
+
+    Layer names are those of the original Caffe files: conv1_1 to conv5_3, fc6_conv, fc7_conv,
+    rand_concat (the hypercolumn), fc6_new, fc7_new, cls_score_new, bn_<tap>.
+
+    Args:
+        config: widths, taps, head and border.
+        channels: number of image channels (modalities).
+        classes: number of scores a pixel.
+        seed: for the random start weights; None draws afresh.
+    """
+
+    def __init__(self, config: ModelConfig | dict[str, Any] | None = None, channels: int = 3,
+                 classes: int = 2, seed: int | None = None, **kwargs):
+        if isinstance(config, dict):
+            config = config_from_dict({"model": config}).model
+        config = config or ModelConfig()
+        if channels < 1 or classes < 1:
+            raise ModelError(f"channels and classes must be positive, got {channels}, {classes}")
+        layers = {**vgg16_layers(config, seed), **_head_layers(config, classes, seed)}
+        image = keras.Input((None, None, channels), name="image")
+        pixels = keras.Input((3,), name="pixels")
+        taps = vgg16_taps(layers, _canvas(image, config), config, _keras_dropout(config))
+        hypercolumns = layers["rand_concat"]([*taps, _shift(pixels, config)])
+        scores = head_scores(layers, hypercolumns, config, _keras_dropout(config))
+        super().__init__(inputs=[image, pixels], outputs=scores,
+                         **{"name": "pixelnet", **kwargs})
+        self.config, self.channels, self.classes = config, channels, classes
+        #: The layers by their Caffe names.
+        self.parts = {name: layer for name, layer in layers.items()}
+
+    @property
+    def rates(self) -> tuple[int, ...]:
+        """Stride in pixels at which each tap is read."""
+        return hypercolumn_rates(self.config)
+
+    @property
+    def multipliers(self) -> dict[str, tuple[float, float]]:
+        """Variable path -> (lr_mult, decay_mult), as in the authors' files.
+
+        Biases learn twice as fast and do not decay, except those of fc6_conv and fc7_conv, whose
+        layers carry no `param` blocks there.
+        """
+        found = {}
+        for name, layer in self.parts.items():
+            plain = name in ("fc6_conv", "fc7_conv")
+            for variable in layer.trainable_variables:
+                bias = variable.name == "bias" and not plain
+                found[variable.path] = (2.0, 0.0) if bias else (1.0, 1.0)
+        return found
+
+    def check_image_size(self, height: int, width: int) -> None:
+        """Raise `ModelError` where Caffe's RandBI would abort: an image too small for the rates."""
+        for length, axis in ((height, "height"), (width, "width")):
+            cells = length + 2 * self.config.border
+            for rate, tap in zip(self.rates, (*TAPS, "fc7_conv"), strict=False):
+                size = -(-cells // min(rate, 32)) if rate <= 32 else -(-cells // 32) - 6
+                last = self.config.border + length - 1
+                if size < 1 or last > rate * (size - 1) + (rate - 1) / 2:
+                    raise ModelError(
+                        f"image {axis} {length} with a border of {self.config.border} is too small "
+                        f"for the hypercolumn's rate {rate} on {tap} (Caffe aborts here); use a "
+                        "larger image or model.border, or model.fc7=aligned or none"
+                    )
+
+    def get_config(self) -> dict[str, Any]:
+        return {"config": config_to_dict(self.config), "channels": self.channels,
+                "classes": self.classes, "name": self.name}
+
+    @classmethod
+    def from_config(cls, config: dict[str, Any], custom_objects=None) -> PixelNet:
+        return cls(**config)
+
+
+def hypercolumn_rates(config: ModelConfig) -> tuple[int, ...]:
+    """Stride in pixels at which each tap is read."""
+    last = {"faithful": (FAITHFUL_RATE,), "aligned": (ALIGNED_RATE,), "none": ()}[config.fc7]
+    return STRIDES + last
+
+
+def tap_widths(config: ModelConfig) -> tuple[int, ...]:
+    """Channels of each tap: 5568 in all for the original."""
+    return config.widths + (() if config.fc7 == "none" else (config.fc_width,))
+
+
+def head_names(config: ModelConfig) -> list[str]:
+    """Names of the perceptron's layers, the scores last."""
+    hidden = len(config.head_widths) if config.head == "mlp" else 0
+    return [*(f"fc{6 + i}_new" for i in range(hidden)), "cls_score_new"]
+
+
+def _head_layers(config: ModelConfig, classes: int, seed) -> dict[str, keras.layers.Layer]:
+    layers = {"rand_concat": Hypercolumn(hypercolumn_rates(config), name="rand_concat",
+                                         out_of_range="error" if config.border else "clamp")}
+    if config.batch_norm:
+        names = TAPS + (() if config.fc7 == "none" else ("fc7_conv",))
+        layers |= {f"bn_{name}": CaffeBatchNorm(name=f"bn_{name}") for name in names}
+    names = head_names(config)
+    for number, (name, width) in enumerate(zip(names, (*config.head_widths, classes)
+                                               if config.head == "mlp" else (classes,),
+                                               strict=True)):
+        draw = None if seed is None else seed + 100 + number
+        filler = (CaffeFiller("msra", seed=draw) if config.head_filler == "he"
+                  else CaffeFiller("gaussian", std=config.filler_std, seed=draw))
+        layers[name] = keras.layers.Dense(width, kernel_initializer=filler, name=name)
+    return layers
+
+
+def head_scores(layers, hypercolumns, config: ModelConfig, dropout=None):
+    """Run the head on hypercolumns (pixel, channel); returns scores (pixel, class) float32."""
+    *hidden, last = head_names(config)
+    values = keras.ops.relu(hypercolumns) if config.head == "linear" else hypercolumns
+    for name in hidden:
+        values = keras.ops.relu(layers[name](values))
+        if dropout is not None:
+            values = dropout(values, name.replace("fc", "drop"))
+    return keras.ops.cast(layers[last](values), "float32")
+
+
+def _canvas(image, config: ModelConfig):
+    if config.input_scale != 1.0:
+        image = image * config.input_scale
+    border = config.border
+    return keras.ops.pad(image, [[0, 0], [border, border], [border, border], [0, 0]])
+
+
+def _shift(pixels, config: ModelConfig):
+    return pixels + keras.ops.convert_to_tensor([[0.0, config.border, config.border]])
+
+
+def _keras_dropout(config: ModelConfig):
+    if not config.dropout:
+        return None
+    made = {}
+
+    def apply(values, name):
+        made[name] = keras.layers.Dropout(config.dropout, name=name)
+        return made[name](values)
+
+    return apply
+
+
+def plain_taps(model: PixelNet, image: tf.Tensor, dropout=None) -> list[tf.Tensor]:
+    """The trunk over the whole canvas, by the model's own layers: the yardstick of the fast forms.
+
+    image `(batch, height, width, channel)`; returns the maps of `vgg16_taps`.
+    """
+    return vgg16_taps(model.parts, _canvas(image, model.config), model.config, dropout)
+
+
+def plain_scores(model: PixelNet, taps, pixels_nyx: tf.Tensor, dropout=None) -> tf.Tensor:
+    """Scores `(pixel, class)` of pixels in image coordinates from the maps of `plain_taps`."""
+    columns = model.parts["rand_concat"]([*taps, _shift(pixels_nyx, model.config)])
+    return head_scores(model.parts, columns, model.config, dropout)
