@@ -133,17 +133,31 @@ def sample_map(
         return tf.gather_nd(feature_map, cells)
     y1, y2, ry = interpolation_weights(y, rate, pad, height)
     x1, x2, rx = interpolation_weights(x, rate, pad, width)
-    # One gather of the four corners: its gradient is one scatter into one map instead of four, and
-    # adds up pixel by pixel, as Caffe does.
     corners = tf.stack(
         [tf.stack([n, row, column], -1) for row in (y1, y2) for column in (x1, x2)], axis=1
     )
+    return _interpolate(feature_map, corners, ry[:, None], rx[:, None])
+
+
+@tf.custom_gradient
+def _interpolate(feature_map, corners, ry, rx):
+    """Bilinear mean of the corners (pixel, 4, 3), in the order 11, 12, 21, 22 of row and column."""
     values = tf.cast(tf.gather_nd(feature_map, corners), tf.float32)
     v11, v12, v21, v22 = tf.unstack(values, axis=1)
-    ry, rx = ry[:, None], rx[:, None]
     # The order of Caffe's sums, so that float32 rounds the same way.
     value = (v11 * (1 - ry) + v21 * ry) * (1 - rx) + (v12 * (1 - ry) + v22 * ry) * rx
-    return tf.cast(value, feature_map.dtype)
+    shape = tf.shape(feature_map)
+
+    def gradient(top_diff):
+        # One scatter of all corners in float32, pixel by pixel as in Caffe: TensorFlow's own
+        # gradient keeps more maps, adds in another order, and would add bfloat16 numbers.
+        y, x = tf.cast(ry, tf.float64), tf.cast(rx, tf.float64)
+        weights = tf.stack([(1 - y) * (1 - x), (1 - y) * x, y * (1 - x), y * x], axis=1)
+        updates = tf.cast(top_diff, tf.float32)[:, None] * tf.cast(weights, tf.float32)
+        map_diff = tf.scatter_nd(corners, updates, shape)
+        return tf.cast(map_diff, feature_map.dtype), None, None, None
+
+    return tf.cast(value, feature_map.dtype), gradient
 
 
 def interpolation_weights(
