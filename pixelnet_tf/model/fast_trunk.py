@@ -1,0 +1,174 @@
+"""The trunk computed only where the image is: the same maps, a fraction of the work.
+
+Exact, gradients included. The first blocks run on the box of the image's non-zero pixels, in
+deviations from the empty canvas's response (zero outside the image's influence, so that the
+convolutions' zero padding is right by construction). The last ones run on the whole canvas, pasted
+together from the box and the empty canvas. fc6 and fc7 are computed only at the cells that a pixel
+of the image can touch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import tensorflow as tf
+
+from pixelnet_tf.model.empty_canvas import (
+    MARGINS,
+    constant_response,
+    empty_pooled_map,
+    separable_blocks,
+)
+from pixelnet_tf.model.hypercolumn import sample_map
+from pixelnet_tf.model.pixelnet import PixelNet
+from pixelnet_tf.model.vgg16 import BLOCKS
+
+#: Boxes are rounded outwards to this many pixels, so that few different shapes occur.
+GRID = 32
+
+
+class Tap(NamedTuple):
+    """A map of the hypercolumn, perhaps only a part of it.
+
+    values (batch, height, width, channel); rate in pixels a cell; origin (2,) int32, the row and
+    column of the whole map at which `values` begins. A pixel beyond `values` reads its last cell,
+    which holds the response there.
+    """
+
+    values: tf.Tensor
+    rate: int
+    origin: tf.Tensor
+
+    def sample(self, canvas_nyx: tf.Tensor) -> tf.Tensor:
+        """Features (pixel, channel) at rows of n, y, x in canvas coordinates, float32."""
+        shift = tf.concat([[0], self.origin * self.rate], 0)
+        return sample_map(self.values, canvas_nyx - tf.cast(shift, tf.float32), self.rate)
+
+
+def canvas_pixels(model: PixelNet, pixels_nyx: tf.Tensor) -> tf.Tensor:
+    """Rows of n, y, x in image coordinates to canvas coordinates, float32."""
+    border = model.config.border
+    return tf.cast(pixels_nyx, tf.float32) + tf.constant([[0.0, border, border]])
+
+
+def image_box(image: tf.Tensor) -> tf.Tensor:
+    """Smallest box [top, left, bottom, right) (4,) int32 of a batch's non-zero pixels.
+
+    An image of zeros alone has the box of its first pixel.
+    """
+    filled = tf.reduce_any(image != 0, axis=(0, 3))
+    rows = tf.where(tf.reduce_any(filled, axis=1))[:, 0]
+    columns = tf.where(tf.reduce_any(filled, axis=0))[:, 0]
+    rows, columns = (tf.concat([line, tf.zeros([tf.cast(tf.size(line) == 0, tf.int32)], tf.int64)],
+                               0) for line in (rows, columns))
+    box = tf.stack([rows[0], columns[0], rows[-1] + 1, columns[-1] + 1])
+    return tf.cast(box, tf.int32)
+
+
+def fast_taps(model: PixelNet, image: tf.Tensor, *, precision: tf.DType = tf.float32,
+              dropout: Callable[[tf.Tensor, str], tf.Tensor] | None = None) -> list[Tap]:
+    """The maps of the hypercolumn for every pixel inside the image.
+
+    Args:
+        model: its batch_norm taps use the stored statistics.
+        image: (batch, height, width, channel) float32, normalised.
+        precision: type of the convolutions; weights are cast on the way.
+        dropout: applied to fc6 and fc7, as in `vgg16_taps`.
+    """
+    config = model.config
+    weights = {name: (tf.cast(layer.kernel, precision), tf.cast(layer.bias, precision))
+               for name, layer in model.parts.items() if hasattr(layer, "kernel")}
+    image = tf.cast(image * config.input_scale, precision)
+    border, blocks = config.border, separable_blocks(config.border)
+    size = tf.shape(image)[1:3]
+    canvas_size = size + 2 * border
+    if blocks:
+        taps, x = _boxed_blocks(model, weights, image, canvas_size, blocks)
+    else:
+        taps, x = [], tf.pad(image, [[0, 0], [border, border], [border, border], [0, 0]])
+    zero = tf.zeros([2], tf.int32)
+    for number in range(blocks, len(BLOCKS)):
+        for name in BLOCKS[number]:
+            kernel, bias = weights[name]
+            response = tf.nn.bias_add(tf.nn.conv2d(x, kernel, 1, "SAME"), bias)
+            x = tf.nn.relu(response)
+        taps.append(Tap(_tap(model, name, response, x), 2**number, zero))
+        if number < len(BLOCKS) - 1 or config.fc7 != "none":
+            x = tf.nn.max_pool2d(x, 2, 2, "SAME")
+    if config.fc7 != "none":
+        taps.append(_context(model, weights, x, size, dropout or (lambda values, name: values)))
+    return taps
+
+
+def _tap(model: PixelNet, name: str, response: tf.Tensor, activation: tf.Tensor) -> tf.Tensor:
+    if not model.config.batch_norm:
+        return activation
+    return model.parts[f"bn_{name}"](response, training=False)
+
+
+def _boxed_blocks(model, weights, image, canvas_size, blocks) -> tuple[list[Tap], tf.Tensor]:
+    """Run the first blocks on the image's box; returns their taps and the pooled whole canvas."""
+    border, size = model.config.border, tf.shape(image)[1:3]
+    start, stop = _rounded_box(image_box(image), border, size, blocks)
+    # Cut the box out of the canvas: the image's own pixels with zeros around them.
+    low, high = start - MARGINS[0], stop + MARGINS[0]
+    before, after = tf.maximum(border - low, 0), tf.maximum(high - border - size, 0)
+    inner = image[:, tf.maximum(low[0] - border, 0):high[0] - border,
+                  tf.maximum(low[1] - border, 0):high[1] - border]
+    deviation = tf.pad(inner, _paddings(before, after))
+    constant = tf.zeros([image.shape[-1]], image.dtype)
+    taps, origin = [], low
+    for number in range(blocks):
+        if number:
+            margin = MARGINS[number]
+            deviation = tf.pad(deviation, [[0, 0], [margin] * 2, [margin] * 2, [0, 0]])
+            origin = origin // 2 - margin
+        for name in BLOCKS[number]:
+            kernel, bias = weights[name]
+            rest = constant_response(kernel, bias, constant)
+            response = tf.nn.bias_add(tf.nn.conv2d(deviation, kernel, 1, "SAME"), rest)
+            x, constant = tf.nn.relu(response), tf.nn.relu(rest)
+            deviation = x - constant
+        taps.append(Tap(_tap(model, name, response, x), 2**number, origin))
+        deviation = tf.nn.max_pool2d(deviation, 2, 2, "SAME")
+    empty = empty_pooled_map([[weights[name] for name in names] for names in BLOCKS[:blocks]],
+                             canvas_size[0], canvas_size[1])
+    whole, origin = tf.shape(empty)[1:3], origin // 2
+    after = whole - origin - tf.shape(deviation)[1:3]
+    return taps, tf.pad(deviation, _paddings(origin, after)) + empty
+
+
+def _rounded_box(box, border: int, size, blocks: int) -> tuple[tf.Tensor, tf.Tensor]:
+    """Start and stop (2,) of the box in the canvas: outwards to GRID inside the image, then to
+    the pooling grid of the last boxed block."""
+    start, stop = box[:2] // GRID * GRID, tf.minimum(-(-box[2:] // GRID) * GRID, size)
+    step = 2**blocks
+    return (start + border) // step * step, -(-(stop + border) // step) * step
+
+
+def _paddings(before: tf.Tensor, after: tf.Tensor) -> tf.Tensor:
+    zero = tf.zeros([1, 2], tf.int32)
+    return tf.concat([zero, tf.stack([before, after], axis=1), zero], axis=0)
+
+
+def _context(model: PixelNet, weights, pooled: tf.Tensor, size, dropout) -> Tap:
+    """fc6 and fc7 at the cells that a pixel of the image can touch."""
+    config, rate = model.config, model.rates[-1]
+    pad = 3 if config.fc7 == "aligned" else 0
+    cells = tf.shape(pooled)[1:3] + 2 * pad - 6
+    offset = (rate - 1) / 2
+    first = tf.cast(tf.floor((config.border - offset) / rate), tf.int32)
+    last = tf.cast(tf.math.ceil((tf.cast(config.border + size - 1, tf.float32) - offset) / rate),
+                   tf.int32)
+    low, high = (tf.maximum(tf.minimum(cell, cells - 1), 0) for cell in (first, last))
+    padded = tf.pad(pooled, [[0, 0], [pad, pad], [pad, pad], [0, 0]])
+    window = padded[:, low[0]:high[0] + 7, low[1]:high[1] + 7]
+    kernel, bias = weights["fc6_conv"]
+    x = tf.nn.relu(tf.nn.bias_add(tf.nn.conv2d(window, kernel, 1, "VALID"), bias))
+    x = dropout(x, "drop6")
+    kernel, bias = weights["fc7_conv"]
+    response = tf.nn.bias_add(tf.nn.conv2d(x, kernel, 1, "VALID"), bias)
+    if config.batch_norm:
+        return Tap(model.parts["bn_fc7_conv"](response, training=False), rate, low)
+    return Tap(dropout(tf.nn.relu(response), "drop7"), rate, low)
