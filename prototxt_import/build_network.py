@@ -1,0 +1,137 @@
+"""From upgraded protobuf messages to the immutable Network, and a layer back to its message."""
+
+from __future__ import annotations
+
+import dataclasses
+from types import MappingProxyType
+
+from google.protobuf.message import Message
+
+from prototxt_import.errors import CaffeFormatError
+from prototxt_import.expected_blobs import fold_legacy_shape
+from prototxt_import.layer import Layer, ParamSpec
+from prototxt_import.message_value import get_value, set_value, shortest_float, to_mapping
+from prototxt_import.network import Network
+from prototxt_import.params import params_class
+from prototxt_import.params_base import GenericParams
+from prototxt_import.raw_net import RawLayer, RawNet
+from prototxt_import.schema import new_message
+from prototxt_import.state_rule import PHASES, StateRule
+from prototxt_import.upgrade import upgrade_net
+
+
+def build_network(
+    raw: RawNet, phase: str | None = None, level: int = 0, stages: tuple[str, ...] = ()
+) -> Network:
+    """Return the network of `raw` after Caffe's upgrades, with the layers of `phase` (None: all).
+
+    The level and stages that the file itself states count too. Raises CaffeFormatError for
+    settings that Caffe refuses and for two layers of one name.
+    """
+    if phase not in (None, *PHASES):
+        raise CaffeFormatError(f"phase must be one of {', '.join(PHASES)} or None, got {phase!r}")
+    try:
+        upgrade_net(raw)
+    except CaffeFormatError:
+        raise
+    except (ValueError, TypeError) as error:  # a value outside the range of its new field
+        text = f"cannot be brought to the current form: {error}"
+        raise CaffeFormatError(text, raw.path) from None
+    layers = [_build_layer(layer, index, raw.path) for index, layer in enumerate(raw.layers)]
+    if phase is not None:
+        state = raw.message.state
+        level, stages = level or state.level, (*stages, *state.stage)
+        layers = [layer for layer in layers if layer.is_included(phase, level, stages)]
+    _check_names(layers, raw.path, phase)
+    return Network(
+        raw.message.name,
+        tuple(layers),
+        notes=tuple(raw.notes),
+        force_backward=raw.message.force_backward,
+    )
+
+
+def layer_message(layer: Layer) -> Message:
+    """Return the LayerParameter of `layer` without its blobs; ValueError if it has none."""
+    message = new_message("LayerParameter")
+    message.name, message.type = layer.name, layer.type
+    message.bottom.extend(layer.bottoms)
+    message.top.extend(layer.tops)
+    message.loss_weight.extend(layer.loss_weights)
+    message.propagate_down.extend(layer.propagate_down)
+    known = message.DESCRIPTOR.fields_by_name
+    set_value(message, known["phase"], layer.phase)
+    for spec in layer.param_specs:
+        values = dataclasses.asdict(spec)
+        if not spec.name:
+            del values["name"]
+        if spec.share_mode == "STRICT":
+            del values["share_mode"]
+        set_value(message, known["param"], [values])
+    for name in ("include", "exclude"):
+        set_value(message, known[name], [dataclasses.asdict(r) for r in getattr(layer, name)])
+    layer.params.to_message(message)
+    return message
+
+
+def _build_layer(raw: RawLayer, index: int, path: str) -> Layer:
+    message = raw.message
+    name = message.name or f"unnamed_{index}"
+    if not message.type:
+        raise CaffeFormatError(f"layer {name!r} has no type; add `type: ...`", path, raw.line)
+    if message.include and message.exclude:
+        raise CaffeFormatError(
+            f"layer {name!r} has both include and exclude; keep one of them", path, raw.line
+        )
+    try:
+        params = params_class(message.type).from_message(message)
+    except ValueError as error:
+        text = f"layer {name!r} ({message.type}): {error}"
+        raise CaffeFormatError(text, path, raw.line) from None
+    if isinstance(params, GenericParams) and raw.unknown:
+        params = GenericParams(MappingProxyType({**params.raw, **raw.unknown}))
+    layer = Layer(
+        name=name,
+        type=message.type,
+        bottoms=tuple(message.bottom),
+        tops=tuple(message.top),
+        params=params,
+        param_specs=tuple(_param_spec(spec) for spec in message.param),
+        phase=get_value(message, message.DESCRIPTOR.fields_by_name["phase"]),
+        include=tuple(StateRule(**to_mapping(rule)) for rule in message.include),
+        exclude=tuple(StateRule(**to_mapping(rule)) for rule in message.exclude),
+        loss_weights=tuple(shortest_float(weight) for weight in message.loss_weight),
+        propagate_down=tuple(message.propagate_down),
+        line=raw.line,
+    )
+    blobs = tuple(
+        fold_legacy_shape(layer, i, blob.data) if blob.is_legacy_shape else blob.data
+        for i, blob in enumerate(raw.blobs)
+    )
+    return dataclasses.replace(layer, blobs=blobs)
+
+
+def _param_spec(message: Message) -> ParamSpec:
+    return ParamSpec(
+        message.name,
+        shortest_float(message.lr_mult),
+        shortest_float(message.decay_mult),
+        "PERMISSIVE" if message.share_mode else "STRICT",
+    )
+
+
+def _check_names(layers: list[Layer], path: str, phase: str | None) -> None:
+    """Refuse two layers of one name, unless (with no phase chosen) their rules differ."""
+    seen: dict[str, list[Layer]] = {}
+    for layer in layers:
+        rules = (layer.include, layer.exclude)
+        for other in seen.setdefault(layer.name, []):
+            if phase is not None or rules == (other.include, other.exclude):
+                first = f" (the first on line {other.line})" if other.line else ""
+                raise CaffeFormatError(
+                    f"two layers are called {layer.name!r}{first}; rename one of them, "
+                    "or give them include rules for different phases and choose a phase",
+                    path,
+                    layer.line,
+                )
+        seen[layer.name].append(layer)

@@ -1,0 +1,30 @@
+"""The one error that reading or writing a Caffe file raises."""
+
+from __future__ import annotations
+
+import os
+
+
+class CaffeFormatError(ValueError):
+    """A Caffe file that cannot be read, understood or written.
+
+    The text names the file (with line and column where known), what was found there and
+    what to do next. `path`, `line` and `column` (both counted from 1) are kept for programs.
+    """
+
+    def __init__(
+        self,
+        message: str,
+        path: str | os.PathLike | None = None,
+        line: int | None = None,
+        column: int | None = None,
+    ) -> None:
+        self.message = message
+        self.path = None if path is None else os.fspath(path)
+        self.line = line
+        self.column = column
+        place = ":".join(str(part) for part in (self.path, line, column) if part is not None)
+        super().__init__(f"{place}: {message}" if place else message)
+
+    def __reduce__(self):
+        return type(self), (self.message, self.path, self.line, self.column)

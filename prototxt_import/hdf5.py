@@ -1,0 +1,120 @@
+"""Caffe's HDF5 models (`.caffemodel.h5`): `data/<layer>/<index>` holds the blobs."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from prototxt_import.binary import check_finite
+from prototxt_import.blob import Blob
+from prototxt_import.errors import CaffeFormatError
+from prototxt_import.layer import Layer
+from prototxt_import.model_file import HDF5_MAGIC, check_model_file
+from prototxt_import.network import Network
+from prototxt_import.raw_net import RawLayer
+from prototxt_import.schema import new_message
+
+_MAX_INFLATION = 64  # how much larger than its file a compressed model may be
+
+
+def is_hdf5(path: str | os.PathLike) -> bool:
+    """Whether the file begins as HDF5 files do; raises CaffeFormatError for no usable file."""
+    return check_model_file(path, "caffemodel").startswith(HDF5_MAGIC)
+
+
+def read_hdf5_weights(
+    path: str | os.PathLike, layers: Mapping[str, Layer], *, allow_nan: bool = False
+) -> dict[str, RawLayer]:
+    """Return the blobs of every layer in the file, as float32 arrays.
+
+    `layers` are those of the network: a blob that the file lacks is taken from the layer that
+    shares it by parameter name, as Caffe writes a shared blob only once. Needs h5py.
+    """
+    h5py = _import_h5py(path)
+    path = os.fspath(path)
+    try:
+        with h5py.File(path, "r") as file:
+            if "data" not in file or not isinstance(file["data"], h5py.Group):
+                raise CaffeFormatError("this HDF5 file has no group `data`: no Caffe model", path)
+            found = {name: _read_group(group, path) for name, group in file["data"].items()}
+    except CaffeFormatError:
+        raise
+    except Exception as error:  # h5py raises almost any class for a damaged file
+        raise CaffeFormatError(
+            f"the HDF5 file is damaged ({error}); copy or download it again", path
+        ) from None
+    _fill_shared(found, layers)
+    weights = {}
+    for name, blobs in found.items():
+        if sorted(blobs) != list(range(len(blobs))):
+            raise CaffeFormatError(f"layer {name!r}: blobs {sorted(blobs)} are not all there", path)
+        ordered = [blobs[index] for index in range(len(blobs))]
+        if not allow_nan:
+            for index, array in enumerate(ordered):
+                check_finite(array, f"layer {name!r}, blob {index}", path)
+        message = new_message("LayerParameter")
+        message.name, message.type = name, layers[name].type if name in layers else ""
+        if name.endswith("_split") or "_split_" in name:
+            message.type = "Split"
+        weights[name] = RawLayer(message, tuple(Blob(array, False) for array in ordered))
+    return weights
+
+
+def write_hdf5(path: str | os.PathLike, network: Network) -> None:
+    """Write the blobs of `network` as Caffe's `ToHDF5` does, a shared one in its first layer."""
+    h5py = _import_h5py(path)
+    owned: set[str] = set()
+    with h5py.File(os.fspath(path), "w") as file:
+        data = file.create_group("data")
+        for layer in network.layers:
+            group = data.create_group(layer.name)
+            for index, blob in enumerate(layer.blobs):
+                shared_name = layer.param_spec(index).name
+                if shared_name in owned:
+                    continue
+                if shared_name:
+                    owned.add(shared_name)
+                group.create_dataset(str(index), data=np.asarray(blob, "<f4"))
+
+
+def _import_h5py(path: str | os.PathLike) -> Any:
+    try:
+        import h5py
+    except ImportError:
+        raise CaffeFormatError(
+            'HDF5 models need h5py; run: pip install "pixelnet-tf[hdf5]"', path
+        ) from None
+    return h5py
+
+
+def _read_group(group: Any, path: str) -> dict[int, np.ndarray]:
+    blobs = {}
+    limit = os.path.getsize(path) * _MAX_INFLATION
+    for key, dataset in group.items():
+        where = f"blob {group.name}/{key}"
+        if not key.isdecimal() or not hasattr(dataset, "dtype") or dataset.dtype.kind != "f":
+            raise CaffeFormatError(f"{where} is no array of floats: no Caffe model", path)
+        if dataset.size * 4 > limit or dataset.size == 0:
+            raise CaffeFormatError(
+                f"{where} declares the shape {dataset.shape}, which does not fit the file's size; "
+                "the file is damaged",
+                path,
+            )
+        array = np.asarray(dataset[()], dtype="<f4")
+        array.flags.writeable = False
+        blobs[int(key)] = array
+    return blobs
+
+
+def _fill_shared(found: dict[str, dict[int, np.ndarray]], layers: Mapping[str, Layer]) -> None:
+    owners: dict[str, np.ndarray] = {}
+    for layer in layers.values():
+        blobs = found.get(layer.name, {})
+        for index, spec in enumerate(layer.param_specs):
+            if spec.name and index in blobs:
+                owners.setdefault(spec.name, blobs[index])
+            elif spec.name in owners and layer.name in found:
+                blobs[index] = owners[spec.name]

@@ -1,0 +1,60 @@
+"""A layer of a network, in one form whatever file it came from."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from dataclasses import dataclass
+
+import numpy as np
+
+from prototxt_import.params_base import NO_PARAMS, LayerParams
+from prototxt_import.state_rule import StateRule
+
+
+@dataclass(frozen=True)
+class ParamSpec:
+    """How one blob is trained: factors on the learning rate and on the weight decay, and the
+    name under which layers share it ("" for a blob of the layer's own)."""
+
+    name: str = ""
+    lr_mult: float = 1.0
+    decay_mult: float = 1.0
+    share_mode: str = "STRICT"
+
+
+@dataclass(frozen=True, eq=False)
+class Layer:
+    """One layer; immutable, its blobs are read-only float32 arrays in Caffe's axis order.
+
+    `param_specs` has an entry for each `param` of the file, so fewer than blobs where Caffe's
+    defaults hold. `line` is the line in the prototxt, None for a layer from a binary model.
+    """
+
+    name: str
+    type: str
+    bottoms: tuple[str, ...] = ()
+    tops: tuple[str, ...] = ()
+    params: LayerParams = NO_PARAMS
+    blobs: tuple[np.ndarray, ...] = ()
+    param_specs: tuple[ParamSpec, ...] = ()
+    phase: str | None = None
+    include: tuple[StateRule, ...] = ()
+    exclude: tuple[StateRule, ...] = ()
+    loss_weights: tuple[float, ...] = ()
+    propagate_down: tuple[bool, ...] = ()
+    line: int | None = None
+
+    @property
+    def is_in_place(self) -> bool:
+        """Whether a top overwrites a bottom of the same name."""
+        return any(top in self.bottoms for top in self.tops)
+
+    def param_spec(self, index: int) -> ParamSpec:
+        """Return the specification of blob `index`, Caffe's default where the file has none."""
+        return self.param_specs[index] if index < len(self.param_specs) else ParamSpec()
+
+    def is_included(self, phase: str, level: int = 0, stages: Collection[str] = ()) -> bool:
+        """Whether the layer belongs to a network in this state (Caffe's `FilterNet`)."""
+        if self.include:
+            return any(rule.is_met(phase, level, stages) for rule in self.include)
+        return not any(rule.is_met(phase, level, stages) for rule in self.exclude)

@@ -1,0 +1,130 @@
+"""Loading a network from a prototxt, a caffemodel or both."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+from collections.abc import Sequence
+
+from prototxt_import.binary import read_caffemodel
+from prototxt_import.build_network import build_network
+from prototxt_import.errors import CaffeFormatError
+from prototxt_import.expected_blobs import blob_mismatch, expected_blobs, fold_legacy_shape
+from prototxt_import.hdf5 import is_hdf5, read_hdf5_weights
+from prototxt_import.layer import Layer
+from prototxt_import.network import Network
+from prototxt_import.raw_net import RawLayer
+from prototxt_import.text import read_prototxt
+
+Path = str | os.PathLike
+
+
+def load_network(
+    prototxt: Path | None = None,
+    caffemodel: Path | None = None,
+    *,
+    phase: str | None = None,
+    level: int = 0,
+    stages: Sequence[str] = (),
+    allow_nan: bool = False,
+) -> Network:
+    """Return the network that a prototxt describes, with the weights of a caffemodel.
+
+    Either file may be left out: a caffemodel alone gives the description it carries itself.
+    Together, weights are attached by layer name as Caffe's `CopyTrainedLayersFrom` does: layers
+    that only the model file has are listed in `network.unmatched`, layers that only the prototxt
+    has keep no blobs. `phase` ("TRAIN", "TEST", None for all layers), `level` and `stages` choose
+    among layers with include and exclude rules.
+
+    Raises CaffeFormatError for anything that is wrong with the files: see its text.
+    """
+    if prototxt is None and caffemodel is None:
+        raise CaffeFormatError("give a prototxt, a caffemodel or both")
+    described = None
+    if prototxt is not None:
+        described = build_network(read_prototxt(prototxt), phase, level, tuple(stages))
+    if caffemodel is None:
+        return described
+    if is_hdf5(caffemodel):
+        if described is None:
+            raise CaffeFormatError(
+                "an HDF5 model holds weights without a description; give its prototxt too",
+                caffemodel,
+            )
+        wanted = {layer.name: layer for layer in described.layers}
+        weights = read_hdf5_weights(caffemodel, wanted, allow_nan=allow_nan)
+        return _attach(described, weights, caffemodel)
+    raw = read_caffemodel(caffemodel, allow_nan=allow_nan)
+    if described is None:
+        network = build_network(raw, phase, level, tuple(stages))
+        for layer in network.layers:
+            _check_blobs(layer, caffemodel)
+        return network
+    return _attach(described, _by_name(raw.layers, caffemodel), caffemodel)
+
+
+def _by_name(layers: list[RawLayer], path: Path) -> dict[str, RawLayer]:
+    found: dict[str, RawLayer] = {}
+    for layer in layers:
+        message = layer.message
+        is_v0 = message.DESCRIPTOR.name == "V1LayerParameter" and message.HasField("layer")
+        name = message.layer.name if is_v0 else message.name
+        if found.get(name, layer).blobs and name in found and layer.blobs:
+            raise CaffeFormatError(
+                f"two layers with weights are called {name!r}; the file is damaged, "
+                "or rename one of them",
+                path,
+            )
+        if name not in found or layer.blobs:
+            found[name] = layer
+    return found
+
+
+def _attach(network: Network, weights: dict[str, RawLayer], path: Path) -> Network:
+    layers = []
+    for layer in network.layers:
+        source = weights.get(layer.name)
+        if source is not None:
+            layer = _with_blobs(layer, source, path)
+        layers.append(layer)
+    names = {layer.name for layer in layers}
+    unmatched = tuple(n for n, s in weights.items() if n not in names and not _is_split(s))
+    return dataclasses.replace(network, layers=tuple(layers), unmatched=unmatched)
+
+
+def _with_blobs(layer: Layer, source: RawLayer, path: Path) -> Layer:
+    expected = expected_blobs(layer)
+    if expected and not source.blobs:
+        raise CaffeFormatError(
+            f"layer {layer.name!r} ({layer.type}): it needs {len(expected)} weight blobs, but the "
+            "file holds none under this name; rename the layer in the prototxt to start it anew",
+            path,
+        )
+    if expected == () and source.blobs:
+        raise CaffeFormatError(
+            f"layer {layer.name!r} ({layer.type}) has no weights, but the file holds "
+            f"{len(source.blobs)} blobs under this name; {_FIT}",
+            path,
+        )
+    blobs = tuple(
+        fold_legacy_shape(layer, i, blob.data) if blob.is_legacy_shape else blob.data
+        for i, blob in enumerate(source.blobs)
+    )
+    layer = dataclasses.replace(layer, blobs=blobs)
+    _check_blobs(layer, path)
+    return layer
+
+
+_FIT = "check that model and prototxt belong together"
+
+
+def _check_blobs(layer: Layer, path: Path) -> None:
+    problem = blob_mismatch(layer)
+    if problem:
+        raise CaffeFormatError(f"layer {layer.name!r} ({layer.type}): {problem}; {_FIT}", path)
+
+
+def _is_split(source: RawLayer) -> bool:
+    """Whether Caffe itself put the layer in, to hand one blob to several readers."""
+    message = source.message
+    return message.DESCRIPTOR.name == "LayerParameter" and message.type == "Split"

@@ -1,0 +1,94 @@
+"""A network: its layers in order, with typed settings and weights."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+from typing import NamedTuple
+
+from prototxt_import.expected_blobs import expected_blobs
+from prototxt_import.layer import Layer
+
+_SIZES = ("kernel", "stride", "pad", "dilation")  # printed as 3x3
+
+
+class Input(NamedTuple):
+    """An input blob and its shape in Caffe's axis order, () where the file declares none."""
+
+    name: str
+    shape: tuple[int, ...]
+
+
+@dataclass(frozen=True, eq=False)
+class Network:
+    """An immutable network description; `print(network)` shows it as a table.
+
+    `unmatched` names the layers of the model file that the prototxt does not have; `notes` says
+    what reading brought to the current form or left out.
+    """
+
+    name: str
+    layers: tuple[Layer, ...]
+    unmatched: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
+    force_backward: bool = False
+
+    @property
+    def inputs(self) -> tuple[Input, ...]:
+        """The tops of all Input layers, in order."""
+        found = []
+        for layer in self.layers:
+            if layer.type == "Input":
+                shapes = layer.params.shape or ((),)
+                for index, top in enumerate(layer.tops):
+                    found.append(Input(top, tuple(shapes[min(index, len(shapes) - 1)])))
+        return tuple(found)
+
+    @property
+    def without_weights(self) -> tuple[str, ...]:
+        """The layers that need weights and have none: they would start from their fillers."""
+        return tuple(
+            layer.name for layer in self.layers if not layer.blobs and expected_blobs(layer)
+        )
+
+    def layer(self, name: str) -> Layer:
+        """Return the (first) layer called `name`; KeyError lists the names there are."""
+        for layer in self.layers:
+            if layer.name == name:
+                return layer
+        known = ", ".join(layer.name for layer in self.layers)
+        raise KeyError(f"no layer {name!r}; there are {known}")
+
+    def __str__(self) -> str:
+        rows = [("#", "layer", "type", "bottoms -> tops", "settings", "weights")]
+        for index, layer in enumerate(self.layers):
+            flow = f"{', '.join(layer.bottoms)} -> {', '.join(layer.tops)}".strip()
+            shapes = ", ".join("x".join(map(str, b.shape)) or "1" for b in layer.blobs)
+            rows.append((str(index), layer.name, layer.type, flow, _settings(layer), shapes))
+        widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
+        lines = [
+            "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
+            for row in rows
+        ]
+        count = sum(blob.size for layer in self.layers for blob in layer.blobs)
+        inputs = ", ".join(f"{i.name} {'x'.join(map(str, i.shape))}".strip() for i in self.inputs)
+        lines.insert(0, f"network {self.name!r}: {len(self.layers)} layers, {count:,} weights")
+        lines.insert(1, f"inputs: {inputs or 'none declared'}")
+        if self.unmatched:
+            lines.append(f"in the model file only: {', '.join(self.unmatched)}")
+        lines += [f"note: {note}" for note in self.notes]
+        return "\n".join(lines)
+
+
+def _settings(layer: Layer) -> str:
+    """The settings that differ from their defaults, without fillers, in one line."""
+    parts = []
+    for field in fields(layer.params):
+        value = getattr(layer.params, field.name)
+        if field.name.endswith("filler") or field.name == "raw" or value == field.default:
+            continue
+        if isinstance(value, tuple):
+            separator = "x" if field.name in _SIZES else ","
+            value = separator.join(str(item).replace(" ", "") for item in value)
+        parts.append(f"{field.name}={value}")
+    text = " ".join(parts)
+    return text if len(text) <= 60 else text[:57] + "..."

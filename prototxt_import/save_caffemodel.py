@@ -1,0 +1,66 @@
+"""Writing a network as a `.caffemodel` (or, by its ending, `.caffemodel.h5`)."""
+
+from __future__ import annotations
+
+import os
+
+import numpy as np
+
+from prototxt_import import wire
+from prototxt_import.atomic_write import atomic_path
+from prototxt_import.blob import blob_header
+from prototxt_import.build_network import layer_message
+from prototxt_import.errors import CaffeFormatError
+from prototxt_import.hdf5 import write_hdf5
+from prototxt_import.layer import Layer
+from prototxt_import.network import Network
+from prototxt_import.schema import new_message
+
+_LAYER, _BLOBS = 100, 7
+_MAX_BYTES = (1 << 31) - 1  # protobuf's limit, and so Caffe's
+
+
+def save_caffemodel(path: str | os.PathLike, network: Network) -> None:
+    """Write `network` with its weights in Caffe's current format.
+
+    A path that ends in `.h5` gets Caffe's HDF5 form, weights only. Weights go from their arrays
+    to the file without a second copy. Raises CaffeFormatError for a layer outside Caffe's schema
+    and for models larger than the 2 GiB that Caffe can read.
+    """
+    if os.fspath(path).endswith(".h5"):
+        with atomic_path(path) as temporary:
+            write_hdf5(temporary, network)
+        return
+    net = new_message("NetParameter")
+    net.name = network.name
+    if network.force_backward:
+        net.force_backward = True
+    headers = [_encode_layer(layer, path) for layer in network.layers]
+    weights = sum(blob.size for layer in network.layers for blob in layer.blobs)
+    total = 4 * weights + sum(len(description) for description, _ in headers)
+    if total > _MAX_BYTES:
+        raise CaffeFormatError(
+            f"the model takes {total:,} bytes, more than the {_MAX_BYTES:,} that Caffe reads; "
+            "save it as .caffemodel.h5",
+            path,
+        )
+    with atomic_path(path) as temporary, open(temporary, "wb") as file:
+        file.write(net.SerializeToString())
+        for layer, (description, blob_headers) in zip(network.layers, headers, strict=True):
+            sizes = [len(h) + 4 * b.size for h, b in zip(blob_headers, layer.blobs, strict=True)]
+            fields = [wire.encode_header(_BLOBS, size) for size in sizes]
+            length = len(description) + sum(map(len, fields)) + sum(sizes)
+            file.write(wire.encode_header(_LAYER, length) + description)
+            for field, header, blob in zip(fields, blob_headers, layer.blobs, strict=True):
+                file.write(field + header)
+                file.write(memoryview(np.ascontiguousarray(blob, "<f4")).cast("B"))
+
+
+def _encode_layer(layer: Layer, path: str | os.PathLike) -> tuple[bytes, list[bytes]]:
+    try:
+        description = layer_message(layer).SerializeToString()
+    except (ValueError, TypeError) as error:
+        raise CaffeFormatError(
+            f"layer {layer.name!r} ({layer.type}) cannot be written: {error}", path, layer.line
+        ) from None
+    return description, [blob_header(blob) for blob in layer.blobs]

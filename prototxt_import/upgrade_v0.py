@@ -1,0 +1,155 @@
+"""Caffe's upgrade of V0 networks (string types in a nested `layer`) to V1."""
+
+from __future__ import annotations
+
+from google.protobuf.message import Message
+
+from prototxt_import.errors import CaffeFormatError
+from prototxt_import.raw_net import RawLayer, RawNet
+from prototxt_import.schema import new_message
+
+_TYPES = {
+    "accuracy": "ACCURACY", "bnll": "BNLL", "concat": "CONCAT", "conv": "CONVOLUTION",
+    "data": "DATA", "dropout": "DROPOUT", "euclidean_loss": "EUCLIDEAN_LOSS",
+    "flatten": "FLATTEN", "hdf5_data": "HDF5_DATA", "hdf5_output": "HDF5_OUTPUT",
+    "im2col": "IM2COL", "images": "IMAGE_DATA", "infogain_loss": "INFOGAIN_LOSS",
+    "innerproduct": "INNER_PRODUCT", "lrn": "LRN",
+    "multinomial_logistic_loss": "MULTINOMIAL_LOGISTIC_LOSS", "pool": "POOLING", "relu": "RELU",
+    "sigmoid": "SIGMOID", "softmax": "SOFTMAX", "softmax_loss": "SOFTMAX_LOSS",
+    "split": "SPLIT", "tanh": "TANH", "window_data": "WINDOW_DATA",
+}  # fmt: skip
+_CONV, _FULL = ("conv", "convolution_param"), ("innerproduct", "inner_product_param")
+_POOL, _LRN = ("pool", "pooling_param"), ("lrn", "lrn_param")
+_DATA, _IMAGES = ("data", "data_param"), ("images", "image_data_param")
+_HDF5, _WINDOWS = ("hdf5_data", "hdf5_data_param"), ("window_data", "window_data_param")
+# V0 field -> name of the V1 field, and the layer types that have it with their message.
+_FIELDS = {
+    "num_output": ("num_output", _CONV, _FULL),
+    "biasterm": ("bias_term", _CONV, _FULL),
+    "weight_filler": ("weight_filler", _CONV, _FULL),
+    "bias_filler": ("bias_filler", _CONV, _FULL),
+    "pad": ("pad", _CONV, _POOL),
+    "kernelsize": ("kernel_size", _CONV, _POOL),
+    "group": ("group", _CONV),
+    "stride": ("stride", _CONV, _POOL),
+    "pool": ("pool", _POOL),
+    "dropout_ratio": ("dropout_ratio", ("dropout", "dropout_param")),
+    "local_size": ("local_size", _LRN),
+    "alpha": ("alpha", _LRN),
+    "beta": ("beta", _LRN),
+    "k": ("k", _LRN),
+    "source": (
+        "source", _DATA, _HDF5, _IMAGES, _WINDOWS, ("infogain_loss", "infogain_loss_param")
+    ),
+    "batchsize": ("batch_size", _DATA, _HDF5, _IMAGES, _WINDOWS),
+    "rand_skip": ("rand_skip", _DATA, _IMAGES),
+    "shuffle_images": ("shuffle", _IMAGES),
+    "new_height": ("new_height", _IMAGES),
+    "new_width": ("new_width", _IMAGES),
+    "concat_dim": ("concat_dim", ("concat", "concat_param")),
+    "det_fg_threshold": ("fg_threshold", _WINDOWS),
+    "det_bg_threshold": ("bg_threshold", _WINDOWS),
+    "det_fg_fraction": ("fg_fraction", _WINDOWS),
+    "det_context_pad": ("context_pad", _WINDOWS),
+    "det_crop_mode": ("crop_mode", _WINDOWS),
+    "hdf5_output_param": ("", ("hdf5_output", "hdf5_output_param")),
+}  # fmt: skip
+# V0 fields that every layer type brings over to transform_param.
+_TRANSFORM = {
+    "scale": "scale",
+    "meanfile": "mean_file",
+    "cropsize": "crop_size",
+    "mirror": "mirror",
+}
+
+
+def upgrade_v0(net: RawNet) -> None:
+    """Bring `net` from V0 to V1 in place: padding layers folded in, then each layer.
+
+    Settings that do not belong to their layer's type are left out with a note, as Caffe does.
+    """
+    net.layers = [_upgrade_layer(layer, net) for layer in _fold_padding(net)]
+    net.notes.append("V0 layers brought to V1")
+
+
+def _fold_padding(net: RawNet) -> list[RawLayer]:
+    """Drop padding layers, giving their pad and bottom to the layer that reads them."""
+    source: dict[str, RawLayer | None] = {name: None for name in net.message.input}
+    kept = []
+    for layer in net.layers:
+        connection = layer.message
+        if connection.layer.type != "padding":
+            kept.append(layer)
+        for index, name in enumerate(connection.bottom):
+            if name not in source:
+                raise CaffeFormatError(
+                    f"layer {connection.layer.name!r} reads the unknown blob {name!r}; "
+                    f"known at this point: {', '.join(source) or 'none'}",
+                    net.path,
+                    layer.line,
+                )
+            origin = source[name]
+            if origin is None or origin.message.layer.type != "padding":
+                continue
+            if (
+                connection.layer.type not in ("conv", "pool")
+                or len(connection.bottom) != 1
+                or len(origin.message.bottom) != 1
+                or len(origin.message.top) != 1
+            ):
+                raise CaffeFormatError(
+                    f"padding layer {origin.message.layer.name!r} must stand between one blob and "
+                    f"a conv or pool layer with one bottom, not before {connection.layer.name!r}",
+                    net.path,
+                    layer.line,
+                )
+            connection.layer.pad = origin.message.layer.pad
+            connection.bottom[index] = origin.message.bottom[0]
+        source.update(dict.fromkeys(connection.top, layer))
+    return kept
+
+
+def _upgrade_layer(layer: RawLayer, net: RawNet) -> RawLayer:
+    connection, new = layer.message, new_message("V1LayerParameter")
+    new.bottom.extend(connection.bottom)
+    new.top.extend(connection.top)
+    old = connection.layer
+    new.name = old.name
+    if old.HasField("type"):
+        if old.type not in _TYPES:
+            raise CaffeFormatError(
+                f"layer {old.name!r} has the unknown V0 type {old.type!r}; "
+                f"expected one of {', '.join(_TYPES)}",
+                net.path,
+                layer.line,
+            )
+        enum = new.DESCRIPTOR.fields_by_name["type"].enum_type
+        new.type = enum.values_by_name[_TYPES[old.type]].number
+    new.blobs_lr.extend(old.blobs_lr)
+    new.weight_decay.extend(old.weight_decay)
+    for field, value in old.ListFields():
+        if field.name in _TRANSFORM:
+            setattr(new.transform_param, _TRANSFORM[field.name], value)
+        elif field.name in _FIELDS:
+            name, *owners = _FIELDS[field.name]
+            if old.type in dict(owners):
+                _assign(getattr(new, dict(owners)[old.type]), name, value)
+            else:
+                net.notes.append(
+                    f"layer {old.name!r}: {field.name} does not belong to type {old.type!r}, "
+                    "left out"
+                )
+    return RawLayer(new, layer.blobs, layer.line)
+
+
+def _assign(target: Message, name: str, value) -> None:
+    if not name:
+        target.CopyFrom(value)
+        return
+    current = getattr(target, name)
+    if isinstance(current, Message):
+        current.CopyFrom(value)
+    elif hasattr(current, "append"):
+        current.append(value)
+    else:
+        setattr(target, name, value)

@@ -1,0 +1,45 @@
+"""Kernel, stride, padding and dilation, which Caffe's schema spells in several ways."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from google.protobuf.message import Message
+
+Pair = tuple[int, int]
+
+
+def read_pair(message: Message, name: str, stem: str, default: int | None) -> Pair:
+    """Return (height, width) from `name` (once or per axis) or `stem_h` and `stem_w`.
+
+    `default` None means that it must be given. Raises ValueError where both spellings stand,
+    one of `_h` and `_w` is missing, or more than two axes are given.
+    """
+    names = (f"{stem}_h", f"{stem}_w")
+    values = getattr(message, name)
+    if isinstance(values, int):
+        values = [values] if message.HasField(name) else []
+    known = message.DESCRIPTOR.fields_by_name
+    has = [n in known and message.HasField(n) for n in names]
+    if any(has):
+        if values:
+            raise ValueError(f"give either {name} or {names[0]} and {names[1]}, not both")
+        if not all(has) and stem != "pad":  # an absent half of pad is 0, of others an error
+            raise ValueError(f"{names[0]} and {names[1]} must both be given")
+        height, width = (getattr(message, n) for n in names)
+        return int(height), int(width)
+    if len(values) > 2:
+        raise ValueError(
+            f"{name} is given for {len(values)} axes; only two (height, width) are known here"
+        )
+    if not values:
+        if default is None:
+            raise ValueError(f"{name} (or {names[0]} and {names[1]}) must be given")
+        return default, default
+    return int(values[0]), int(values[-1])
+
+
+def write_pair(name: str, stem: str, pair: Pair) -> dict[str, Any]:
+    """Return the field or fields that say `pair`: one number for a square."""
+    height, width = pair
+    return {name: height} if height == width else {f"{stem}_h": height, f"{stem}_w": width}
