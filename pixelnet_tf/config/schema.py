@@ -6,6 +6,7 @@ Every section checks itself in `__post_init__` and raises `ConfigError`.
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -131,8 +132,15 @@ class SplitConfig:
     #: With `folds: k` the cases that are not set aside as `test` are cut into k folds.
     folds: int = 0
     seed: int = 0
+    #: Regular expression: cases for which its first group (or the whole match) is equal are of
+    #: one patient and stay together; empty means that every case is a patient.
+    patient: str = ""
 
     def __post_init__(self):
+        try:
+            re.compile(self.patient)
+        except re.error as error:
+            raise ConfigError(f"split.patient is no regular expression: {error}") from None
         for name in ("test", "validation"):
             value = getattr(self, name)
             _in_range(f"split.{name}", value, 0)

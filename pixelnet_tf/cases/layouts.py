@@ -1,0 +1,156 @@
+"""Finding the cases of a study on disk: the layouts `brats`, `isles` and `pattern`."""
+
+from __future__ import annotations
+
+import itertools
+import re
+from collections.abc import Callable, Iterable
+from pathlib import Path
+
+from pixelnet_tf.cases.case import Case
+from pixelnet_tf.config import StudyConfig
+from pixelnet_tf.errors import DataError
+
+#: What a case calls its segmentation, beside the modalities.
+SEGMENTATION = "seg"
+
+_SUFFIXES = (".nii.gz", ".nii")
+#: SMIR: `VSD.Brain.XX.O.MR_ADC.128020`, as a folder or as a file; `OT` is the truth.
+_SMIR = re.compile(r"(?:^|\.)(?:MR_|CT_)(?P<modality>\w+?)(?:\.(?P<id>\d+))?$", re.IGNORECASE)
+_SMIR_TRUTH = re.compile(r"(?:^|\.)OT(?:\.(?P<id>\d+))?$")
+#: ISLES' names for one thing: relative flow and volume, the raw perfusion series, the lesion mask.
+_SYNONYMS = {"rcbf": "cbf", "rcbv": "cbv", "pwi": "4dpwi", "ot": SEGMENTATION,
+             "msk": SEGMENTATION, "mask": SEGMENTATION, "lesion-msk": SEGMENTATION}
+
+
+def find_cases(study_dir: Path, study: StudyConfig, require_segmentation: bool = True
+               ) -> list[Case]:
+    """List the cases of a study, ordered by name.
+
+    A case that lacks a file is listed with a fault, so that one check can report all of them.
+
+    Args:
+        study_dir: folder of cases; layout `brats` may have a level HGG/LGG above them.
+        study: layout, modalities and file patterns.
+        require_segmentation: a case without segmentation is at fault.
+
+    Raises:
+        DataError: no such folder, no case in it, or two cases of one name.
+    """
+    study_dir = Path(study_dir)
+    if not study_dir.is_dir():
+        raise DataError(f"{study_dir}: no such folder; give the folder that holds the cases")
+    finder = {"brats": _brats, "isles": _isles, "pattern": _pattern}[study.layout]
+    cases = sorted(finder(study_dir, study, require_segmentation), key=lambda case: case.name)
+    if not cases:
+        held = sorted(path.name for path in study_dir.iterdir())[:5]
+        raise DataError(
+            f"{study_dir}: no case found (layout `{study.layout}` takes a sub-folder per case); "
+            + (f"the folder holds {held}" if held else "the folder is empty"))
+    for before, after in itertools.pairwise(cases):
+        if before.name == after.name:
+            raise DataError(f"{study_dir}: two cases are called {after.name!r}; rename one of them")
+    return cases
+
+
+def _folders(parent: Path) -> list[Path]:
+    return [path for path in sorted(parent.iterdir())
+            if path.is_dir() and not path.name.startswith(".")]
+
+
+def _brats(study_dir: Path, study: StudyConfig, required: bool) -> Iterable[Case]:
+    """`[HGG|LGG/]<case>/<case>_<modality>.nii.gz`."""
+    for folder in _folders(study_dir):
+        for case_dir in _folders(folder) if folder.name in ("HGG", "LGG") else [folder]:
+            def search(modality: str, case_dir: Path = case_dir) -> tuple[list[Path], str]:
+                names = [f"{case_dir.name}_{modality}{suffix}" for suffix in _SUFFIXES]
+                return [case_dir / n for n in names if (case_dir / n).is_file()], names[0]
+            yield _case(case_dir, study, required, search)
+
+
+def _pattern(study_dir: Path, study: StudyConfig, required: bool) -> Iterable[Case]:
+    """`<case>/<pattern>`, the pattern from `study.files`."""
+    if required and SEGMENTATION not in study.files:
+        raise DataError("study.files has no pattern for `seg`; add one, as in "
+                        "`seg: '{case}_seg.nii.gz'`, or prepare without segmentations")
+    for case_dir in _folders(study_dir):
+        def search(modality: str, case_dir: Path = case_dir) -> tuple[list[Path], str]:
+            pattern = study.files.get(modality, "").replace("{case}", case_dir.name)
+            return sorted(case_dir.glob(pattern)) if pattern else [], pattern
+        yield _case(case_dir, study, required, search)
+
+
+def _isles(study_dir: Path, study: StudyConfig, required: bool) -> Iterable[Case]:
+    """SMIR's folder per volume (2017), or BIDS names, at any depth (2022).
+
+    In the BIDS form the masks may stand apart, under `derivatives/<case>`.
+    """
+    derivatives = study_dir / "derivatives"
+    for case_dir in _folders(study_dir):
+        if case_dir == derivatives:
+            continue
+        files = _nifti_files(case_dir)
+        if derivatives.is_dir():
+            files += [path for path in _nifti_files(derivatives) if case_dir.name in
+                      path.relative_to(derivatives).parts]
+        found: dict[str, list[Path]] = {}
+        for path in files:
+            found.setdefault(isles_modality(path)[0], []).append(path)
+
+        def search(modality: str, found: dict[str, list[Path]] = found
+                   ) -> tuple[list[Path], str]:
+            name = _SYNONYMS.get(modality.lower(), modality.lower())
+            wanted = "msk or OT" if name == SEGMENTATION else f"{modality} or MR_{modality.upper()}"
+            return found.get(name, []), f"a file or folder named by {wanted}"
+        yield _case(case_dir, study, required, search, _smir_id(found))
+
+
+def isles_modality(path: Path) -> tuple[str, str | None]:
+    """Tell what a file of the `isles` layout is: (modality in lower case, SMIR number or None).
+
+    The segmentation is called `seg`.
+    """
+    stem = path.name
+    for suffix in _SUFFIXES:
+        stem = stem.removesuffix(suffix)
+    for name in (stem, path.parent.name):
+        if match := _SMIR_TRUTH.search(name):
+            return SEGMENTATION, match["id"]
+        if match := _SMIR.search(name):
+            modality = match["modality"].lower()
+            return _SYNONYMS.get(modality, modality), match["id"]
+    modality = stem.rsplit("_", 1)[-1].lower()
+    return _SYNONYMS.get(modality, modality), None
+
+
+def _smir_id(found: dict[str, list[Path]]) -> str | None:
+    """ISLES names a submission after the perfusion series, else after any map made from it."""
+    ids = {modality: isles_modality(paths[0])[1] for modality, paths in sorted(found.items())
+           if modality != SEGMENTATION}
+    order = [ids.get("4dpwi"), ids.get("mtt"), *ids.values()]
+    return next((number for number in order if number), None)
+
+
+def _nifti_files(folder: Path) -> list[Path]:
+    return [path for path in sorted(folder.rglob("*"))
+            if path.name.endswith(_SUFFIXES) and path.is_file()]
+
+
+def _case(case_dir: Path, study: StudyConfig, required: bool,
+          search: Callable[[str], tuple[list[Path], str]], smir_id: str | None = None) -> Case:
+    """Build a case; `search` gives the files of a modality and the words for what it looked for."""
+    files, faults = {}, []
+    for modality in (*study.modalities, SEGMENTATION):
+        paths, wanted = search(modality)
+        if len(paths) == 1:
+            files[modality] = paths[0]
+        elif paths:
+            faults.append(f"{modality}: {len(paths)} files fit, {[p.name for p in paths]}; "
+                          "leave one of them, or name it by `layout: pattern`")
+        elif modality != SEGMENTATION or required:
+            held = [path.relative_to(case_dir).as_posix() for path in _nifti_files(case_dir)]
+            what = "segmentation" if modality == SEGMENTATION else f"modality {modality!r}"
+            faults.append(f"{what} is missing: looked for {wanted} in {case_dir}, which holds "
+                          + (f"{held[:8]}" if held else "no NIfTI file"))
+    return Case(case_dir.name, {m: files[m] for m in study.modalities if m in files},
+                files.get(SEGMENTATION), smir_id, tuple(faults))

@@ -1,0 +1,82 @@
+"""A case to compressed slices; runs in worker processes, so nothing here imports TensorFlow."""
+
+from __future__ import annotations
+
+import zlib
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from pixelnet_tf.cases.case import Case
+from pixelnet_tf.config import Config
+from pixelnet_tf.volumes.prepare import PreparedVolume, prepare_case
+
+#: Float images hardly shrink further at higher levels, and level 1 keeps reading fast.
+_LEVEL = 1
+
+
+@dataclass(frozen=True)
+class EncodedSlice:
+    """One slice: its arrays as zlib streams, and what the index keeps of it.
+
+    Attributes:
+        image: (height, width, channel) float32, little-endian.
+        labels: (height, width) uint8 class indices; zeros without segmentation.
+        brain: (height, width) uint8, 0 or 1.
+        class_counts: pixels of each class; zeros without segmentation.
+        brain_fraction: part of the pixels that is brain.
+    """
+
+    height: int
+    width: int
+    image: bytes
+    labels: bytes
+    brain: bytes
+    class_counts: tuple[int, ...]
+    brain_fraction: float
+
+
+@dataclass(frozen=True)
+class EncodedCase:
+    """A prepared case, ready to be written; `details` is what its JSON file holds of it."""
+
+    name: str
+    slices: tuple[EncodedSlice, ...]
+    details: dict[str, Any]
+
+
+def encode_case(case: Case, config: Config) -> EncodedCase:
+    """Prepare a case and compress its slices; raises as `prepare_case`."""
+    volume = prepare_case(case, config)
+    return EncodedCase(case.name, encode_slices(volume, len(config.study.labels)), {
+        "case": case.name,
+        "smir_id": case.smir_id,
+        "labelled": volume.labels is not None,
+        "geometry": volume.geometry.to_json(),
+        "normalization": volume.normalization,
+    })
+
+
+def encode_slices(volume: PreparedVolume, classes: int) -> tuple[EncodedSlice, ...]:
+    """Compress the slices of a prepared volume, lowest first."""
+    encoded = []
+    for number, (image, brain) in enumerate(zip(volume.images, volume.brain, strict=True)):
+        labels, counts = np.zeros(brain.shape, np.uint8), np.zeros(classes, np.int64)
+        if volume.labels is not None:
+            labels = volume.labels[number]
+            counts = np.bincount(labels.ravel(), minlength=classes)
+        encoded.append(EncodedSlice(
+            *brain.shape, _compress(image.astype("<f4")), _compress(labels),
+            _compress(brain.astype(np.uint8)), tuple(int(n) for n in counts),
+            float(brain.mean())))
+    return tuple(encoded)
+
+
+def decode(data: bytes, dtype: str, shape: tuple[int, ...]) -> np.ndarray:
+    """Decompress one array of a slice."""
+    return np.frombuffer(zlib.decompress(data), dtype).reshape(shape)
+
+
+def _compress(array: np.ndarray) -> bytes:
+    return zlib.compress(np.ascontiguousarray(array).tobytes(), _LEVEL)

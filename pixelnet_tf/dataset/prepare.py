@@ -1,0 +1,229 @@
+"""`prepare`: a study on disk to shards, an index and a split; restartable."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+
+from pixelnet_tf.cases.case import Case
+from pixelnet_tf.cases.layouts import find_cases
+from pixelnet_tf.cases.split import Split, draw_split
+from pixelnet_tf.config import Config, config_to_dict, config_to_yaml
+from pixelnet_tf.dataset.encode import EncodedCase, encode_case
+from pixelnet_tf.dataset.fingerprint import fingerprint
+from pixelnet_tf.dataset.index import SliceIndex
+from pixelnet_tf.dataset.shards import RECORD_FORMAT, write_shard
+from pixelnet_tf.dataset.storage import read_json, write_json, write_text
+from pixelnet_tf.dataset.workers import run_cases, worker_count
+from pixelnet_tf.errors import DataError, RunError
+from pixelnet_tf.volumes.checks import Problem, check_case, no_lesion, problems_message
+from pixelnet_tf.volumes.nifti import read_geometry
+from pixelnet_tf.volumes.slicing import SlicePlan
+
+#: Called with the stage (`check` or `prepare`), cases done, cases in all, and the last case.
+Progress = Callable[[str, int, int, str], None]
+
+#: A shard takes at least this part of its float32 images: brains fill a sixth of a BraTS volume
+#: and compress by a tenth.
+_SMALLEST_SHARD = 0.1
+
+
+@dataclass(frozen=True)
+class PrepareSummary:
+    """What `prepare_study` did, or, on a dry run, would do.
+
+    Attributes:
+        prepared, kept: cases done now, and finished earlier and unchanged.
+        left_out: what was wrong with the cases that were left out.
+        split: the parts of the study.
+        index: of all slices; None on a dry run.
+        notes: what the user should know, in sentences.
+    """
+
+    prepared: tuple[str, ...]
+    kept: tuple[str, ...]
+    left_out: tuple[Problem, ...]
+    split: Split
+    index: SliceIndex | None = None
+    notes: tuple[str, ...] = field(default=())
+
+
+def prepare_study(config: Config, study_dir: str | Path, out: str | os.PathLike,
+                  workers: int | None = None, skip_bad_cases: bool = False,
+                  progress: Progress = lambda stage, done, total, case: None, *,
+                  require_segmentation: bool = True, redraw_split: bool = False,
+                  dry_run: bool = False) -> PrepareSummary:
+    """Check a study, prepare the cases that are missing or changed, write split and index.
+
+    Args:
+        config: sections `study`, `prepare` and `split` are used.
+        study_dir: folder of the study.
+        out: folder of the prepared study, addressed through `tf.io.gfile`.
+        workers: cases in work at once; None takes `prepare.workers`.
+        skip_bad_cases: leave bad cases out instead of refusing the study.
+        require_segmentation: a case without segmentation is bad.
+        redraw_split: draw the split anew, whatever was drawn before.
+        dry_run: check and plan, write nothing.
+
+    Raises:
+        DataError: bad cases, or cases that the kept split does not know.
+        ConfigError: the split cannot be drawn.
+        RunError: the disk is full, or a worker failed; finished cases are kept.
+    """
+    out = os.fspath(out)
+    workers = config.prepare.workers if workers is None else workers
+    cases = find_cases(Path(study_dir), config.study, require_segmentation)
+    if not require_segmentation:
+        cases = [Case(c.name, c.volumes, None, c.smir_id, c.faults) for c in cases]
+    finished = {case.name: details for case in cases
+                if (details := _finished(case, config, out)) is not None}
+    problems = _check(cases, finished, config, workers, progress)
+    if problems and not skip_bad_cases:
+        raise DataError(problems_message(problems, len(cases)) +
+                        "\ncorrect them, or leave them out by --skip-bad-cases")
+    bad = {problem.case for problem in problems}
+    good = [case for case in cases if case.name not in bad]
+    if not good:
+        raise DataError(problems_message(problems, len(cases)) + "\nno case is left")
+
+    split, drawn, notes = _split(config, out, [case.name for case in good], redraw_split)
+    todo = [case for case in good if case.name not in finished]
+    _check_disk(todo, config, out)
+    kept = tuple(case.name for case in good if case.name in finished)
+    if dry_run:
+        return PrepareSummary(tuple(c.name for c in todo), kept, tuple(problems), split,
+                              notes=notes)
+
+    if todo:
+        # An index of shards that are about to change must not be read.
+        _remove(os.path.join(out, "index.json"))
+    if drawn:
+        write_json(os.path.join(out, "split.json"),
+                   {"settings": config_to_dict(config.split), "split": split.to_json()})
+    marks = {case.name: fingerprint(case, config, RECORD_FORMAT) for case in todo}
+    for case, encoded in run_cases(encode_case, todo, (config,), worker_count(workers, len(todo))):
+        try:
+            finished[case.name] = _write_case(encoded, marks[case.name], out)
+        except RunError as error:
+            done = sum(c.name in finished for c in good)
+            raise RunError(f"{error}\n{done} of {len(good)} cases are finished and kept; make "
+                           "room and run the same command again to go on") from None
+        progress("prepare", sum(c.name in finished for c in todo), len(todo), case.name)
+
+    index = SliceIndex.from_case_files([finished[case.name] for case in good],
+                                       len(config.study.labels))
+    write_json(os.path.join(out, "left_out.json"),
+               [{"case": problem.case, "reason": problem.message} for problem in problems])
+    write_text(os.path.join(out, "config.yaml"), config_to_yaml(config))
+    write_json(os.path.join(out, "index.json"), index.to_json())
+    return PrepareSummary(tuple(c.name for c in todo), kept, tuple(problems), split, index, notes)
+
+
+def _case_file(out: str, name: str, suffix: str) -> str:
+    return os.path.join(out, "cases", name + suffix)
+
+
+def _finished(case: Case, config: Config, out: str) -> dict[str, Any] | None:
+    """Return the JSON of a case that is done and still holds."""
+    path = _case_file(out, case.name, ".json")
+    if case.faults or not tf.io.gfile.exists(path):
+        return None
+    try:
+        details = read_json(path)
+    except DataError:
+        return None
+    shard = os.path.join(out, details.get("shard", ""))
+    same = (details.get("fingerprint") == fingerprint(case, config, RECORD_FORMAT)
+            and tf.io.gfile.exists(shard)
+            and tf.io.gfile.stat(shard).length == details["shard_bytes"])
+    return details if same else None
+
+
+def _check(cases: list[Case], finished: dict[str, Any], config: Config, workers: int,
+           progress: Progress) -> list[Problem]:
+    """Check the cases that are not finished; a study without any lesion is a problem too."""
+    unread = [case for case in cases if case.name not in finished]
+    problems, sound = [], [case for case in cases if case.name in finished]
+    lesion = any(any(row["class_counts"][1:]) for details in finished.values()
+                 for row in details["slices"])
+    results = {}
+    for done, (case, result) in enumerate(run_cases(
+            check_case, unread, (config.study,), worker_count(workers, len(unread))), start=1):
+        results[case.name] = result
+        progress("check", done, len(unread), case.name)
+    for case in unread:
+        problems += results[case.name].problems
+        lesion = lesion or results[case.name].has_lesion
+        if not results[case.name].problems:
+            sound.append(case)
+    labelled = [case for case in sound if case.segmentation is not None]
+    return problems + (no_lesion(labelled, config.study) if not lesion else [])
+
+
+def _split(config: Config, out: str, names: list[str], redraw: bool
+           ) -> tuple[Split, bool, tuple[str, ...]]:
+    """Return the split, whether it was drawn now, and notes."""
+    path = os.path.join(out, "split.json")
+    if redraw or not tf.io.gfile.exists(path):
+        return draw_split(names, config.split), True, ()
+    tree = read_json(path)
+    split = Split.from_json(tree["split"])
+    new, gone = sorted(set(names) - set(split.cases)), sorted(set(split.cases) - set(names))
+    if new or gone:
+        changes = [f"{word} {found[:5]}{' ...' if len(found) > 5 else ''}"
+                   for word, found in (("new:", new), ("gone:", gone)) if found]
+        raise DataError(
+            f"{path} was drawn for other cases ({'; '.join(changes)}). A split is kept for good, "
+            "so that no test case is ever trained on. Draw a new one by --redraw-split (models "
+            "trained before must not be tested on it), or prepare into another folder")
+    if tree["settings"] != config_to_dict(config.split):
+        return split, False, (f"{path} was drawn with other settings and is kept; "
+                              "--redraw-split draws it anew",)
+    return split, False, ()
+
+
+def _check_disk(todo: list[Case], config: Config, out: str) -> None:
+    """Refuse a run that cannot end for lack of room, where `out` is a local folder."""
+    folder = Path(out)
+    while not folder.exists() and folder != folder.parent:
+        folder = folder.parent
+    if "://" in out or not todo:
+        return
+    needed = 0
+    for case in todo:
+        plan = SlicePlan(read_geometry(case.files[0]), config.prepare.slice_size)
+        needed += plan.slices * plan.height * plan.width * len(config.study.modalities) * 4
+    needed = int(_SMALLEST_SHARD * needed)
+    free = shutil.disk_usage(folder).free
+    if free < needed:
+        raise RunError(f"{out}: {free / 1e9:.2f} GB are free, at least {needed / 1e9:.2f} GB are "
+                       f"needed for {len(todo)} cases; make room or choose another --out")
+
+
+def _write_case(encoded: EncodedCase, mark: str, out: str) -> dict[str, Any]:
+    """Write a case's shard, then its JSON, which makes it finished."""
+    shard = _case_file("", encoded.name, ".tfrecord")
+    path = os.path.join(out, shard)
+    _remove(_case_file(out, encoded.name, ".json"))
+    places = write_shard(path, encoded.slices)
+    rows = [{"slice": number, "offset": offset, "length": length, "height": encoded_slice.height,
+             "width": encoded_slice.width, "class_counts": list(encoded_slice.class_counts),
+             "brain_fraction": float(np.float32(encoded_slice.brain_fraction))}
+            for number, (encoded_slice, (offset, length))
+            in enumerate(zip(encoded.slices, places, strict=True))]
+    details = {**encoded.details, "fingerprint": mark, "shard": shard,
+               "shard_bytes": int(tf.io.gfile.stat(path).length), "slices": rows}
+    write_json(_case_file(out, encoded.name, ".json"), details)
+    return details
+
+
+def _remove(path: str) -> None:
+    if tf.io.gfile.exists(path):
+        tf.io.gfile.remove(path)

@@ -1,0 +1,118 @@
+"""A prepared study on disk: its configuration, split, index and slices."""
+
+from __future__ import annotations
+
+import os
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+import yaml
+
+from pixelnet_tf.cases.split import Split
+from pixelnet_tf.config import Config, config_from_dict
+from pixelnet_tf.dataset.encode import decode
+from pixelnet_tf.dataset.index import SliceIndex
+from pixelnet_tf.dataset.storage import read_json, read_text
+from pixelnet_tf.errors import DataError
+from pixelnet_tf.volumes.geometry import VolumeGeometry
+from pixelnet_tf.volumes.prepare import PreparedVolume
+from pixelnet_tf.volumes.slicing import SlicePlan
+
+
+class PreparedStudy:
+    """What `pixelnet-tf prepare` wrote; addressed through `tf.io.gfile`.
+
+    Attributes:
+        path: folder of the prepared study.
+        config: the resolved configuration of `prepare`.
+        split: training, validation and test cases, and folds.
+        index: one row a slice.
+    """
+
+    def __init__(self, path: str, config: Config, split: Split, index: SliceIndex):
+        self.path = path
+        self.config = config
+        self.split = split
+        self.index = index
+
+    @classmethod
+    def open(cls, path: str | os.PathLike) -> PreparedStudy:
+        """Open a prepared study.
+
+        Raises:
+            DataError: the folder is missing or not a prepared study, or preparing has not ended.
+        """
+        path = os.fspath(path)
+        if not tf.io.gfile.exists(os.path.join(path, "index.json")):
+            raise DataError(
+                f"{path}: not a prepared study, or one that is not finished (no index.json); run "
+                f"`pixelnet-tf prepare --config CONFIG --data STUDY --out {path}` to its end")
+        config = config_from_dict(yaml.safe_load(read_text(os.path.join(path, "config.yaml"))),
+                                  source=os.path.join(path, "config.yaml"))
+        split = Split.from_json(read_json(os.path.join(path, "split.json"))["split"])
+        index = SliceIndex.from_json(read_json(os.path.join(path, "index.json")))
+        return cls(path, config, split, index)
+
+    @property
+    def cases(self) -> tuple[str, ...]:
+        """Case names, in the order of the index."""
+        return self.index.cases
+
+    @cached_property
+    def labelled(self) -> bool:
+        """Whether the cases have segmentations."""
+        return bool(self.index.class_counts.any())
+
+    def case_details(self, case: str) -> dict[str, Any]:
+        """Return what `cases/<case>.json` holds: geometry, normalization, SMIR number.
+
+        Raises:
+            DataError: no such case.
+        """
+        self.index.rows_of([case])
+        return read_json(os.path.join(self.path, "cases", f"{case}.json"))
+
+    def read_record_bytes(self, row: int) -> bytes:
+        """Read the record of an index row, for `parse_record`.
+
+        Raises:
+            DataError: the shard is missing or shorter than the index says.
+        """
+        index = self.index
+        path = os.path.join(self.path, str(index.shard[row]))
+        try:
+            with tf.io.gfile.GFile(path, "rb") as file:
+                file.seek(int(index.offset[row]))
+                data = file.read(int(index.length[row]))
+        except (OSError, tf.errors.OpError):
+            data = b""
+        if len(data) != index.length[row]:
+            raise DataError(f"{path}: missing or cut short; run `pixelnet-tf prepare` again")
+        return data
+
+    def read_volume(self, case: str) -> PreparedVolume:
+        """Read every slice of a case.
+
+        Returns:
+            The volume as `prepare_case` gave it; `labels` is None without segmentation.
+
+        Raises:
+            DataError: no such case, or its shard is broken.
+        """
+        details = self.case_details(case)
+        geometry = VolumeGeometry.from_json(details["geometry"])
+        plan = SlicePlan(geometry, self.config.prepare.slice_size)
+        shape = (plan.slices, plan.height, plan.width)
+        images = np.empty((*shape, len(details["normalization"])), np.float32)
+        labels, brain = np.empty(shape, np.uint8), np.empty(shape, bool)
+        for row in self.index.rows_of([case]):
+            streams = tf.train.Example.FromString(self.read_record_bytes(row)).features.feature
+            number = self.index.slice[row]
+            for array, name, dtype in ((images, "image", "<f4"), (labels, "labels", "u1"),
+                                       (brain, "brain", "u1")):
+                array[number] = decode(streams[name].bytes_list.value[0], dtype,
+                                       array.shape[1:])
+        return PreparedVolume(case, images, labels if details["labelled"] else None, brain, plan,
+                              geometry, details["normalization"])

@@ -1,0 +1,86 @@
+"""Shards: TFRecord files of one record a slice.
+
+A record is a `tf.train.Example` whose arrays are zlib streams of their own. The container is not
+compressed, so a record can be read by its place in the file.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Iterable
+
+import tensorflow as tf
+
+from pixelnet_tf.dataset.encode import EncodedSlice
+from pixelnet_tf.dataset.storage import replacing
+
+#: Changes when records are written in another way; older prepared cases are then done again.
+RECORD_FORMAT = 1
+
+#: TFRecord's frame: length (8 bytes) and its checksum (4), the payload, the payload's checksum.
+_FRAME_HEAD, _FRAME_TAIL = struct.calcsize("<QI"), struct.calcsize("<I")
+
+_FEATURES = {
+    "image": tf.io.FixedLenFeature([], tf.string),
+    "labels": tf.io.FixedLenFeature([], tf.string),
+    "brain": tf.io.FixedLenFeature([], tf.string),
+    "height": tf.io.FixedLenFeature([], tf.int64),
+    "width": tf.io.FixedLenFeature([], tf.int64),
+}
+
+
+def write_shard(path: str, slices: Iterable[EncodedSlice]) -> list[tuple[int, int]]:
+    """Write slices into one shard, whole or not at all.
+
+    Returns:
+        For each record, the byte offset of its payload in the file and the payload's length.
+
+    Raises:
+        RunError: writing failed, for instance on a full disk.
+    """
+    places, end = [], 0
+    with replacing(path) as temporary, tf.io.TFRecordWriter(temporary) as writer:
+        for encoded in slices:
+            record = to_example(encoded).SerializeToString(deterministic=True)
+            writer.write(record)
+            places.append((end + _FRAME_HEAD, len(record)))
+            end += _FRAME_HEAD + len(record) + _FRAME_TAIL
+    return places
+
+
+def to_example(encoded: EncodedSlice) -> tf.train.Example:
+    """Put an encoded slice into the message that a record holds."""
+    def stream(data: bytes) -> tf.train.Feature:
+        return tf.train.Feature(bytes_list=tf.train.BytesList(value=[data]))
+
+    def number(value: int) -> tf.train.Feature:
+        return tf.train.Feature(int64_list=tf.train.Int64List(value=[value]))
+
+    return tf.train.Example(features=tf.train.Features(feature={
+        "image": stream(encoded.image), "labels": stream(encoded.labels),
+        "brain": stream(encoded.brain), "height": number(encoded.height),
+        "width": number(encoded.width)}))
+
+
+def parse_record(serialized: tf.Tensor, channels: int) -> dict[str, tf.Tensor]:
+    """Decode one record inside a graph.
+
+    Args:
+        serialized: scalar string, as `PreparedStudy.read_record_bytes` or a TFRecordDataset
+            gives it.
+        channels: of the image.
+
+    Returns:
+        image (height, width, channel) float32, labels (height, width) int32 class indices,
+        brain (height, width) bool.
+    """
+    record = tf.io.parse_single_example(serialized, _FEATURES)
+    shape = tf.stack([record["height"], record["width"]])
+
+    def array(name: str, dtype: tf.DType, *last: int) -> tf.Tensor:
+        flat = tf.io.decode_raw(tf.io.decode_compressed(record[name], "ZLIB"), dtype)
+        return tf.ensure_shape(tf.reshape(flat, [*tf.unstack(shape), *last]), [None, None, *last])
+
+    return {"image": array("image", tf.float32, channels),
+            "labels": tf.cast(array("labels", tf.uint8), tf.int32),
+            "brain": tf.cast(array("brain", tf.uint8), tf.bool)}

@@ -1,0 +1,98 @@
+"""Reading and writing NIfTI files with their exact geometry."""
+
+from __future__ import annotations
+
+import gzip
+import os
+import uuid
+import zlib
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+
+from pixelnet_tf.errors import DataError
+from pixelnet_tf.volumes.geometry import VolumeGeometry
+
+
+def read_volume(path: Path) -> tuple[np.ndarray, VolumeGeometry]:
+    """Read a three-dimensional NIfTI file.
+
+    Returns:
+        The voxels (x, y, z) float32, scaled as the header says, and the geometry.
+
+    Raises:
+        DataError: a missing, broken or truncated file, not NIfTI, not three-dimensional.
+    """
+    image, geometry = _open(path)
+    try:
+        with np.errstate(over="ignore", invalid="ignore"):
+            array = np.asarray(image.dataobj, dtype=np.float32)
+    except (OSError, EOFError, ValueError, zlib.error) as error:
+        raise DataError(f"{path}: the file is broken or truncated ({error}); "
+                        "fetch or unpack it again") from None
+    return array.reshape(geometry.shape), geometry
+
+
+def read_geometry(path: Path) -> VolumeGeometry:
+    """Read the geometry alone, without the voxels; raises as `read_volume`."""
+    return _open(path)[1]
+
+
+def write_labels(path: Path, labels: np.ndarray, geometry: VolumeGeometry) -> None:
+    """Write label values (x, y, z) as uint8 with the geometry's affine, qform and sform codes.
+
+    The file (`.nii` or `.nii.gz`) appears whole or not at all, and its bytes depend on the
+    arguments alone.
+    """
+    write_volume(path, np.asarray(labels, np.uint8), geometry)
+
+
+def write_probabilities(path: Path, probabilities: np.ndarray, geometry: VolumeGeometry) -> None:
+    """Write probabilities (x, y, z) or (x, y, z, class) as float32, as `write_labels` does."""
+    write_volume(path, np.asarray(probabilities, np.float32), geometry)
+
+
+def write_volume(path: Path, array: np.ndarray, geometry: VolumeGeometry) -> None:
+    """Write an array (x, y, z[, channel]) in its own type, as `write_labels` does.
+
+    Raises:
+        DataError: the array does not have the geometry's shape.
+    """
+    path = Path(path)
+    if array.shape[:3] != geometry.shape:
+        raise DataError(f"{path}: an array of shape {array.shape} does not fit the geometry's "
+                        f"{geometry.shape}")
+    header = geometry.nifti_header()
+    header.set_data_dtype(array.dtype)
+    header.set_data_shape(array.shape)
+    header.set_slope_inter(1, 0)
+    header["cal_max"] = header["cal_min"] = 0
+    kind = nib.Nifti1Image if len(geometry.header) == 348 else nib.Nifti2Image
+    data = kind(array, None, header).to_bytes()
+    if path.name.endswith(".gz"):
+        # Without a time stamp two runs write the same bytes.
+        data = gzip.compress(data, compresslevel=6, mtime=0)
+    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.tmp")
+    try:
+        temporary.write_bytes(data)
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _open(path: Path) -> tuple[nib.Nifti1Image, VolumeGeometry]:
+    try:
+        image = nib.load(path)
+    except FileNotFoundError:
+        raise DataError(f"{path}: no such file") from None
+    except (nib.filebasedimages.ImageFileError, nib.spatialimages.HeaderDataError,
+            OSError, EOFError, ValueError, zlib.error) as error:
+        raise DataError(f"{path}: cannot be read as NIfTI ({error})") from None
+    if not isinstance(image, (nib.Nifti1Image, nib.Nifti2Image)):
+        raise DataError(f"{path}: is {type(image).__name__}, only NIfTI (.nii, .nii.gz) is read")
+    shape = image.shape
+    if len(shape) < 3 or any(n != 1 for n in shape[3:]) or 0 in shape:
+        raise DataError(f"{path}: has shape {shape}, only three-dimensional volumes are read; "
+                        "split a series into one file per volume")
+    return image, VolumeGeometry.from_header(image.header)

@@ -1,0 +1,147 @@
+"""Volumes to axial slices, and slices back to volumes."""
+
+from __future__ import annotations
+
+from functools import cached_property
+
+import nibabel as nib
+import numpy as np
+from nibabel import orientations
+
+from pixelnet_tf.errors import DataError
+from pixelnet_tf.volumes.geometry import VolumeGeometry
+
+#: Slices lie in radiological view: columns run to the patient's left, rows to the back, slices up.
+_VIEW = orientations.axcodes2ornt("LPS")
+
+
+class SlicePlan:
+    """How a volume becomes axial slices, and how slices become that volume again.
+
+    Row 0 is anterior, column 0 is the patient's right, slice 0 the lowest. With `slice_size` a
+    slice is scaled up until its longer side has that many pixels and zero-padded to a square,
+    centred (the ISLES rule, paper section 3.3.2); 0 keeps the volume's own grid. Every voxel has
+    a pixel that nearest-neighbour scaling took from it and from no other, so labels come back
+    unchanged.
+
+    Attributes:
+        geometry: of the volume.
+        slices, height, width: of the prepared slices.
+
+    Raises:
+        DataError: the volume's slices are larger than `slice_size`.
+    """
+
+    def __init__(self, geometry: VolumeGeometry, slice_size: int = 0):
+        self.geometry = geometry
+        self.slice_size = slice_size
+        self._orientation = nib.io_orientation(geometry.affine)
+        to_view = orientations.ornt_transform(self._orientation, _VIEW)
+        # The axis of the file that each axis of the view (columns, rows, slices) comes from.
+        sources = np.argsort(to_view[:, 0])
+        self._native_width, self._native_height, self.slices = (
+            geometry.shape[int(axis)] for axis in sources)
+        if not slice_size:
+            self._scaled = (self._native_height, self._native_width)
+            self.height, self.width = self._scaled
+            return
+        longer = max(self._native_height, self._native_width)
+        if longer > slice_size:
+            raise DataError(
+                f"slices of {self._native_height}x{self._native_width} pixels are larger than "
+                f"prepare.slice_size = {slice_size}; set it to at least {longer}")
+        self._scaled = tuple(max(native, round(native * slice_size / longer))
+                             for native in (self._native_height, self._native_width))
+        self.height = self.width = slice_size
+
+    @cached_property
+    def native_pixels_yx(self) -> np.ndarray:
+        """Pixel of the prepared slice that each voxel of a slice is read at.
+
+        Returns:
+            (native height * native width, 2) int32, (row, column), row by row.
+        """
+        grid = np.meshgrid(self._rows, self._columns, indexing="ij")
+        return np.stack(grid, axis=-1).reshape(-1, 2).astype(np.int32)
+
+    def to_slices(self, volume_xyz: np.ndarray, order: str = "linear") -> np.ndarray:
+        """Cut a volume into slices.
+
+        Args:
+            volume_xyz: (x, y, z) or (x, y, z, channel).
+            order: `linear` for images, `nearest` for labels and masks.
+
+        Returns:
+            (slice, height, width) or (slice, height, width, channel), of the volume's type; zero
+            in the padding.
+        """
+        transform = orientations.ornt_transform(self._orientation, _VIEW)
+        view = orientations.apply_orientation(volume_xyz, transform)
+        slices = np.moveaxis(view, (2, 1, 0), (0, 1, 2))
+        if self._scaled != (self._native_height, self._native_width):
+            slices = self._scale(slices, order)
+        top, left = self._margins
+        padding = [(0, 0), (top, self.height - self._scaled[0] - top),
+                   (left, self.width - self._scaled[1] - left)]
+        if (self.height, self.width) != self._scaled:
+            slices = np.pad(slices, padding + [(0, 0)] * (slices.ndim - 3))
+        return np.ascontiguousarray(slices)
+
+    def from_slices(self, slices: np.ndarray) -> np.ndarray:
+        """Put slices together: the exact inverse of nearest `to_slices`.
+
+        Args:
+            slices: (slice, height, width) or (slice, height, width, channel).
+
+        Returns:
+            (x, y, z) or (x, y, z, channel), of the slices' type.
+        """
+        native = slices[:, self._rows][:, :, self._columns]
+        view = np.moveaxis(native, (0, 1, 2), (2, 1, 0))
+        transform = orientations.ornt_transform(_VIEW, self._orientation)
+        return np.ascontiguousarray(orientations.apply_orientation(view, transform))
+
+    @property
+    def _margins(self) -> tuple[int, int]:
+        return (self.height - self._scaled[0]) // 2, (self.width - self._scaled[1]) // 2
+
+    @cached_property
+    def _rows(self) -> np.ndarray:
+        return self._margins[0] + _centres(self._native_height, self._scaled[0])
+
+    @cached_property
+    def _columns(self) -> np.ndarray:
+        return self._margins[1] + _centres(self._native_width, self._scaled[1])
+
+    def _scale(self, slices: np.ndarray, order: str) -> np.ndarray:
+        height, width = self._scaled
+        if order == "nearest":
+            rows = _sources(self._native_height, height)
+            columns = _sources(self._native_width, width)
+            return slices[:, rows][:, :, columns]
+        down = _linear_weights(self._native_height, height)
+        across = _linear_weights(self._native_width, width)
+        channels = slices.reshape(*slices.shape[:3], -1)
+        scaled = np.einsum("ry,syxc,qx->srqc", down, channels, across, optimize=True)
+        return scaled.reshape(len(slices), height, width, *slices.shape[3:]).astype(slices.dtype)
+
+
+def _sources(native: int, scaled: int) -> np.ndarray:
+    """Voxel that holds the centre of each scaled pixel."""
+    return (2 * np.arange(scaled) + 1) * native // (2 * scaled)
+
+
+def _centres(native: int, scaled: int) -> np.ndarray:
+    """Scaled pixel that holds the centre of each voxel; `_sources` leads back to the voxel."""
+    return (2 * np.arange(native) + 1) * scaled // (2 * native)
+
+
+def _linear_weights(native: int, scaled: int) -> np.ndarray:
+    """Weights (scaled, native) float32 of linear interpolation, pixel centres on one scale."""
+    position = np.clip((np.arange(scaled) + 0.5) * native / scaled - 0.5, 0, native - 1)
+    low = np.minimum(np.floor(position).astype(int), max(native - 2, 0))
+    weights = np.zeros((scaled, native), np.float32)
+    weights[np.arange(scaled), low] = 1 - (position - low)
+    if native > 1:
+        weights[np.arange(scaled), low + 1] += position - low
+    return weights
