@@ -1,0 +1,74 @@
+"""One solver step: loss and gradients of a mini-batch of slices."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import tensorflow as tf
+
+from pixelnet_tf.model.fast_head import fast_scores
+from pixelnet_tf.model.fast_trunk import canvas_pixels, fast_taps
+from pixelnet_tf.model.pixelnet import PixelNet, plain_scores, plain_taps
+
+
+def seeded_dropout(rate: float, seed: tf.Tensor) -> Callable[[tf.Tensor, str], tf.Tensor] | None:
+    """Caffe's dropout, scaled by 1 / (1 - rate), as a function of (values, layer name).
+
+    seed (2,) int32: the same seed gives the same masks, so that a resumed run repeats them. Each
+    layer draws its own.
+    """
+    if not rate:
+        return None
+    drawn = []
+
+    def apply(values: tf.Tensor, name: str) -> tf.Tensor:
+        drawn.append(name)
+        own = tf.random.experimental.stateless_fold_in(seed, len(drawn))
+        keep = tf.random.stateless_uniform(tf.shape(values), own) >= rate
+        return values * tf.cast(keep, values.dtype) * tf.cast(1.0 / (1.0 - rate), values.dtype)
+
+    return apply
+
+
+def pixel_scores(model: PixelNet, image: tf.Tensor, pixels_nyx: tf.Tensor, *, fast: bool,
+                 precision: tf.DType = tf.float32, dropout=None) -> tf.Tensor:
+    """Scores (pixel, class) float32 of pixels in training.
+
+    image (batch, height, width, channel); pixels_nyx (pixel, 3) rows of n, y, x in image
+    coordinates. The plain form and the fast one differ in rounding alone; with BatchNorm the plain
+    one is taken, because the batch's statistics are those of the whole canvas.
+    """
+    if not fast or model.config.batch_norm:
+        return plain_scores(model, plain_taps(model, image, dropout), pixels_nyx, dropout)
+    taps = fast_taps(model, image, precision=precision, dropout=dropout)
+    return fast_scores(model, taps, canvas_pixels(model, pixels_nyx), precision=precision,
+                       dropout=dropout)
+
+
+def pixel_loss(scores: tf.Tensor, classes: tf.Tensor) -> tf.Tensor:
+    """Caffe's SoftmaxWithLoss: the mean over the pixels, scores (pixel, class), classes (pixel,).
+
+    Caffe clamps the probability at the smallest normal float32, hence the largest loss.
+    """
+    losses = tf.nn.sparse_softmax_cross_entropy_with_logits(classes, scores)
+    return tf.reduce_mean(tf.minimum(losses, 87.336544))
+
+
+def loss_and_gradients(model: PixelNet, batch: dict[str, tf.Tensor], seed: tf.Tensor, *,
+                       variables, fast: bool = True, precision: tf.DType = tf.float32):
+    """Loss () and one gradient per variable for a batch of the pipeline.
+
+    batch: `image` (batch, height, width, channel) float32, `pixels` (pixel, 3) float32, `classes`
+    (pixel,) int32. Gradients are dense float32.
+    """
+    dropout = seeded_dropout(model.config.dropout, seed)
+    with tf.GradientTape(watch_accessed_variables=False) as tape:
+        tape.watch(variables)
+        scores = pixel_scores(model, batch["image"], batch["pixels"], fast=fast,
+                              precision=precision, dropout=dropout)
+        loss = pixel_loss(scores, batch["classes"])
+    gradients = tape.gradient(loss, variables)
+    missing = [v.path for v, g in zip(variables, gradients, strict=True) if g is None]
+    if missing:
+        raise ValueError(f"no gradient reaches {missing}")
+    return loss, gradients
