@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import types
 import typing
@@ -37,8 +38,15 @@ def load_config(path: str | Path | None = None, overrides: Iterable[str] = ()) -
     return config_from_dict(tree, source=str(path) if path is not None else "the defaults")
 
 
-def config_from_dict(tree: dict[str, Any], source: str = "the configuration") -> Config:
-    """Build a checked `Config` from nested dictionaries, as `config_to_dict` gives them."""
+def config_from_dict(tree: dict[str, Any], source: str = "the configuration",
+                     overrides: Iterable[str] = ()) -> Config:
+    """Build a checked `Config` from nested dictionaries, as `config_to_dict` gives them.
+
+    `overrides` are strings as `load_config` takes them; `tree` itself stays as it is.
+    """
+    tree = copy.deepcopy(tree)
+    for override in overrides:
+        _apply(tree, override)
     try:
         return _build(Config, tree, "")
     except ConfigError as error:

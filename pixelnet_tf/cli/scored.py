@@ -1,0 +1,60 @@
+"""What the verbs that score, compare and picture predictions share."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import click
+
+from pixelnet_tf.cli.options import read_config
+from pixelnet_tf.config import Config, config_from_dict, config_to_yaml
+from pixelnet_tf.evaluation.matching import PREDICTION_FILE, read_prediction_file
+
+
+def read_scoring_config(
+    predictions_dir: Path, config_path: str | None, overrides: tuple[str, ...] = (),
+    print_config: bool = False,
+) -> Config:
+    """Find the configuration that labels and regions come from, and apply overrides.
+
+    It is `--config`, else what `prediction.json` holds, else `config.yaml` beside the
+    predictions, else the defaults (BraTS).
+    """
+    beside = Path(predictions_dir) / "config.yaml"
+    if config_path is None:
+        stored = read_prediction_file(predictions_dir).get("config")
+        if stored is not None:
+            config = config_from_dict(_with_label_keys(stored), overrides=overrides,
+                                      source=str(Path(predictions_dir) / PREDICTION_FILE))
+            if print_config:
+                click.echo(config_to_yaml(config), nl=False)
+                raise click.exceptions.Exit(0)
+            return config
+        if beside.is_file():
+            config_path = str(beside)
+    return read_config(config_path, overrides, print_config)
+
+
+def say_case() -> Callable[[str, int, int], None]:
+    """Return a progress report by case: one moving line on a terminal, else a line a case."""
+    moving = sys.stderr.isatty()
+
+    def say(case: str, done: int, total: int) -> None:
+        text = f"scored {done}/{total} {case}"
+        if moving:
+            click.echo(f"\r\033[K{text}" + ("\n" if done == total else ""), err=True, nl=False)
+        else:
+            click.echo(text, err=True)
+
+    return say
+
+
+def _with_label_keys(tree: Any) -> Any:
+    """Give label values their type back: JSON has no other keys than strings."""
+    if isinstance(tree, dict):
+        return {int(key) if isinstance(key, str) and key.isdigit() else key:
+                _with_label_keys(value) for key, value in tree.items()}
+    return tree

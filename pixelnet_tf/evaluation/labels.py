@@ -1,0 +1,69 @@
+"""Reading label volumes of any tool, strictly: what cannot be scored is refused by name."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+
+from pixelnet_tf.config import StudyConfig
+from pixelnet_tf.errors import DataError
+from pixelnet_tf.volumes.geometry import VolumeGeometry
+from pixelnet_tf.volumes.nifti import read_volume
+
+#: Largest relative difference of voxel sizes that pass as equal.
+_SPACING_TOLERANCE = 1e-3
+
+
+def read_labels(
+    path: Path, study: StudyConfig, case: str, allow_float: bool = False
+) -> tuple[np.ndarray, VolumeGeometry]:
+    """Read a label volume.
+
+    Args:
+        path: NIfTI file.
+        study: its `labels` are the values that the file may hold.
+        case: name for the messages.
+        allow_float: take whole numbers stored as a floating type too.
+
+    Returns:
+        Label values, uint8 `(x, y, z)`, and the geometry.
+
+    Raises:
+        DataError: unreadable, stored as a floating type, or with a value that is no label.
+    """
+    array, geometry = read_volume(path)
+    stored = geometry.nifti_header().get_data_dtype()
+    if stored.kind == "f" and not allow_float:
+        raise DataError(
+            f"case {case!r}: {path} stores labels as {stored.name}; labels are whole numbers: "
+            "save them as an integer type such as uint8")
+    with np.errstate(invalid="ignore"):
+        labels = array.astype(np.uint8)
+    if not np.array_equal(labels, array):
+        odd = array[labels != array][0]
+        raise DataError(f"case {case!r}: {path} holds the value {odd:g}, which is no label; "
+                        f"study.labels names {list(study.label_values)}")
+    present = np.flatnonzero(np.bincount(labels.ravel(order="K"), minlength=256))
+    unknown = sorted(set(present.tolist()) - set(study.label_values))
+    if unknown:
+        raise DataError(
+            f"case {case!r}: {path} holds the unknown label {unknown[0]}; study.labels names "
+            f"{list(study.label_values)}: score with the configuration of the study, or add it")
+    return labels, geometry
+
+
+def check_same_grid(
+    case: str, reference: VolumeGeometry, prediction: VolumeGeometry,
+    reference_path: Path, prediction_path: Path,
+) -> None:
+    """Raise `DataError` unless voxels of the two files coincide (shape, spacing, affine)."""
+    difference = reference.difference(prediction)
+    if difference is None and not np.allclose(
+            reference.spacing_mm, prediction.spacing_mm, rtol=_SPACING_TOLERANCE, atol=0):
+        difference = f"spacing {reference.spacing_mm} mm against {prediction.spacing_mm} mm"
+    if difference is not None:
+        raise DataError(
+            f"case {case!r}: the prediction is on another grid than the reference: {difference} "
+            f"({reference_path} against {prediction_path}); resample the prediction to the "
+            "reference's grid with nearest neighbours")

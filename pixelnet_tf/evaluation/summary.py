@@ -1,0 +1,180 @@
+"""Means and spread over cases, and the files that hold them: `summary.json` and `cases.csv`."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import math
+import os
+import uuid
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from pixelnet_tf.errors import DataError
+from pixelnet_tf.evaluation.overlap import EMPTINESS
+from pixelnet_tf.evaluation.protocols import Protocol, RegionScore
+from pixelnet_tf.evaluation.scoring import Scores
+
+SUMMARY_FILE, CASES_FILE = "summary.json", "cases.csv"
+#: Rows of `cases.csv` under the cases, as the challenges' tables have them -> key of a summary.
+SPREAD_ROWS = {"Mean": "mean", "StdDev": "std", "Median": "median",
+               "25quantile": "quantile25", "75quantile": "quantile75"}
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """An evaluated folder, as `summary.json` keeps it.
+
+    Attributes:
+        protocol: `brats` or `isles`.
+        definitions: measure -> definition in words, in column order.
+        regions: region -> label values.
+        scores: case -> region -> score.
+        about: whatever else belongs to the record (paths, missing cases); JSON values.
+    """
+
+    protocol: str
+    definitions: dict[str, str]
+    regions: dict[str, tuple[int, ...]]
+    scores: Scores
+    about: dict[str, Any]
+
+    @classmethod
+    def of(cls, protocol: Protocol, regions: dict[str, tuple[int, ...]], scores: Scores,
+           **about: Any) -> Evaluation:
+        """Put the scores of a protocol together with what belongs to the record."""
+        return cls(protocol.name, protocol.definitions, regions, scores, about)
+
+    @property
+    def measures(self) -> tuple[str, ...]:
+        """Names of the measures in the challenge's column order."""
+        return tuple(self.definitions)
+
+    def values(self, region: str, measure: str) -> dict[str, float]:
+        """Case -> value, of the cases that are averaged."""
+        return {case: by_region[region].values[measure]
+                for case, by_region in self.scores.items()
+                if by_region[region].averaged[measure]}
+
+    def spread(self, region: str, measure: str) -> dict[str, float | int | None]:
+        """Mean, sample standard deviation, median, quartiles and `n`; None where undefined."""
+        return spread(list(self.values(region, measure).values()))
+
+    def emptiness(self, region: str) -> dict[str, int]:
+        """Kind of empty mask -> number of cases."""
+        kinds = [by_region[region].emptiness for by_region in self.scores.values()]
+        return {kind: kinds.count(kind) for kind in EMPTINESS}
+
+    def to_json(self) -> dict[str, Any]:
+        """Return plain values; what is infinite or undefined is null, and `empty` says why."""
+        return {
+            "protocol": self.protocol,
+            "definitions": self.definitions,
+            "standard_deviation": "of the sample (n - 1)",
+            "regions": {region: list(values) for region, values in self.regions.items()},
+            "cases": len(self.scores),
+            **self.about,
+            "scores": {
+                region: {"empty": self.emptiness(region),
+                         **{m: self.spread(region, m) for m in self.measures}}
+                for region in self.regions
+            },
+            "per_case": {
+                case: {region: {"empty": score.emptiness,
+                                "averaged": [m for m in self.measures if score.averaged[m]],
+                                **{m: _finite(score.values[m]) for m in self.measures}}
+                       for region, score in by_region.items()}
+                for case, by_region in self.scores.items()
+            },
+        }
+
+    def to_csv(self) -> str:
+        """Return `cases.csv`: a row a case, then the rows of `SPREAD_ROWS`.
+
+        Columns are `case`, then each measure over the regions (`Dice_ET, Dice_WT, ...`). An
+        infinite distance reads `inf`; an empty cell is a value that the protocol leaves out.
+        """
+        columns = [(m, r) for m in self.measures for r in self.regions]
+        sink = io.StringIO()
+        writer = csv.writer(sink, lineterminator="\n")
+        writer.writerow(["case", *(f"{measure}_{region}" for measure, region in columns)])
+        for case, by_region in self.scores.items():
+            writer.writerow([case, *(_cell(by_region[r].values[m]) for m, r in columns)])
+        spreads = {column: self.spread(column[1], column[0]) for column in columns}
+        for row, key in SPREAD_ROWS.items():
+            writer.writerow([row, *(_cell(spreads[column][key]) for column in columns)])
+        return sink.getvalue()
+
+
+def spread(values: list[float]) -> dict[str, float | int | None]:
+    """Summarise values; everything but `n` is None without values, `std` needs two."""
+    if not values:
+        return {"mean": None, "std": None, "median": None, "quantile25": None,
+                "quantile75": None, "n": 0}
+    array = np.asarray(values, np.float64)
+    low, median, high = (float(q) for q in np.percentile(array, [25, 50, 75]))
+    return {"mean": float(array.mean()),
+            "std": float(array.std(ddof=1)) if array.size > 1 else None,
+            "median": median, "quantile25": low, "quantile75": high, "n": int(array.size)}
+
+
+def write_evaluation(evaluation: Evaluation, out_dir: Path) -> None:
+    """Write `summary.json` and `cases.csv`; the summary is there last, and whole."""
+    out_dir = Path(out_dir)
+    out_dir.mkdir(parents=True, exist_ok=True)
+    write_text(out_dir / CASES_FILE, evaluation.to_csv())
+    write_text(out_dir / SUMMARY_FILE,
+               json.dumps(evaluation.to_json(), indent=2, allow_nan=False) + "\n")
+
+
+def read_evaluation(folder: Path) -> Evaluation:
+    """Read an evaluated folder back.
+
+    Raises:
+        DataError: no `summary.json`, or one that `evaluate` did not write.
+    """
+    path = Path(folder) / SUMMARY_FILE
+    if not path.is_file():
+        raise DataError(f"{folder}: holds no {SUMMARY_FILE}; give a folder that "
+                        "`pixelnet-tf evaluate --out` wrote")
+    try:
+        tree = json.loads(path.read_text(encoding="utf-8"))
+        measures = list(tree["definitions"])
+        scores = {case: {region: _score(entry, measures) for region, entry in by_region.items()}
+                  for case, by_region in tree["per_case"].items()}
+        regions = {region: tuple(values) for region, values in tree["regions"].items()}
+        own = {"protocol", "definitions", "standard_deviation", "regions", "cases", "scores",
+               "per_case"}
+        return Evaluation(tree["protocol"], tree["definitions"], regions, scores,
+                          {key: value for key, value in tree.items() if key not in own})
+    except (json.JSONDecodeError, UnicodeDecodeError, KeyError, TypeError,
+            AttributeError) as error:
+        raise DataError(f"{path}: is no summary of `pixelnet-tf evaluate` ({error!r}); "
+                        "evaluate again") from None
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a text file under a temporary name and move it into place."""
+    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.tmp")
+    try:
+        temporary.write_text(text, encoding="utf-8")
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _score(entry: dict[str, Any], measures: list[str]) -> RegionScore:
+    averaged = {m: m in entry["averaged"] for m in measures}
+    return RegionScore(entry["empty"], {m: entry[m] for m in measures}, averaged)
+
+
+def _finite(value: float | None) -> float | None:
+    return value if value is not None and math.isfinite(value) else None
+
+
+def _cell(value: float | None) -> str:
+    return "" if value is None else f"{value:.6g}"

@@ -1,0 +1,157 @@
+"""A small table, and its four forms: text, Markdown, CSV, LaTeX."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from rich import box
+from rich.console import Console
+from rich.table import Table as RichTable
+
+from pixelnet_tf.errors import ConfigError
+from pixelnet_tf.evaluation.summary import SPREAD_ROWS, Evaluation
+
+FORMATS = ("text", "markdown", "csv", "latex")
+#: Decimal places of a measure without unit, and of a length in mm.
+_RATIO, _LENGTH = 3, 2
+_LENGTHS = ("Hausdorff95", "Hausdorff", "AverageDistance")
+
+
+@dataclass(frozen=True)
+class Table:
+    """Strings in rows and columns, with a title and notes that explain them."""
+
+    title: str
+    columns: tuple[str, ...]
+    rows: tuple[tuple[str, ...], ...]
+    notes: tuple[str, ...] = ()
+
+    def render(self, form: str) -> str:
+        """Return the table as `text`, `markdown`, `csv` or `latex`, ending with a newline.
+
+        Raises:
+            ConfigError: an unknown form.
+        """
+        if form not in FORMATS:
+            raise ConfigError(f"the format must be one of {list(FORMATS)}, got {form!r}")
+        return getattr(self, f"_{form}")()
+
+    def _text(self) -> str:
+        table = RichTable(box=box.SIMPLE_HEAD, pad_edge=False)
+        for i, column in enumerate(self.columns):
+            table.add_column(column, justify="right" if i and self._numeric(i) else "left",
+                             no_wrap=True)
+        for row in self.rows:
+            table.add_row(*row)
+        # As wide as it needs: a table that is cut off at 80 columns is of no use in a file.
+        sink = io.StringIO()
+        width = 4 * len(self.columns) + sum(self._widths()) + 8
+        console = Console(file=sink, width=width, color_system=None, markup=False,
+                          highlight=False, emoji=False)
+        console.print(table)
+        body = "\n".join(line.rstrip() for line in sink.getvalue().strip("\n").splitlines())
+        return "\n".join([self.title, body, *self.notes]) + "\n"
+
+    def _markdown(self) -> str:
+        rule = ["---", *("---:" if self._numeric(i) else "---"
+                         for i in range(1, len(self.columns)))]
+        lines = [self.columns, rule, *([c.replace("|", "\\|") for c in r] for r in self.rows)]
+        body = "\n".join("| " + " | ".join(line) + " |" for line in lines)
+        notes = "".join(f"\n{note}\n" for note in self.notes)
+        return f"**{self.title}**\n\n{body}\n{notes}"
+
+    def _csv(self) -> str:
+        sink = io.StringIO()
+        writer = csv.writer(sink, lineterminator="\n")
+        writer.writerow(self.columns)
+        writer.writerows(self.rows)
+        return sink.getvalue()
+
+    def _latex(self) -> str:
+        align = "l" + "".join("r" if self._numeric(i) else "l"
+                              for i in range(1, len(self.columns)))
+        lines = [r"\begin{table}", r"\centering", rf"\caption{{{_latex(self.title)}}}",
+                 rf"\begin{{tabular}}{{{align}}}", r"\hline",
+                 " & ".join(_latex(c) for c in self.columns) + r" \\", r"\hline",
+                 *(" & ".join(_latex(c) for c in row) + r" \\" for row in self.rows),
+                 r"\hline", r"\end{tabular}", r"\end{table}"]
+        notes = [f"% {note}" for note in self.notes]
+        return "\n".join([*lines, *notes]) + "\n"
+
+    def _numeric(self, index: int) -> bool:
+        return all(row[index][:1] in "+-0123456789[<i" for row in self.rows)
+
+    def _widths(self) -> list[int]:
+        return [max([len(column), *(len(row[i]) for row in self.rows)])
+                for i, column in enumerate(self.columns)]
+
+
+def render_all(tables: Sequence[Table], form: str) -> str:
+    """Render tables one under the other."""
+    return "\n".join(table.render(form) for table in tables)
+
+
+def number(value: float | None, measure: str, signed: bool = False) -> str:
+    """Format a value with the decimal places of its measure; `-` for one that is undefined."""
+    if value is None:
+        return "-"
+    places = _LENGTH if measure in _LENGTHS else _RATIO
+    return f"{value:+.{places}f}" if signed else f"{value:.{places}f}"
+
+
+def spread_table(evaluation: Evaluation) -> Table:
+    """All measures of all regions with mean, spread and the number of cases behind each."""
+    rows = []
+    for region in evaluation.regions:
+        for measure in evaluation.measures:
+            spread = evaluation.spread(region, measure)
+            rows.append((region, measure, *(number(spread[key], measure)
+                                            for key in SPREAD_ROWS.values()), str(spread["n"])))
+    return Table(
+        f"Scores by the {evaluation.protocol} protocol, {len(evaluation.scores)} cases",
+        ("Region", "Measure", *SPREAD_ROWS, "n"), tuple(rows), _notes(evaluation))
+
+
+def paper_table(evaluation: Evaluation) -> Table:
+    """The form of the paper's Table 1 (`brats`) or Table 3 (`isles`)."""
+    n = len(evaluation.scores)
+    regions = tuple(evaluation.regions)
+    if evaluation.protocol == "brats":
+        rows = tuple(
+            (measure, *(number(evaluation.spread(r, measure)["mean"], measure) for r in regions))
+            for measure in evaluation.measures)
+        return Table(f"Mean scores, {n} cases (form of the paper's Table 1)",
+                     ("", *regions), rows, _notes(evaluation))
+    rows = tuple(
+        (region, *(_mean_and_std(evaluation, region, m) for m in evaluation.measures))
+        for region in regions)
+    return Table(f"Mean and standard deviation, {n} cases (form of the paper's Table 3)",
+                 ("Region", *evaluation.measures), rows, _notes(evaluation))
+
+
+def _mean_and_std(evaluation: Evaluation, region: str, measure: str) -> str:
+    spread = evaluation.spread(region, measure)
+    mean, std = number(spread["mean"], measure), number(spread["std"], measure)
+    return mean if spread["std"] is None else f"{mean} ± {std}"
+
+
+def _notes(evaluation: Evaluation) -> tuple[str, ...]:
+    notes = [f"{measure}: {definition}." for measure, definition in evaluation.definitions.items()
+             if measure in _LENGTHS]
+    for region in evaluation.regions:
+        empty = {kind: count for kind, count in evaluation.emptiness(region).items()
+                 if count and kind != "none_empty"}
+        if empty:
+            kinds = ", ".join(f"{kind.replace('_', ' ')} {count}" for kind, count in empty.items())
+            notes.append(f"Empty masks of {region}: {kinds} (of {len(evaluation.scores)} cases).")
+    return tuple(notes)
+
+
+def _latex(text: str) -> str:
+    for plain, escaped in (("\\", r"\textbackslash "), ("&", r"\&"), ("%", r"\%"), ("_", r"\_"),
+                           ("#", r"\#"), ("±", r"$\pm$"), ("−", "-")):
+        text = text.replace(plain, escaped)
+    return text

@@ -1,0 +1,1 @@
+"""Tests of `pixelnet_tf.evaluation`."""
