@@ -286,7 +286,8 @@ class PredictionConfig:
     """From a trained model to label volumes (paper section 3.3)."""
 
     #: `sampled`: the arg max of the paper, under the prior of the sampled pixels; `corrected`:
-    #: log(real class frequency / sampled class frequency) is added to the scores.
+    #: log(real class frequency / sampled class frequency) is added to the scores; `fitted`: that
+    #: correction times a strength fitted on the validation cases.
     prior: str = "corrected"
     #: `exact`, `adaptive`, or `reference` (the plain hypercolumn of every pixel).
     mode: str = "exact"
@@ -299,7 +300,7 @@ class PredictionConfig:
     postprocess: PostprocessConfig = field(default_factory=PostprocessConfig)
 
     def __post_init__(self):
-        _one_of("prediction.prior", self.prior, ("sampled", "corrected"))
+        _one_of("prediction.prior", self.prior, ("sampled", "corrected", "fitted"))
         _one_of("prediction.mode", self.mode, ("exact", "adaptive", "reference"))
         _one_of("prediction.precision", self.precision, ("float32", "bfloat16"))
         _one_of("prediction.brain_only", self.brain_only, ("auto", "yes", "no"))

@@ -1,0 +1,67 @@
+"""The tf.data pipeline of training: slices from shards, flips, sampled pixels, mini-batches."""
+
+from __future__ import annotations
+
+import tensorflow as tf
+
+from pixelnet_tf.config import SamplingConfig
+from pixelnet_tf.dataset.prepared import PreparedStudy
+from pixelnet_tf.dataset.sampler import sample_pixels
+from pixelnet_tf.dataset.schedule import SliceSchedule
+from pixelnet_tf.dataset.shards import parse_record
+
+
+def training_batches(study: PreparedStudy, schedule: SliceSchedule, sampling: SamplingConfig, *,
+                     batch_slices: int, first_step: int = 0, seed: int = 0,
+                     shard: tuple[int, int] = (0, 1)) -> tf.data.Dataset:
+    """Endless mini-batches, the same for the same (seed, step).
+
+    Args:
+        study, schedule: where slices come from, and in which order.
+        batch_slices: slices of a mini-batch over all workers.
+        first_step: solver step to begin with.
+        shard: (number, count) of this worker: it reads every count-th slice of a mini-batch.
+
+    Returns a dataset of dictionaries: `image` (batch, height, width, channel) float32, slices of
+    different sizes padded with zeros below and to the right; `pixels` (batch * N, 3) float32 rows
+    of n, y, x; `classes` (batch * N,) int32; `row` (batch,) int64, the index rows.
+    """
+    channels = len(study.config.study.modalities)
+    classes = len(study.config.study.labels)
+    number, count = shard
+
+    def positions():
+        start = first_step * batch_slices
+        while True:
+            for place in range(number, batch_slices, count):
+                yield start + place, schedule.row(start + place)
+            start += batch_slices
+
+    def load(position: tf.Tensor, row: tf.Tensor) -> dict[str, tf.Tensor]:
+        data = tf.numpy_function(study.read_record_bytes, [row], tf.string, stateful=False)
+        record = parse_record(tf.ensure_shape(data, []), channels)
+        own = tf.random.experimental.stateless_fold_in(
+            tf.constant([seed, 0x5eed], tf.int32), tf.cast(position, tf.int32))
+        flip_seed, pixel_seed = tf.unstack(tf.random.experimental.stateless_split(own, 2))
+        if sampling.flips:
+            flip = tf.random.stateless_uniform([], flip_seed) < 0.5
+            record = {key: tf.where(flip, tf.reverse(value, [1]), value)
+                      for key, value in record.items()}
+        allowed = record["brain"] if sampling.background_in_brain else tf.ones_like(record["brain"])
+        pixels_yx, drawn = sample_pixels(record["labels"], allowed, pixel_seed, classes=classes,
+                                         config=sampling)
+        return {"image": record["image"], "pixels": pixels_yx, "classes": drawn, "row": row}
+
+    def flatten(batch: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
+        pixels = batch["pixels"]
+        n = tf.broadcast_to(tf.range(tf.shape(pixels)[0])[:, None, None],
+                            [tf.shape(pixels)[0], sampling.pixels, 1])
+        rows = tf.reshape(tf.concat([n, pixels], axis=2), [-1, 3])
+        return {"image": batch["image"], "pixels": tf.cast(rows, tf.float32),
+                "classes": tf.reshape(batch["classes"], [-1]), "row": batch["row"]}
+
+    spec = (tf.TensorSpec([], tf.int64), tf.TensorSpec([], tf.int64))
+    slices = tf.data.Dataset.from_generator(positions, output_signature=spec)
+    slices = slices.map(load, num_parallel_calls=2, deterministic=True)
+    mine = len(range(number, batch_slices, count))
+    return slices.padded_batch(mine, drop_remainder=True).map(flatten).prefetch(2)

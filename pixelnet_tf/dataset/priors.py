@@ -1,0 +1,69 @@
+"""Class frequencies, real and sampled: what the correction of the scores is made from."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+
+from pixelnet_tf.config import SamplingConfig
+from pixelnet_tf.dataset.prepared import PreparedStudy
+from pixelnet_tf.dataset.sampler import expected_class_frequency
+from pixelnet_tf.dataset.schedule import SliceSchedule
+
+
+@dataclass(frozen=True)
+class ClassPriors:
+    """Class frequencies over the training slices, each summing to 1.
+
+    Attributes:
+        class_names: in the order of the class indices.
+        real: of all pixels that may be drawn.
+        sampled: of the pixels that the sampler draws.
+        strength: factor on the correction, fitted on validation cases; 1 is Bayes' rule.
+    """
+
+    class_names: tuple[str, ...]
+    real: tuple[float, ...]
+    sampled: tuple[float, ...]
+    strength: float = 1.0
+
+    def correction(self, prior: str) -> np.ndarray:
+        """What is added to the scores, (class,) float32.
+
+        `sampled` adds nothing: the arg max under the sampler's prior, as in the paper.
+        `corrected` adds log(real / sampled), `fitted` the same times the fitted strength.
+        """
+        if prior == "sampled":
+            return np.zeros(len(self.real), np.float32)
+        # A class that never occurs in training gets no say either way.
+        real, sampled = (np.maximum(np.array(side), 1e-12) for side in (self.real, self.sampled))
+        scale = self.strength if prior == "fitted" else 1.0
+        return (scale * np.log(real / sampled)).astype(np.float32)
+
+    def to_json(self) -> dict[str, Any]:
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, data: dict[str, Any]) -> ClassPriors:
+        return cls(tuple(data["class_names"]), tuple(data["real"]), tuple(data["sampled"]),
+                   float(data.get("strength", 1.0)))
+
+
+def measure_priors(study: PreparedStudy, schedule: SliceSchedule,
+                   sampling: SamplingConfig) -> ClassPriors:
+    """Measure both frequencies over the training slices, each weighted by how often it is drawn."""
+    rows, index = schedule.rows(), study.index
+    counts = index.class_counts[rows].astype(np.float64)
+    if sampling.background_in_brain:
+        area = index.height[rows] * index.width[rows].astype(np.float64)
+        lesion = counts[:, 1:].sum(axis=1)
+        counts[:, 0] = np.maximum(index.brain_fraction[rows] * area - lesion, 0)
+    real = counts.sum(axis=0)
+    repeats = schedule.row_weights()
+    drawn = sum(expected_class_frequency(counts[repeats == weight], sampling)
+                * weight * np.count_nonzero(repeats == weight)
+                for weight in np.unique(repeats) if weight > 0)
+    return ClassPriors(study.config.study.class_names, tuple((real / real.sum()).tolist()),
+                       tuple((drawn / drawn.sum()).tolist()))

@@ -1,0 +1,88 @@
+"""Class-balanced sampling of a slice's pixels (paper section 2.1), and what it does to the prior."""
+
+from __future__ import annotations
+
+import numpy as np
+import tensorflow as tf
+
+from pixelnet_tf.config import SamplingConfig
+
+
+def sample_pixels(labels: tf.Tensor, allowed: tf.Tensor, seed: tf.Tensor, *, classes: int,
+                  config: SamplingConfig) -> tuple[tf.Tensor, tf.Tensor]:
+    """Draw N pixels of one slice.
+
+    Of the K classes present, `balanced` draws N/K pixels each without replacement (the remainder
+    of the division goes one each to the first classes); a class with fewer gives all of them, and
+    the rest is drawn at random from the slice's other pixels, so that N stays exact. `uniform`
+    draws N at random. A pixel occurs twice only in a slice of fewer than N pixels.
+
+    Args:
+        labels: (height, width) int32 class indices; others than 0 to classes - 1 are never drawn.
+        allowed: (height, width) bool, where background may be drawn; lesions may be anywhere.
+        seed: (2,) int32; the same seed draws the same pixels.
+
+    Returns `(pixels_yx, drawn)`: (N, 2) int32 rows of y, x, and (N,) int32 class indices.
+    """
+    width = tf.shape(labels)[1]
+    labels = tf.reshape(labels, [-1])
+    usable = (labels > 0) & (labels < classes) | (labels == 0) & tf.reshape(allowed, [-1])
+    # An image without a single usable pixel (nothing but what is left out) is drawn from whole.
+    usable = usable | ~tf.reduce_any(usable)
+    first, second = tf.unstack(tf.random.experimental.stateless_split(seed, 2))
+    chosen = tf.zeros([0], tf.int32)
+    if config.strategy == "balanced":
+        priority = tf.random.stateless_uniform(tf.shape(labels), first)
+        members = [usable & (labels == k) for k in range(classes)]
+        counts = tf.stack([tf.math.count_nonzero(member, dtype=tf.int32) for member in members])
+        shares = tf.minimum(class_shares(counts, config.pixels), counts)
+        chosen = tf.concat([_highest(priority, members[k], shares[k]) for k in range(classes)], 0)
+    taken = tf.scatter_nd(chosen[:, None], tf.ones_like(chosen, tf.bool), tf.shape(labels))
+    priority = tf.random.stateless_uniform(tf.shape(labels), second)
+    others = usable & ~taken
+    missing = tf.minimum(config.pixels - tf.size(chosen),
+                         tf.math.count_nonzero(others, dtype=tf.int32))
+    chosen = tf.concat([chosen, _highest(priority, others, missing)], 0)
+    chosen = tf.gather(chosen, tf.range(config.pixels) % tf.size(chosen))
+    chosen = tf.ensure_shape(chosen, [config.pixels])
+    return tf.stack([chosen // width, chosen % width], axis=1), tf.gather(labels, chosen)
+
+
+def class_shares(counts: tf.Tensor, pixels: int) -> tf.Tensor:
+    """Pixels that each class is to give, (classes,) int32: N/K of each class present, else 0."""
+    present = tf.cast(counts > 0, tf.int32)
+    number = tf.maximum(tf.reduce_sum(present), 1)
+    rank = tf.cumsum(present) - 1
+    return present * (pixels // number + tf.cast(rank < pixels % number, tf.int32))
+
+
+def _highest(priority: tf.Tensor, among: tf.Tensor, count: tf.Tensor) -> tf.Tensor:
+    """Indices of the `count` members with the highest priority."""
+    return tf.math.top_k(tf.where(among, priority, -1.0), count, sorted=False).indices
+
+
+def expected_class_frequency(counts: np.ndarray, config: SamplingConfig) -> np.ndarray:
+    """Class frequencies among the sampled pixels, worked out from the slices' class counts.
+
+    counts (slice, class) int64: pixels of each class in each training slice, background counted
+    where it may be drawn. Returns (class,) float64 frequencies that sum to 1.
+    """
+    counts = np.asarray(counts, np.float64)
+    total = counts.sum(axis=1, keepdims=True)
+    if config.strategy == "uniform":
+        drawn = config.pixels * counts / np.maximum(total, 1)
+    else:
+        shares = class_shares_of(counts, config.pixels)
+        left = counts - shares
+        missing = config.pixels - shares.sum(axis=1, keepdims=True)
+        drawn = shares + missing * left / np.maximum(left.sum(axis=1, keepdims=True), 1)
+    drawn = drawn[total[:, 0] > 0].sum(axis=0)
+    return drawn / drawn.sum()
+
+
+def class_shares_of(counts: np.ndarray, pixels: int) -> np.ndarray:
+    """Pixels that each class gives, (slice, class): its share, or all that it has."""
+    present = counts > 0
+    number = np.maximum(present.sum(axis=1, keepdims=True), 1)
+    rank = np.cumsum(present, axis=1) - 1
+    return np.minimum(present * (pixels // number + (rank < pixels % number)), counts)
