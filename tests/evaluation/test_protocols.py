@@ -6,6 +6,7 @@ import math
 
 import numpy as np
 import pytest
+from scipy import ndimage
 
 from pixelnet_tf.config import EvaluationConfig, StudyConfig
 from pixelnet_tf.errors import ConfigError
@@ -167,25 +168,46 @@ def test_cropping_changes_nothing(protocol):
 
 
 def test_each_hausdorff95_is_another_number_for_a_sphere_a_shifted_one_and_a_far_blob():
-    """Plain Hausdorff agrees everywhere; the 95th percentiles tell the definitions apart."""
-    shape = (80, 80, 80)
-    reference = ball(shape, (50, 50, 50), 10).astype(np.uint8)
-    prediction = ball(shape, (53, 52, 50), 10).astype(np.uint8)
-    prediction[ball(shape, (14, 14, 14), 2)] = 1
+    """Plain Hausdorff agrees everywhere; the 95th percentiles tell the definitions apart.
+
+    The expected numbers come from whole-volume distance transforms, computed here.
+    """
+    shape = (96, 96, 96)
+    reference, prediction = ball(shape, (60, 60, 60), 14), ball(shape, (63, 63, 60), 14)
+    prediction |= ball(shape, (14, 14, 14), 1)
+
+    def transforms(start_element, target_element, border_value):
+        def border(mask, element):
+            return mask & ~ndimage.binary_erosion(
+                mask, ndimage.generate_binary_structure(3, element), border_value=border_value)
+        pairs = ((reference, prediction), (prediction, reference))
+        return [ndimage.distance_transform_edt(~border(b, target_element))[
+            border(a, start_element)] for a, b in pairs]
+
+    brats, isles = transforms(1, 1, 0), transforms(2, 3, 1)
+    lower = max(np.sort(d)[int(0.95 * (len(d) - 1))] for d in isles)
+    expected = (np.percentile(np.concatenate(brats), 95),
+                max(np.percentile(d, 95) for d in brats), lower)
+    assert expected == pytest.approx((4.0, 17**0.5, 14**0.5))
+
+    labels = [mask.astype(np.uint8) for mask in (reference, prediction)]
     lesion = {"lesion": (1,)}
-    brats = {name: BratsProtocol(hausdorff95=name).score(
-        reference, prediction, lesion, SPACING)["lesion"].values["Hausdorff95"]
-        for name in REDUCERS if name.startswith("hausdorff95")}
-    assert len(set(brats.values())) == 3
-    assert brats["hausdorff95_pooled"] < brats["hausdorff95_directed"]
-    assert brats["hausdorff95_directed_lower"] <= brats["hausdorff95_directed"]
-    isles = _score(IslesProtocol(), reference, prediction, lesion)["lesion"].values
-    distances = surface_distances(reference > 0, prediction > 0, SPACING)
-    assert isles["Hausdorff"] == pytest.approx(REDUCERS["hausdorff"].reduce(distances))
-    # Outermost voxel of the blob, (13, 13, 13), to the sphere's surface.
-    surface = np.argwhere(reference)
-    expected = np.sqrt(((surface - (13, 13, 13)) ** 2).sum(axis=1)).min()
-    assert isles["Hausdorff"] == pytest.approx(expected, abs=0.35)
+    pooled, directed = (
+        BratsProtocol(hausdorff95=name).score(*labels, lesion, SPACING)["lesion"].values
+        for name in ("hausdorff95_pooled", "hausdorff95_directed"))
+    assert pooled["Hausdorff95"] == pytest.approx(expected[0])
+    assert directed["Hausdorff95"] == pytest.approx(expected[1])
+    rule = IslesProtocol.surface_rule
+    assert REDUCERS["hausdorff95_directed_lower"].reduce(
+        surface_distances(reference, prediction, SPACING, rule)) == pytest.approx(lower)
+
+    scores = _score(IslesProtocol(), *labels, lesion)["lesion"].values
+    assert scores["Hausdorff"] == pytest.approx(max(d.max() for d in brats))
+    assert scores["AverageDistance"] == pytest.approx(0.5 * sum(d.mean() for d in isles))
+    pooled_mean = REDUCERS["average_distance_pooled"].reduce(
+        surface_distances(reference, prediction, SPACING))
+    assert pooled_mean == pytest.approx(np.concatenate(brats).mean())
+    assert pooled_mean > scores["AverageDistance"] + 0.2
 
 
 def test_make_protocol():

@@ -1,0 +1,98 @@
+"""Files to scores: exact values, strict reading, and errors that come out with their case."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from pixelnet_tf.config import StudyConfig
+from pixelnet_tf.errors import DataError
+from pixelnet_tf.evaluation.labels import read_labels
+from pixelnet_tf.evaluation.matching import match_cases
+from pixelnet_tf.evaluation.protocols import BratsProtocol
+from pixelnet_tf.evaluation.scoring import score_cases
+
+from .conftest import write_nifti
+
+STUDY = StudyConfig()
+
+
+def _score(predictions_dir, study_dir, **options):
+    matching = match_cases(predictions_dir, study_dir, STUDY)
+    return score_cases(matching, STUDY, BratsProtocol(), **options)
+
+
+def test_scores_each_case_against_its_own_reference(predictions_dir, study_dir):
+    scores = _score(predictions_dir, study_dir)
+    assert list(scores) == ["case_a", "case_b", "case_c"]
+    exact, one_off, two_off = (scores[c]["WT"].values for c in scores)
+    assert exact["Dice"] == 1.0
+    assert exact["Hausdorff95"] == 0.0
+    assert 1.0 > one_off["Dice"] > two_off["Dice"] > 0.5
+    assert 0 < one_off["Hausdorff95"] <= 1.0 < two_off["Hausdorff95"] <= 2.0
+
+
+def test_worker_processes_give_the_same_scores(predictions_dir, study_dir):
+    seen = []
+    scores = _score(predictions_dir, study_dir, workers=2,
+                    on_case=lambda case, done, total: seen.append((case, done, total)))
+    assert scores == _score(predictions_dir, study_dir)
+    assert sorted(case for case, _, _ in seen) == ["case_a", "case_b", "case_c"]
+    assert [done for _, done, _ in seen] == [1, 2, 3]
+
+
+def test_spacing_of_the_file_is_used(tmp_path, labels):
+    affine = np.diag([2.0, 2, 5, 1])
+    write_nifti(tmp_path / "r" / "x.nii.gz", labels, affine)
+    write_nifti(tmp_path / "p" / "x.nii.gz", np.roll(labels, 1, axis=2), affine)
+    assert _score(tmp_path / "p", tmp_path / "r")["x"]["WT"].values["Hausdorff95"] > 3.9
+
+
+@pytest.mark.parametrize(("change", "words"), [
+    (lambda v: np.where(v == 4, 3, v).astype(np.uint8), r"unknown label 3.*\[0, 1, 2, 4\]"),
+    (lambda v: v.astype(np.float32), "labels as float32"),
+    (lambda v: v[:, :, 1:], r"another grid.*\(16, 16, 12\) against \(16, 16, 11\)"),
+    (lambda v: np.where(v == 4, np.int16(260), v), "value 260"),
+    (lambda v: np.where(v == 4, np.int16(-1), v), "value -1"),
+])
+def test_refuses_bad_predictions_by_name(predictions_dir, study_dir, labels, change, words):
+    write_nifti(predictions_dir / "case_b.nii.gz", change(labels))
+    with pytest.raises(DataError, match=words) as raised:
+        _score(predictions_dir, study_dir)
+    assert "'case_b'" in str(raised.value)
+    assert "case_b.nii.gz" in str(raised.value)
+
+
+@pytest.mark.parametrize("affine", [
+    np.diag([-1.0, -1, 2, 1]), np.diag([1.0, -1, 1, 1]),
+    np.array([[-1.0, 0, 0, 5], [0, -1, 0, 0], [0, 0, 1, 0], [0, 0, 0, 1]]),
+], ids=["spacing", "mirrored", "moved"])
+def test_refuses_another_affine(predictions_dir, study_dir, labels, affine):
+    write_nifti(predictions_dir / "case_b.nii.gz", labels, affine)
+    with pytest.raises(DataError, match=r"'case_b'.*another grid.*affine"):
+        _score(predictions_dir, study_dir)
+
+
+def test_takes_an_affine_that_differs_by_rounding(predictions_dir, study_dir, labels):
+    write_nifti(predictions_dir / "case_b.nii.gz", np.roll(labels, 1, axis=0),
+                np.diag([-1.00001, -1, 1, 1]))
+    assert _score(predictions_dir, study_dir)["case_b"]["WT"].values["Dice"] == 1.0
+
+
+def test_names_every_bad_case_and_not_only_the_first(predictions_dir, study_dir, labels):
+    write_nifti(predictions_dir / "case_a.nii.gz", labels.astype(np.float64))
+    (predictions_dir / "case_c.nii.gz").write_bytes(b"no gzip")
+    with pytest.raises(DataError) as raised:
+        _score(predictions_dir, study_dir, workers=2)
+    assert "'case_a'" in str(raised.value)
+    assert "case_c.nii.gz" in str(raised.value)
+
+
+def test_whole_numbers_stored_as_floats_pass_in_a_reference_only(tmp_path, labels):
+    path = write_nifti(tmp_path / "x.nii.gz", labels.astype(np.float32))
+    array, _ = read_labels(path, STUDY, "x", allow_float=True)
+    assert array.dtype == np.uint8
+    np.testing.assert_array_equal(array, labels)
+    half = write_nifti(tmp_path / "y.nii.gz", labels.astype(np.float32) / 2)
+    with pytest.raises(DataError, match=r"value 0\.5"):
+        read_labels(half, STUDY, "y", allow_float=True)
