@@ -39,8 +39,11 @@ def correct_bias_field(array: np.ndarray, spacing_mm: tuple[float, float, float]
     n4.SetConvergenceThreshold(config.convergence)
     n4.Execute(sitk.Shrink(image, factors),
                sitk.Shrink(_image(usable.astype(np.uint8), spacing_mm), factors))
-    log_field = sitk.GetArrayViewFromImage(n4.GetLogBiasFieldAsImage(image)).T
-    return array / np.exp(log_field, dtype=np.float32)
+    log_field = sitk.GetArrayFromImage(n4.GetLogBiasFieldAsImage(image)).T
+    # Away from the mask no voxel holds the spline, and it can run to any height.
+    np.clip(log_field, log_field[usable].min(), log_field[usable].max(), out=log_field)
+    # N4 leaves the field's scale to chance; a field of mean 1 (in logarithms) keeps intensities.
+    return array / np.exp(log_field - log_field[usable].mean(dtype=np.float64), dtype=np.float32)
 
 
 def shrink_factors(shape: tuple[int, ...], spacing_mm: tuple[float, ...], factor: int

@@ -1,0 +1,181 @@
+"""Synthetic cases with known truth: BraTS-like tumours and ISLES-like strokes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from scipy import ndimage
+
+from pixelnet_tf.cases.phantom_anatomy import Anatomy, draw_anatomy, smooth_field, soft
+
+#: Part of the signal of (white, grey, deep grey, fluid, necrosis, edema, enhancing).
+_BRATS_CONTRAST = {
+    "t1": (1.00, 0.74, 0.84, 0.30, 0.46, 0.70, 0.72),
+    "t1ce": (1.00, 0.75, 0.84, 0.31, 0.45, 0.71, 1.45),
+    "t2": (0.42, 0.60, 0.50, 1.05, 0.92, 0.84, 0.70),
+    "flair": (0.50, 0.66, 0.58, 0.16, 0.55, 1.00, 0.84),
+}
+#: Of (white, grey, deep grey, fluid, infarct, low perfusion): DWI in parts of its brightest
+#: tissue, ADC in 1e-6 mm2/s, CBF in ml per 100 g and minute.
+_ISLES_CONTRAST = {
+    "dwi": (0.52, 0.62, 0.58, 0.20, 1.05, 0.60),
+    "adc": (740, 830, 780, 2900, 430, 760),
+    "cbf": (23, 58, 50, 3, 6, 17),
+}
+
+#: Millimetres that the grid covers, along left, posterior, superior.
+FIELD_OF_VIEW_MM = (200.0, 200.0, 144.0)
+
+
+@dataclass(frozen=True, eq=False)
+class PhantomCase:
+    """A drawn case.
+
+    Attributes:
+        volumes: modality -> (x, y, z) int16; axes run left, posterior, superior.
+        labels: (x, y, z) uint8, the challenge's label values.
+        spacing_mm: voxel side.
+    """
+
+    volumes: dict[str, np.ndarray]
+    labels: np.ndarray
+    spacing_mm: tuple[float, float, float]
+
+
+def draw_brats_case(seed: int, number: int, shape: tuple[int, int, int]) -> PhantomCase:
+    """Draw a skull-stripped brain with a tumour: 1 necrosis, 2 edema, 4 enhancing.
+
+    An irregular necrosis lies in a broken enhancing rim, that in edema which follows the white
+    matter. Bright spots and rims of healthy ageing, and vessels that take up contrast, are
+    there to be told from it. The draw depends on the arguments alone.
+    """
+    rng = np.random.default_rng([seed, number, 1])
+    spacing = _spacing(shape)
+    side = rng.choice((-1, 1))
+    centre = np.array([side * rng.uniform(22, 38), rng.uniform(-38, 38), rng.uniform(0, 26)],
+                      np.float32)
+    core_mm = rng.uniform(11, 18)
+    anatomy = draw_anatomy(rng, shape, spacing, centre, core_mm)
+    necrosis, edema, enhancing = _tumour(rng, anatomy, centre, core_mm)
+    labels = np.zeros(shape, np.uint8)
+    for value, part in ((2, edema), (4, enhancing), (1, necrosis)):
+        labels[part > 0.5] = value
+    labels[~anatomy.brain] = 0
+
+    spots = _spots(rng, anatomy)
+    vessels = _vessels(rng, anatomy)
+    texture = smooth_field(rng, shape, spacing, 5)
+    volumes = {}
+    for modality, contrast in _BRATS_CONTRAST.items():
+        signal = _mix(anatomy, contrast)
+        for part, value in ((edema, contrast[5]), (enhancing, contrast[6]),
+                            (necrosis, contrast[4])):
+            signal = signal * (1 - part) + value * (1 + 0.07 * texture) * part
+        if modality in ("flair", "t2"):
+            signal += (contrast[5] - contrast[0]) * 0.8 * np.maximum(spots, 0.7 * anatomy.rim) * (
+                1 - np.maximum(np.maximum(edema, enhancing), necrosis))
+        if modality == "t1ce":
+            signal += 0.55 * vessels
+        volumes[modality] = _acquire(rng, anatomy, signal, noise=0.028,
+                                     scale=rng.uniform(350, 900)) * anatomy.brain
+    return PhantomCase(volumes, labels, spacing)
+
+
+def draw_isles_case(seed: int, number: int, shape: tuple[int, int, int]) -> PhantomCase:
+    """Draw a head with an infarct (1): bright in DWI, dark in ADC, in a wider field of low CBF.
+
+    DWI shows the scalp, as scans that are not skull-stripped do. The draw depends on the
+    arguments alone.
+    """
+    rng = np.random.default_rng([seed, number, 2])
+    spacing = _spacing(shape)
+    anatomy = draw_anatomy(rng, shape, spacing)
+    infarct, penumbra = _stroke(rng, anatomy)
+    labels = ((infarct > 0.5) & anatomy.brain).astype(np.uint8)
+    scalp_mm = ndimage.distance_transform_edt(~anatomy.brain, sampling=spacing)
+    scalp = soft(2.5 - np.abs(scalp_mm - 9), 2) * ~anatomy.brain
+    volumes = {}
+    for modality, contrast in _ISLES_CONTRAST.items():
+        signal = _mix(anatomy, contrast)
+        for part, value in ((penumbra, contrast[5]), (infarct, contrast[4])):
+            signal = signal * (1 - part) + value * part
+        if modality == "dwi":
+            volumes[modality] = _acquire(rng, anatomy, signal + 0.3 * scalp, noise=0.03, scale=600)
+        else:
+            noise = 0.06 * contrast[1] * smooth_field(rng, shape, spacing, 2)
+            volumes[modality] = (np.clip(signal + noise, 1, None) * anatomy.brain).astype(np.int16)
+    return PhantomCase(volumes, labels, spacing)
+
+
+def _spacing(shape: tuple[int, int, int]) -> tuple[float, float, float]:
+    # In plane the voxels are square: a grid that is not square covers less of the shorter side.
+    in_plane = max(side / n for side, n in zip(FIELD_OF_VIEW_MM[:2], shape[:2], strict=True))
+    return (in_plane, in_plane, FIELD_OF_VIEW_MM[2] / shape[2])
+
+
+def _tumour(rng: np.random.Generator, anatomy: Anatomy, centre: np.ndarray, core_mm: float
+            ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Parts in [0, 1] of necrosis, edema and enhancing tumour in each voxel."""
+    shape, spacing = anatomy.brain.shape, anatomy.spacing_mm
+    stretch = rng.uniform(0.85, 1.15, (3, 1, 1, 1))
+    arm = (anatomy.position_mm - centre.reshape(3, 1, 1, 1)) * stretch
+    radius = np.sqrt((arm ** 2).sum(0))
+    lobes = smooth_field(rng, shape, spacing, 9)
+    core = core_mm * (1 + 0.16 * lobes) - radius
+    rim_mm = np.clip(rng.uniform(4.0, 6.0) * (1 + 0.45 * smooth_field(rng, shape, spacing, 8)),
+                     0.5, 8.0)
+    spread = core_mm + rng.uniform(7, 14)
+    fingers = 0.20 * smooth_field(rng, shape, spacing, 10) + 0.10 * lobes
+    # Edema runs along the white matter and stops at cortex and ventricles.
+    halo = spread * (1 + fingers) - radius - 9 * np.clip(anatomy.grey + anatomy.deep, 0, 1)
+    solid = anatomy.brain * (1 - 0.98 * soft(anatomy.fluid - 0.5, 0.3) * (core < 0))
+    edema = soft(halo, 3.0) * solid
+    tumour = soft(core, 2.0) * anatomy.brain
+    necrosis = soft(core - rim_mm, 2.0) * tumour
+    return necrosis, np.maximum(edema, tumour), tumour
+
+
+def _stroke(rng: np.random.Generator, anatomy: Anatomy) -> tuple[np.ndarray, np.ndarray]:
+    """Parts in [0, 1] of infarct and of low perfusion: a wedge of one middle cerebral artery."""
+    shape, spacing = anatomy.brain.shape, anatomy.spacing_mm
+    side = rng.choice((-1, 1))
+    centre = np.array([side * rng.uniform(34, 48), rng.uniform(-20, 22), rng.uniform(-2, 26)])
+    arm = anatomy.position_mm - centre.reshape(3, 1, 1, 1)
+    # Wider towards the surface, as the territory is.
+    outward = np.clip(side * arm[0] / 30, -1, 1)
+    radius = np.sqrt((arm[0] / 1.3) ** 2 + arm[1] ** 2 + arm[2] ** 2) / (1 + 0.35 * outward)
+    lobes = smooth_field(rng, shape, spacing, 8)
+    size = rng.uniform(11, 20)
+    tissue = (1 - soft(anatomy.fluid - 0.5, 0.3)) * anatomy.brain
+    return (soft(size * (1 + 0.25 * lobes) - radius, 3) * tissue,
+            soft(size * (1.7 + 0.25 * lobes) - radius, 5) * tissue)
+
+
+def _spots(rng: np.random.Generator, anatomy: Anatomy) -> np.ndarray:
+    """Small bright foci of the white matter, as age brings them."""
+    field = smooth_field(rng, anatomy.brain.shape, anatomy.spacing_mm, 3)
+    return soft((field - rng.uniform(2.6, 3.2)) * 4, 2) * anatomy.white
+
+
+def _vessels(rng: np.random.Generator, anatomy: Anatomy) -> np.ndarray:
+    """Thin lines: where the zero surfaces of two fields meet, near the surface."""
+    one, other = (smooth_field(rng, anatomy.brain.shape, anatomy.spacing_mm, 9) for _ in range(2))
+    line = soft(0.13 - np.hypot(one, other), 0.12)
+    return line * np.clip(anatomy.grey + anatomy.fluid, 0, 1)
+
+
+def _mix(anatomy: Anatomy, contrast: tuple[float, ...]) -> np.ndarray:
+    parts = (anatomy.white, anatomy.grey, anatomy.deep, anatomy.fluid)
+    return sum(part * value for part, value in zip(parts, contrast, strict=False))
+
+
+def _acquire(rng: np.random.Generator, anatomy: Anatomy, signal: np.ndarray, noise: float,
+             scale: float) -> np.ndarray:
+    """Smooth bias field, partial volume and Rician noise; int16, at least 1."""
+    shape = anatomy.brain.shape
+    bias = np.exp(0.13 * smooth_field(rng, shape, anatomy.spacing_mm, 60))
+    blurred = ndimage.gaussian_filter(signal, 0.45) * bias
+    real = blurred + noise * rng.standard_normal(shape)
+    return np.clip(scale * np.hypot(real, noise * rng.standard_normal(shape)), 1, 32767
+                   ).astype(np.int16)

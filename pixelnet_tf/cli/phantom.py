@@ -1,0 +1,41 @@
+"""`pixelnet-tf phantom`: a synthetic study with known truth."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from pixelnet_tf.cli.options import PATH, dry_run_option
+from pixelnet_tf.cli.progress import CaseProgress
+from pixelnet_tf.volumes.phantom_study import DEFAULT_SIZES, write_phantom
+
+
+@click.command("phantom")
+@click.argument("out", type=PATH)
+@click.option("--cases", type=click.IntRange(min=1), default=16, show_default=True,
+              help="How many cases.")
+@click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True,
+              help="The same seed gives the same files, byte for byte.")
+@click.option("--layout", type=click.Choice(list(DEFAULT_SIZES)), default="brats",
+              show_default=True, help="brats: tumours in flair, t1, t1ce, t2; "
+              "isles: strokes in dwi, adc, cbf.")
+@click.option("--size", type=click.IntRange(min=16), nargs=3, default=None, metavar="X Y Z",
+              help="Voxels left-right, front-back and bottom-top "
+              "[default: 96 96 48 for brats, 112 96 20 for isles].")
+@dry_run_option
+def command(out: Path, cases: int, seed: int, layout: str, size: tuple[int, int, int] | None,
+            dry_run: bool) -> None:
+    """Write a synthetic study with known truth into the folder OUT.
+
+    It serves to try every other verb without any data: pixelnet-tf prepare --config phantom
+    --data OUT --out prepared comes next (for --layout isles: --config isles2017).
+    """
+    x, y, z = size or DEFAULT_SIZES[layout]
+    if dry_run:
+        click.echo(f"would write {cases} cases of {x}x{y}x{z} voxels ({layout}) into {out}")
+        return
+    with CaseProgress({"phantom": "drawing"}) as progress:
+        names = write_phantom(out, cases, seed, layout, (x, y, z),
+                              lambda done, name: progress("phantom", done, cases, name))
+    click.echo(f"{len(names)} cases of {x}x{y}x{z} voxels ({layout}) in {out}")

@@ -1,0 +1,89 @@
+"""`pixelnet-tf prepare`: a study on disk to slices for training and prediction."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+from rich.console import Console
+from rich.table import Table
+
+from pixelnet_tf.cli.options import PATH, config_options, dry_run_option, read_config
+from pixelnet_tf.cli.progress import CaseProgress
+from pixelnet_tf.config import Config
+
+if TYPE_CHECKING:
+    from pixelnet_tf.dataset.prepare import PrepareSummary
+
+
+@click.command("prepare")
+@click.option("--data", type=PATH, metavar="STUDY", help="Folder of cases.")
+@click.option("--out", metavar="PREPARED", help="Folder (or object store URL) to write to.")
+@click.option("--workers", type=click.IntRange(min=0), default=None,
+              help="Cases in work at once; 0: one per processor core [default: prepare.workers].")
+@click.option("--skip-bad-cases", is_flag=True,
+              help="Leave bad cases out with a warning (kept in left_out.json).")
+@click.option("--no-segmentation", is_flag=True,
+              help="Prepare cases for prediction only; segmentations are not looked for.")
+@click.option("--redraw-split", is_flag=True,
+              help="Draw the split anew, after cases were added or removed.")
+@dry_run_option
+@config_options
+def command(data: Path | None, out: str | None, workers: int | None, skip_bad_cases: bool,
+            no_segmentation: bool, redraw_split: bool, dry_run: bool, config_path: str | None,
+            overrides: tuple[str, ...], print_config: bool) -> None:
+    """Correct, normalise and slice a study into shards.
+
+    Every case is read and checked before any work. Then each one goes through N4 bias field
+    correction, z-score and axial slicing, and the cases are parted into training, validation and
+    test. A second run does only what is missing or changed.
+
+    Example: pixelnet-tf prepare --config brats2017 --data BraTS17 --out prepared
+    """
+    config = read_config(config_path, overrides, print_config)
+    for value, option in ((data, "--data"), (out, "--out")):
+        if value is None:
+            raise click.UsageError(f"Missing option '{option}'.")
+    # TensorFlow is loaded only once there is something to do.
+    from pixelnet_tf.dataset.prepare import prepare_study
+    with CaseProgress({"check": "checking", "prepare": "preparing"}) as progress:
+        summary = prepare_study(
+            config, data, out, workers, skip_bad_cases, progress,
+            require_segmentation=not no_segmentation, redraw_split=redraw_split, dry_run=dry_run)
+    for problem in summary.left_out:
+        click.echo(f"warning: left out {problem.case}: {problem.message}", err=True)
+    for note in summary.notes:
+        click.echo(f"note: {note}", err=True)
+    Console().print(_table(summary, config))
+    click.echo(f"nothing was written (--dry-run); {len(summary.prepared)} cases would be prepared"
+               if dry_run else f"prepared study: {os.fspath(out)}")
+
+
+def _table(summary: PrepareSummary, config: Config) -> Table:
+    split, index = summary.split, summary.index
+    table = Table(show_header=False, title=f"study {config.study.name}")
+    table.add_row("cases", f"{len(split.cases)}: {len(summary.prepared)} prepared, "
+                           f"{len(summary.kept)} kept from before, "
+                           f"{len({p.case for p in summary.left_out})} left out")
+    table.add_row("split", f"{len(split.train)} training, {len(split.validation)} validation, "
+                           f"{len(split.test)} test"
+                           + (f", {len(split.folds)} folds" if split.folds else ""))
+    if index is None:
+        return table
+    sizes = sorted({f"{h}x{w}" for h, w in zip(index.height, index.width, strict=True)})
+    table.add_row("slices", f"{len(index)} of {', '.join(sizes[:3])}"
+                            f"{' ...' if len(sizes) > 3 else ''} pixels, "
+                            f"{len(config.study.modalities)} channels "
+                            f"({', '.join(config.study.modalities)})")
+    counts = index.class_counts.sum(axis=0)
+    if counts.any():
+        lesion = int((index.class_counts[:, 1:].sum(axis=1) > 0).sum())
+        table.add_row("slices with lesion", f"{lesion} ({lesion / len(index):.1%})")
+        table.add_row("pixels of each class", "\n".join(
+            f"{name}: {count / counts.sum():.3%}"
+            for name, count in zip(config.study.class_names, counts, strict=True)))
+    else:
+        table.add_row("pixels of each class", "no segmentations")
+    return table

@@ -1,0 +1,98 @@
+"""Writing a synthetic study in the folders of BraTS or ISLES."""
+
+from __future__ import annotations
+
+import shutil
+import uuid
+from collections.abc import Callable
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+
+from pixelnet_tf.cases.phantom import PhantomCase, draw_brats_case, draw_isles_case
+from pixelnet_tf.errors import DataError
+from pixelnet_tf.volumes.geometry import VolumeGeometry
+from pixelnet_tf.volumes.nifti import write_volume
+
+#: Voxels along x, y, z: a fifth of a second to draw, minutes to train on.
+DEFAULT_SIZES = {"brats": (96, 96, 48), "isles": (112, 96, 20)}
+
+_SMIR = {"dwi": "MR_DWI", "adc": "MR_ADC", "cbf": "MR_rCBF"}
+
+
+def write_phantom(out: Path, cases: int, seed: int, layout: str = "brats",
+                  size: tuple[int, int, int] | None = None,
+                  each: Callable[[int, str], None] = lambda done, name: None) -> list[str]:
+    """Write a synthetic study; the same arguments give the same bytes.
+
+    Args:
+        out: folder to write into; cases that are there already are written again.
+        cases: how many; the first n of a larger study are those of a smaller one.
+        layout: `brats` (flair, t1, t1ce, t2; labels 0, 1, 2, 4) or `isles` (dwi, adc, cbf;
+            labels 0, 1; SMIR's folders of ISLES 2017).
+        size: voxels along x, y, z; None takes the layout's default.
+        each: called after each case with its number from 1 and its name.
+
+    Returns:
+        The names of the cases.
+
+    Raises:
+        DataError: `out` is a file.
+    """
+    out = Path(out)
+    if out.exists() and not out.is_dir():
+        raise DataError(f"{out}: is a file; give a folder to write the study into")
+    size = tuple(size or DEFAULT_SIZES[layout])
+    names = []
+    for number in range(1, cases + 1):
+        if layout == "brats":
+            names.append(f"phantom_{number:03d}")
+            _write(out / names[-1], _brats_files(draw_brats_case(seed, number, size), names[-1]))
+        else:
+            names.append(f"training_{number}")
+            _write(out / names[-1], _isles_files(draw_isles_case(seed, number, size), number))
+        each(number, names[-1])
+    return names
+
+
+def _brats_files(case: PhantomCase, name: str) -> dict[str, tuple[np.ndarray, VolumeGeometry]]:
+    geometry = _geometry(case)
+    return {f"{name}_{modality}.nii.gz": (array, geometry)
+            for modality, array in (*case.volumes.items(), ("seg", case.labels))}
+
+
+def _isles_files(case: PhantomCase, number: int) -> dict[str, tuple[np.ndarray, VolumeGeometry]]:
+    geometry, files = _geometry(case), {}
+    for position, (modality, array) in enumerate((*case.volumes.items(), ("OT", case.labels))):
+        stem = f"VSD.Brain.XX.O.{_SMIR.get(modality, modality)}.{100000 + 10 * number + position}"
+        files[f"{stem}/{stem}.nii"] = (array, geometry)
+    return files
+
+
+def _write(case_dir: Path, files: dict[str, tuple[np.ndarray, VolumeGeometry]]) -> None:
+    """Write a case into a hidden folder and move it into place when it is whole."""
+    temporary = case_dir.with_name(f".{case_dir.name}.{uuid.uuid4().hex[:8]}.tmp")
+    try:
+        for name, (array, geometry) in files.items():
+            path = temporary / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            write_volume(path, array, geometry)
+        if case_dir.exists():
+            shutil.rmtree(case_dir)
+        temporary.rename(case_dir)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _geometry(case: PhantomCase) -> VolumeGeometry:
+    """Axes as in BraTS: x runs to the left, y to the back, z up; the middle is at 0."""
+    signs = np.array([-1, -1, 1])
+    affine = np.diag([*(signs * case.spacing_mm), 1.0])
+    affine[:3, 3] = -signs * case.spacing_mm * (np.array(case.labels.shape) - 1) / 2
+    header = nib.Nifti1Header()
+    header.set_data_shape(case.labels.shape)
+    header.set_sform(affine, code=1)
+    header.set_qform(affine, code=1)
+    header.set_xyzt_units("mm")
+    return VolumeGeometry.from_header(header)
