@@ -1,1 +1,1 @@
-"""Caffe networks as Keras models, and weights both ways; only this package knows prototxt_import."""
+"""Caffe networks as Keras models, and weights both ways; knows `prototxt_import` alone."""

@@ -1,0 +1,84 @@
+"""A Caffe network as a Keras model."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from pixelnet_tf.caffe.blobs import blob_variables, get_blobs
+from pixelnet_tf.caffe.layers.losses import CaffeLoss
+from pixelnet_tf.caffe.layout import caffe_shape, from_caffe, to_caffe
+from pixelnet_tf.errors import ModelError
+
+
+@keras.saving.register_keras_serializable("pixelnet_tf")
+class CaffeNet(keras.Model):
+    """What `build_model` returns: a functional model from blob names to blob names.
+
+    Called with a dictionary of inputs by their Caffe names, it returns a dictionary of blobs.
+    Blobs with four axes are `(batch, height, width, channel)`, others as in Caffe.
+    """
+
+    @property
+    def multipliers(self) -> dict[str, tuple[float, float]]:
+        """Variable path -> (lr_mult, decay_mult) of the prototxt's `param` blocks."""
+        found = {}
+        for layer in self.layers:
+            given = getattr(layer, "caffe_multipliers", ())
+            for number, variable in enumerate(blob_variables(layer)):
+                found[variable.path] = given[number] if number < len(given) else (1.0, 1.0)
+        return found
+
+    def total_loss(self, blobs: Mapping[str, tf.Tensor]) -> tf.Tensor:
+        """Sum of the losses times their weights, from the model's outputs."""
+        losses = [layer for layer in self.layers if isinstance(layer, CaffeLoss)]
+        if not losses:
+            raise ModelError(f"network {self.name!r} was built without a loss")
+        return tf.add_n([layer.weight * blobs[layer.top] for layer in losses])
+
+    def caffe_weights(self) -> dict[str, tuple[np.ndarray, ...]]:
+        """Layer name -> weights in Caffe's axis order."""
+        return {layer.name: get_blobs(layer) for layer in self.layers if blob_variables(layer)}
+
+    def run_caffe(
+        self, arrays: Mapping[str, np.ndarray], training: bool = False
+    ) -> dict[str, np.ndarray]:
+        """Blobs in Caffe's axis order from inputs in Caffe's axis order, both by name.
+
+        Raises `ModelError` for an input that is missing or does not fit.
+        """
+        missing = [name for name in self.input if name not in arrays]
+        if missing:
+            raise ModelError(
+                f"network {self.name!r} needs the input {missing[0]!r}; given: {sorted(arrays)}"
+            )
+        inputs = {}
+        for name, place in self.input.items():
+            values = from_caffe(np.asarray(arrays[name], np.float32))
+            known = len(values.shape) == len(place.shape) and all(
+                want in (None, got) for want, got in zip(place.shape, values.shape, strict=True)
+            )
+            if not known:
+                shape = np.shape(arrays[name])
+                raise ModelError(
+                    f"input {name!r} has the shape {shape} (Caffe's order); the network needs "
+                    f"{caffe_shape(place.shape)}"
+                )
+            inputs[name] = tf.constant(values)
+        try:
+            blobs = self(inputs, training=training)
+        except tf.errors.InvalidArgumentError as error:
+            raise ModelError(
+                f"network {self.name!r} cannot run on this: {_reason(error)}"
+            ) from None
+        return {name: to_caffe(value.numpy()) for name, value in blobs.items()}
+
+
+def _reason(error: Exception) -> str:
+    """The line of TensorFlow's report that says what failed."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    said = [line for line in lines if "assertion failed" in line or "layer " in line]
+    return (said or lines or ["unknown reason"])[0]

@@ -1,0 +1,140 @@
+"""Caffe's Convolution and Deconvolution."""
+
+from __future__ import annotations
+
+import keras
+import tensorflow as tf
+
+from pixelnet_tf.caffe.layers.base import CaffeLayer
+from pixelnet_tf.model.fillers import CaffeFiller
+
+
+class _Window(CaffeLayer):
+    """Fields of Caffe's `ConvolutionParameter`; pairs are (height, width)."""
+
+    def __init__(self, filters, kernel, stride=(1, 1), pad=(0, 0), dilation=(1, 1), groups=1,
+                 use_bias=True, kernel_filler="constant", bias_filler="constant", **kwargs):
+        super().__init__(**kwargs)
+        self.filters = filters
+        self.kernel_size = tuple(kernel)
+        self.stride = tuple(stride)
+        self.pad = tuple(pad)
+        self.dilation = tuple(dilation)
+        self.groups = groups
+        self.use_bias = use_bias
+        self.kernel_filler = _filler(kernel_filler)
+        self.bias_filler = _filler(bias_filler)
+
+    def _add_weights(self, kernel_shape):
+        self.kernel = self.add_weight(
+            name="kernel", shape=kernel_shape, initializer=self.kernel_filler
+        )
+        if self.use_bias:
+            self.bias = self.add_weight(
+                name="bias", shape=(self.filters,), initializer=self.bias_filler
+            )
+
+    def _check_channels(self, shape):
+        if len(shape) != 4:
+            raise ValueError(f"its input must have 4 axes, got shape {tuple(shape)}")
+        if shape[-1] is None or shape[-1] % self.groups:
+            raise ValueError(
+                f"its {shape[-1]} input channels must be known and a multiple of group "
+                f"{self.groups}"
+            )
+        return shape[-1]
+
+    def _apply_groups(self, inputs, one_group, kernel_axis):
+        if self.groups == 1:
+            values = one_group(inputs, self.kernel)
+        else:
+            # TensorFlow has no gradient of grouped convolutions on a CPU.
+            parts = zip(
+                tf.split(inputs, self.groups, axis=-1),
+                tf.split(self.kernel, self.groups, axis=kernel_axis),
+                strict=True,
+            )
+            values = tf.concat([one_group(*part) for part in parts], axis=-1)
+        return values + self.bias if self.use_bias else values
+
+    def get_config(self):
+        return {
+            **super().get_config(),
+            "filters": self.filters, "kernel": self.kernel_size, "stride": self.stride,
+            "pad": self.pad, "dilation": self.dilation, "groups": self.groups,
+            "use_bias": self.use_bias,
+            "kernel_filler": keras.initializers.serialize(self.kernel_filler),
+            "bias_filler": keras.initializers.serialize(self.bias_filler),
+        }
+
+
+@keras.saving.register_keras_serializable("pixelnet_tf")
+class Convolution(_Window):
+    """Caffe's Convolution over `(batch, height, width, channel)`.
+
+    Output size floor((size + 2 pad - dilation (kernel - 1) - 1) / stride) + 1. The kernel is
+    `(height, width, in / groups, out)`.
+    """
+
+    def build(self, input_shape):
+        channels = self._check_channels(input_shape)
+        self._add_weights((*self.kernel_size, channels // self.groups, self.filters))
+
+    def call(self, inputs):
+        padding = [[0, 0], *([pad, pad] for pad in self.pad), [0, 0]]
+
+        def one_group(values, kernel):
+            return tf.nn.conv2d(values, kernel, self.stride, padding, dilations=self.dilation)
+
+        return self._apply_groups(inputs, one_group, kernel_axis=3)
+
+
+@keras.saving.register_keras_serializable("pixelnet_tf")
+class Deconvolution(_Window):
+    """Caffe's Deconvolution over `(batch, height, width, channel)`: Convolution's transpose.
+
+    Output size stride (size - 1) + dilation (kernel - 1) + 1 - 2 pad. The kernel is
+    `(height, width, out / groups, in)`.
+    """
+
+    def build(self, input_shape):
+        channels = self._check_channels(input_shape)
+        self._add_weights((*self.kernel_size, self.filters // self.groups, channels))
+
+    def call(self, inputs):
+        height, width = tf.unstack(tf.shape(inputs)[1:3])
+        reach = [d * (k - 1) + 1 for d, k in zip(self.dilation, self.kernel_size, strict=True)]
+        full = [
+            (size - 1) * stride + length
+            for size, stride, length in zip((height, width), self.stride, reach, strict=True)
+        ]
+
+        def one_group(values, kernel):
+            return tf.nn.conv2d_transpose(
+                values, _dilate(kernel, self.dilation),
+                tf.stack([tf.shape(values)[0], *full, self.filters // self.groups]),
+                self.stride, "VALID",
+            )
+
+        values = self._apply_groups(inputs, one_group, kernel_axis=3)
+        (top, left), (rows, columns) = self.pad, full
+        return values[:, top:rows - top, left:columns - left]
+
+
+def _dilate(kernel, dilation):
+    """Kernel with zeros between its cells: TensorFlow's own form has no kernel on a CPU."""
+    for axis, step in enumerate(dilation):
+        if step > 1:
+            cells = tf.unstack(kernel, axis=axis)
+            zeros = [tf.zeros_like(cells[0])] * (step - 1)
+            spread = [cells[0]]
+            for cell in cells[1:]:
+                spread += [*zeros, cell]
+            kernel = tf.stack(spread, axis=axis)
+    return kernel
+
+
+def _filler(filler):
+    if filler == "constant":
+        return CaffeFiller()
+    return keras.initializers.get(filler)

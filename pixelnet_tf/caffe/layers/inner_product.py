@@ -1,0 +1,66 @@
+"""Caffe's InnerProduct."""
+
+from __future__ import annotations
+
+import math
+
+import keras
+import tensorflow as tf
+
+from pixelnet_tf.caffe.layers.base import CaffeLayer
+from pixelnet_tf.caffe.layout import caffe_shape, from_caffe, keras_axis, to_caffe
+
+
+@keras.saving.register_keras_serializable("pixelnet_tf")
+class InnerProduct(CaffeLayer):
+    """Caffe's InnerProduct: all axes from `axis` on are one vector, in the order C, H, W.
+
+    The kernel is `(in, out)`. `inputs` is the length of the vector where the input's size is not
+    fixed.
+    """
+
+    def __init__(self, units, axis=1, use_bias=True, inputs=None, kernel_filler=None,
+                 bias_filler=None, **kwargs):
+        super().__init__(**kwargs)
+        self.units = units
+        self.axis = axis
+        self.use_bias = use_bias
+        self.inputs_ = inputs
+        self.kernel_filler = keras.initializers.get(kernel_filler)
+        self.bias_filler = keras.initializers.get(bias_filler)
+
+    def build(self, input_shape):
+        shape = caffe_shape(input_shape)
+        keras_axis(self.axis, len(shape))
+        sizes = shape[self.axis:]
+        if self.inputs_ is not None and None in sizes:
+            length = self.inputs_
+        else:
+            length = math.prod(self.require_known(sizes))
+        self.kernel = self.add_weight(
+            name="kernel", shape=(length, self.units), initializer=self.kernel_filler
+        )
+        if self.use_bias:
+            self.bias = self.add_weight(
+                name="bias", shape=(self.units,), initializer=self.bias_filler
+            )
+
+    def call(self, inputs):
+        inputs = to_caffe(inputs)
+        axis = self.axis % len(inputs.shape)
+        before = tf.shape(inputs)[:axis]
+        rows = tf.reshape(inputs, (-1, self.kernel.shape[0]))
+        values = tf.matmul(rows, self.kernel)
+        if self.use_bias:
+            values += self.bias
+        values = tf.reshape(values, tf.concat([before, [self.units]], 0))
+        return from_caffe(tf.ensure_shape(values, (*inputs.shape[:axis], self.units)))
+
+    def get_config(self):
+        return {
+            **super().get_config(),
+            "units": self.units, "axis": self.axis, "use_bias": self.use_bias,
+            "inputs": self.inputs_,
+            "kernel_filler": keras.initializers.serialize(self.kernel_filler),
+            "bias_filler": keras.initializers.serialize(self.bias_filler),
+        }

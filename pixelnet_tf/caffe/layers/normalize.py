@@ -1,0 +1,82 @@
+"""PixelNet's Normalize, and Caffe's LRN."""
+
+from __future__ import annotations
+
+import keras
+import tensorflow as tf
+
+from pixelnet_tf.caffe.layers.base import CaffeLayer
+
+
+@keras.saving.register_keras_serializable("pixelnet_tf")
+class Normalize(CaffeLayer):
+    """Divide by the L2 norm, times a scale: the Normalize layer of the authors' Caffe.
+
+    Input `(batch, height, width, channel)` or `(batch, channel)`. The norm, whose square has
+    `epsilon` added, is over all of a sample with `across_spatial`, else over the channels of each
+    position. One scale for all channels with `channel_shared`; it is not trained with `fix_scale`.
+    """
+
+    def __init__(self, across_spatial=True, channel_shared=True, fix_scale=True, epsilon=1e-10,
+                 scale_filler=None, **kwargs):
+        super().__init__(**kwargs)
+        self.across_spatial = across_spatial
+        self.channel_shared = channel_shared
+        self.fix_scale = fix_scale
+        self.epsilon = epsilon
+        self.scale_filler = keras.initializers.get(scale_filler)
+
+    def build(self, input_shape):
+        if len(input_shape) not in (2, 4):
+            raise ValueError(f"its input must have 2 or 4 axes, got shape {tuple(input_shape)}")
+        shape = () if self.channel_shared else self.require_known(input_shape[-1:])
+        self.scale = self.add_weight(
+            name="scale", shape=shape, initializer=self.scale_filler, trainable=not self.fix_scale
+        )
+
+    def call(self, inputs):
+        axes = list(range(1, len(inputs.shape))) if self.across_spatial else [-1]
+        square = tf.reduce_sum(inputs * inputs, axis=axes, keepdims=True)
+        return inputs / tf.sqrt(square + self.epsilon) * self.scale
+
+    def get_config(self):
+        return {
+            **super().get_config(),
+            "across_spatial": self.across_spatial, "channel_shared": self.channel_shared,
+            "fix_scale": self.fix_scale, "epsilon": self.epsilon,
+            "scale_filler": keras.initializers.serialize(self.scale_filler),
+        }
+
+
+@keras.saving.register_keras_serializable("pixelnet_tf")
+class LRN(keras.layers.Layer):
+    """Caffe's local response normalisation over `(batch, height, width, channel)`.
+
+    Across channels: x / (k + alpha / size * sum of squares)^beta over `size` channels. Within a
+    channel: over a square of `size` pixels, zeros beyond the edge counted, with k = 1.
+    """
+
+    def __init__(self, size=5, alpha=1.0, beta=0.75, k=1.0, within_channel=False, **kwargs):
+        super().__init__(**kwargs)
+        self.size = size
+        self.alpha = alpha
+        self.beta = beta
+        self.k = k
+        self.within_channel = within_channel
+
+    def call(self, inputs):
+        reach = (self.size - 1) // 2
+        if not self.within_channel:
+            return tf.nn.local_response_normalization(
+                inputs, reach, self.k, self.alpha / self.size, self.beta
+            )
+        squares = tf.pad(inputs * inputs, [[0, 0], [reach, reach], [reach, reach], [0, 0]])
+        mean = tf.nn.avg_pool2d(squares, self.size, 1, "VALID")
+        return inputs * (1 + self.alpha * mean) ** -self.beta
+
+    def get_config(self):
+        return {
+            **super().get_config(),
+            "size": self.size, "alpha": self.alpha, "beta": self.beta, "k": self.k,
+            "within_channel": self.within_channel,
+        }

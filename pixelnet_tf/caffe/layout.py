@@ -1,0 +1,48 @@
+"""Caffe's axis order (batch, channel, height, width) against TensorFlow's, channel last.
+
+Blobs with four axes are kept channel last inside the models built here; blobs with any other
+number of axes are kept as Caffe has them.
+"""
+
+from __future__ import annotations
+
+import tensorflow as tf
+
+_AXIS_TO_KERAS = (0, 3, 1, 2)
+
+
+def to_caffe(values):
+    """Tensor or array in Caffe's axis order: four axes are transposed, others stay."""
+    if len(values.shape) != 4:
+        return values
+    return _transpose(values, (0, 3, 1, 2))
+
+
+def from_caffe(values):
+    """Tensor or array from Caffe's axis order into that of the models built here."""
+    if len(values.shape) != 4:
+        return values
+    return _transpose(values, (0, 2, 3, 1))
+
+
+def keras_axis(axis: int, rank: int) -> int:
+    """Axis of a blob in the models built here, from its number in Caffe (negative: from the end).
+
+    Raises `ValueError` for an axis that the blob does not have.
+    """
+    if not -rank <= axis < rank:
+        raise ValueError(f"axis {axis} does not exist in a blob of {rank} axes")
+    axis %= rank
+    return _AXIS_TO_KERAS[axis] if rank == 4 else axis
+
+
+def caffe_shape(shape: tuple) -> tuple:
+    """Shape in Caffe's axis order from one in that of the models built here."""
+    shape = tuple(shape)
+    return (shape[0], shape[3], shape[1], shape[2]) if len(shape) == 4 else shape
+
+
+def _transpose(values, order):
+    if hasattr(values, "__array_interface__"):
+        return values.transpose(order)
+    return tf.transpose(values, order)

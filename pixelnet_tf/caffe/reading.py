@@ -1,0 +1,60 @@
+"""Reading and writing Caffe's files, with this project's errors."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from pixelnet_tf.errors import ModelError
+from prototxt_import import (
+    CaffeFormatError,
+    Network,
+    Solver,
+    load_network,
+    load_solver,
+    save_caffemodel,
+    save_prototxt,
+)
+
+
+@contextmanager
+def caffe_errors() -> Iterator[None]:
+    """Turn `CaffeFormatError` into `ModelError`, whose exit code is 4."""
+    try:
+        yield
+    except CaffeFormatError as error:
+        raise ModelError(str(error)) from error
+
+
+def read_network(
+    prototxt: str | Path | None = None,
+    caffemodel: str | Path | None = None,
+    *,
+    phase: str | None = None,
+    allow_nan: bool = False,
+) -> Network:
+    """Network of a prototxt, a caffemodel or both; see `prototxt_import.load_network`.
+
+    Raises `ModelError` for whatever is wrong with the files.
+    """
+    with caffe_errors():
+        return load_network(prototxt, caffemodel, phase=phase, allow_nan=allow_nan)
+
+
+def read_solver(path: str | Path) -> Solver:
+    """Solver of a solver.prototxt; raises `ModelError` for whatever is wrong with the file."""
+    with caffe_errors():
+        return load_solver(path)
+
+
+def write_prototxt(path: str | Path, network: Network) -> None:
+    """Write a network's description; raises `ModelError` where Caffe's schema has no room."""
+    with caffe_errors():
+        save_prototxt(path, network)
+
+
+def write_caffemodel(path: str | Path, network: Network) -> None:
+    """Write a network with its weights; raises `ModelError` where Caffe could not read it."""
+    with caffe_errors():
+        save_caffemodel(path, network)
