@@ -55,7 +55,7 @@ def draw_brats_case(seed: int, number: int, shape: tuple[int, int, int]) -> Phan
     side = rng.choice((-1, 1))
     centre = np.array([side * rng.uniform(22, 38), rng.uniform(-38, 38), rng.uniform(0, 26)],
                       np.float32)
-    core_mm = rng.uniform(11, 18)
+    core_mm = rng.uniform(12, 19)
     anatomy = draw_anatomy(rng, shape, spacing, centre, core_mm)
     necrosis, edema, enhancing = _tumour(rng, anatomy, centre, core_mm)
     labels = np.zeros(shape, np.uint8)
@@ -76,7 +76,7 @@ def draw_brats_case(seed: int, number: int, shape: tuple[int, int, int]) -> Phan
             signal += (contrast[5] - contrast[0]) * 0.8 * np.maximum(spots, 0.7 * anatomy.rim) * (
                 1 - np.maximum(np.maximum(edema, enhancing), necrosis))
         if modality == "t1ce":
-            signal += 0.55 * vessels
+            signal += 0.7 * vessels
         volumes[modality] = _acquire(rng, anatomy, signal, noise=0.028,
                                      scale=rng.uniform(350, 900)) * anatomy.brain
     return PhantomCase(volumes, labels, spacing)
@@ -92,7 +92,9 @@ def draw_isles_case(seed: int, number: int, shape: tuple[int, int, int]) -> Phan
     spacing = _spacing(shape)
     anatomy = draw_anatomy(rng, shape, spacing)
     infarct, penumbra = _stroke(rng, anatomy)
-    labels = ((infarct > 0.5) & anatomy.brain).astype(np.uint8)
+    # Experts draw an infarct as one area, over the sulci in it.
+    area = ndimage.binary_closing(infarct > 0.5, np.ones((5, 5, 1), bool))
+    labels = (area & anatomy.brain).astype(np.uint8)
     scalp_mm = ndimage.distance_transform_edt(~anatomy.brain, sampling=spacing)
     scalp = soft(2.5 - np.abs(scalp_mm - 9), 2) * ~anatomy.brain
     volumes = {}
@@ -125,7 +127,7 @@ def _tumour(rng: np.random.Generator, anatomy: Anatomy, centre: np.ndarray, core
     core = core_mm * (1 + 0.16 * lobes) - radius
     rim_mm = np.clip(rng.uniform(4.0, 6.0) * (1 + 0.45 * smooth_field(rng, shape, spacing, 8)),
                      0.5, 8.0)
-    spread = core_mm + rng.uniform(7, 14)
+    spread = core_mm + rng.uniform(12, 20)
     fingers = 0.20 * smooth_field(rng, shape, spacing, 10) + 0.10 * lobes
     # Edema runs along the white matter and stops at cortex and ventricles.
     halo = spread * (1 + fingers) - radius - 9 * np.clip(anatomy.grey + anatomy.deep, 0, 1)
@@ -161,7 +163,7 @@ def _spots(rng: np.random.Generator, anatomy: Anatomy) -> np.ndarray:
 def _vessels(rng: np.random.Generator, anatomy: Anatomy) -> np.ndarray:
     """Thin lines: where the zero surfaces of two fields meet, near the surface."""
     one, other = (smooth_field(rng, anatomy.brain.shape, anatomy.spacing_mm, 9) for _ in range(2))
-    line = soft(0.13 - np.hypot(one, other), 0.12)
+    line = soft(0.22 - np.hypot(one, other), 0.15)
     return line * np.clip(anatomy.grey + anatomy.fluid, 0, 1)
 
 
