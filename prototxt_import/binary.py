@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import mmap
 import os
+import string
 from typing import BinaryIO
 
 import numpy as np
@@ -21,6 +22,7 @@ MAX_DESCRIPTION_BYTES = 16 << 20  # of one layer without its blobs
 _NET_LAYER, _NET_V1_LAYER = 100, 2
 _BLOBS, _V1_BLOBS, _V0_LAYER, _V0_BLOBS = 7, 6, 1, 50
 _FINITE_CHUNK = 1 << 20
+_PRINTABLE = frozenset(bytes(string.printable, "ascii"))
 _DAMAGED = "the file is damaged or no caffemodel; copy or download it again"
 
 
@@ -31,8 +33,12 @@ def read_caffemodel(path: str | os.PathLike, *, allow_nan: bool = False) -> RawN
     Caffe's schema. Raises CaffeFormatError for damaged files, blobs whose shape does not fit
     their data, and (unless `allow_nan`) weights that are NaN or infinite.
     """
-    check_model_file(path, "caffemodel")
+    head = check_model_file(path, "caffemodel")
     path = os.fspath(path)
+    if all(byte in _PRINTABLE for byte in head):
+        raise CaffeFormatError(
+            "this is text, perhaps a prototxt, not a caffemodel; pass a prototxt as prototxt", path
+        )
     with (
         open(path, "rb", buffering=0) as file,
         mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as buffer,

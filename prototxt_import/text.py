@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import codecs
 import os
 import re
+import warnings
 from collections.abc import Sequence
 
 from google.protobuf import text_format
@@ -27,8 +29,10 @@ def read_prototxt(path: str | os.PathLike) -> RawNet:
     line and column, for text that is not Caffe's.
     """
     path = os.fspath(path)
-    text = read_text(path, "prototxt")
-    return net_from_text(text, path)
+    raw = net_from_text(read_text(path, "prototxt"), path)
+    if not raw.layers and not raw.message.input:
+        raise CaffeFormatError("it describes no layer; give the prototxt of a network", path)
+    return raw
 
 
 def net_from_text(text: str, path: str) -> RawNet:
@@ -58,8 +62,9 @@ def read_text(path: str | os.PathLike, kind: str) -> str:
         raise CaffeFormatError(
             f"this is a binary file, not a {kind}; pass a binary model as caffemodel", path
         )
+    data = data.removeprefix(codecs.BOM_UTF8)
     try:
-        return data.decode("utf-8-sig")
+        return data.decode("utf-8")
     except UnicodeDecodeError:
         return data.decode("latin-1")  # comments in some older encoding, as Caffe accepts them
 
@@ -67,7 +72,9 @@ def read_text(path: str | os.PathLike, kind: str) -> str:
 def parse_text(message: Message, text: str, path: str) -> Message:
     """Fill `message` from protobuf text; raises CaffeFormatError with line and column."""
     try:
-        return text_format.Parse(text, message)
+        with warnings.catch_warnings():  # of Python, about odd escapes inside the text's strings
+            warnings.simplefilter("ignore")
+            return text_format.Parse(text, message)
     except text_format.ParseError as error:
         line, column = error.GetLine(), error.GetColumn()
         prefix = f"{line}:{column} : "
