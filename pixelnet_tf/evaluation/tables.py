@@ -99,6 +99,9 @@ def number(value: float | None, measure: str, signed: bool = False) -> str:
     if value is None:
         return "-"
     places = _LENGTH if measure in _LENGTHS else _RATIO
+    if not round(value, places):
+        # Neither -0.000 nor +0.000 says more than 0.000.
+        return f"{0:.{places}f}"
     return f"{value:+.{places}f}" if signed else f"{value:.{places}f}"
 
 
@@ -141,12 +144,19 @@ def _mean_and_std(evaluation: Evaluation, region: str, measure: str) -> str:
 def _notes(evaluation: Evaluation) -> tuple[str, ...]:
     notes = [f"{measure}: {definition}." for measure, definition in evaluation.definitions.items()
              if measure in _LENGTHS]
+    return (*notes, *emptiness_notes(evaluation))
+
+
+def emptiness_notes(evaluation: Evaluation, of: str = "") -> tuple[str, ...]:
+    """Say for each region how many masks of which kind were empty; nothing where none was."""
+    notes = []
     for region in evaluation.regions:
         empty = {kind: count for kind, count in evaluation.emptiness(region).items()
                  if count and kind != "none_empty"}
         if empty:
             kinds = ", ".join(f"{kind.replace('_', ' ')} {count}" for kind, count in empty.items())
-            notes.append(f"Empty masks of {region}: {kinds} (of {len(evaluation.scores)} cases).")
+            notes.append(f"Empty masks of {region}{of}: {kinds} "
+                         f"(of {len(evaluation.scores)} cases).")
     return tuple(notes)
 
 
