@@ -1,0 +1,159 @@
+"""Clean-up of a predicted label volume; every step is off until the configuration asks for it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from scipy import ndimage
+
+from pixelnet_tf.cases.split import Split
+from pixelnet_tf.config import PostprocessConfig, StudyConfig
+from pixelnet_tf.errors import ConfigError, DataError, nearest_hint
+
+#: Voxels that share a corner are of one component; what only faces lead out of is no hole.
+_CORNERS = np.ones((3, 3, 3), bool)
+_ENHANCING, _NECROSIS = "enhancing", "necrosis"
+
+
+@dataclass(frozen=True)
+class LabelledCase:
+    """A prediction with its truth, to choose settings by.
+
+    Attributes:
+        name: of the case.
+        prediction, reference: label values, uint8 `(x, y, z)`.
+        brain: bool, the same shape, or None where no brain mask is known.
+    """
+
+    name: str
+    prediction: np.ndarray
+    reference: np.ndarray
+    brain: np.ndarray | None = None
+
+
+def postprocess_labels(
+    labels: np.ndarray, brain: np.ndarray | None, study: StudyConfig, config: PostprocessConfig
+) -> np.ndarray:
+    """Clean a label volume up.
+
+    The steps, in order: background outside the brain; small components of each region; holes of
+    the lesion; BraTS' rule that very little enhancing tumour is none. What is removed or filled
+    takes the label that is most frequent among its neighbours, so that an island of enhancing
+    tumour inside edema becomes edema and one outside the lesion becomes background.
+
+    Args:
+        labels: label values of the study's files (0, 1, 2, 4), uint8 `(x, y, z)`; not changed.
+        brain: bool, the same shape; needed by `restrict_to_brain` only.
+        study: regions and class names.
+        config: which steps are done.
+
+    Returns:
+        A new array of the same shape and type.
+
+    Raises:
+        ConfigError: a region or class that the study does not have.
+        ValueError: `restrict_to_brain` without a brain mask.
+    """
+    _check(study, config)
+    cleaned = labels.copy()
+    if config.restrict_to_brain:
+        if brain is None:
+            raise ValueError("restrict_to_brain needs a brain mask")
+        cleaned[~brain] = 0
+    for region, minimum in config.minimum_component.items():
+        if minimum > 1:
+            _remove_small_components(cleaned, study.regions[region], minimum)
+    if config.fill_holes:
+        _fill_holes(cleaned)
+    if config.small_enhancing_tumour:
+        values = {name: value for value, name in study.labels.items()}
+        enhancing = cleaned == values[_ENHANCING]
+        if np.count_nonzero(enhancing) < config.small_enhancing_tumour:
+            cleaned[enhancing] = values[_NECROSIS]
+    return cleaned
+
+
+def choose_postprocess(
+    candidates: Sequence[PostprocessConfig],
+    cases: Iterable[LabelledCase],
+    split: Split,
+    study: StudyConfig,
+    score: Callable[[np.ndarray, np.ndarray], float],
+) -> tuple[PostprocessConfig, list[float]]:
+    """Choose the settings with the best mean score over validation cases, and over no others.
+
+    Args:
+        candidates: settings to try, the simplest first: it wins a tie.
+        cases: validation cases; taken one at a time.
+        split: what the model was trained by.
+        study: regions and class names.
+        score: of (reference, prediction) label values; higher is better.
+
+    Returns:
+        The chosen settings and the mean score of each candidate.
+
+    Raises:
+        DataError: a case that is not a validation case, or none at all.
+    """
+    sums, count = np.zeros(len(candidates)), 0
+    for case in cases:
+        if case.name not in split.validation:
+            raise DataError(f"case {case.name!r} is not among the validation cases "
+                            f"{list(split.validation)}: settings are chosen on these alone")
+        sums += [score(case.reference, postprocess_labels(case.prediction, case.brain, study, c))
+                 for c in candidates]
+        count += 1
+    if not count:
+        raise DataError("there is no validation case to choose post-processing on; set "
+                        "split.validation and prepare again")
+    means = sums / count
+    # argmax takes the first of equals.
+    return candidates[int(np.argmax(means))], [float(mean) for mean in means]
+
+
+def _check(study: StudyConfig, config: PostprocessConfig) -> None:
+    for region in config.minimum_component:
+        if region not in study.regions:
+            raise ConfigError(
+                f"prediction.postprocess.minimum_component names the region {region!r}"
+                f"{nearest_hint(region, study.regions)}; study.regions has {list(study.regions)}")
+    if config.small_enhancing_tumour:
+        for name in (_ENHANCING, _NECROSIS):
+            if name not in study.class_names:
+                raise ConfigError(
+                    f"prediction.postprocess.small_enhancing_tumour needs a class {name!r}; "
+                    f"study.labels has {list(study.class_names)}")
+
+
+def _remove_small_components(labels: np.ndarray, values: Sequence[int], minimum: int) -> None:
+    components, count = ndimage.label(np.isin(labels, list(values)), structure=_CORNERS)
+    sizes = np.bincount(components.ravel(), minlength=count + 1)
+    # Read neighbours before any change, so that the order of components does not matter.
+    before = labels.copy()
+    for number, box in enumerate(ndimage.find_objects(components), 1):
+        if sizes[number] < minimum:
+            _take_neighbours_label(labels, before, components, number, box)
+
+
+def _fill_holes(labels: np.ndarray) -> None:
+    lesion = labels > 0
+    holes, _ = ndimage.label(ndimage.binary_fill_holes(lesion) & ~lesion)
+    before = labels.copy()
+    for number, box in enumerate(ndimage.find_objects(holes), 1):
+        _take_neighbours_label(labels, before, holes, number, box, lesion_only=True)
+
+
+def _take_neighbours_label(
+    labels: np.ndarray, before: np.ndarray, components: np.ndarray, number: int,
+    box: tuple[slice, ...], lesion_only: bool = False,
+) -> None:
+    """Give a component the label most frequent around it, the lower value among equals."""
+    around = tuple(slice(max(s.start - 1, 0), s.stop + 1) for s in box)
+    inside = components[around] == number
+    ring = ndimage.binary_dilation(inside, _CORNERS) & ~inside
+    counts = np.bincount(before[around][ring], minlength=256)
+    if lesion_only:
+        counts[0] = 0
+    labels[around][inside] = np.argmax(counts)
