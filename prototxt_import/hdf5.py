@@ -57,7 +57,7 @@ def read_hdf5_weights(
                 check_finite(array, f"layer {name!r}, blob {index}", path)
         message = new_message("LayerParameter")
         message.name, message.type = name, layers[name].type if name in layers else ""
-        if name.endswith("_split") or "_split_" in name:
+        if name.endswith("_split") and not ordered:  # put in by Caffe; types are not in the file
             message.type = "Split"
         weights[name] = RawLayer(message, tuple(Blob(array, False) for array in ordered))
     return weights

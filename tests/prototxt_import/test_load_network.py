@@ -1,3 +1,5 @@
+import tracemalloc
+
 import numpy as np
 import pytest
 
@@ -149,6 +151,22 @@ def test_caffes_own_split_layers_are_no_loss(shared_caffe):
     assert network.without_weights == ()
     assert network.layer("rand_concat").params.rates == (1, 2, 4, 8, 16, 224)
     assert network.layer("cls_score_new").blobs[0].shape == (4, 64)
+
+
+def test_weights_are_held_once(write, encode):
+    """The peak of a load is little more than the file: no second copy on the way."""
+    weights = np.arange(8_000_000, dtype="<f4")
+    settings = encode.field(117, encode.field(1, 2000) + encode.field(2, 0))
+    head = encode.field(1, "fc") + encode.field(2, "InnerProduct") + settings
+    header = encode.field(7, encode.field(1, encode.varint(2000) + encode.varint(4000)))
+    blob = encode.field(7, header + encode.field(5, weights.tobytes()))
+    path = write(encode.field(100, head + blob))
+    tracemalloc.start()
+    network = load_network(caffemodel=path)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    np.testing.assert_array_equal(network.layer("fc").blobs[0].ravel(), weights)
+    assert peak < 1.1 * path.stat().st_size
 
 
 def test_table(tiny_prototxt, tiny_model):
