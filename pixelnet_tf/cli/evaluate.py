@@ -7,8 +7,9 @@ from pathlib import Path
 
 import click
 
+from pixelnet_tf.cli.case_progress import CaseProgress
 from pixelnet_tf.cli.options import PATH, config_options, dry_run_option
-from pixelnet_tf.cli.scored import read_scoring_config, say_case
+from pixelnet_tf.cli.scored import read_scoring_config
 from pixelnet_tf.evaluation.matching import match_cases
 from pixelnet_tf.evaluation.protocols import make_protocol
 from pixelnet_tf.evaluation.scoring import score_cases
@@ -55,8 +56,10 @@ def command(predictions_dir: Path, references_dir: Path, out_dir: Path, protocol
         click.echo(f"would score {len(matching.pairs)} cases by the {rules.name} protocol into "
                    f"{out_dir}")
         return
-    scores = score_cases(matching, config.study, rules,
-                         evaluation.workers if workers is None else workers, say_case())
+    with CaseProgress({"score": "scored"}) as progress:
+        scores = score_cases(
+            matching, config.study, rules, evaluation.workers if workers is None else workers,
+            lambda case, done, total: progress("score", done, total, case))
     result = Evaluation.of(
         rules, rules.regions(config.study), scores,
         empty_policy=evaluation.empty_policy if rules.name == "brats" else None,

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -36,20 +34,6 @@ def read_scoring_config(
         if beside.is_file():
             config_path = str(beside)
     return read_config(config_path, overrides, print_config)
-
-
-def say_case() -> Callable[[str, int, int], None]:
-    """Return a progress report by case: one moving line on a terminal, else a line a case."""
-    moving = sys.stderr.isatty()
-
-    def say(case: str, done: int, total: int) -> None:
-        text = f"scored {done}/{total} {case}"
-        if moving:
-            click.echo(f"\r\033[K{text}" + ("\n" if done == total else ""), err=True, nl=False)
-        else:
-            click.echo(text, err=True)
-
-    return say
 
 
 def _with_label_keys(tree: Any) -> Any:

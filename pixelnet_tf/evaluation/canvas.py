@@ -1,0 +1,64 @@
+"""Figures without a display and without matplotlib's global state."""
+
+from __future__ import annotations
+
+import io
+import os
+import uuid
+from pathlib import Path
+
+from pixelnet_tf.config import StudyConfig
+from pixelnet_tf.errors import RunError
+
+try:
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+except ImportError as error:
+    raise RunError("figures need matplotlib, which is not installed: "
+                   "pip install 'pixelnet-tf[report]'") from error
+
+#: The paper's Figure 2, by class name.
+_PAPER_COLOURS = {"necrosis": "#e6194b", "enhancing": "#ffe119", "edema": "#3cb44b",
+                  "lesion": "#e6194b"}
+#: For classes that the paper does not have; told apart by readers with colour blindness too.
+_FURTHER_COLOURS = ("#4363d8", "#f58231", "#42d4f4", "#f032e6", "#a9a9a9")
+#: Series of plots.
+SERIES = ("#1f6fb4", "#d95f02", "#1b9e77", "#7570b3", "#e7298a", "#66a61e")
+
+
+def new_figure(width_inches: float, height_inches: float) -> Figure:
+    """Return an empty figure that draws into memory."""
+    figure = Figure(figsize=(width_inches, height_inches), dpi=120, layout="constrained",
+                    facecolor="white")
+    FigureCanvasAgg(figure)
+    return figure
+
+
+def png_bytes(figure: Figure) -> bytes:
+    """Draw a figure as PNG."""
+    sink = io.BytesIO()
+    # Without the version of matplotlib the same figure gives the same bytes.
+    figure.savefig(sink, format="png", metadata={"Software": None})
+    return sink.getvalue()
+
+
+def write_png(figure: Figure, path: Path) -> None:
+    """Write a figure as PNG; the file appears whole or not at all."""
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.tmp")
+    try:
+        temporary.write_bytes(png_bytes(figure))
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def class_colours(study: StudyConfig) -> dict[int, str]:
+    """Label value -> colour, for every class but the background."""
+    further = iter(_FURTHER_COLOURS * len(study.labels))
+    lesions = [(value, name) for value, name in study.labels.items() if value != 0]
+    if len(lesions) == 1:
+        # One class is the lesion, however the study calls it.
+        return {lesions[0][0]: _PAPER_COLOURS["lesion"]}
+    return {value: _PAPER_COLOURS.get(name) or next(further) for value, name in lesions}

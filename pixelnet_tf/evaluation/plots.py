@@ -1,0 +1,137 @@
+"""Box plots of scores, and the curves of a training."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from pixelnet_tf.evaluation.canvas import SERIES, new_figure
+from pixelnet_tf.evaluation.summary import Evaluation
+
+_UNITS = {"Hausdorff95": "Hausdorff95 (mm)", "Hausdorff": "Hausdorff (mm)",
+          "AverageDistance": "Average distance (mm)"}
+#: Measures that lie between 0 and 1 are drawn over that range; specificity sits at its top.
+_FULL_RANGE = ("Dice", "Sensitivity", "Precision", "Recall")
+
+_COLUMNS = 3
+
+
+def box_plots(runs: Mapping[str, Evaluation]) -> Figure:
+    """Draw a box per region and run in each measure, with every case as a point.
+
+    Args:
+        runs: name -> evaluation; all of one protocol.
+    """
+    first = next(iter(runs.values()))
+    regions, measures = list(first.regions), first.measures
+    lines = -(-len(measures) // _COLUMNS)
+    figure = new_figure(max(2.6, 0.35 * len(regions) * len(runs) + 1.6) * _COLUMNS, 2.9 * lines)
+    axes = figure.subplots(lines, _COLUMNS, squeeze=False).ravel()
+    for unused in axes[len(measures):]:
+        unused.set_axis_off()
+    width = 0.8 / len(runs)
+    for ax, measure in zip(axes, measures, strict=False):
+        for place, (name, run) in enumerate(runs.items()):
+            offset = (place - (len(runs) - 1) / 2) * width
+            _boxes(ax, [list(run.values(r, measure).values()) for r in regions],
+                   np.arange(len(regions)) + offset, width, SERIES[place % len(SERIES)], name)
+        counts = [run.spread(r, measure)["n"] for run in runs.values() for r in regions]
+        same = len(set(counts)) == 1
+        ax.set_title(_UNITS.get(measure, measure) + (f", n = {counts[0]}" if same else ""),
+                     fontsize=10)
+        ax.set_xticks(range(len(regions)), regions)
+        ax.set_xlim(-0.6, len(regions) - 0.4)
+        if measure in _FULL_RANGE:
+            ax.set_ylim(-0.03, 1.03)
+        elif measure in _UNITS:
+            ax.set_ylim(bottom=0)
+        ax.ticklabel_format(axis="y", useOffset=False)
+        ax.grid(axis="y", alpha=0.3)
+        ax.spines[["top", "right"]].set_visible(False)
+    if len(runs) > 1:
+        handles, names = axes[0].get_legend_handles_labels()
+        figure.legend(handles, names, loc="outside lower center", ncols=len(runs), frameon=False)
+    return figure
+
+
+def _boxes(ax: Axes, values: Sequence[list[float]], places: np.ndarray, width: float,
+           colour: str, name: str) -> None:
+    drawn = [(v, p) for v, p in zip(values, places, strict=True) if v]
+    if drawn:
+        ax.boxplot([v for v, _ in drawn], positions=[p for _, p in drawn], widths=0.7 * width,
+                   showfliers=False, patch_artist=True, manage_ticks=False,
+                   boxprops={"facecolor": colour, "alpha": 0.25, "edgecolor": colour},
+                   medianprops={"color": colour, "linewidth": 2},
+                   whiskerprops={"color": colour}, capprops={"color": colour})
+    # The same scatter for the same scores, so that a figure does not change between two runs.
+    rng = np.random.default_rng(0)
+    for number, (cases, place) in enumerate(drawn):
+        spots = place + rng.uniform(-0.18, 0.18, len(cases)) * width
+        ax.plot(spots, cases, "o", color=colour, markersize=3.5, alpha=0.8,
+                label=name if number == 0 else None)
+
+
+def read_log(run_dir: Path) -> list[dict[str, Any]]:
+    """Read the rows of RUN/log.jsonl; none where there is no log, or after a broken line."""
+    path = Path(run_dir) / "log.jsonl"
+    rows = []
+    for line in path.read_text(encoding="utf-8").splitlines() if path.is_file() else ():
+        try:
+            rows.append(json.loads(line))
+        except json.JSONDecodeError:
+            # A run that was killed while writing.
+            break
+    return rows
+
+
+def training_curves(rows: Sequence[Mapping[str, Any]]) -> Figure:
+    """Draw loss, learning rate and validation Dice over the steps.
+
+    Args:
+        rows: with `step` and any of `loss`, `learning_rate` and `validation/dice_<class>`.
+    """
+    scores = sorted({key for row in rows for key in row if key.startswith("validation/")})
+    figure = new_figure(4.2 * (3 if scores else 2), 3.2)
+    axes = figure.subplots(1, 3 if scores else 2, squeeze=False)[0]
+    steps, losses = _series(rows, "loss")
+    axes[0].plot(steps, losses, color=SERIES[0], alpha=0.3, linewidth=1, label="every row")
+    if len(losses) >= 10:
+        axes[0].plot(*_smooth(steps, losses), color=SERIES[0], linewidth=2,
+                     label="moving average")
+        axes[0].legend(frameon=False, fontsize=8)
+    axes[0].set_title("Training loss", fontsize=10)
+    axes[0].set_ylim(bottom=0)
+    axes[1].plot(*_series(rows, "learning_rate"), color=SERIES[1])
+    axes[1].set_title("Learning rate", fontsize=10)
+    axes[1].set_ylim(bottom=0)
+    for number, key in enumerate(scores):
+        axes[2].plot(*_series(rows, key), "o-", markersize=3, color=SERIES[number % len(SERIES)],
+                     label=key.removeprefix("validation/").replace("dice_", "Dice "))
+    if scores:
+        axes[2].set_title("Validation", fontsize=10)
+        axes[2].set_ylim(0, 1)
+        axes[2].legend(frameon=False, fontsize=8)
+    for ax in axes:
+        ax.set_xlabel("step")
+        ax.grid(alpha=0.3)
+        ax.spines[["top", "right"]].set_visible(False)
+    return figure
+
+
+def _series(rows: Sequence[Mapping[str, Any]], key: str) -> tuple[list[int], list[float]]:
+    found = [(row["step"], row[key]) for row in rows if row.get(key) is not None]
+    return [step for step, _ in found], [value for _, value in found]
+
+
+def _smooth(steps: Sequence[int], values: Sequence[float]) -> tuple[np.ndarray, np.ndarray]:
+    window = max(3, len(values) // 20)
+    kernel = np.full(window, 1 / window)
+    middle = (window - 1) // 2
+    smoothed = np.convolve(values, kernel, mode="valid")
+    return np.asarray(steps)[middle:middle + len(smoothed)], smoothed
