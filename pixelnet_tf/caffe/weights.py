@@ -10,7 +10,7 @@ import numpy as np
 from pixelnet_tf.errors import ModelError
 from pixelnet_tf.model.batch_norm import CaffeBatchNorm
 from pixelnet_tf.model.pixelnet import PixelNet
-from prototxt_import import Network
+from prototxt_import import CaffeFormatError, Network, load_network
 
 
 @dataclass(frozen=True)
@@ -39,6 +39,18 @@ class MatchTable:
         widths = [max(len(row[i]) for row in cells) for i in range(3)]
         return "\n".join("  ".join([*(row[i].ljust(widths[i]) for i in range(3)), row[3]]).rstrip()
                          for row in cells)
+
+
+def load_caffemodel(model: PixelNet, caffemodel: str, prototxt: str | None = None) -> MatchTable:
+    """Copy the weights of a .caffemodel (or .caffemodel.h5) file into a PixelNet.
+
+    Raises:
+        ModelError: the file is broken, or as `load_caffe_weights`.
+    """
+    try:
+        return load_caffe_weights(model, load_network(prototxt, caffemodel))
+    except CaffeFormatError as error:
+        raise ModelError(str(error)) from None
 
 
 def load_caffe_weights(model: PixelNet, network: Network) -> MatchTable:

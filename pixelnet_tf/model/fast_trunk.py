@@ -79,7 +79,7 @@ def fast_taps(model: PixelNet, image: tf.Tensor, *, precision: tf.DType = tf.flo
     config = model.config
     weights = {name: (tf.cast(layer.kernel, precision), tf.cast(layer.bias, precision))
                for name, layer in model.parts.items() if hasattr(layer, "kernel")}
-    image = tf.cast(image * config.input_scale, precision)
+    image = tf.cast(image, precision)
     border, blocks = config.border, separable_blocks(config.border)
     size = tf.shape(image)[1:3]
     canvas_size = size + 2 * border

@@ -52,7 +52,9 @@ class PixelNet(keras.Model):
                          **{"name": "pixelnet", **kwargs})
         self.config, self.channels, self.classes = config, channels, classes
         #: The layers by their Caffe names.
-        self.parts = {name: layer for name, layer in layers.items()}
+        self.parts = layers
+        #: Names of layers that still hold what was drawn at random.
+        self.untrained_layers = {name for name, layer in layers.items() if layer.weights}
 
     @property
     def rates(self) -> tuple[int, ...]:
@@ -143,8 +145,6 @@ def head_scores(layers, hypercolumns, config: ModelConfig, dropout=None):
 
 
 def _canvas(image, config: ModelConfig):
-    if config.input_scale != 1.0:
-        image = image * config.input_scale
     border = config.border
     return keras.ops.pad(image, [[0, 0], [border, border], [border, border], [0, 0]])
 

@@ -1,0 +1,58 @@
+"""`pixelnet-tf train`."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import click
+
+from pixelnet_tf.cli.options import config_options, dry_run_option, read_config
+from pixelnet_tf.cli.training_progress import TrainingProgress
+
+
+@click.command("train")
+@config_options
+@click.option("--data", "data", required=True, metavar="PREPARED",
+              help="Folder that `pixelnet-tf prepare` wrote.")
+@click.option("--out", "out", required=True, metavar="RUN", help="Folder of the run.")
+@click.option("--resume", is_flag=True, help="Go on from the last checkpoint, to the same weights "
+              "as a run that was never stopped.")
+@click.option("--fold", type=int, help="Train for this fold of the split (from 0): its cases are "
+              "the test cases.")
+@dry_run_option
+def command(config_path, overrides, print_config, data, out, resume, fold, dry_run) -> None:
+    """Train a class-balanced PixelNet on a prepared study.
+
+    The study and how it was prepared come from the prepared folder; --config gives model, sampling
+    and training. For the original PixelNet's sampling add --set sampling.strategy=uniform.
+    """
+    config = read_config(config_path, overrides, print_config)
+    from pixelnet_tf.dataset.prepared import PreparedStudy
+    from pixelnet_tf.training.loop import Trainer
+
+    study = PreparedStudy.open(data)
+    config = replace(config, study=study.config.study, prepare=study.config.prepare)
+    split = study.split if fold is None else study.split.fold(fold)
+    validate = None
+    if split.validation:
+        from pixelnet_tf.training.validation import case_validator
+        validate = case_validator(study, split.validation, config)
+    trainer = Trainer(config, study, split, out, validate=validate, progress=TrainingProgress(),
+                      say=click.echo)
+    _describe(trainer)
+    if dry_run:
+        click.echo("dry run: nothing was trained")
+        return
+    trainer.run(resume)
+    click.echo(f"model written to {trainer.run_folder.file('model.keras')}")
+
+
+def _describe(trainer) -> None:
+    config, plan, priors = trainer.config, trainer.plan, trainer.priors
+    click.echo(f"{len(trainer.split.train)} training and {len(trainer.split.validation)} "
+               f"validation cases; {plan.epoch_slices} slices an epoch, {plan.steps} steps of "
+               f"{config.training.batch_slices} slices, {config.sampling.pixels} pixels each "
+               f"({config.sampling.strategy})")
+    for name, real, sampled in zip(priors.class_names, priors.real, priors.sampled, strict=True):
+        click.echo(f"  {name}: {100 * real:.3f}% of the pixels, {100 * sampled:.2f}% of the "
+                   "sampled ones")

@@ -1,0 +1,70 @@
+"""Checkpoints of a run: everything that a stopped training needs to go on as if it had not."""
+
+from __future__ import annotations
+
+import posixpath
+from typing import Any
+
+import tensorflow as tf
+
+from pixelnet_tf.dataset.storage import read_json, write_json
+from pixelnet_tf.errors import RunError
+
+
+class Checkpoints:
+    """The last and the best state of a run, under RUN/checkpoints.
+
+    A state is written completely before `state.json`, which is moved into place, names it; what it
+    replaces is removed afterwards. So a run that dies while saving resumes from the state before.
+
+    Args:
+        folder: RUN/checkpoints, any path that `tf.io.gfile` knows.
+        variables: model and solver variables, in a fixed order.
+    """
+
+    def __init__(self, folder: str, variables: list[tf.Variable]):
+        self.folder = folder
+        self._checkpoint = tf.train.Checkpoint(variables=variables)
+        tf.io.gfile.makedirs(folder)
+        self.state: dict[str, Any] = self._read_state()
+
+    def save(self, kind: str, step: int, **details: Any) -> None:
+        """Save the state after `step` solver steps as `last` or `best`.
+
+        Raises:
+            RunError: the state cannot be written (a full disk, say).
+        """
+        name = f"{kind}-{step}"
+        previous = self.state.get(kind, {}).get("name")
+        try:
+            self._checkpoint.write(posixpath.join(self.folder, name))
+            self.state[kind] = {"name": name, "step": step, **details}
+            write_json(posixpath.join(self.folder, "state.json"), self.state)
+        except tf.errors.OpError as error:
+            raise RunError(f"{self.folder}: checkpoint {name} cannot be written: {error.message}; "
+                           "make room and go on with --resume") from None
+        if previous and previous != name:
+            for file in tf.io.gfile.glob(posixpath.join(self.folder, previous + ".*")):
+                tf.io.gfile.remove(file)
+
+    def restore(self, kind: str) -> dict[str, Any] | None:
+        """Load the `last` or `best` state into the variables; returns its details, None if none.
+
+        Raises:
+            RunError: the state is broken or belongs to another model.
+        """
+        details = self.state.get(kind)
+        if details is None:
+            return None
+        path = posixpath.join(self.folder, details["name"])
+        try:
+            self._checkpoint.read(path).assert_existing_objects_matched()
+        except (tf.errors.OpError, AssertionError, ValueError) as error:
+            raise RunError(f"{path}: the checkpoint does not fit this configuration or is broken "
+                           f"({str(error).splitlines()[0]}); give the run's own config, or a new "
+                           "--out") from None
+        return details
+
+    def _read_state(self) -> dict[str, Any]:
+        path = posixpath.join(self.folder, "state.json")
+        return read_json(path) if tf.io.gfile.exists(path) else {}

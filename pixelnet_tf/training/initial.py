@@ -1,0 +1,101 @@
+"""The start weights of a training."""
+
+from __future__ import annotations
+
+import os
+
+import keras
+
+from pixelnet_tf.caffe.weights import load_caffemodel
+from pixelnet_tf.errors import ConfigError, ModelError
+from pixelnet_tf.model.pixelnet import PixelNet, head_names
+from pixelnet_tf.model.vgg16 import BLOCKS
+
+
+def initialise(model: PixelNet, source: str, intensity: float = 1.0) -> list[str]:
+    """Give a model its start weights.
+
+    Args:
+        source: `random` (the model keeps what it drew), `imagenet` (Keras' VGG-16), or the path of
+            a `.caffemodel` or of a `.keras` model of this project.
+        intensity: gray levels that one unit of the image stands for; `imagenet` and `.caffemodel`
+            weights are adapted to it (`rescale_intensity`).
+
+    Returns lines that say what was taken from where.
+
+    Raises:
+        ConfigError: the file does not exist. ModelError: it does not fit the model.
+    """
+    if source == "random":
+        return ["start weights: random"]
+    if source == "imagenet":
+        lines = _from_keras_vgg(model)
+        rescale_intensity(model, intensity)
+        return lines
+    if not os.path.isfile(source):
+        raise ConfigError(f"training.initial_weights: {source!r} does not exist; give random, "
+                          "imagenet, or the path of a .caffemodel or .keras file")
+    if source.endswith(".keras"):
+        return _from_model(model, source)
+    lines = [f"start weights: {source}", *str(load_caffemodel(model, source)).splitlines()]
+    rescale_intensity(model, intensity)
+    return lines
+
+
+def rescale_intensity(model: PixelNet, intensity: float) -> None:
+    """Adapt pretrained layers to images whose unit stands for `intensity` gray levels.
+
+    Convolution, ReLU, pooling and interpolation are homogeneous: with every bias of the trunk
+    divided by `intensity`, an image divided by it gives every response divided by it. A pretrained
+    first layer of the head takes that back. BatchNorm needs nothing but its mean's division, so
+    with it the trunk's weights are left alone and the image would have to be scaled instead.
+    """
+    if model.config.batch_norm or intensity == 1.0:
+        return
+    trunk = [*sum(BLOCKS, ()), *(() if model.config.fc7 == "none" else ("fc6_conv", "fc7_conv"))]
+    for name in trunk:
+        if name not in model.untrained_layers:
+            model.parts[name].bias.assign(model.parts[name].bias / intensity)
+    first = head_names(model.config)[0]
+    if first not in model.untrained_layers:
+        model.parts[first].kernel.assign(model.parts[first].kernel * intensity)
+
+
+def _from_keras_vgg(model: PixelNet) -> list[str]:
+    try:
+        vgg = keras.applications.VGG16(weights="imagenet", include_top=False)
+    except Exception as error:  # Keras raises bare exceptions on a failed download.
+        raise ModelError(f"Keras' ImageNet VGG-16 cannot be had ({error}); on a machine without a "
+                         "network give training.initial_weights a .caffemodel, or random") from None
+    if tuple(model.config.widths) != (64, 128, 256, 512, 512):
+        raise ModelError(f"imagenet weights need model.widths [64, 128, 256, 512, 512], got "
+                         f"{list(model.config.widths)}")
+    for number, names in enumerate(BLOCKS, start=1):
+        for i, name in enumerate(names, start=1):
+            kernel, bias = vgg.get_layer(f"block{number}_conv{i}").get_weights()
+            if name == "conv1_1" and kernel.shape[2] != model.channels:
+                # Every channel gets the mean kernel; the sum over channels keeps the response.
+                mean = kernel.mean(axis=2, keepdims=True) * kernel.shape[2] / model.channels
+                kernel = mean.repeat(model.channels, axis=2)
+            model.parts[name].set_weights([kernel, bias])
+            model.untrained_layers.discard(name)
+    return ["start weights: Keras' ImageNet VGG-16 (13 convolutions)"]
+
+
+def _from_model(model: PixelNet, path: str) -> list[str]:
+    try:
+        other = keras.models.load_model(path, compile=False)
+    except (ValueError, OSError, TypeError) as error:
+        raise ModelError(f"{path}: not a model of this project: {error}") from None
+    lines = [f"start weights: {path}"]
+    for name, layer in model.parts.items():
+        theirs = getattr(other, "parts", {}).get(name)
+        mine = [w.shape for w in layer.weights]
+        if not mine:
+            continue
+        if theirs is not None and [w.shape for w in theirs.weights] == mine:
+            layer.set_weights(theirs.get_weights())
+            model.untrained_layers.discard(name)
+        else:
+            lines.append(f"  {name}: left as drawn (another shape or missing)")
+    return lines

@@ -1,0 +1,87 @@
+"""What a run says of itself: JSON lines, CSV, TensorBoard and a line on the terminal."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import math
+import posixpath
+import time
+from typing import Any
+
+import tensorflow as tf
+
+COLUMNS = ("step", "epoch", "loss", "learning_rate", "slices_per_second", "seconds")
+
+
+class TrainingLog:
+    """Rows of training and validation, in RUN/log.jsonl, RUN/log.csv and RUN/tensorboard.
+
+    A resumed run cuts the files back to its first step, so that no step stands there twice.
+
+    Args:
+        folder: the run's folder.
+        first_step: step that the run begins with.
+        columns: further columns (validation scores), known from the start.
+    """
+
+    def __init__(self, folder: str, first_step: int = 0, columns: tuple[str, ...] = ()):
+        self.folder = folder
+        self.columns = (*COLUMNS, *columns)
+        self.rows = [row for row in read_log(folder) if row["step"] <= first_step]
+        self._seconds_before = self.rows[-1]["seconds"] if self.rows else 0.0
+        self._start = time.monotonic()
+        self._write_all()
+        self._board = tf.summary.create_file_writer(posixpath.join(folder, "tensorboard"))
+
+    def seconds(self) -> float:
+        """Seconds of training, those before a resume counted in."""
+        return self._seconds_before + time.monotonic() - self._start
+
+    def write(self, **row: Any) -> None:
+        """Add one row; numbers that are not finite are left out (JSON knows no NaN)."""
+        row = {key: value for key, value in {**row, "seconds": round(self.seconds(), 2)}.items()
+               if not (isinstance(value, float) and not math.isfinite(value))}
+        self.rows.append(row)
+        with tf.io.gfile.GFile(posixpath.join(self.folder, "log.jsonl"), "a") as file:
+            file.write(json.dumps(row) + "\n")
+        with tf.io.gfile.GFile(posixpath.join(self.folder, "log.csv"), "a") as file:
+            file.write(self._csv_line([row.get(name, "") for name in self.columns]))
+        with self._board.as_default():
+            for key, value in row.items():
+                if key not in ("step", "seconds"):
+                    tf.summary.scalar(key, value, step=row["step"])
+
+    def close(self) -> None:
+        """Flush what TensorBoard still holds."""
+        self._board.close()
+
+    def _write_all(self) -> None:
+        lines = "".join(json.dumps(row) + "\n" for row in self.rows)
+        table = self._csv_line(self.columns) + "".join(
+            self._csv_line([row.get(name, "") for name in self.columns]) for row in self.rows)
+        for name, text in (("log.jsonl", lines), ("log.csv", table)):
+            with tf.io.gfile.GFile(posixpath.join(self.folder, name), "w") as file:
+                file.write(text)
+
+    @staticmethod
+    def _csv_line(values) -> str:
+        buffer = io.StringIO()
+        csv.writer(buffer, lineterminator="\n").writerow(values)
+        return buffer.getvalue()
+
+
+def read_log(folder: str) -> list[dict[str, Any]]:
+    """Read the rows of RUN/log.jsonl; a last line that was cut off is left out."""
+    path = posixpath.join(folder, "log.jsonl")
+    if not tf.io.gfile.exists(path):
+        return []
+    rows = []
+    with tf.io.gfile.GFile(path) as file:
+        for line in file.read().splitlines():
+            try:
+                rows.append(json.loads(line))
+            except json.JSONDecodeError:
+                break
+    return rows

@@ -1,0 +1,24 @@
+"""Learning-rate and decay multipliers of a training: the model's own, new and frozen layers."""
+
+from __future__ import annotations
+
+from pixelnet_tf.config import TrainingConfig
+from pixelnet_tf.model.pixelnet import PixelNet, head_names
+from pixelnet_tf.model.vgg16 import BLOCKS
+
+
+def training_multipliers(model: PixelNet, config: TrainingConfig) -> dict[str, tuple[float, float]]:
+    """Variable path -> (lr_mult, decay_mult) for one training.
+
+    The head learns `solver.new_layers_lr` times as fast (x10 and x20 in the authors' later files),
+    and so do fc6_conv and fc7_conv when they do not come from pretrained weights; the first
+    `frozen_blocks` blocks do not learn.
+    """
+    frozen = {name for block in BLOCKS[:config.frozen_blocks] for name in block}
+    new = set(head_names(model.config)) | (model.untrained_layers - set(sum(BLOCKS, ())))
+    found = {}
+    for path, (rate, decay) in model.multipliers.items():
+        layer = path.split("/")[0]
+        factor = 0.0 if layer in frozen else config.solver.new_layers_lr if layer in new else 1.0
+        found[path] = (rate * factor, decay)
+    return found

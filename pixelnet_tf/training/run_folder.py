@@ -1,0 +1,104 @@
+"""A run on disk: its configuration, split, priors and model."""
+
+from __future__ import annotations
+
+import posixpath
+import tempfile
+
+import keras
+import tensorflow as tf
+import yaml
+
+from pixelnet_tf.cases.split import Split
+from pixelnet_tf.config import Config, config_from_dict, config_to_dict, config_to_yaml
+from pixelnet_tf.dataset.priors import ClassPriors
+from pixelnet_tf.dataset.storage import read_json, read_text, write_json, write_text
+from pixelnet_tf.errors import ConfigError, ModelError
+from pixelnet_tf.model.pixelnet import PixelNet
+
+
+class RunFolder:
+    """RUN: what `pixelnet-tf train` writes, and what predict, export and report read.
+
+    Files: config.yaml, split.json, priors.json, model.keras, checkpoints/, log.jsonl, log.csv,
+    tensorboard/. The path is any that `tf.io.gfile` knows.
+    """
+
+    def __init__(self, path: str):
+        self.path = path
+
+    def file(self, name: str) -> str:
+        """Path of a file in the run."""
+        return posixpath.join(self.path, name)
+
+    def exists(self) -> bool:
+        """Whether a run has been started here."""
+        return tf.io.gfile.exists(self.file("config.yaml"))
+
+    def start(self, config: Config, split: Split, priors: ClassPriors) -> None:
+        """Write what the run begins with."""
+        tf.io.gfile.makedirs(self.path)
+        write_json(self.file("split.json"), split.to_json())
+        write_json(self.file("priors.json"), priors.to_json())
+        write_text(self.file("config.yaml"), config_to_yaml(config))
+
+    def check_same_config(self, config: Config) -> None:
+        """Raise `ConfigError` where a run is resumed with another configuration."""
+        mine, theirs = config_to_dict(self.config()), config_to_dict(config)
+        for section in ("study", "prepare", "sampling", "model", "training"):
+            for key, value in mine[section].items():
+                if theirs[section][key] != value:
+                    raise ConfigError(
+                        f"{self.path}: was started with {section}.{key}={value!r}, now it is "
+                        f"{theirs[section][key]!r}; resume with the same configuration, or give "
+                        "a new --out")
+
+    def config(self) -> Config:
+        """The resolved configuration of the training."""
+        source = self.file("config.yaml")
+        if not tf.io.gfile.exists(source):
+            raise ModelError(f"{self.path}: not a trained run (no config.yaml); give the --out "
+                             "folder of `pixelnet-tf train`")
+        return config_from_dict(yaml.safe_load(read_text(source)), source=source)
+
+    def split(self) -> Split:
+        """The split that the run was trained on."""
+        return Split.from_json(read_json(self.file("split.json")))
+
+    def priors(self) -> ClassPriors:
+        """Class frequencies of the training."""
+        return ClassPriors.from_json(read_json(self.file("priors.json")))
+
+    def save_priors(self, priors: ClassPriors) -> None:
+        """Replace the class frequencies (after fitting on validation cases)."""
+        write_json(self.file("priors.json"), priors.to_json())
+
+    def save_model(self, model: PixelNet) -> None:
+        """Write model.keras whole."""
+        with tempfile.TemporaryDirectory() as folder:
+            local = posixpath.join(folder, "model.keras")
+            model.save(local)
+            tf.io.gfile.copy(local, self.file("model.keras.tmp"), overwrite=True)
+        tf.io.gfile.rename(self.file("model.keras.tmp"), self.file("model.keras"), overwrite=True)
+
+    def model(self) -> PixelNet:
+        """Load model.keras; raises `ModelError` where training has not finished or it is broken."""
+        path = self.file("model.keras")
+        if not tf.io.gfile.exists(path):
+            raise ModelError(f"{self.path}: no model.keras; let `pixelnet-tf train --resume` finish")
+        return load_model(path)
+
+
+def load_model(path: str) -> PixelNet:
+    """Load a .keras file of this project; raises `ModelError`."""
+    try:
+        with tempfile.TemporaryDirectory() as folder:
+            local = posixpath.join(folder, "model.keras")
+            tf.io.gfile.copy(path, local)
+            model = keras.models.load_model(local, compile=False)
+    except (ValueError, OSError, TypeError, KeyError, tf.errors.OpError) as error:
+        raise ModelError(f"{path}: cannot be loaded as a model of this project: "
+                         f"{str(error).splitlines()[0]}") from None
+    if not isinstance(model, PixelNet):
+        raise ModelError(f"{path}: holds a {type(model).__name__}, not a PixelNet")
+    return model
