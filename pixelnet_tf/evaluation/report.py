@@ -12,7 +12,7 @@ from pixelnet_tf import __version__
 from pixelnet_tf.config import StudyConfig
 from pixelnet_tf.errors import RunError
 from pixelnet_tf.evaluation import report_content as content
-from pixelnet_tf.evaluation.canvas import png_bytes, write_png
+from pixelnet_tf.evaluation.canvas import write_png
 from pixelnet_tf.evaluation.case_images import ImageReader
 from pixelnet_tf.evaluation.labels import read_labels
 from pixelnet_tf.evaluation.matching import Matching
@@ -77,7 +77,7 @@ def write_report(source: ReportSource, out: Path, overlays: int = 3) -> list[Pat
         path = figures_dir / f"{name}.png"
         write_png(figure, path)
         written.append(path)
-        return Picture(path.name, caption, base64.b64encode(png_bytes(figure)).decode())
+        return Picture(path.name, caption, base64.b64encode(path.read_bytes()).decode())
 
     configuration = content.configuration_text(source.run_dir)
     rows = read_log(source.run_dir)

@@ -1,0 +1,145 @@
+"""The archive that a challenge takes, and everything that it would refuse."""
+
+from __future__ import annotations
+
+import os
+import re
+import uuid
+import zipfile
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from pixelnet_tf.cases.case import Case
+from pixelnet_tf.cases.layouts import find_cases
+from pixelnet_tf.config import StudyConfig
+from pixelnet_tf.errors import ConfigError, DataError
+from pixelnet_tf.evaluation.labels import check_same_grid, read_labels
+from pixelnet_tf.evaluation.matching import volumes_by_case
+from pixelnet_tf.volumes.geometry import VolumeGeometry
+from pixelnet_tf.volumes.nifti import read_geometry, write_labels
+
+CHALLENGES = ("brats2017", "isles2017")
+#: Label values that the challenges' servers know.
+_LABELS = {"brats2017": (0, 1, 2, 4), "isles2017": (0, 1)}
+#: The same instant in every archive, so that equal predictions give equal bytes.
+_DATE = (2017, 1, 1, 0, 0, 0)
+
+
+def write_submission(
+    challenge: str,
+    predictions_dir: Path,
+    study_dir: Path,
+    study: StudyConfig,
+    out: Path,
+    description: str = "pixelnet",
+    dry_run: bool = False,
+) -> list[str]:
+    """Check predictions and write the archive.
+
+    `brats2017`: one multi-label `<case>.nii.gz` a case. `isles2017`: `SMIR.<description>.<id>.nii`,
+    the id from the case's SMIR folder. Every prediction is checked before the first is written;
+    the archive appears whole or not at all.
+
+    Args:
+        challenge: one of `CHALLENGES`.
+        predictions_dir: a volume a case, named after it.
+        study_dir: the cases that the challenge asks for; they need no segmentation.
+        study: layout and labels.
+        out: the zip file.
+        description: part of the names in an ISLES archive.
+        dry_run: check, write nothing.
+
+    Returns:
+        The names in the archive.
+
+    Raises:
+        ConfigError: an unknown challenge, or a description that a file name cannot hold.
+        DataError: every case with another grid, an unknown label, labels stored as a floating
+            type, or a name that is missing, there twice, or not asked for.
+    """
+    if challenge not in CHALLENGES:
+        raise ConfigError(f"the challenge must be one of {list(CHALLENGES)}, got {challenge!r}")
+    if not re.fullmatch(r"[A-Za-z0-9_-]+", description):
+        raise ConfigError(f"the description may hold letters, digits, '_' and '-', got "
+                          f"{description!r}")
+    predictions = volumes_by_case(predictions_dir, "predictions")
+    cases = find_cases(study_dir, study, require_segmentation=False)
+    faults = _missing_names(predictions, cases)
+    names: dict[str, str] = {}
+    for case in cases:
+        if case.name in predictions:
+            try:
+                names[case.name] = _archive_name(challenge, case, description)
+                _read_checked(challenge, case, predictions[case.name], study)
+            except DataError as error:
+                faults.append(str(error))
+    faults += [f"{name} would stand in the archive twice: two cases have one SMIR number"
+               for name in sorted(_twice(list(names.values())))]
+    if faults:
+        raise DataError("the submission is refused:\n" + "\n".join(faults))
+    if not dry_run:
+        _write_archive(challenge, cases, predictions, names, study, Path(out))
+    return list(names.values())
+
+
+def _missing_names(predictions: dict[str, Path], cases: Sequence[Case]) -> list[str]:
+    asked = {case.name for case in cases}
+    return [f"case {name!r}: there is no prediction" for name in sorted(asked - set(predictions))
+            ] + [f"case {name!r}: {predictions[name]} is no case of the study"
+                 for name in sorted(set(predictions) - asked)]
+
+
+def _archive_name(challenge: str, case: Case, description: str) -> str:
+    if challenge == "brats2017":
+        return f"{case.name}.nii.gz"
+    if case.smir_id is None:
+        raise DataError(f"case {case.name!r}: no SMIR number in the names of its folders, as in "
+                        "VSD.Brain.XX.O.MR_4DPWI.127014; the server finds cases by it")
+    return f"SMIR.{description}.{case.smir_id}.nii"
+
+
+def _read_checked(challenge: str, case: Case, path: Path, study: StudyConfig
+                  ) -> tuple[np.ndarray, VolumeGeometry]:
+    """Read a prediction and return it with the geometry of the case's own images."""
+    labels, geometry = read_labels(path, study, case.name)
+    strange = sorted(set(np.unique(labels).tolist()) - set(_LABELS[challenge]))
+    if strange:
+        raise DataError(f"case {case.name!r}: {path} holds label {strange[0]}; {challenge} takes "
+                        f"{list(_LABELS[challenge])}")
+    source = next((case.volumes[m] for m in study.modalities if m in case.volumes),
+                  case.segmentation)
+    if source is None:
+        raise DataError(f"case {case.name!r}: has no image to compare the grid with; "
+                        f"{'; '.join(case.faults)}")
+    reference = read_geometry(source)
+    check_same_grid(case.name, reference, geometry, source, path)
+    return labels, reference
+
+
+def _write_archive(challenge: str, cases: Sequence[Case], predictions: dict[str, Path],
+                   names: dict[str, str], study: StudyConfig, out: Path) -> None:
+    out.parent.mkdir(parents=True, exist_ok=True)
+    mark = uuid.uuid4().hex[:8]
+    temporary = out.with_name(f".{out.name}.{mark}.tmp")
+    try:
+        with zipfile.ZipFile(temporary, "w", zipfile.ZIP_DEFLATED) as archive:
+            for case in cases:
+                labels, geometry = _read_checked(challenge, case, predictions[case.name], study)
+                name = names[case.name]
+                # The server compares headers: the file takes those of the case's own image.
+                volume = out.with_name(f".{mark}.{name}")
+                try:
+                    write_labels(volume, labels, geometry)
+                    archive.writestr(zipfile.ZipInfo(name, _DATE), volume.read_bytes(),
+                                     zipfile.ZIP_DEFLATED)
+                finally:
+                    volume.unlink(missing_ok=True)
+        os.replace(temporary, out)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _twice(names: list[str]) -> set[str]:
+    return {name for name in names if names.count(name) > 1}

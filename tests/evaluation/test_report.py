@@ -1,0 +1,110 @@
+"""The report stands alone and says what the run's files say."""
+
+from __future__ import annotations
+
+import base64
+import json
+import re
+from html.parser import HTMLParser
+
+import pytest
+
+from pixelnet_tf.config import Config, config_to_yaml
+from pixelnet_tf.evaluation.case_images import image_reader
+from pixelnet_tf.evaluation.matching import match_cases
+from pixelnet_tf.evaluation.protocols import BratsProtocol
+from pixelnet_tf.evaluation.report import ReportSource, write_report
+from pixelnet_tf.evaluation.report_content import class_frequencies, ranked_cases, split_table
+from pixelnet_tf.evaluation.scoring import score_cases
+from pixelnet_tf.evaluation.summary import Evaluation
+
+STUDY = Config().study
+
+
+@pytest.fixture
+def source(tmp_path, predictions_dir, study_dir):
+    run = tmp_path / "my <run>"
+    run.mkdir()
+    (run / "config.yaml").write_text(config_to_yaml(Config()))
+    (run / "priors.json").write_text(json.dumps(
+        {"class_names": list(STUDY.class_names), "real": [0.97, 0.01, 0.01, 0.01],
+         "sampled": [0.25, 0.25, 0.25, 0.25]}))
+    (run / "split.json").write_text(json.dumps(
+        {"train": ["t1", "t2"], "validation": [], "test": ["case_a"], "folds": []}))
+    (run / "log.jsonl").write_text("".join(
+        json.dumps({"step": i, "loss": 1.0, "learning_rate": 0.1}) + "\n" for i in range(5)))
+    matching = match_cases(predictions_dir, study_dir, STUDY)
+    rules = BratsProtocol()
+    evaluation = Evaluation.of(rules, STUDY.regions, score_cases(matching, STUDY, rules))
+    return ReportSource(run, evaluation, matching, STUDY, image_reader(study_dir, STUDY))
+
+
+class _Page(HTMLParser):
+    """Collects tags, and the text of table cells."""
+
+    def __init__(self, text):
+        super().__init__()
+        self.tags, self.cells, self._in_cell = [], [], False
+        self.feed(text)
+
+    def handle_starttag(self, tag, attrs):
+        self.tags.append((tag, dict(attrs)))
+        self._in_cell = tag in ("td", "th")
+
+    def handle_data(self, data):
+        if self._in_cell:
+            self.cells.append(data)
+
+
+def test_report_is_one_file_without_network(source, tmp_path):
+    written = write_report(source, tmp_path / "out" / "report.html", overlays=1)
+    text = written[0].read_text()
+    page = _Page(text)
+    images = [attrs["src"] for tag, attrs in page.tags if tag == "img"]
+    assert len(images) == 4
+    embedded = {base64.b64decode(i.removeprefix("data:image/png;base64,")) for i in images}
+    assert embedded == {path.read_bytes() for path in written[1:]}
+    assert not [tag for tag, attrs in page.tags if tag in ("script", "link", "iframe")]
+    assert not re.findall(r"""(?:src|href)=["'](?!data:|#)""", text)
+    assert [p.name for p in written[1:]] == ["training.png", "scores.png", "overlay_case_c.png",
+                                             "overlay_case_a.png"]
+    # The run's name is text, not markup.
+    assert "my &lt;run&gt;" in text
+
+
+def test_report_holds_scores_settings_and_frequencies(source, tmp_path):
+    text = write_report(source, tmp_path / "report.html", overlays=0)[0].read_text()
+    cells = _Page(text).cells
+    mean = source.evaluation.spread("WT", "Dice")["mean"]
+    assert f"{mean:.3f}" in cells
+    assert cells[cells.index("sampling.strategy") + 1] == "balanced"
+    assert "97.000%" in cells
+    assert "hausdorff95_pooled" in text
+    assert 'id="overlays"' not in text
+
+
+def test_a_run_folder_without_files_leaves_sections_out(source, tmp_path):
+    bare = ReportSource(tmp_path, source.evaluation, source.matching, STUDY)
+    text = write_report(bare, tmp_path / "report.html")[0].read_text()
+    assert "The run has no log.jsonl." in text
+    assert "The run has no config.yaml." in text
+
+
+def test_class_frequencies_by_hand(source, tmp_path, labels):
+    table = class_frequencies(source.run_dir, {"a": source.matching.pairs["case_a"]}, STUDY)
+    assert table.columns[2:] == ("Training slices", "Sampled pixels", "Truth, scored cases",
+                                 "Predicted, scored cases")
+    edema = 100 * (labels == 2).sum() / labels.size
+    assert table.rows[2] == ("edema", "2", "1.000%", "25.000%", f"{edema:.3f}%", f"{edema:.3f}%")
+
+
+def test_split_table_takes_both_forms(source, tmp_path):
+    expected = (("train", "2"), ("validation", "0"), ("test", "1"), ("scored here", "3"))
+    assert split_table(source.run_dir, 3).rows == expected
+    tree = json.loads((source.run_dir / "split.json").read_text())
+    (tmp_path / "split.json").write_text(json.dumps({"split": tree, "config": {}}))
+    assert split_table(tmp_path, 3).rows == expected
+
+
+def test_cases_are_ranked_from_the_worst(source):
+    assert [case for case, _ in ranked_cases(source.evaluation)] == ["case_c", "case_b", "case_a"]
