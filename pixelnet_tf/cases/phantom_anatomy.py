@@ -101,22 +101,23 @@ def draw_anatomy(rng: np.random.Generator, shape: tuple[int, int, int],
     deep = np.max([_ellipsoid(inner, c, radii, both=True) for c, radii in _DEEP_GREY], axis=0)
     fluid = np.maximum(fluid, soft(ventricles, 2.0)) * brain
     deep = soft(deep, 3.0) * (1 - fluid) * brain
-    grey = grey * (1 - fluid) * (1 - deep) * brain
+    grey = grey * (1 - fluid - deep) * brain
     white = (1 - fluid - deep - grey) * brain
     rim = soft(ventricles + 3, 2.5) * white
     return Anatomy(spacing_mm, position, brain, white, grey, deep, fluid, rim)
 
 
 def _brain(place: np.ndarray, ripple: np.ndarray) -> np.ndarray:
-    """Cerebrum, flatter below, with cerebellum and brain stem."""
+    """Cerebrum, flatter below, with temporal lobes, cerebellum and brain stem."""
     x, y, z = place
     # The frontal pole is narrower than the back.
     width = 67 * (1 - 0.10 * np.clip(-y / 85, 0, 1) ** 2)
     height = np.where(z > 0, 64, 42)
     cerebrum = np.sqrt((x / width) ** 2 + (y / 84) ** 2 + (z / height) ** 2)
+    temporal = np.sqrt(((np.abs(x) - 38) / 22) ** 2 + ((y + 4) / 36) ** 2 + ((z + 26) / 22) ** 2)
     cerebellum = np.sqrt((x / 48) ** 2 + ((y - 42) / 30) ** 2 + ((z + 42) / 22) ** 2)
     stem = np.sqrt((x / 13) ** 2 + ((y - 14) / 14) ** 2 + ((z + 44) / 24) ** 2)
-    return np.minimum(np.minimum(cerebrum, cerebellum), stem) + ripple < 1
+    return np.min([cerebrum, temporal, cerebellum, stem], axis=0) + ripple < 1
 
 
 def _ellipsoid(place: np.ndarray, centre: tuple, radii: tuple | list, both: bool = False

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import click
 
-from pixelnet_tf.cli.options import PATH, dry_run_option
 from pixelnet_tf.cli.case_progress import CaseProgress
+from pixelnet_tf.cli.options import PATH, dry_run_option
 from pixelnet_tf.volumes.phantom_study import DEFAULT_SIZES, write_phantom
 
 

@@ -10,8 +10,8 @@ import click
 from rich.console import Console
 from rich.table import Table
 
-from pixelnet_tf.cli.options import PATH, config_options, dry_run_option, read_config
 from pixelnet_tf.cli.case_progress import CaseProgress
+from pixelnet_tf.cli.options import PATH, config_options, dry_run_option, read_config
 from pixelnet_tf.config import Config
 
 if TYPE_CHECKING:

@@ -1,0 +1,125 @@
+"""Finding cases: the three layouts, and what is said when something is missing."""
+
+from pathlib import Path
+
+import pytest
+
+from pixelnet_tf.cases.layouts import find_cases, isles_modality
+from pixelnet_tf.config import StudyConfig
+from pixelnet_tf.errors import DataError
+
+BRATS = StudyConfig(modalities=("flair", "t1ce"))
+ISLES = StudyConfig(layout="isles", modalities=("dwi", "adc", "cbf"),
+                    labels={0: "background", 1: "lesion"}, regions={"lesion": (1,)})
+
+
+def touch(root: Path, *names: str) -> None:
+    for name in names:
+        path = root / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
+
+
+def test_brats_with_and_without_grade_level(tmp_path):
+    touch(tmp_path, *(f"HGG/B/B_{m}.nii.gz" for m in ("flair", "t1", "t1ce", "t2", "seg")),
+          *(f"LGG/A/A_{m}.nii" for m in ("flair", "t1ce", "seg")),
+          *(f"C/C_{m}.nii.gz" for m in ("flair", "t1ce", "seg")), ".hidden/x")
+    cases = find_cases(tmp_path, BRATS)
+    assert [case.name for case in cases] == ["A", "B", "C"]
+    assert cases[1].volumes == {"flair": tmp_path / "HGG/B/B_flair.nii.gz",
+                                "t1ce": tmp_path / "HGG/B/B_t1ce.nii.gz"}
+    assert list(cases[1].volumes) == ["flair", "t1ce"]
+    assert cases[0].segmentation == tmp_path / "LGG/A/A_seg.nii"
+    assert not any(case.faults for case in cases)
+
+
+def test_missing_files_are_faults_that_name_what_was_looked_for(tmp_path):
+    touch(tmp_path, "A/A_flair.nii.gz", "A/A_seg.nii.gz", "B/B_flair.nii.gz", "B/B_t1ce.nii.gz")
+    without_t1ce, without_seg = find_cases(tmp_path, BRATS)
+    assert len(without_t1ce.faults) == 1
+    for word in ("'t1ce'", "A_t1ce.nii.gz", "A_flair.nii.gz", str(tmp_path / "A")):
+        assert word in without_t1ce.faults[0]
+    assert "segmentation is missing" in without_seg.faults[0]
+    assert find_cases(tmp_path, BRATS, require_segmentation=False)[1].faults == ()
+
+
+def test_case_folder_without_files_is_at_fault(tmp_path):
+    (tmp_path / "A").mkdir()
+    (case,) = find_cases(tmp_path, BRATS)
+    assert "no NIfTI file" in case.faults[0]
+
+
+def test_isles_2017_smir_folders(tmp_path):
+    numbers = {"MR_ADC": 128020, "MR_DWI": 128021, "MR_rCBF": 128025, "MR_rCBV": 128026,
+               "MR_4DPWI": 127014, "MR_MTT": 128027, "OT": 128050}
+    for name, number in numbers.items():
+        stem = f"VSD.Brain.XX.O.{name}.{number}"
+        touch(tmp_path, f"training_2/{stem}/{stem}.nii")
+    (case,) = find_cases(tmp_path, ISLES)
+    assert case.name == "training_2"
+    assert {m: path.name for m, path in case.volumes.items()} == {
+        "dwi": "VSD.Brain.XX.O.MR_DWI.128021.nii", "adc": "VSD.Brain.XX.O.MR_ADC.128020.nii",
+        "cbf": "VSD.Brain.XX.O.MR_rCBF.128025.nii"}
+    assert list(case.volumes) == ["dwi", "adc", "cbf"]
+    assert case.segmentation.name == "VSD.Brain.XX.O.OT.128050.nii"
+    assert case.smir_id == "127014"
+
+
+def test_isles_2022_with_sessions_and_derivatives(tmp_path):
+    study = StudyConfig(layout="isles", modalities=("DWI", "adc"), labels=ISLES.labels,
+                        regions=ISLES.regions)
+    name = "sub-strokecase0001"
+    touch(tmp_path, f"{name}/ses-0001/dwi/{name}_ses-0001_dwi.nii.gz",
+          f"{name}/ses-0001/dwi/{name}_ses-0001_adc.nii.gz",
+          f"{name}/ses-0001/anat/{name}_ses-0001_FLAIR.nii.gz",
+          f"derivatives/{name}/ses-0001/{name}_ses-0001_msk.nii.gz",
+          "derivatives/sub-strokecase0002/ses-0001/sub-strokecase0002_ses-0001_msk.nii.gz")
+    (case,) = find_cases(tmp_path, study)
+    assert case.volumes["DWI"].name == f"{name}_ses-0001_dwi.nii.gz"
+    assert case.segmentation.name == f"{name}_ses-0001_msk.nii.gz"
+    assert case.smir_id is None
+    assert case.faults == ()
+
+
+def test_two_files_of_one_modality_are_a_fault(tmp_path):
+    touch(tmp_path, *(f"s/ses-{n}/s_ses-{n}_{m}.nii.gz" for n in (1, 2)
+                      for m in ("dwi", "adc", "cbf", "msk")))
+    (case,) = find_cases(tmp_path, ISLES)
+    assert "2 files fit" in case.faults[0]
+
+
+@pytest.mark.parametrize(("path", "expected"), [
+    ("t/VSD.Brain.XX.O.MR_Tmax.1/VSD.Brain.XX.O.MR_Tmax.1.nii", ("tmax", "1")),
+    ("t/VSD.Brain.XX.O.MR_ADC.77/image.nii", ("adc", "77")),
+    ("t/MR_rCBV.nii.gz", ("cbv", None)),
+    ("t/VSD.Brain_3more.XX.O.OT.128050/x.nii", ("seg", "128050")),
+    ("s/sub-1_ses-1_flair.nii.gz", ("flair", None)),
+])
+def test_isles_names(path, expected):
+    assert isles_modality(Path(path)) == expected
+
+
+def test_pattern_layout(tmp_path):
+    study = StudyConfig(layout="pattern", modalities=("flair",),
+                        files={"flair": "anat/{case}_*FLAIR.nii.gz", "seg": "mask.nii"})
+    touch(tmp_path, "P1/anat/P1_ax_FLAIR.nii.gz", "P1/mask.nii")
+    (case,) = find_cases(tmp_path, study)
+    assert case.files == (tmp_path / "P1/anat/P1_ax_FLAIR.nii.gz", tmp_path / "P1/mask.nii")
+    unlabelled = StudyConfig(layout="pattern", modalities=("flair",),
+                             files={"flair": study.files["flair"]})
+    with pytest.raises(DataError, match="`seg`"):
+        find_cases(tmp_path, unlabelled)
+    assert find_cases(tmp_path, unlabelled, require_segmentation=False)[0].segmentation is None
+
+
+def test_empty_or_missing_study_and_equal_names(tmp_path):
+    with pytest.raises(DataError, match="the folder is empty"):
+        find_cases(tmp_path, BRATS)
+    with pytest.raises(DataError, match="no such folder"):
+        find_cases(tmp_path / "nowhere", BRATS)
+    touch(tmp_path, "loose.nii.gz")
+    with pytest.raises(DataError, match=r"sub-folder per case.*loose\.nii\.gz"):
+        find_cases(tmp_path, BRATS)
+    touch(tmp_path, "HGG/A/A_flair.nii.gz", "LGG/A/A_flair.nii.gz")
+    with pytest.raises(DataError, match="two cases are called 'A'"):
+        find_cases(tmp_path, BRATS)

@@ -1,0 +1,196 @@
+"""Preparing a study: what is written, restarts, bad cases, the split, a full disk."""
+
+import dataclasses
+import json
+import os
+import shutil
+from collections import namedtuple
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from pixelnet_tf.config import SplitConfig, StudyConfig
+from pixelnet_tf.dataset import prepare as prepare_module
+from pixelnet_tf.dataset.prepare import prepare_study
+from pixelnet_tf.dataset.prepared import PreparedStudy
+from pixelnet_tf.errors import DataError, RunError
+from pixelnet_tf.volumes.nifti import read_volume, write_labels
+
+ALL = ("phantom_001", "phantom_002", "phantom_003", "phantom_004")
+
+
+@pytest.fixture
+def study(small_study, tmp_path):
+    """A copy of the small study that a test may change."""
+    shutil.copytree(small_study, tmp_path / "study")
+    return tmp_path / "study"
+
+
+def shard_bytes(out):
+    return {name: (out / "cases" / f"{name}.tfrecord").read_bytes() for name in ALL
+            if (out / "cases" / f"{name}.tfrecord").exists()}
+
+
+def test_what_is_written(small_config, small_study, tmp_path):
+    seen = []
+    summary = prepare_study(small_config, small_study, tmp_path / "p", 1,
+                            progress=lambda *event: seen.append(event))
+    assert summary.prepared == ALL
+    assert (summary.kept, summary.left_out, summary.notes) == ((), (), ())
+    assert seen[-1] == ("prepare", 4, 4, "phantom_004")
+    assert [event[0] for event in seen] == ["check"] * 4 + ["prepare"] * 4
+    files = sorted(path.relative_to(tmp_path / "p").as_posix()
+                   for path in (tmp_path / "p").rglob("*") if path.is_file())
+    assert files == sorted(["config.yaml", "index.json", "left_out.json", "split.json",
+                            *(f"cases/{name}{end}" for name in ALL
+                              for end in (".json", ".tfrecord"))])
+    assert json.loads((tmp_path / "p/left_out.json").read_text()) == []
+
+
+def test_worker_processes_give_the_same_bytes(small_prepared, small_config, small_study, tmp_path):
+    prepare_study(small_config, small_study, tmp_path, workers=2)
+    assert shard_bytes(tmp_path) == shard_bytes(Path(small_prepared))
+
+
+def test_a_second_run_does_only_what_changed(small_config, study, tmp_path):
+    out = tmp_path / "p"
+    prepare_study(small_config, study, out, 1)
+    split, shards = (out / "split.json").read_bytes(), shard_bytes(out)
+    again = prepare_study(small_config, study, out, 1)
+    assert (again.prepared, again.kept) == ((), ALL)
+
+    os.utime(study / "phantom_002/phantom_002_t2.nii.gz", ns=(1, 1))
+    (out / "cases/phantom_003.tfrecord").unlink()
+    assert prepare_study(small_config, study, out, 1).prepared == ("phantom_002", "phantom_003")
+    assert shard_bytes(out) == shards
+
+    prepare = dataclasses.replace(small_config.prepare, region="volume", workers=1)
+    changed = dataclasses.replace(small_config, prepare=prepare)
+    assert prepare_study(changed, study, out).prepared == ALL
+    assert shard_bytes(out) != shards
+    assert (out / "split.json").read_bytes() == split
+    assert PreparedStudy.open(out).config == changed
+
+
+def test_settings_that_do_not_touch_the_slices_keep_them(small_config, study, tmp_path):
+    prepare_study(small_config, study, tmp_path / "p", 1)
+    renamed = dataclasses.replace(
+        small_config, study=dataclasses.replace(small_config.study, name="other"))
+    assert prepare_study(renamed, study, tmp_path / "p", 1).kept == ALL
+
+
+def test_a_run_that_stops_keeps_finished_cases_and_can_go_on(
+        small_config, small_prepared, study, tmp_path, monkeypatch):
+    """A full disk at the third shard: exit code 5, two cases stay, the next run does two."""
+    out, real, calls = tmp_path / "p", prepare_module.write_shard, []
+
+    def full(path, slices):
+        calls.append(path)
+        if len(calls) == 3:
+            raise RunError(f"{path}: cannot be written: no space is left on the device")
+        return real(path, slices)
+
+    monkeypatch.setattr(prepare_module, "write_shard", full)
+    with pytest.raises(RunError, match=r"no space is left(.|\n)*2 of 4 cases are") as error:
+        prepare_study(small_config, study, out, 1)
+    assert error.value.exit_code == 5
+    assert set(shard_bytes(out)) == set(ALL[:2])
+    with pytest.raises(DataError, match="not finished"):
+        PreparedStudy.open(out)
+    summary = prepare_study(small_config, study, out, 1)
+    assert (summary.prepared, summary.kept) == (ALL[2:], ALL[:2])
+    assert shard_bytes(out) == shard_bytes(Path(small_prepared))
+
+
+def test_a_real_write_error_leaves_no_half_file(small_config, study, tmp_path):
+    """The system itself refuses a file beyond a size, as a full disk would."""
+    resource = pytest.importorskip("resource")
+    out, before = tmp_path / "p", resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, before[1]))
+    try:
+        with pytest.raises(RunError, match=r"phantom_001\.tfrecord: cannot be written"):
+            prepare_study(small_config, study, out, 1)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert list((out / "cases").iterdir()) == []
+
+
+def test_too_little_room_is_seen_before_any_work(small_config, study, tmp_path, monkeypatch):
+    usage = namedtuple("usage", "total used free")
+    monkeypatch.setattr(prepare_module.shutil, "disk_usage", lambda path: usage(10, 9, 1))
+    with pytest.raises(RunError, match=r"0\.00 GB are free.*4 cases"):
+        prepare_study(small_config, study, tmp_path / "p", 1)
+    assert not (tmp_path / "p").exists()
+
+
+def test_bad_cases_stop_the_run_or_are_left_out(small_config, study, tmp_path):
+    out = tmp_path / "p"
+    (study / "phantom_002/phantom_002_t2.nii.gz").unlink()
+    cut = study / "phantom_003/phantom_003_flair.nii.gz"
+    cut.write_bytes(cut.read_bytes()[:999])
+    with pytest.raises(DataError, match=r"2 of 4 cases(.|\n)*phantom_002.*'t2'(.|\n)*phantom_003_"
+                       r"flair(.|\n)*--skip-bad-cases"):
+        prepare_study(small_config, study, out, 1)
+    assert not out.exists()
+    without_folds = dataclasses.replace(small_config, split=SplitConfig())
+    summary = prepare_study(without_folds, study, out, 1, skip_bad_cases=True)
+    assert summary.prepared == (ALL[0], ALL[3])
+    assert [entry["case"] for entry in json.loads((out / "left_out.json").read_text())] == [
+        "phantom_002", "phantom_003"]
+    assert PreparedStudy.open(out).cases == (ALL[0], ALL[3])
+
+
+def test_a_study_without_any_lesion(small_config, study, tmp_path):
+    for name in ALL:
+        path = study / name / f"{name}_seg.nii.gz"
+        array, geometry = read_volume(path)
+        write_labels(path, np.zeros_like(array), geometry)
+    with pytest.raises(DataError, match="no label but the background"):
+        prepare_study(small_config, study, tmp_path / "p", 1)
+    with pytest.raises(DataError, match="no case is left"):
+        prepare_study(small_config, study, tmp_path / "p", 1, skip_bad_cases=True)
+    summary = prepare_study(small_config, study, tmp_path / "p", 1, require_segmentation=False)
+    assert summary.prepared == ALL
+
+
+def test_without_segmentations(small_config, study, tmp_path):
+    for name in ALL:
+        (study / name / f"{name}_seg.nii.gz").unlink()
+    with pytest.raises(DataError, match="segmentation is missing"):
+        prepare_study(small_config, study, tmp_path / "p", 1)
+    prepare_study(small_config, study, tmp_path / "p", 1, require_segmentation=False)
+    prepared = PreparedStudy.open(tmp_path / "p")
+    assert not prepared.labelled
+    assert prepared.read_volume(ALL[0]).labels is None
+
+
+def test_the_split_is_kept_until_it_is_redrawn(small_config, study, tmp_path):
+    out = tmp_path / "p"
+    first = prepare_study(small_config, study, out, 1).split
+    other = dataclasses.replace(small_config,
+                                split=SplitConfig(test=2, seed=1))
+    kept = prepare_study(other, study, out, 1)
+    assert kept.split == first
+    assert "other settings" in kept.notes[0]
+    redrawn = prepare_study(other, study, out, 1, redraw_split=True)
+    assert len(redrawn.split.test) == 2
+    shutil.rmtree(study / "phantom_004")
+    with pytest.raises(DataError, match=r"gone: \['phantom_004'\](.|\n)*--redraw-split"):
+        prepare_study(other, study, out, 1)
+    assert prepare_study(other, study, out, 1, redraw_split=True).split.cases == ALL[:3]
+
+
+def test_a_dry_run_writes_nothing(small_config, study, tmp_path):
+    summary = prepare_study(small_config, study, tmp_path / "p", 1, dry_run=True)
+    assert summary.prepared == ALL
+    assert summary.index is None
+    assert not (tmp_path / "p").exists()
+
+
+def test_another_label_map_is_another_preparation(small_config, study, tmp_path):
+    prepare_study(small_config, study, tmp_path / "p", 1)
+    labels = {0: "background", 4: "enhancing", 1: "necrosis", 2: "edema"}
+    changed = dataclasses.replace(small_config, study=StudyConfig(
+        modalities=small_config.study.modalities, labels=labels))
+    assert prepare_study(changed, study, tmp_path / "p", 1).prepared == ALL

@@ -1,0 +1,81 @@
+"""N4: takes a known field out, on a coarse grid nearly as on the full one."""
+
+import time
+
+import numpy as np
+import pytest
+
+from pixelnet_tf.config import BiasFieldConfig
+from pixelnet_tf.volumes.bias_field import correct_bias_field, shrink_factors
+
+
+@pytest.fixture(scope="module")
+def phantom():
+    """Two tissues in a ball (48, 48, 24), under a smooth field."""
+    grid = np.stack(np.meshgrid(*(np.linspace(-1, 1, n) for n in (48, 48, 24)), indexing="ij"))
+    radius = np.sqrt((grid ** 2).sum(0))
+    rng = np.random.default_rng(0)
+    mask = radius < 0.85
+    tissue = np.where(np.sin(9 * grid[0]) * np.sin(8 * grid[1]) > 0, 100, 150)
+    clean = np.where(mask, tissue + rng.normal(0, 3, radius.shape), 0).astype(np.float32)
+    field = np.exp(0.35 * grid[0] + 0.25 * grid[1] * grid[2])
+    return (clean * field).astype(np.float32), mask, tissue
+
+
+def spread(array, mask, tissue):
+    return max(array[mask & (tissue == value)].std() / array[mask & (tissue == value)].mean()
+               for value in (100, 150))
+
+
+def corrected(array, mask, factor):
+    return correct_bias_field(array, (1.0, 1.0, 2.0), mask,
+                              BiasFieldConfig(shrink_factor=factor, iterations=(20, 20)))
+
+
+def test_a_known_field_is_taken_out(phantom):
+    biased, mask, tissue = phantom
+    result = corrected(biased, mask, 2)
+    assert result.dtype == np.float32
+    assert not result[~mask].any()
+    assert spread(biased, mask, tissue) > 0.12
+    assert spread(result, mask, tissue) < 0.05
+    # Mean of the logarithms: the field has no scale of its own.
+    assert np.log(result[mask]).mean() == pytest.approx(np.log(biased[mask]).mean(), abs=1e-4)
+
+
+def test_the_coarse_grid_is_near_the_full_one_and_faster(phantom):
+    biased, mask, _ = phantom
+    start = time.perf_counter()
+    full = corrected(biased, mask, 1)
+    middle = time.perf_counter()
+    coarse = corrected(biased, mask, 2)
+    end = time.perf_counter()
+    assert np.abs(coarse[mask] / full[mask] - 1).mean() < 0.01
+    assert end - middle < middle - start
+
+
+def test_the_same_input_gives_the_same_bits(phantom):
+    biased, mask, _ = phantom
+    assert corrected(biased, mask, 4).tobytes() == corrected(biased, mask, 4).tobytes()
+
+
+def test_voxels_that_are_not_positive_do_not_matter(phantom):
+    biased, mask, _ = phantom
+    holed = biased.copy()
+    holed[20:24, 20:24, 10:14] = -1
+    result = corrected(holed, mask, 2)
+    assert np.isfinite(result).all()
+    assert (result[20:24, 20:24, 10:14] < 0).all()
+
+
+def test_nothing_to_fit_leaves_the_image():
+    array = np.zeros((20, 20, 20), np.float32)
+    np.testing.assert_array_equal(corrected(array, np.ones_like(array, bool), 4), array)
+
+
+def test_factors_even_out_the_voxels_and_keep_thin_stacks():
+    assert shrink_factors((240, 240, 155), (1.0, 1.0, 1.0), 4) == [4, 4, 4]
+    assert shrink_factors((256, 256, 24), (1.0, 1.0, 1.0), 4) == [4, 4, 1]
+    assert shrink_factors((192, 192, 64), (1.0, 1.0, 2.0), 4) == [4, 4, 2]
+    assert shrink_factors((128, 128, 20), (1.5, 1.5, 6.5), 4) == [4, 4, 1]
+    assert shrink_factors((10, 10, 10), (1.0, 1.0, 1.0), 4) == [1, 1, 1]

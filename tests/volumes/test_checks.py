@@ -1,0 +1,105 @@
+"""Reading checks: each kind of bad case, found in one pass and named."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+
+from pixelnet_tf.cases.case import Case
+from pixelnet_tf.config import StudyConfig
+from pixelnet_tf.volumes.checks import check_case, check_cases, problems_message
+
+STUDY = StudyConfig(modalities=("flair", "t2"))
+
+
+@pytest.fixture
+def make(tmp_path, save, ball):
+    def make(name: str = "A", seg: np.ndarray | None = None, affine=None, **arrays) -> Case:
+        labels = np.zeros(ball.shape, np.uint8)
+        labels[12, 12, 6] = 2
+        volumes = {m: save(tmp_path / f"{name}_{m}.nii.gz", arrays.get(m, ball),
+                           affine if m == "t2" else None) for m in STUDY.modalities}
+        return Case(name, volumes, save(tmp_path / f"{name}_seg.nii.gz",
+                                        labels if seg is None else seg))
+    return make
+
+
+def only(case: Case, study: StudyConfig = STUDY) -> str:
+    (problem,) = check_cases([case], study)
+    assert problem.case == case.name
+    return problem.message
+
+
+def test_a_sound_case_also_with_whole_float_labels(make, ball):
+    seg = np.zeros(ball.shape, np.float64)
+    seg[3, 4, 5] = 4.0
+    result = check_case(make(seg=seg), STUDY)
+    assert result.problems == ()
+    assert result.has_lesion
+
+
+def test_shape_mismatch_names_both(make, ball):
+    message = only(make(t2=ball[:, :, 1:]))
+    for word in ("A_t2.nii.gz", "A_flair.nii.gz", "(24, 24, 12)", "(24, 24, 11)",
+                 "study.resample"):
+        assert word in message
+
+
+def test_affine_mismatch_names_both_and_is_fine_when_resampling(make):
+    case = make(affine=np.diag([-1.0, -1.0, 2.0, 1.0]))
+    message = only(case)
+    assert "[0.0, 0.0, 1.0, 0.0]" in message
+    assert "[0.0, 0.0, 2.0, 0.0]" in message
+    assert check_cases([case], dataclasses.replace(STUDY, resample=True)) == []
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_values_that_are_not_finite(make, ball, value):
+    array = ball.copy()
+    array[1, 2, 3] = value
+    message = only(make(flair=array))
+    assert "A_flair.nii.gz: 1 voxels are NaN or infinite, the first at (1, 2, 3)" in message
+
+
+def test_an_empty_volume(make, ball):
+    assert "every voxel is 0" in only(make(t2=0 * ball))
+
+
+@pytest.mark.parametrize(("value", "dtype", "word"), [
+    (3, np.uint8, "label 3;"), (1.5, np.float32, "label 1.5;"), (np.nan, np.float32, "label nan;")])
+def test_unknown_label(make, ball, value, dtype, word):
+    seg = np.zeros(ball.shape, dtype)
+    seg[2, 2, 2] = value
+    message = only(make(seg=seg))
+    assert "A_seg.nii.gz" in message
+    assert word in message
+    assert "[0, 1, 2, 4]" in message
+
+
+def test_broken_and_four_dimensional_files(make, ball, save, tmp_path):
+    case = make()
+    path = case.volumes["t2"]
+    path.write_bytes(path.read_bytes()[:2000])
+    assert "A_t2.nii.gz" in only(case)
+    series = save(tmp_path / "series.nii", np.zeros((4, 4, 4, 2), np.float32))
+    message = only(dataclasses.replace(make(), volumes={**case.volumes, "t2": series}))
+    assert "(4, 4, 4, 2)" in message
+
+
+def test_no_lesion_anywhere_is_a_problem_of_every_case(make, ball):
+    empty = [make(name, seg=np.zeros(ball.shape, np.uint8)) for name in "AB"]
+    problems = check_cases(empty, STUDY)
+    assert [problem.case for problem in problems] == ["A", "B"]
+    assert "no label but the background" in problems[0].message
+    assert check_cases([*empty, make("C")], STUDY) == []
+
+
+def test_all_bad_cases_come_in_one_message(make, ball):
+    cases = [Case("A", faults=("modality 'flair' is missing",)), make("B", t2=ball[1:]), make("C")]
+    seen = []
+    problems = check_cases(cases, STUDY, lambda case: seen.append(case.name))
+    assert seen == ["A", "B", "C"]
+    message = problems_message(problems, len(cases))
+    assert message.startswith("2 of 3 cases cannot be used:")
+    assert "  A: modality 'flair' is missing" in message
+    assert "  B: " in message

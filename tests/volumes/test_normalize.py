@@ -1,0 +1,58 @@
+"""Brain mask and z-score, by hand."""
+
+import numpy as np
+import pytest
+
+from pixelnet_tf.volumes.normalize import brain_mask, otsu_threshold, z_score
+
+
+def test_skull_stripped_mask_unites_channels_and_fills_holes():
+    channels = np.zeros((7, 7, 2, 2), np.float32)
+    channels[1:6, 1:6, 0, 0] = 5
+    channels[3, 3, 0, 0] = 0
+    channels[0, 0, 1, 1] = -2
+    mask = brain_mask(channels, skull_stripped=True)
+    expected = np.zeros((7, 7, 2), bool)
+    expected[1:6, 1:6, 0] = True
+    expected[0, 0, 1] = True
+    np.testing.assert_array_equal(mask, expected)
+
+
+def test_mask_of_a_head_in_noise(ball):
+    rng = np.random.default_rng(1)
+    noise = np.abs(rng.normal(0, 6, (*ball.shape, 2)))
+    channels = np.stack([ball, 0.01 * ball], axis=-1) + noise * [1, 0.01]
+    channels[0, 0, 0] = [500, 0]
+    mask = brain_mask(channels.astype(np.float32), skull_stripped=False)
+    assert mask[ball > 0].all()
+    assert not mask[0, 0, 0]
+    assert mask.sum() < 1.6 * (ball > 0).sum()
+
+
+def test_otsu_parts_two_heaps():
+    assert 3 < otsu_threshold(np.array([1, 2, 3] * 10 + [10, 11, 12] * 5, float)) <= 10
+
+
+def test_z_score_over_the_brain_by_hand():
+    array = np.array([2, 4, 0, 9], np.float32).reshape(2, 2, 1)
+    mask = np.array([True, True, False, False]).reshape(2, 2, 1)
+    scaled, mean, std = z_score(array, mask, "brain")
+    assert (mean, std) == (3.0, 1.0)
+    np.testing.assert_array_equal(scaled.ravel(), [-1, 1, 0, 0])
+
+
+def test_z_score_over_the_volume_is_the_papers_literal_reading(ball):
+    scaled, mean, std = z_score(ball, ball > 0, "volume")
+    assert mean == pytest.approx(ball.mean(), rel=1e-6)
+    assert std == pytest.approx(ball.std(), rel=1e-5)
+    assert scaled.mean() == pytest.approx(0, abs=1e-5)
+    assert scaled.std() == pytest.approx(1, rel=1e-5)
+    assert (scaled[ball == 0] < 0).all()
+
+
+def test_a_constant_channel_becomes_zero():
+    array = np.full((2, 2, 2), 7, np.float32)
+    for mask in (np.ones((2, 2, 2), bool), np.zeros((2, 2, 2), bool)):
+        scaled, _, std = z_score(array, mask)
+        assert std == 0
+        assert not scaled.any()

@@ -1,0 +1,81 @@
+"""One case from its files to slices."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+
+from pixelnet_tf.cases.case import Case
+from pixelnet_tf.config import BiasFieldConfig, Config, PrepareConfig, StudyConfig
+from pixelnet_tf.errors import DataError
+from pixelnet_tf.volumes.prepare import prepare_case
+
+STUDY = StudyConfig(modalities=("flair", "t2"))
+PLAIN = Config(study=STUDY, prepare=PrepareConfig(bias_field=BiasFieldConfig(enabled=False)))
+
+
+@pytest.fixture
+def case(tmp_path, save, ball) -> Case:
+    labels = np.zeros(ball.shape, np.float32)
+    labels[12, 14, 6] = 4
+    return Case("A", {"flair": save(tmp_path / "f.nii.gz", ball),
+                      "t2": save(tmp_path / "t2.nii.gz", (3 * ball).astype(np.int16))},
+                save(tmp_path / "seg.nii.gz", labels))
+
+
+def test_slices_of_normalised_channels(case, ball):
+    volume = prepare_case(case, PLAIN)
+    assert volume.images.shape == (12, 24, 24, 2)
+    assert volume.images.dtype == np.float32
+    assert volume.labels.dtype == np.uint8
+    assert volume.labels[6, 14, 12] == 3
+    assert volume.labels.sum() == 3
+    np.testing.assert_array_equal(volume.plan.from_slices(volume.brain), ball > 0)
+    inside = volume.images[volume.brain]
+    np.testing.assert_allclose(inside.mean(0), 0, atol=1e-5)
+    np.testing.assert_allclose(inside.std(0), 1, atol=1e-5)
+    assert not volume.images[~volume.brain].any()
+    assert list(volume.normalization) == ["flair", "t2"]
+    assert volume.normalization["flair"]["mean"] == pytest.approx(ball[ball > 0].mean(), rel=1e-6)
+    assert volume.geometry.shape == ball.shape
+
+
+def test_the_isles_rule_keeps_the_background_at_zero(case):
+    config = dataclasses.replace(PLAIN, prepare=dataclasses.replace(PLAIN.prepare, slice_size=40))
+    native, volume = prepare_case(case, PLAIN), prepare_case(case, config)
+    assert volume.images.shape == (12, 40, 40, 2)
+    assert not volume.images[~volume.brain].any()
+    np.testing.assert_array_equal(volume.plan.from_slices(volume.labels),
+                                  native.plan.from_slices(native.labels))
+
+
+def test_without_segmentation(case):
+    assert prepare_case(dataclasses.replace(case, segmentation=None), PLAIN).labels is None
+
+
+def test_bias_field_of_chosen_modalities(case):
+    prepare = PrepareConfig(bias_field=BiasFieldConfig(iterations=(2,), modalities=("t2",)))
+    plain = prepare_case(case, PLAIN).images
+    corrected = prepare_case(case, dataclasses.replace(PLAIN, prepare=prepare)).images
+    np.testing.assert_array_equal(corrected[..., 0], plain[..., 0])
+    assert (corrected[..., 1] != plain[..., 1]).any()
+
+
+def test_another_grid_is_an_error_or_resampled(case, tmp_path, save, ball):
+    moved = np.diag([-1.0, -1, 1, 1])
+    moved[2, 3] = 1
+    other = dataclasses.replace(case, volumes={
+        **case.volumes, "t2": save(tmp_path / "moved.nii", 3 * ball, moved)})
+    with pytest.raises(DataError, match=r"case A: .*moved\.nii.*affine.*study\.resample"):
+        prepare_case(other, PLAIN)
+    config = dataclasses.replace(PLAIN, study=dataclasses.replace(STUDY, resample=True))
+    volume = prepare_case(other, config)
+    # One slice up in the scanner is one slice later on the first modality's grid.
+    mean, std = volume.normalization["t2"].values()
+    column = volume.plan.from_slices(volume.images)[12, 12, 3:10, 1]
+    np.testing.assert_allclose(column * std + mean, 3 * ball[12, 12, 2:9], rtol=1e-5)
+
+
+def test_missing_modality_names_the_case(case):
+    with pytest.raises(DataError, match=r"case A: modality 't2' is missing.*\['flair'\]"):
+        prepare_case(dataclasses.replace(case, volumes={"flair": case.volumes["flair"]}), PLAIN)
