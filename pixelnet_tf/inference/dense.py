@@ -1,0 +1,104 @@
+"""Dense prediction: scores of whole slices, exactly, adaptively, or by the plain hypercolumn."""
+
+from __future__ import annotations
+
+import tensorflow as tf
+
+from pixelnet_tf.inference.tiles import TILE, TileLayer
+from pixelnet_tf.model.fast_trunk import Tap, fast_taps
+from pixelnet_tf.model.pixelnet import PixelNet, head_names, plain_scores, plain_taps
+
+#: Pixels that pass the head together: enough for the matrix products, little memory.
+CHUNK = 4096
+
+
+class DenseScorer(tf.Module):
+    """Scores of every wanted pixel of whole slices, as plain TensorFlow operations.
+
+    Args:
+        model: trained network.
+        precision: `float32`, or `bfloat16` for convolutions and matrix products.
+    """
+
+    def __init__(self, model: PixelNet, precision: str = "float32"):
+        super().__init__()
+        self.model = model
+        self.precision = tf.as_dtype(precision)
+
+    def reference(self, image: tf.Tensor) -> tf.Tensor:
+        """Scores (batch, height, width, class) of every pixel by the plain hypercolumn.
+
+        The whole canvas, a gather a pixel, the whole perceptron: what the original does, kept as
+        the yardstick of speed and of exactness.
+        """
+        taps = plain_taps(self.model, image)
+        shape = tf.shape(image)
+        pixels = tf.reshape(tf.stack(tf.meshgrid(*(tf.range(shape[i]) for i in range(3)),
+                                                 indexing="ij"), axis=-1), [-1, 3])
+        pixels = tf.cast(pixels, tf.float32)
+        total = tf.shape(pixels)[0]
+        chunks = tf.TensorArray(tf.float32, (total + CHUNK - 1) // CHUNK, infer_shape=False,
+                                element_shape=[None, self.model.classes])
+        for i in tf.range((total + CHUNK - 1) // CHUNK):
+            part = pixels[i * CHUNK:(i + 1) * CHUNK]
+            chunks = chunks.write(i, plain_scores(self.model, taps, part))
+        scores = tf.ensure_shape(chunks.concat(), [None, self.model.classes])
+        return tf.reshape(scores, tf.concat([shape[:3], [self.model.classes]], 0))
+
+    def taps(self, image: tf.Tensor) -> list[Tap]:
+        """The maps of the hypercolumn, computed where the image is."""
+        return fast_taps(self.model, image, precision=self.precision)
+
+    def exact(self, taps: list[Tap], wanted: tf.Tensor, stride: int = 1
+              ) -> tuple[tf.Tensor, tf.Tensor]:
+        """Scores of the wanted pixels; the same numbers as `reference`, but for rounding.
+
+        Args:
+            taps: of the same slices.
+            wanted: (batch, height, width) bool; with a stride, only pixels whose row and column
+                are multiples of it may be wanted.
+
+        Returns `(pixels_nyx, scores)`: (pixel, 3) int32 and (pixel, class) float32, tile by tile.
+        """
+        model, config = self.model, self.model.config
+        side = TILE // stride
+        by_tile = _tiles_of(wanted, stride)
+        tiles = tf.cast(tf.where(tf.reduce_any(by_tile, axis=-1)), tf.int32)
+        masks = tf.gather_nd(by_tile, tiles)
+        weights = {name: (tf.cast(model.parts[name].kernel, self.precision),
+                          tf.cast(model.parts[name].bias, self.precision))
+                   for name in head_names(config)}
+        linear = config.head == "linear"
+        first, *rest = head_names(config)
+        layer = TileLayer(taps, config.border, *((None, None) if linear else weights[first]),
+                          stride=stride)
+        step = CHUNK // (side * side)
+        count = (tf.shape(tiles)[0] + step - 1) // step
+        chunks = tf.TensorArray(tf.float32, count, infer_shape=False,
+                                element_shape=[None, model.classes])
+        for i in tf.range(count):
+            part = slice(i * step, (i + 1) * step)
+            values = tf.nn.relu(tf.boolean_mask(layer(tiles[part]), masks[part]))
+            for name in [first] if linear else rest:
+                kernel, bias = weights[name]
+                values = tf.nn.bias_add(tf.matmul(values, kernel), bias)
+                if name != "cls_score_new":
+                    values = tf.nn.relu(values)
+            chunks = chunks.write(i, tf.cast(values, tf.float32))
+        scores = tf.ensure_shape(chunks.concat(), [None, model.classes])
+        place = tf.cast(tf.where(masks), tf.int32)
+        tile, inside = tf.gather(tiles, place[:, 0]), place[:, 1]
+        y = tile[:, 1] * TILE + inside // side * stride
+        x = tile[:, 2] * TILE + inside % side * stride
+        return tf.stack([tile[:, 0], y, x], axis=1), scores
+
+
+def _tiles_of(wanted: tf.Tensor, stride: int) -> tf.Tensor:
+    """(batch, height, width) bool to (batch, tile row, tile column, pixel of the tile)."""
+    size = tf.shape(wanted)[1:3]
+    after = -size % TILE
+    padded = tf.pad(wanted, [[0, 0], [0, after[0]], [0, after[1]]])[:, ::stride, ::stride]
+    rows, columns = tf.unstack((size + after) // TILE)
+    side = TILE // stride
+    split = tf.reshape(padded, [-1, rows, side, columns, side])
+    return tf.reshape(tf.transpose(split, [0, 1, 3, 2, 4]), [-1, rows, columns, side * side])
