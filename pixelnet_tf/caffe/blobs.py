@@ -37,7 +37,7 @@ def blob_variables(layer: keras.layers.Layer) -> tuple[keras.Variable, ...]:
     return ()
 
 
-def get_blobs(layer: keras.layers.Layer, transpose: bool = False) -> tuple[np.ndarray, ...]:
+def get_blobs(layer: keras.layers.Layer) -> tuple[np.ndarray, ...]:
     """Weights of a layer as float32 arrays in Caffe's axis order.
 
     Convolution `(out, in, height, width)`, InnerProduct `(out, in)`, or `(in, out)` with Caffe's
@@ -48,15 +48,13 @@ def get_blobs(layer: keras.layers.Layer, transpose: bool = False) -> tuple[np.nd
         array = np.asarray(variable.numpy(), np.float32)
         if array.ndim == 4:
             array = array.transpose(_KERNEL_TO_CAFFE)
-        elif array.ndim == 2 and isinstance(layer, _PRODUCTS) and not transpose:
+        elif array.ndim == 2 and _is_turned(layer):
             array = array.T
-        arrays.append(np.ascontiguousarray(array))
+        arrays.append(array.copy(order="C"))
     return tuple(arrays)
 
 
-def set_blobs(
-    layer: keras.layers.Layer, blobs: Sequence[np.ndarray], transpose: bool = False
-) -> None:
+def set_blobs(layer: keras.layers.Layer, blobs: Sequence[np.ndarray]) -> None:
     """Give a layer weights in Caffe's axis order.
 
     Raises `ModelError` for another number of blobs or another shape than the layer has.
@@ -70,10 +68,10 @@ def set_blobs(
         array = blob
         if len(variable.shape) == 4 and blob.ndim == 4:
             array = blob.transpose(_KERNEL_TO_KERAS)
-        elif len(variable.shape) == 2 and isinstance(layer, _PRODUCTS) and not transpose:
+        elif len(variable.shape) == 2 and _is_turned(layer):
             array = blob.T
         if array.shape != tuple(variable.shape):
-            wanted = get_shape(layer, number, transpose)
+            wanted = get_shape(layer, number)
             raise ModelError(
                 f"layer {layer.name!r}: weight blob {number} has the shape {blob.shape} (Caffe's "
                 f"order), the network here needs {wanted}; check that weights and network belong "
@@ -82,11 +80,16 @@ def set_blobs(
         variable.assign(array)
 
 
-def get_shape(layer: keras.layers.Layer, number: int, transpose: bool = False) -> tuple[int, ...]:
+def get_shape(layer: keras.layers.Layer, number: int) -> tuple[int, ...]:
     """Shape of one of a layer's blobs in Caffe's axis order."""
     shape = tuple(blob_variables(layer)[number].shape)
     if len(shape) == 4:
         return tuple(shape[axis] for axis in _KERNEL_TO_CAFFE)
-    if len(shape) == 2 and isinstance(layer, _PRODUCTS) and not transpose:
+    if len(shape) == 2 and _is_turned(layer):
         return shape[::-1]
     return shape
+
+
+def _is_turned(layer: keras.layers.Layer) -> bool:
+    """Whether Caffe holds the layer's matrix as (out, in), against Keras' (in, out)."""
+    return isinstance(layer, _PRODUCTS) and not getattr(layer, "transpose", False)

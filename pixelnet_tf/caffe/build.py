@@ -95,8 +95,7 @@ def _build(network, layers, wanted, losses, fixed_shape, seed) -> CaffeNet:
     names = {layer.name for layer in model.layers}
     for layer in layers:
         if layer.blobs and layer.type in BUILDERS and keras_name(layer.name) in names:
-            transpose = getattr(layer.params, "transpose", False)
-            set_blobs(model.get_layer(keras_name(layer.name)), layer.blobs, transpose)
+            set_blobs(model.get_layer(keras_name(layer.name)), layer.blobs)
     return model
 
 

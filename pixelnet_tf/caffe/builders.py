@@ -88,7 +88,7 @@ def _inner_product(layer, bottoms, seed):
     made = InnerProduct(
         p.num_output, p.axis, p.bias_term, length,
         _filler(p.weight_filler, layer, seed), _filler(p.bias_filler, layer, seed, 1),
-        **_common(layer, 1 + p.bias_term),
+        p.transpose, **_common(layer, 1 + p.bias_term),
     )
     return made(_only(bottoms))
 

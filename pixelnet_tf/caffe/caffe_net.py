@@ -24,11 +24,13 @@ class CaffeNet(keras.Model):
 
     @property
     def multipliers(self) -> dict[str, tuple[float, float]]:
-        """Variable path -> (lr_mult, decay_mult) of the prototxt's `param` blocks."""
+        """Trained variable's path -> (lr_mult, decay_mult) of the prototxt's `param` blocks."""
         found = {}
         for layer in self.layers:
             given = getattr(layer, "caffe_multipliers", ())
             for number, variable in enumerate(blob_variables(layer)):
+                if not variable.trainable:
+                    continue
                 found[variable.path] = given[number] if number < len(given) else (1.0, 1.0)
         return found
 

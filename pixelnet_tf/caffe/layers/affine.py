@@ -55,8 +55,7 @@ class Scale(_Affine):
         self.bias_filler = keras.initializers.get(bias_filler)
 
     def build(self, input_shape):
-        pair = isinstance(input_shape, list)
-        if pair:
+        if _is_pair(input_shape):
             self.factor = None
             shape = caffe_shape(input_shape[1])
         else:
@@ -90,7 +89,7 @@ class Bias(_Affine):
 
     def build(self, input_shape):
         self.bias = None
-        if not isinstance(input_shape, list):
+        if not _is_pair(input_shape):
             self.bias = self.add_weight(
                 name="bias", shape=self._weight_shape(input_shape), initializer=self.filler
             )
@@ -100,3 +99,8 @@ class Bias(_Affine):
             inputs, term = inputs
             return inputs + self._aligned(to_caffe(term), inputs)
         return inputs + self._aligned(self.bias, inputs)
+
+
+def _is_pair(input_shape) -> bool:
+    """Whether these are the shapes of two inputs: a reloaded model has lists for tuples."""
+    return isinstance(input_shape[0], (list, tuple))

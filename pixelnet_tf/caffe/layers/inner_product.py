@@ -16,16 +16,17 @@ class InnerProduct(CaffeLayer):
     """Caffe's InnerProduct: all axes from `axis` on are one vector, in the order C, H, W.
 
     The kernel is `(in, out)`. `inputs` is the length of the vector where the input's size is not
-    fixed.
+    fixed; `transpose` says that Caffe's blob is (in, out) instead of (out, in).
     """
 
     def __init__(self, units, axis=1, use_bias=True, inputs=None, kernel_filler=None,
-                 bias_filler=None, **kwargs):
+                 bias_filler=None, transpose=False, **kwargs):
         super().__init__(**kwargs)
         self.units = units
         self.axis = axis
         self.use_bias = use_bias
         self.inputs_ = inputs
+        self.transpose = transpose
         self.kernel_filler = keras.initializers.get(kernel_filler)
         self.bias_filler = keras.initializers.get(bias_filler)
 
@@ -60,7 +61,7 @@ class InnerProduct(CaffeLayer):
         return {
             **super().get_config(),
             "units": self.units, "axis": self.axis, "use_bias": self.use_bias,
-            "inputs": self.inputs_,
+            "inputs": self.inputs_, "transpose": self.transpose,
             "kernel_filler": keras.initializers.serialize(self.kernel_filler),
             "bias_filler": keras.initializers.serialize(self.bias_filler),
         }

@@ -13,10 +13,11 @@ class Pooling(keras.layers.Layer):
     Output size ceil((size + 2 pad - kernel) / stride) + 1 (floor without `ceil_mode`), less a last
     window that would start past the input and its padding's edge, if there is padding. The
     gradient of ties goes to the first cell of a window. An average divides by the part of the
-    window within input and padding on both sides.
+    window within input and padding on both sides. A window past the input (only with a stride
+    above the kernel) has the lowest float32 as its maximum.
 
-    Raises `tf.errors.InvalidArgumentError` where a window holds no cell of the input, for which
-    Caffe aborts (only with a stride above the kernel).
+    Raises `tf.errors.InvalidArgumentError` where an input is so much smaller than the kernel that
+    there is no window, for which Caffe aborts; `ValueError` where sizes are known beforehand.
     """
 
     def __init__(self, pool="MAX", kernel=None, stride=(1, 1), pad=(0, 0), ceil_mode=True,
@@ -56,13 +57,14 @@ class Pooling(keras.layers.Layer):
         steps = size + 2 * pad - kernel
         count = (-(-steps // stride) if self.ceil_mode else steps // stride) + 1
         if any(self.pad):
-            return count - tf.cast((count - 1) * stride >= size + pad, count.dtype)
-        holds_cells = tf.debugging.Assert(
-            (count - 1) * stride < size,
-            [f"layer {self.name!r}: a pooling window holds no cell of the input (Caffe aborts); "
+            count -= tf.cast((count - 1) * stride >= size + pad, count.dtype)
+        # TensorFlow's CPU kernel ends the process on an empty output.
+        has_output = tf.debugging.Assert(
+            count >= 1,
+            [f"layer {self.name!r}: the input is smaller than the pooling kernel (Caffe aborts); "
              "size, kernel, stride:", size, kernel, stride],
         )
-        with tf.control_dependencies([] if holds_cells is None else [holds_cells]):
+        with tf.control_dependencies([] if has_output is None else [has_output]):
             return tf.identity(count)
 
     def _lengths(self, axis, count, size):
@@ -99,10 +101,10 @@ class Pooling(keras.layers.Layer):
             raise ValueError(f"kernel {kernel} is larger than the input's {size} with padding")
         count = (-(-steps // stride) if self.ceil_mode else steps // stride) + 1
         count -= any(self.pad) and (count - 1) * stride >= size + pad
-        if count < 1 or (count - 1) * stride - pad >= size:
+        if count < 1:
             raise ValueError(
-                f"a pooling window holds no cell of the input's {size} (kernel {kernel}, stride "
-                f"{stride}, pad {pad}); Caffe aborts"
+                f"the input's {size} cells are fewer than the pooling kernel {kernel} (Caffe "
+                "aborts)"
             )
         return count
 

@@ -1,0 +1,147 @@
+"""A Caffe network built here against arrays that Caffe wrote."""
+
+from __future__ import annotations
+
+import json
+import zipfile
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+
+from pixelnet_tf.caffe.build import build_model
+from pixelnet_tf.caffe.reading import read_network
+from pixelnet_tf.errors import DataError, ModelError
+
+TOLERANCE = 2e-5
+_BLOB = "blob/"
+
+
+@dataclass(frozen=True)
+class BlobDifference:
+    """How far one blob is from Caffe's; `relative` is to the largest value of Caffe's."""
+
+    name: str
+    shape: tuple[int, ...]
+    largest: float
+    absolute: float
+    relative: float
+
+
+@dataclass(frozen=True)
+class ParityReport:
+    """What `compare_with_golden` found; `print(report)` shows it as a table.
+
+    `absent` are blobs of the golden file that the network does not have.
+    """
+
+    network: str
+    tolerance: float
+    rows: tuple[BlobDifference, ...]
+    absent: tuple[str, ...]
+
+    @property
+    def worst(self) -> float:
+        """Largest relative difference; infinite where a value is not finite or a shape differs."""
+        return max(row.relative for row in self.rows)
+
+    @property
+    def passed(self) -> bool:
+        """Whether every blob is within the tolerance."""
+        return self.worst <= self.tolerance
+
+    def to_json(self) -> str:
+        """The report as JSON; infinite numbers are written as null."""
+        rows = [
+            {key: None if value == float("inf") else value for key, value in asdict(row).items()}
+            for row in self.rows
+        ]
+        worst = None if self.worst == float("inf") else self.worst
+        return json.dumps(
+            {"network": self.network, "tolerance": self.tolerance, "passed": self.passed,
+             "worst": worst, "blobs": rows, "absent": list(self.absent)},
+            indent=2,
+        )
+
+    def __str__(self) -> str:
+        width = max(len(row.name) for row in self.rows)
+        lines = [f"{'blob':{width}}  {'shape':>18}  {'largest':>10}  {'absolute':>10}  relative"]
+        for row in self.rows:
+            shape = "x".join(map(str, row.shape)) or "1"
+            mark = "" if row.relative <= self.tolerance else "  past the tolerance"
+            lines.append(
+                f"{row.name:{width}}  {shape:>18}  {row.largest:10.4g}  {row.absolute:10.3g}  "
+                f"{row.relative:8.3g}{mark}"
+            )
+        if self.absent:
+            lines.append(f"not in the network, not compared: {', '.join(self.absent)}")
+        verdict = "within" if self.passed else "PAST"
+        lines.append(
+            f"{self.network}: {len(self.rows)} blobs, largest relative difference "
+            f"{self.worst:.3g}, {verdict} the tolerance {self.tolerance:g}"
+        )
+        return "\n".join(lines)
+
+
+def compare_with_golden(
+    prototxt: str | Path,
+    caffemodel: str | Path,
+    golden: str | Path,
+    *,
+    tolerance: float = TOLERANCE,
+    phase: str = "TEST",
+    allow_nan: bool = False,
+) -> ParityReport:
+    """Build and run a Caffe network, and compare its blobs with those of a golden file.
+
+    The golden `.npz` holds the inputs under their names (`data` is the whole canvas, `(batch,
+    channel, height, width)`; `pixels` rows of n, y, x) and the expected blobs under
+    `blob/<name>`, all in Caffe's axis order. An in-place layer's blob holds its final value.
+
+    Raises `ModelError` for files that are not Caffe's or do not belong together, `DataError` for
+    a golden file that cannot be read or that holds no blob of the network.
+    """
+    network = read_network(prototxt, caffemodel, phase=phase, allow_nan=allow_nan)
+    if network.without_weights:
+        raise ModelError(
+            f"{caffemodel}: it has no weights for layer {network.without_weights[0]!r} of "
+            f"{prototxt}; check that the two belong together"
+        )
+    arrays = _read_golden(golden)
+    expected = {
+        name.removeprefix(_BLOB): array for name, array in arrays.items() if name.startswith(_BLOB)
+    }
+    model = build_model(network, phase, blobs="all")
+    known = [name for name in expected if name in model.output]
+    if not known:
+        raise DataError(
+            f"{golden}: none of its blobs ({', '.join(expected) or 'there are none'}) is in the "
+            f"network of {prototxt}; blobs are arrays named blob/<name>"
+        )
+    found = model.run_caffe(arrays, training=phase == "TRAIN")
+    rows = tuple(_difference(name, found[name], expected[name]) for name in known)
+    absent = tuple(name for name in expected if name not in known)
+    return ParityReport(network.name, tolerance, rows, absent)
+
+
+def _difference(name: str, found: np.ndarray, expected: np.ndarray) -> BlobDifference:
+    largest = float(np.abs(expected).max(initial=0))
+    if found.shape != expected.shape:
+        return BlobDifference(name, found.shape, largest, float("inf"), float("inf"))
+    absolute = float(np.abs(found.astype(np.float64) - expected).max(initial=0))
+    if not np.isfinite(absolute):
+        return BlobDifference(name, found.shape, largest, float("inf"), float("inf"))
+    relative = absolute / largest if largest else (0.0 if absolute == 0 else float("inf"))
+    return BlobDifference(name, found.shape, largest, absolute, relative)
+
+
+def _read_golden(path: str | Path) -> dict[str, np.ndarray]:
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            return {name: file[name] for name in file.files}
+    except FileNotFoundError:
+        raise DataError(f"{path}: no such golden file") from None
+    except (OSError, ValueError, EOFError, zipfile.BadZipFile, AttributeError) as error:
+        raise DataError(
+            f"{path}: not a golden file (.npz with inputs and blob/<name> arrays): {error}"
+        ) from error

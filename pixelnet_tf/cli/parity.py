@@ -1,0 +1,38 @@
+"""`pixelnet-tf parity`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from pixelnet_tf.cli.options import PATH
+from pixelnet_tf.errors import ModelError
+
+
+@click.command("parity")
+@click.option("--prototxt", type=PATH, required=True, help="The network, as Caffe reads it.")
+@click.option("--caffemodel", type=PATH, required=True, help="Its weights.")
+@click.option("--golden", type=PATH, required=True,
+              help=".npz with the inputs by name and the expected blobs under blob/<name>, in "
+                   "Caffe's axis order.")
+@click.option("--tolerance", type=float, default=2e-5, show_default=True,
+              help="Largest difference allowed, relative to the blob's largest value.")
+@click.option("--phase", type=click.Choice(["TEST", "TRAIN"]), default="TEST", show_default=True)
+@click.option("--json", "json_path", type=PATH, help="Write the report as JSON, too.")
+def command(prototxt: Path, caffemodel: Path, golden: Path, tolerance: float, phase: str,
+            json_path: Path | None) -> None:
+    """Build a Caffe network here and compare its blobs with arrays that Caffe wrote.
+
+    Exit code 4 if a blob is past the tolerance.
+    """
+    from pixelnet_tf.caffe.parity import compare_with_golden
+
+    report = compare_with_golden(prototxt, caffemodel, golden, tolerance=tolerance, phase=phase)
+    click.echo(str(report))
+    if json_path is not None:
+        temporary = json_path.with_name(json_path.name + ".tmp")
+        temporary.write_text(report.to_json() + "\n", encoding="utf-8")
+        temporary.replace(json_path)
+    if not report.passed:
+        raise click.exceptions.Exit(ModelError.exit_code)

@@ -1,0 +1,271 @@
+"""Single layers against Caffe's arithmetic in numpy, and what a network may not hold."""
+
+import dataclasses
+
+import caffe_numpy
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from pixelnet_tf.caffe.build import build_model
+from pixelnet_tf.errors import ModelError
+
+HEAD = 'name: "net" input: "data" input_shape { dim: 2 dim: 4 dim: 7 dim: 9 }\n'
+
+
+def layer(type_: str, settings: str = "", bottoms=("data",), tops=("top",), name="one") -> str:
+    flow = " ".join(f'bottom: "{b}"' for b in bottoms) + " " + " ".join(f'top: "{t}"' for t in tops)
+    return f'layer {{ name: "{name}" type: "{type_}" {flow} {settings} }}\n'
+
+
+def second(channels=4, height=7, width=9) -> str:
+    return (f'layer {{ name: "in" type: "Input" top: "other" input_param {{ shape {{ dim: 2 '
+            f"dim: {channels} dim: {height} dim: {width} }} }} }}\n")
+
+
+CONVOLUTION = "convolution_param {{ num_output: 6 {} }}"
+SINGLE_LAYERS = {
+    "convolution_stride_pad": layer("Convolution", CONVOLUTION.format(
+        "kernel_size: 3 stride: 2 pad: 1")),
+    "convolution_rectangular": layer("Convolution", CONVOLUTION.format(
+        "kernel_h: 1 kernel_w: 4 stride_h: 2 stride_w: 1 pad_h: 0 pad_w: 2")),
+    "convolution_groups": layer("Convolution", CONVOLUTION.format("kernel_size: 2 group: 2")),
+    "convolution_dilation_stride": layer("Convolution", CONVOLUTION.format(
+        "kernel_size: 2 dilation: 3 stride: 2 bias_term: false")),
+    "convolution_of_two_bottoms": second(4, 5, 6) + layer(
+        "Convolution", CONVOLUTION.format("kernel_size: 3"), ("data", "other"), ("a", "b")),
+    "deconvolution": layer("Deconvolution", CONVOLUTION.format(
+        "kernel_size: 4 stride: 2 pad: 1")),
+    "deconvolution_groups_dilation": layer("Deconvolution", CONVOLUTION.format(
+        "kernel_h: 2 kernel_w: 3 group: 2 dilation: 2 stride: 3 bias_term: false")),
+    "inner_product": layer("InnerProduct", "inner_product_param { num_output: 5 }"),
+    "inner_product_axis_2": layer("InnerProduct", "inner_product_param { num_output: 5 axis: 2 }"),
+    "inner_product_last_axis": layer(
+        "InnerProduct", "inner_product_param { num_output: 5 axis: 3 bias_term: false }"),
+    "inner_product_transposed": layer(
+        "InnerProduct", "inner_product_param { num_output: 5 transpose: true }"),
+    "pool_max_3_2": layer("Pooling", "pooling_param { pool: MAX kernel_size: 3 stride: 2 }"),
+    "pool_max_pad_clip": layer(
+        "Pooling", "pooling_param { pool: MAX kernel_size: 2 stride: 2 pad: 1 }"),
+    "pool_max_floor": layer(
+        "Pooling", "pooling_param { pool: MAX kernel_size: 2 stride: 2 round_mode: FLOOR }"),
+    "pool_max_rectangular": layer(
+        "Pooling", "pooling_param { pool: MAX kernel_h: 3 kernel_w: 2 stride: 2 pad_h: 1 }"),
+    "pool_average": layer("Pooling", "pooling_param { pool: AVE kernel_size: 2 stride: 2 }"),
+    "pool_average_pad": layer(
+        "Pooling", "pooling_param { pool: AVE kernel_size: 3 stride: 2 pad: 1 }"),
+    "pool_average_ceil_over_edge": layer(
+        "Pooling", "pooling_param { pool: AVE kernel_size: 4 stride: 3 pad: 2 }"),
+    "pool_max_global": layer("Pooling", "pooling_param { pool: MAX global_pooling: true }"),
+    "pool_average_global": layer("Pooling", "pooling_param { pool: AVE global_pooling: true }"),
+    "relu_slope": layer("ReLU", "relu_param { negative_slope: 0.1 }"),
+    "sigmoid": layer("Sigmoid"),
+    "tanh": layer("TanH"),
+    "dropout_in_test": layer("Dropout", "dropout_param { dropout_ratio: 0.7 }"),
+    "batch_norm": layer("BatchNorm", "batch_norm_param { eps: 0.01 }"),
+    "scale": layer("Scale", "scale_param { bias_term: true }"),
+    "scale_all_axes": layer("Scale", "scale_param { axis: 1 num_axes: 2 }"),
+    "scale_by_second": second() + layer("Scale", "scale_param { axis: 0 }", ("data", "other")),
+    "bias": layer("Bias"),
+    "bias_on_rows": layer("Bias", "bias_param { axis: 2 num_axes: 1 }"),
+    "concat": second(3) + layer("Concat", "", ("data", "other")),
+    "concat_height": second(4, 2) + layer("Concat", "concat_param { axis: 2 }", ("data", "other")),
+    "eltwise_sum": second() + layer(
+        "Eltwise", "eltwise_param { operation: SUM coeff: 1 coeff: -0.5 }", ("data", "other")),
+    "eltwise_product": second() + layer(
+        "Eltwise", "eltwise_param { operation: PROD }", ("data", "other")),
+    "eltwise_max": second() + layer(
+        "Eltwise", "eltwise_param { operation: MAX }", ("data", "other")),
+    "slice_equal": layer("Slice", "", tops=("a", "b")),
+    "slice_points": layer(
+        "Slice", "slice_param { axis: 3 slice_point: 2 slice_point: 3 }", tops=("a", "b", "c")),
+    "split": layer("Split", tops=("a", "b")),
+    "flatten": layer("Flatten"),
+    "flatten_middle": layer("Flatten", "flatten_param { axis: 1 end_axis: 2 }"),
+    "reshape": layer("Reshape", "reshape_param { shape { dim: 0 dim: 2 dim: -1 dim: 3 } }"),
+    "reshape_middle": layer(
+        "Reshape", "reshape_param { shape { dim: 2 dim: 2 } axis: 1 num_axes: 1 }"),
+    "crop": second(2, 3, 4) + layer("Crop", "crop_param { axis: 2 offset: 1 offset: 2 }",
+                                    ("data", "other")),
+    "crop_from_channels": second(2, 3, 4) + layer("Crop", "crop_param { axis: 1 offset: 2 }",
+                                                  ("data", "other")),
+    "lrn": layer("LRN", "lrn_param { local_size: 3 alpha: 0.5 beta: 0.6 k: 2 }"),
+    "lrn_within": layer(
+        "LRN", "lrn_param { local_size: 3 alpha: 0.5 norm_region: WITHIN_CHANNEL }"),
+    "softmax": layer("Softmax"),
+    "softmax_columns": layer("Softmax", "softmax_param { axis: -1 }"),
+    "normalize": layer("Normalize", "norm_param { across_spatial: false channel_shared: false }"),
+    "normalize_sample": layer("Normalize"),
+}
+
+
+@pytest.mark.parametrize("case", SINGLE_LAYERS)
+def test_layer(case, network_of, randomise):
+    network = network_of(HEAD + SINGLE_LAYERS[case])
+    model = build_model(network, blobs="all")
+    weights = randomise(model)
+    rng = np.random.default_rng(3)
+    arrays = {one.name: rng.normal(size=one.shape).astype(np.float32) for one in network.inputs}
+    expected = caffe_numpy.run(network, weights, arrays)
+    found = model.run_caffe(arrays)
+    assert set(found) == set(network.layer("one").tops)
+    for blob, values in found.items():
+        symbolic = model.output[blob].shape
+        assert all(a in (None, b) for a, b in zip(symbolic, _keras_shape(values), strict=True))
+        np.testing.assert_allclose(values, expected[blob], rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("case", ["convolution_groups", "deconvolution_groups_dilation", "scale",
+                                  "scale_by_second", "bias", "inner_product_transposed",
+                                  "inner_product", "lrn", "reshape", "normalize", "crop",
+                                  "pool_average_pad", "slice_points", "eltwise_sum"])
+def test_model_saves_and_reloads(case, network_of, randomise, tmp_path):
+    network = network_of(HEAD + SINGLE_LAYERS[case])
+    model = build_model(network)
+    randomise(model)
+    model.save(tmp_path / "model.keras")
+    again = keras.models.load_model(tmp_path / "model.keras")
+    rng = np.random.default_rng(4)
+    arrays = {one.name: rng.normal(size=one.shape).astype(np.float32) for one in network.inputs}
+    for blob, values in model.run_caffe(arrays).items():
+        np.testing.assert_array_equal(values, again.run_caffe(arrays)[blob])
+    assert again.multipliers == model.multipliers
+
+
+def test_global_max_gradient_goes_to_the_first_of_ties(network_of):
+    model = build_model(network_of(HEAD + SINGLE_LAYERS["pool_max_global"]))
+    values = tf.Variable(tf.ones((1, 2, 3, 4)))
+    with tf.GradientTape() as tape:
+        total = tf.reduce_sum(model({"data": values})["top"])
+    expected = np.zeros((1, 2, 3, 4))
+    expected[:, 0, 0] = 1
+    np.testing.assert_array_equal(tape.gradient(total, values), expected)
+
+
+def test_rand_comp_reads_the_nearest_cell(network_of):
+    text = HEAD + 'input: "pixels" input_shape { dim: 3 dim: 3 }\n' + layer(
+        "RandComp", "rand_comp_param { pad: true compression_rate: 2 }", ("data", "pixels"))
+    network = network_of(text)
+    data = np.random.default_rng(0).normal(size=(2, 4, 7, 9)).astype(np.float32)
+    pixels = np.float32([[0, 1.4, 1.6], [1, 3, 13.4], [1, -5, 1.5]])
+    arrays = {"data": data, "pixels": pixels}
+    expected = caffe_numpy.run(network, {}, arrays)["top"]
+    found = build_model(network).run_caffe(arrays)["top"]
+    np.testing.assert_array_equal(found, expected.astype(np.float32))
+    np.testing.assert_array_equal(found[0], data[0, :, 0, 1])
+
+
+def test_dropout_in_training(network_of):
+    text = HEAD + layer("Dropout", "dropout_param { dropout_ratio: 0.25 }")
+    model = build_model(network_of(text), "TRAIN")
+    top = model.run_caffe({"data": np.ones((2, 4, 70, 90))}, training=True)["top"]
+    assert set(np.unique(top)) == {np.float32(0), np.float32(1 / 0.75)}
+    assert abs((top == 0).mean() - 0.25) < 0.01
+
+
+def test_in_place_blob_holds_its_final_value(network_of):
+    text = HEAD + layer("ReLU", tops=("data2",)) + layer(
+        "Sigmoid", bottoms=("data2",), tops=("data2",), name="two")
+    found = build_model(network_of(text), blobs="all").run_caffe({"data": -np.ones((1, 4, 2, 2))})
+    assert list(found) == ["data2"]
+    assert np.all(found["data2"] == 0.5)
+
+
+def test_phases(network_of):
+    text = HEAD + layer("ReLU", "include { phase: TRAIN }") + layer(
+        "Sigmoid", "include { phase: TEST }", name="two")
+    network = network_of(text)
+    arrays = {"data": np.zeros((1, 4, 2, 2))}
+    assert build_model(network, "TRAIN").run_caffe(arrays)["top"].max() == 0
+    assert build_model(network, "TEST").run_caffe(arrays)["top"].max() == 0.5
+
+
+def test_data_layers_become_inputs(network_of):
+    text = ('name: "net"\n' + layer("Data", "data_param { source: 'x' batch_size: 4 }", (),
+                                    ("data", "label"), "reader")
+            + layer("Convolution", CONVOLUTION.format("kernel_size: 1"))
+            + layer("SoftmaxWithLoss", "", ("top", "label"), ("loss",), "loss"))
+    model = build_model(network_of(text), "TRAIN")
+    assert model.input["data"].shape == (None, None, None, 3)
+    assert model.input["label"].shape == (None, 1)
+    without = build_model(network_of(text), "TRAIN", losses=False)
+    assert set(without.input) == {"data"}
+    assert list(without.output) == ["top"]
+
+
+def test_shared_weights(network_of, randomise):
+    shared = CONVOLUTION.format("kernel_size: 1") + ' param { name: "w" } param { name: "b" }'
+    text = HEAD + layer("Convolution", shared) + second() + layer(
+        "Convolution", shared, ("other",), ("top2",), "two")
+    model = build_model(network_of(text))
+    randomise(model)
+    assert len(model.trainable_variables) == 2
+    data = np.random.default_rng(0).normal(size=(1, 4, 3, 3))
+    found = model.run_caffe({"data": data, "other": data})
+    np.testing.assert_array_equal(found["top"], found["top2"])
+    partly = text.replace('param { name: "b" }', "")
+    partly = partly[:partly.rindex('param { name: "w" }')] + 'param { name: "w" } param {} }'
+    with pytest.raises(ModelError, match="shares only"):
+        build_model(network_of(partly))
+
+
+def test_fillers_give_the_start_weights(network_of):
+    settings = CONVOLUTION.format(
+        'kernel_size: 3 weight_filler { type: "xavier" } '
+        'bias_filler { type: "constant" value: 0.2 }')
+    text = HEAD + layer("Convolution", settings) + layer("Convolution", settings, name="two",
+                                                         tops=("top2",))
+    weights = build_model(network_of(text), seed=1).caffe_weights()
+    assert np.abs(weights["one"][0]).max() <= np.sqrt(3 / 36)
+    assert np.all(weights["one"][1] == np.float32(0.2))
+    assert not np.array_equal(weights["one"][0], weights["two"][0])
+    again = build_model(network_of(text), seed=1).caffe_weights()
+    np.testing.assert_array_equal(weights["one"][0], again["one"][0])
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (layer("Convolutoin"),
+         r"layer 'one' \(type Convolutoin, line 2\) is not supported \(did you mean 'Convolution'"),
+        (layer("PReLU"), "supported types: .*Convolution.*RandBI"),
+        (layer("ReLU", bottoms=("dta",)), "reads the blob 'dta', which no layer .*'data'"),
+        (layer("Pooling", "pooling_param { pool: STOCHASTIC kernel_size: 2 }"),
+         "line 2.*pool STOCHASTIC is not supported"),
+        (layer("Convolution", CONVOLUTION.format("kernel_size: 1 group: 3")), "multiple of group"),
+        (second() + layer("Concat", "concat_param { axis: 4 }", ("data", "other")),
+         "axis 4 does not exist"),
+        (layer("ReLU", bottoms=("data", "data")), "one bottom, got 2"),
+        (layer("Convolution", CONVOLUTION.format("kernel_size: 30")), "line 2"),
+        (layer("Flatten", "flatten_param { axis: 5 }"), "axis 5 does not exist"),
+        ("", "has no layer that computes"),
+    ],
+)
+def test_what_cannot_be_built(text, message, network_of):
+    with pytest.raises(ModelError, match=message):
+        build_model(network_of(HEAD + text), fixed_shape=True)
+
+
+def test_weights_of_a_wrong_shape(network_of):
+    network = network_of(HEAD + layer("InnerProduct", "inner_product_param { num_output: 5 }"))
+    blobs = (np.zeros((5, 10), np.float32), np.zeros(5, np.float32))
+    layers = tuple(
+        dataclasses.replace(one, blobs=blobs) if one.name == "one" else one
+        for one in network.layers
+    )
+    with pytest.raises(ModelError, match=r"\(5, 10\).*needs \(5, 252\)"):
+        build_model(dataclasses.replace(network, layers=layers), fixed_shape=True)
+
+
+def test_missing_and_misshapen_inputs(network_of):
+    model = build_model(network_of(HEAD + layer("ReLU")))
+    with pytest.raises(ModelError, match="needs the input 'data'"):
+        model.run_caffe({"image": np.zeros((1, 4, 3, 3))})
+    with pytest.raises(ModelError, match=r"shape \(1, 3, 3, 3\).*needs \(None, 4, None, None\)"):
+        model.run_caffe({"data": np.zeros((1, 3, 3, 3))})
+
+
+def _keras_shape(values):
+    shape = values.shape
+    return (shape[0], shape[2], shape[3], shape[1]) if len(shape) == 4 else shape
