@@ -20,7 +20,7 @@ from pixelnet_tf.dataset.encode import EncodedCase, encode_case
 from pixelnet_tf.dataset.fingerprint import fingerprint
 from pixelnet_tf.dataset.index import SliceIndex
 from pixelnet_tf.dataset.shards import RECORD_FORMAT, write_shard
-from pixelnet_tf.dataset.storage import read_json, write_json, write_text
+from pixelnet_tf.dataset.storage import read_json, remove_leftovers, write_json, write_text
 from pixelnet_tf.dataset.workers import run_cases, worker_count
 from pixelnet_tf.errors import DataError, RunError
 from pixelnet_tf.volumes.checks import Problem, check_case, no_lesion, problems_message
@@ -101,6 +101,7 @@ def prepare_study(config: Config, study_dir: str | Path, out: str | os.PathLike,
         return PrepareSummary(tuple(c.name for c in todo), kept, tuple(problems), split,
                               notes=notes)
 
+    remove_leftovers(os.path.join(out, "cases"))
     if todo:
         # An index of shards that are about to change must not be read.
         _remove(os.path.join(out, "index.json"))

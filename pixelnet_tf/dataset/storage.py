@@ -36,6 +36,12 @@ def replacing(path: str) -> Iterator[str]:
             tf.io.gfile.remove(temporary)
 
 
+def remove_leftovers(folder: str) -> None:
+    """Remove the temporary files that a killed run left in a folder."""
+    for path in tf.io.gfile.glob(os.path.join(folder, ".*.tmp")):
+        tf.io.gfile.remove(path)
+
+
 def write_text(path: str, text: str) -> None:
     """Write a text file whole; raises `RunError`."""
     with replacing(path) as temporary, tf.io.gfile.GFile(temporary, "w") as file:

@@ -45,7 +45,7 @@ def run(capsys, *arguments: str) -> tuple[int, str]:
 
 def change(path: Path, function, affine=None) -> None:
     image = nib.load(path)
-    array = function(np.array(image.dataobj))
+    array = function(np.asarray(image.dataobj).copy())
     nib.save(nib.Nifti1Image(array, image.affine if affine is None else affine), path)
 
 

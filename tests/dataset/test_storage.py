@@ -2,7 +2,7 @@
 
 import pytest
 
-from pixelnet_tf.dataset.storage import read_json, replacing, write_json
+from pixelnet_tf.dataset.storage import read_json, remove_leftovers, replacing, write_json
 from pixelnet_tf.errors import DataError, RunError
 
 
@@ -33,3 +33,11 @@ def test_missing_and_broken(tmp_path):
     (tmp_path / "x").write_text("{")
     with pytest.raises(DataError, match="is not JSON"):
         read_json(str(tmp_path / "x"))
+
+
+def test_leftovers_of_a_killed_run_go(tmp_path):
+    for name in (".a.tfrecord.12345678.tmp", "a.tfrecord", ".hidden"):
+        (tmp_path / name).touch()
+    remove_leftovers(str(tmp_path))
+    assert sorted(path.name for path in tmp_path.iterdir()) == [".hidden", "a.tfrecord"]
+    remove_leftovers(str(tmp_path / "nowhere"))
