@@ -33,12 +33,7 @@ def command(config_path, overrides, print_config, data, out, resume, fold, dry_r
     study = PreparedStudy.open(data)
     config = replace(config, study=study.config.study, prepare=study.config.prepare)
     split = study.split if fold is None else study.split.fold(fold)
-    validate = None
-    if split.validation:
-        from pixelnet_tf.training.validation import case_validator
-        validate = case_validator(study, split.validation, config)
-    trainer = Trainer(config, study, split, out, validate=validate, progress=TrainingProgress(),
-                      say=click.echo)
+    trainer = Trainer(config, study, split, out, progress=TrainingProgress(), say=click.echo)
     _describe(trainer)
     if dry_run:
         click.echo("dry run: nothing was trained")

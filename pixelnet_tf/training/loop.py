@@ -24,9 +24,8 @@ from pixelnet_tf.training.multipliers import training_multipliers
 from pixelnet_tf.training.run_folder import RunFolder
 from pixelnet_tf.training.solver import solver_from_config
 from pixelnet_tf.training.step import loss_and_gradients
+from pixelnet_tf.training.validation import case_validator, fit_prior_strength
 
-#: (model, prior correction) -> scores such as {"dice_edema": 0.8}; the loop's best is their mean.
-Validate = Callable[[PixelNet], dict[str, float]]
 #: Called with every row of the log and the total number of steps.
 Progress = Callable[[dict[str, Any], int], None]
 
@@ -62,7 +61,6 @@ class Trainer:
         study: prepared slices.
         split: which cases train and validate.
         out: the run's folder, any path that `tf.io.gfile` knows.
-        validate: scores a model on validation cases; None without such cases.
         progress, say: receive rows of the log and lines of text.
 
     Raises:
@@ -70,16 +68,16 @@ class Trainer:
     """
 
     def __init__(self, config: Config, study: PreparedStudy, split: Split, out: str, *,
-                 validate: Validate | None = None, progress: Progress | None = None,
-                 say: Callable[[str], None] = lambda line: None):
+                 progress: Progress | None = None, say: Callable[[str], None] = lambda line: None):
         if not split.train:
             raise DataError(f"{study.path}: the split has no case to train on")
         self.config, self.study, self.split = config, study, split
         self.run_folder = RunFolder(out)
-        self.validate, self.progress, self.say = validate, progress, say
+        self.progress, self.say = progress, say
         self.schedule = SliceSchedule(study, split.train, config.sampling, config.training.seed)
-        self.plan = plan_training(config, self.schedule, validate is not None)
+        self.plan = plan_training(config, self.schedule, bool(split.validation))
         self.priors = measure_priors(study, self.schedule, config.sampling)
+        self.validate = case_validator(study, split.validation, config, self.priors)
         self.strategy = tf.distribute.get_strategy()
 
     def run(self, resume: bool = False) -> PixelNet:
@@ -120,8 +118,18 @@ class Trainer:
         if checkpoints.restore("best"):
             self.say(f"best validation at step {checkpoints.state['best']['step']}: "
                      f"{checkpoints.state['best']['score']:.4f}")
+        if self.split.validation:
+            self._fit_priors(model)
         folder.save_model(model)
         return model
+
+    def _fit_priors(self, model: PixelNet) -> None:
+        priors, dice = fit_prior_strength(model, self.study, self.split.validation, self.config,
+                                          self.priors)
+        self.run_folder.save_priors(priors)
+        self.say("prior correction fitted on the validation cases: strength "
+                 f"{priors.strength:g} (Dice " + ", ".join(
+                     f"{strength:g}: {value:.3f}" for strength, value in dice.items()) + ")")
 
     def _loop(self, model, optimizer, trained, checkpoints: Checkpoints, state) -> None:
         config, plan = self.config, self.plan

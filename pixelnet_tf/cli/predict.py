@@ -1,0 +1,87 @@
+"""`pixelnet-tf predict`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from pixelnet_tf.cli.options import dry_run_option
+from pixelnet_tf.errors import ConfigError
+
+
+@click.command("predict")
+@click.option("--model", "model", required=True, metavar="RUN",
+              help="Folder that `pixelnet-tf train` wrote.")
+@click.option("--data", "data", required=True, metavar="PREPARED|STUDY",
+              help="A prepared study, or raw images, which are then prepared as for the training.")
+@click.option("--out", "out", required=True, type=click.Path(path_type=Path), metavar="DIR",
+              help="Receives <case>.nii.gz and prediction.json.")
+@click.option("--split", type=click.Choice(["all", "train", "validation", "test"]), default="all",
+              show_default=True, help="Part of the run's split; `all` takes every case.")
+@click.option("--case", "only", multiple=True, metavar="NAME", help="Only this case; repeatable.")
+@click.option("--prior", type=click.Choice(["sampled", "corrected", "fitted"]),
+              help="sampled: the paper's arg max; corrected: by the real class frequencies; fitted: "
+              "corrected with a strength fitted on validation cases.")
+@click.option("--mode", type=click.Choice(["exact", "adaptive", "reference"]),
+              help="exact (default), adaptive (faster, not exact), reference (slow yardstick).")
+@click.option("--precision", type=click.Choice(["float32", "bfloat16"]))
+@click.option("--probabilities", is_flag=True, help="Also write DIR/probabilities/<case>.nii.gz.")
+@click.option("--overlays", is_flag=True, help="Also write a picture of each case.")
+@click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE",
+              help="Override a value of the run's configuration, as in "
+              "--set prediction.postprocess.fill_holes=true; may be repeated.")
+@dry_run_option
+def command(model, data, out, split, only, prior, mode, precision, probabilities, overlays,
+            overrides, dry_run) -> None:
+    """Segment cases with a trained model.
+
+    Volumes are written as uint8 NIfTI with the study's label values and exactly the geometry of
+    the input. Finished cases of an earlier, interrupted call are kept. For research use only.
+    """
+    from pixelnet_tf.config import config_from_dict, config_to_dict
+    from pixelnet_tf.inference.predict import CaseSource, predict_cases
+    from pixelnet_tf.training.run_folder import RunFolder
+
+    chosen = [f"prediction.{key}={value}" for key, value in
+              (("prior", prior), ("mode", mode), ("precision", precision)) if value]
+    if probabilities:
+        chosen.append("prediction.probability_maps=true")
+    run = RunFolder(model)
+    config = config_from_dict(config_to_dict(run.config()), overrides=[*overrides, *chosen])
+    names = None if split == "all" else getattr(run.split(), split)
+    source = CaseSource.open(data, config, names, only)
+    click.echo(f"{len(source.names)} cases, prior {config.prediction.prior}, mode "
+               f"{config.prediction.mode}, {config.prediction.precision}")
+    if dry_run:
+        click.echo("dry run: " + ", ".join(source.names))
+        return
+    trained = run.model()
+    correction = run.priors().correction(config.prediction.prior)
+    predict_cases(trained, correction, source, config, out, model_name=model,
+                  draw=_drawer(out, config.study) if overlays else None,
+                  say=lambda line: click.echo(line, err=True))
+    click.echo(f"predictions written to {out}")
+    if overlays:
+        click.echo(f"pictures written to {out / 'overlays'}")
+
+
+def _drawer(out: Path, study):
+    """Draw overlays under DIR/overlays: first modality, truth where there is one, prediction."""
+    try:
+        from pixelnet_tf.evaluation.overlay import write_overlay
+    except ImportError as error:
+        raise ConfigError(f"--overlays needs Matplotlib ({error}): "
+                          'pip install "pixelnet-tf[report]"') from None
+    from pixelnet_tf.cases.labels import classes_to_values
+
+    def draw(volume, labels) -> None:
+        truth = None
+        if volume.labels is not None:
+            truth = classes_to_values(volume.plan.from_slices(volume.labels), study)
+        (out / "overlays").mkdir(exist_ok=True)
+        write_overlay(out / "overlays" / f"{volume.name}.png",
+                      volume.plan.from_slices(volume.images[..., 0]), truth, labels,
+                      volume.geometry, study, volume.name)
+
+    return draw

@@ -1,0 +1,84 @@
+"""Adaptive dense prediction: a coarse lattice first, single pixels only where it is undecided.
+
+Not exact: a cell of the lattice whose four corners agree, each by a clear margin, is filled with
+their class unseen. `docs/benchmarks.md` has the measured share of voxels that this changes.
+"""
+
+from __future__ import annotations
+
+import tensorflow as tf
+
+from pixelnet_tf.inference.dense import DenseScorer
+
+#: Strides of the lattices, each finer one only inside undecided cells; the last is every pixel.
+STRIDES = (4, 2, 1)
+#: A corner decides only if its best score leads by this much (in logits).
+MARGIN = 2.0
+
+
+def adaptive_scores(scorer: DenseScorer, image: tf.Tensor, wanted: tf.Tensor,
+                    correction: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+    """Corrected scores of whole slices, most of them filled in.
+
+    Args:
+        image: (batch, height, width, channel) float32.
+        wanted: (batch, height, width) bool; the other pixels are background.
+        correction: (class,) float32, added to the scores.
+
+    Returns `(scores, scored)`: (batch, height, width, class) float32, where filled pixels carry
+    the scores of their cell's upper left corner, and (batch, height, width) bool, the pixels that
+    the network saw.
+    """
+    taps = scorer.taps(image)
+    size = tf.shape(image)[1:3]
+    classes = scorer.model.classes
+    # Everything lies on a grid with one more lattice row and column, so that cells have corners.
+    grid = (size + STRIDES[0] - 1) // STRIDES[0] * STRIDES[0] + 1
+    room = grid - size
+    wanted = tf.pad(wanted, [[0, 0], [0, room[0]], [0, room[1]]])
+    background = tf.one_hot(0, classes, on_value=0.0, off_value=-1e4)
+    shape = tf.concat([tf.shape(wanted), [classes]], 0)
+    scores = tf.broadcast_to(background, shape)
+    scored = tf.zeros_like(wanted)
+    undecided = tf.ones_like(wanted)
+    for number, stride in enumerate(STRIDES):
+        asked = undecided & wanted & ~scored & _lattice(tf.shape(wanted)[1:], stride)
+        pixels, values = scorer.exact(taps, asked, stride)
+        scores = tf.tensor_scatter_nd_update(scores, pixels, values + correction)
+        scored |= asked
+        if number < len(STRIDES) - 1:
+            scores, undecided = _fill_decided(scores, undecided, scored, wanted, stride)
+    return scores[:, :size[0], :size[1]], scored[:, :size[0], :size[1]]
+
+
+def _lattice(size: tf.Tensor, stride: int) -> tf.Tensor:
+    rows, columns = (tf.range(size[i]) % stride == 0 for i in (0, 1))
+    return rows[:, None] & columns[None, :]
+
+
+def _fill_decided(scores, undecided, scored, wanted, stride: int):
+    """Fill cells whose corners agree; returns the scores and the pixels still undecided."""
+    corners = scores[:, ::stride, ::stride]
+    best = tf.math.top_k(corners, 2)
+    known = scored | ~wanted
+    label = best.indices[..., 0]
+    # Pixels that are background by definition are sure of it.
+    sure = (best.values[..., 0] - best.values[..., 1] >= MARGIN) & known[:, ::stride, ::stride]
+    quads = [(slice(a, -1 if a == 0 else None), slice(b, -1 if b == 0 else None))
+             for a in (0, 1) for b in (0, 1)]
+    first = label[:, :-1, :-1]
+    decided = tf.reduce_all(tf.stack([sure[:, r, c] & (label[:, r, c] == first)
+                                      for r, c in quads]), axis=0)
+    cells = undecided[:, :-1:stride, :-1:stride]
+    decided &= cells
+    fill = _expand(decided, stride)
+    values = _expand(corners[:, :-1, :-1], stride)
+    inner = [[0, 0], [0, 1], [0, 1]]
+    fill = tf.pad(fill, inner) & wanted & ~scored
+    scores = tf.where(fill[..., None], tf.pad(values, [*inner, [0, 0]]), scores)
+    # A pixel on a cell's last row or column belongs to the next cell.
+    return scores, tf.pad(_expand(cells & ~decided, stride), inner)
+
+
+def _expand(values: tf.Tensor, stride: int) -> tf.Tensor:
+    return tf.repeat(tf.repeat(values, stride, axis=1), stride, axis=2)
