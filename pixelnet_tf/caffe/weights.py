@@ -1,144 +1,148 @@
-"""Caffe's weights into a PixelNet, by layer name, with a table of what became of each layer."""
+"""Weights of Caffe files into this project's model, layer by layer by name."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Collection
+from pathlib import Path
 
 import keras
 import numpy as np
 
+from pixelnet_tf.caffe.blobs import blob_variables, get_shape, set_blobs
+from pixelnet_tf.caffe.layer_names import names_in_files
+from pixelnet_tf.caffe.match_table import (
+    CONVERTED,
+    LEFT_OUT,
+    MATCHED,
+    NOT_IN_FILE,
+    MatchRow,
+    MatchTable,
+)
+from pixelnet_tf.caffe.reading import read_network
 from pixelnet_tf.errors import ModelError
-from pixelnet_tf.model.batch_norm import CaffeBatchNorm
 from pixelnet_tf.model.pixelnet import PixelNet
-from prototxt_import import CaffeFormatError, Network, load_network
+from pixelnet_tf.model.vgg16 import BLOCKS
+from prototxt_import import Layer, Network
+
+#: How the first kernel is fitted to another number of channels.
+CHANNEL_RULES = ("average", "repeat")
+CONVOLUTIONS = tuple(name for block in BLOCKS for name in block)
+_SCORES = "cls_score_new"
 
 
-@dataclass(frozen=True)
-class LayerMatch:
-    """What became of one layer: `matched`, `converted` or `left out`, and why."""
+def load_caffemodel(
+    model: PixelNet, path: str | Path, *, channel_rule: str = "average", allow_nan: bool = False
+) -> MatchTable:
+    """Start a model from the weights of a `.caffemodel`: PixelNet's own, or VGG-16's.
 
-    layer: str
-    outcome: str
-    shape: str
-    note: str = ""
-
-
-@dataclass(frozen=True)
-class MatchTable:
-    """Outcome of an import, one row a layer; prints as a table."""
-
-    rows: tuple[LayerMatch, ...]
-
-    def of(self, outcome: str) -> list[str]:
-        """Names of the layers with this outcome."""
-        return [row.layer for row in self.rows if row.outcome == outcome]
-
-    def __str__(self) -> str:
-        cells = [("layer", "outcome", "shape", "note")]
-        cells += [(row.layer, row.outcome, row.shape, row.note) for row in self.rows]
-        widths = [max(len(row[i]) for row in cells) for i in range(3)]
-        return "\n".join("  ".join([*(row[i].ljust(widths[i]) for i in range(3)), row[3]]).rstrip()
-                         for row in cells)
-
-
-def load_caffemodel(model: PixelNet, caffemodel: str, prototxt: str | None = None) -> MatchTable:
-    """Copy the weights of a .caffemodel (or .caffemodel.h5) file into a PixelNet.
-
-    Raises:
-        ModelError: the file is broken, or as `load_caffe_weights`.
+    The file must have all thirteen convolutions; see `load_caffe_weights`.
     """
+    network = read_network(None, path, allow_nan=allow_nan)
     try:
-        return load_caffe_weights(model, load_network(prototxt, caffemodel))
-    except CaffeFormatError as error:
-        raise ModelError(str(error)) from None
+        return load_caffe_weights(model, network, required=CONVOLUTIONS, channel_rule=channel_rule)
+    except ModelError as error:
+        raise ModelError(f"{path}: {error}") from error
 
 
-def load_caffe_weights(model: PixelNet, network: Network) -> MatchTable:
-    """Copy weights by layer name from a Caffe network into a PixelNet.
+def load_caffe_weights(
+    model: PixelNet,
+    network: Network,
+    *,
+    required: Collection[str] = (),
+    channel_rule: str = "average",
+) -> MatchTable:
+    """Give a model's layers the weights of the layers of the same names.
 
-    Convolution blobs (out, in, h, w) become kernels (h, w, in, out); InnerProduct blobs (out, in)
-    become (in, out), and for fc6_conv and fc7_conv the matrix of a classification VGG-16's fc6 and
-    fc7 is read as (out, 512, 7, 7) in Caffe's C, H, W order. Where conv1_1 has another number of
-    input channels than the model, each channel gets the mean kernel times (theirs / ours): a gray
-    image, the same in every channel, keeps its response. Scores of another number of classes are
-    left out.
+    fc6 and fc7 as InnerProduct become convolutions (an fc6 matrix `(out, in * 7 * 7)` is read in
+    the order C, H, W). A score layer of another number of classes is left out. Where the file's
+    first kernel has another number of channels than the model's images, with `average` every
+    channel gets the mean of the kernel's channels, with `repeat` channel i gets channel i modulo
+    theirs; both times the file's number over the model's, so that an image with equal channels
+    gives the response that it gave. The order of channels is the file's (BGR for VGG-16).
 
-    Raises:
-        ModelError: a layer of the right name whose weights fit neither directly nor by one of
-            these rules, or no layer that fits at all.
+    Args:
+        required: names of layers without which the file is refused.
+
+    Raises `ModelError` for weights of a wrong shape, for a required layer that is missing, and
+    where no layer has a name of PixelNet's.
     """
-    theirs = {layer.name: layer for layer in network.layers if layer.blobs}
+    if channel_rule not in CHANNEL_RULES:
+        raise ModelError(f"channel_rule must be one of {list(CHANNEL_RULES)}, got {channel_rule!r}")
+    sources = {layer.name: layer for layer in network.layers if layer.blobs}
     rows, used = [], set()
-    for name, layer in model.parts.items():
-        if not layer.weights:
+    for name, target in model.parts.items():
+        if not blob_variables(target):
             continue
-        shape = "x".join(map(str, layer.weights[0].shape))
-        source = name if name in theirs else _other_name(name, theirs)
+        source = next((sources[n] for n in names_in_files(name) if n in sources), None)
         if source is None:
-            rows.append(LayerMatch(name, "left out", shape, "not in the file: keeps its own start"))
+            if name in required:
+                raise ModelError(
+                    f"layer {name!r} is missing (looked for {', '.join(names_in_files(name))}); "
+                    f"layers with weights: {', '.join(sources) or 'none'}"
+                )
+            rows.append(MatchRow(name, "", NOT_IN_FILE, "keeps its start weights"))
             continue
-        used.add(source)
-        values, note = _fit(layer, theirs[source].blobs, source)
-        if values is None:
-            rows.append(LayerMatch(name, "left out", shape, note))
-            continue
-        layer.set_weights(values)
-        model.untrained_layers.discard(name)
-        if source != name:
-            note = f"from {source}; {note}" if note else f"from {source}"
-        rows.append(LayerMatch(name, "converted" if note else "matched", shape, note))
-    for name, layer in theirs.items():
-        if name not in used:
-            shape = "x".join(map(str, layer.blobs[0].shape))
-            rows.append(LayerMatch(name, "left out", shape, "the model has no such layer"))
+        used.add(source.name)
+        row = _load(name, target, source, channel_rule)
+        rows.append(row)
+        if row.status != LEFT_OUT:
+            model.untrained_layers.discard(name)
+    rows += [
+        MatchRow("", name, LEFT_OUT, "PixelNet has no such layer")
+        for name in (*(n for n in sources if n not in used), *network.unmatched)
+    ]
     table = MatchTable(tuple(rows))
-    if not (table.of("matched") or table.of("converted")):
-        raise ModelError(f"{network.name}: no layer of the file fits the model; the model's layers "
-                         f"are {list(model.parts)}, the file's {list(theirs)}")
+    if not table.loaded:
+        raise ModelError(
+            "no layer with weights has a name of PixelNet's or VGG-16's; the names are "
+            f"{', '.join(sources) or 'none'}"
+        )
     return table
 
 
-def _other_name(name: str, theirs) -> str | None:
-    """A classification VGG-16 calls fc6_conv and fc7_conv fc6 and fc7."""
-    plain = name.removesuffix("_conv")
-    return plain if plain != name and plain in theirs else None
+def _load(name: str, target: keras.layers.Layer, source: Layer, channel_rule: str) -> MatchRow:
+    blobs, notes = list(source.blobs), []
+    if name == _SCORES and len(blobs) == 2 and blobs[1].shape != (target.units,):
+        detail = f"{blobs[1].size} classes in the file, {target.units} here"
+        return MatchRow(name, source.name, LEFT_OUT, detail)
+    wanted = get_shape(target, 0)
+    if len(wanted) == 4 and blobs[0].ndim == 2:
+        blobs[0] = _as_kernel(name, source, blobs[0], wanted)
+        notes.append("matrix to convolution, in the order C, H, W")
+    elif len(wanted) == 2 and blobs[0].ndim == 2 and getattr(source.params, "transpose", False):
+        blobs[0] = blobs[0].T
+        notes.append("transposed")
+    if name == "conv1_1" and blobs[0].ndim == 4 and blobs[0].shape[1] != wanted[1]:
+        notes.append(f"{blobs[0].shape[1]} channels to {wanted[1]} by {channel_rule}")
+        blobs[0] = fit_channels(blobs[0], wanted[1], channel_rule)
+    try:
+        set_blobs(target, blobs)
+    except ModelError as error:
+        raise ModelError(f"layer {source.name!r} of the file: {error}") from error
+    return MatchRow(name, source.name, CONVERTED if notes else MATCHED, "; ".join(notes))
 
 
-def _fit(layer, blobs, name: str) -> tuple[list[np.ndarray] | None, str]:
-    """Weights in Keras' order and what was done to them; None and the reason if left out."""
-    if isinstance(layer, CaffeBatchNorm):
-        values, note = [np.ravel(blob) for blob in blobs], ""
-    elif isinstance(layer, keras.layers.Conv2D):
-        kernel, note = _convolution(layer.kernel.shape, np.asarray(blobs[0]))
-        values = [kernel, *_bias(layer, blobs)]
+def _as_kernel(name: str, source: Layer, matrix: np.ndarray, wanted: tuple) -> np.ndarray:
+    if getattr(source.params, "transpose", False):
+        matrix = matrix.T
+    if matrix.shape != (wanted[0], int(np.prod(wanted[1:]))):
+        raise ModelError(
+            f"layer {source.name!r}: its matrix {matrix.shape} does not make the kernel {wanted} "
+            f"of {name!r}; check that weights and model.widths, model.fc_width belong together"
+        )
+    return matrix.reshape(wanted)
+
+
+def fit_channels(kernel: np.ndarray, channels: int, rule: str = "average") -> np.ndarray:
+    """A kernel `(out, in, height, width)` for another number of input channels.
+
+    `average`: the mean over the channels for each; `repeat`: the channels in turn. Scaled by
+    in / channels: an image with equal channels keeps its response (for `repeat` where channels is
+    a multiple of in).
+    """
+    given = kernel.shape[1]
+    if rule == "average":
+        turned = np.repeat(kernel.mean(axis=1, keepdims=True), channels, axis=1)
     else:
-        matrix = np.asarray(blobs[0])
-        values, note = [matrix.reshape(matrix.shape[-2:]).T, *_bias(layer, blobs)], ""
-        if name.startswith(("cls_score", "fc8")) and values[0].shape != layer.kernel.shape:
-            return None, f"scores of {values[0].shape[1]} classes, the model has {layer.units}"
-    wanted = [tuple(weight.shape) for weight in layer.weights]
-    got = [value.shape for value in values]
-    if wanted != got:
-        raise ModelError(f"layer {name}: the file's weights are {got} (height, width, in, out; in, "
-                         f"out), the model wants {wanted}; set model.widths, model.fc_width and "
-                         "model.head_widths to the file's")
-    return values, note
-
-
-def _bias(layer, blobs) -> list[np.ndarray]:
-    if len(blobs) > 1:
-        return [np.ravel(blobs[1])]
-    return [np.zeros(layer.bias.shape, np.float32)]
-
-
-def _convolution(shape, blob: np.ndarray) -> tuple[np.ndarray, str]:
-    height, width, channels, _ = shape
-    note = ""
-    if blob.size == blob.shape[0] * height * width * channels and blob.shape[2:] != (height, width):
-        blob = blob.reshape(-1, channels, height, width)
-        note = "InnerProduct read as a convolution, C, H, W"
-    elif blob.ndim == 4 and blob.shape[1] in (1, 3) and blob.shape[1] != channels:
-        note = f"mean kernel of {blob.shape[1]} channels, times {blob.shape[1]}/{channels}"
-        scale = blob.shape[1] / channels
-        blob = np.repeat(blob.mean(axis=1, keepdims=True) * np.float32(scale), channels, axis=1)
-    return (blob.transpose(2, 3, 1, 0) if blob.ndim == 4 else blob), note
+        turned = kernel[:, np.arange(channels) % given]
+    return (turned * (given / channels)).astype(kernel.dtype)

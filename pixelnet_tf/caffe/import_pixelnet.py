@@ -1,0 +1,63 @@
+"""A Caffe PixelNet, or a VGG-16, as this project's own model."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from pixelnet_tf.caffe.match_table import MatchTable
+from pixelnet_tf.caffe.pixelnet_form import pixelnet_form
+from pixelnet_tf.caffe.reading import read_network
+from pixelnet_tf.caffe.weights import CONVOLUTIONS, load_caffe_weights
+from pixelnet_tf.config import ModelConfig
+from pixelnet_tf.errors import ModelError
+from pixelnet_tf.model.pixelnet import PixelNet
+
+
+def import_pixelnet(
+    prototxt: str | Path | None,
+    caffemodel: str | Path,
+    *,
+    config: ModelConfig | None = None,
+    classes: int | None = None,
+    channels: int | None = None,
+    border: int = 100,
+    channel_rule: str = "average",
+    allow_nan: bool = False,
+    seed: int = 1989,
+) -> tuple[PixelNet, MatchTable]:
+    """Make the project's model from Caffe's files, and say what became of each layer.
+
+    Args:
+        prototxt: the network; None: the description inside the caffemodel.
+        config: form of the model; None: read off the network (`pixelnet_form`).
+        classes, channels: None: those of the file. A VGG-16 has no classes of PixelNet's, so they
+            must be given.
+        border: zero pixels around the image, which no Caffe file states.
+        channel_rule: see `load_caffe_weights`.
+        seed: of the layers that the file does not have.
+
+    Raises `ModelError` for files that are not Caffe's, weights of a wrong shape, and forms that the
+    project's model does not have.
+    """
+    network = read_network(prototxt, caffemodel, phase="TEST", allow_nan=allow_nan)
+    try:
+        form = pixelnet_form(network, border)
+        classes = classes or form.classes
+        if not classes:
+            raise ModelError(
+                "the file has no PixelNet scores (it is a VGG-16); say how many classes the model "
+                "is to have (--classes)"
+            )
+        model = PixelNet(config or form.config, channels or form.channels, classes, seed)
+        return model, load_caffe_weights(
+            model, network, required=_required(model, form.classes), channel_rule=channel_rule
+        )
+    except ModelError as error:
+        raise ModelError(f"{prototxt or caffemodel}: {error}") from error
+
+
+def _required(model: PixelNet, classes: int) -> tuple[str, ...]:
+    """Layers that the file must have: all of a PixelNet's, the convolutions of a VGG-16."""
+    if not classes:
+        return CONVOLUTIONS
+    return tuple(name for name, layer in model.parts.items() if layer.weights)

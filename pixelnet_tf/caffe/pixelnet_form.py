@@ -1,0 +1,152 @@
+"""Which form of this project's PixelNet a Caffe network is."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from pixelnet_tf.caffe.layer_names import names_in_files
+from pixelnet_tf.config import ModelConfig
+from pixelnet_tf.errors import ModelError
+from pixelnet_tf.model.vgg16 import BLOCKS, STRIDES, TAPS
+from prototxt_import import Layer, Network
+
+_BORDER = 100  # that of the authors' files; no file states it
+
+
+@dataclass(frozen=True)
+class PixelNetForm:
+    """Configuration, image channels and number of classes (0: the file has no scores)."""
+
+    config: ModelConfig
+    channels: int
+    classes: int
+
+
+def pixelnet_form(network: Network, border: int = _BORDER) -> PixelNetForm:
+    """Read the form of a PixelNet, or of a VGG-16 that is to become one, off its layers.
+
+    Raises `ModelError` where the network is neither, or a form that the project's model does not
+    have (BatchNorm in place, other taps or rates, a fc7 without ReLU): such networks are run by
+    `build_model` as they are.
+    """
+    layers = {layer.name: layer for layer in network.layers}
+    trunk = [[_convolution(layers, name, 3, 1) for name in names] for names in BLOCKS]
+    widths = []
+    for block in trunk:
+        sizes = {layer.params.num_output for layer in block}
+        if len(sizes) != 1:
+            raise ModelError(
+                f"layers {', '.join(layer.name for layer in block)} have different widths "
+                f"{sorted(sizes)}"
+            )
+        widths.append(sizes.pop())
+    first = trunk[0][0]
+    if not first.blobs:
+        raise ModelError(f"layer {first.name!r} has no weights; give the .caffemodel, too")
+    options = {"widths": tuple(widths), "border": border}
+    sampling = [layer for layer in network.layers if layer.type == "RandBI"]
+    fc6, fc7 = (_find(layers, name) for name in ("fc6_conv", "fc7_conv"))
+    if fc7 is not None:
+        options["fc_width"] = fc7.params.num_output
+    if not sampling:
+        # VGG-16: the trunk alone; the hypercolumn and its head are the project's own.
+        options["fc7"] = "none" if fc6 is None or fc7 is None else "faithful"
+        return PixelNetForm(ModelConfig(**options), first.blobs[0].shape[1], 0)
+    options |= _taps(network, sampling[0], fc6)
+    head, classes = _head(network, layers, sampling[0])
+    ratios = {one.params.dropout_ratio for one in network.layers if one.type == "Dropout"}
+    options["dropout"] = max(ratios, default=0.0)
+    return PixelNetForm(ModelConfig(**options, **head), first.blobs[0].shape[1], classes)
+
+
+def _find(layers: dict[str, Layer], name: str) -> Layer | None:
+    return next((layers[n] for n in names_in_files(name) if n in layers), None)
+
+
+def _convolution(layers: dict[str, Layer], name: str, kernel: int, pad: int) -> Layer:
+    layer = layers.get(name)
+    if layer is None:
+        raise ModelError(
+            f"layer {name!r} is missing: a PixelNet or VGG-16 has {BLOCKS[0][0]} to "
+            f"{BLOCKS[-1][-1]}; this network has {', '.join(layers) or 'no layers'}"
+        )
+    p = layer.params
+    fits = layer.type == "Convolution" and (
+        (p.kernel, p.pad, p.stride, p.dilation, p.group, p.bias_term)
+        == ((kernel, kernel), (pad, pad), (1, 1), (1, 1), 1, True)
+    )
+    if not fits:
+        raise ModelError(
+            f"layer {name!r} (type {layer.type}) is not the {kernel}x{kernel} convolution with "
+            f"padding {pad} and a bias that PixelNet has there"
+        )
+    return layer
+
+
+def _taps(network: Network, sampling: Layer, fc6: Layer | None) -> dict:
+    """fc7 and batch_norm, from the maps that RandBI reads and their rates."""
+    rates, maps = sampling.params.rates, sampling.bottoms[:-1]
+    kinds = {STRIDES: "none", (*STRIDES, 224): "faithful", (*STRIDES, 32): "aligned"}
+    if rates not in kinds or not sampling.params.pad:
+        _refuse(sampling, f"rates {rates} with pad {sampling.params.pad}; the project's model has "
+                          "1, 2, 4, 8, 16 and, for fc7, 224 or 32, all with pad")
+    kind = kinds[rates]
+    pads = {"faithful": (0, 0), "aligned": (3, 3)}
+    if kind in pads and (fc6 is None or getattr(fc6.params, "pad", None) != pads[kind]):
+        _refuse(sampling, f"rate {rates[-1]} goes with fc6 padded by {pads[kind][0]} here")
+    names = (*TAPS, "fc7_conv")[:len(maps)]
+    steps = [_steps(network, blob, sampling) for blob in maps]
+    for name, found in zip(names, steps, strict=True):
+        if found[0] not in names_in_files(name):
+            _refuse(sampling, f"it reads {found[0]!r} where the project's model has {name!r}")
+    forms = {tuple(t for t in found[1:] if t != "Dropout") for found in steps}
+    if forms == {("ReLU",)}:
+        return {"fc7": kind, "batch_norm": False}
+    if forms == {("BatchNorm",)}:
+        return {"fc7": kind, "batch_norm": True}
+    _refuse(sampling, "its maps come from different or other layers than a ReLU each, or a "
+                      "BatchNorm each")
+
+
+def _steps(network: Network, blob: str, reader: Layer) -> list[str]:
+    """The layer with weights that makes a blob, then the types that follow it, up to a reader."""
+    steps: list[str] = []
+    before = list(network.layers[:network.layers.index(reader)])
+    for layer in reversed(before):
+        if blob not in layer.tops:
+            continue
+        if layer.type in ("ReLU", "Dropout", "BatchNorm", "Split"):
+            if layer.type != "Split":  # Caffe puts one in where two layers read a blob
+                steps.insert(0, layer.type)
+            blob = layer.bottoms[0]
+            continue
+        return [layer.name, *steps]
+    return ["", *steps]
+
+
+def _head(network: Network, layers: dict[str, Layer], sampling: Layer) -> tuple[dict, int]:
+    after = network.layers[network.layers.index(sampling) + 1:]
+    products = [layer for layer in after if layer.type == "InnerProduct"]
+    known = [*("fc6_new", "fc7_new")[:len(products) - 1], "cls_score_new"]
+    found = [_find(layers, name) for name in known]
+    if not products or found != products:
+        _refuse(sampling, f"the layers after it are {', '.join(p.name for p in products)}, the "
+                          f"project's model has {', '.join(known)}")
+    classes = products[-1].params.num_output
+    between = {layer.type for layer in after[:after.index(products[0])]}
+    if len(products) == 1:
+        if "ReLU" not in between:
+            _refuse(sampling, "a linear head without a ReLU on the hypercolumn is not covered")
+        return {"head": "linear"}, classes
+    if "ReLU" in between:
+        _refuse(sampling, "a perceptron after a ReLU on the hypercolumn is not covered")
+    widths = tuple(layer.params.num_output for layer in products[:-1])
+    return {"head": "mlp", "head_widths": widths}, classes
+
+
+def _refuse(layer: Layer, reason: str):
+    line = f", line {layer.line}" if layer.line else ""
+    raise ModelError(
+        f"layer {layer.name!r} (type {layer.type}{line}): {reason}. This form cannot become the "
+        "project's own model; pixelnet_tf.caffe.build.build_model runs it as it is"
+    )

@@ -1,0 +1,30 @@
+"""`pixelnet-tf export-caffe`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from pixelnet_tf.cli.options import PATH, dry_run_option
+
+
+@click.command("export-caffe")
+@click.option("--model", "model_path", type=PATH, required=True,
+              help="A run of `pixelnet-tf train`, or a .keras model.")
+@click.option("--out", type=PATH, required=True,
+              help="Folder for deploy.prototxt and weights.caffemodel.")
+@dry_run_option
+def command(model_path: Path, out: Path, dry_run: bool) -> None:
+    """Turn a trained model into a prototxt and a caffemodel that the original Caffe loads."""
+    from pixelnet_tf.caffe.export import caffe_network, export_caffe
+    from pixelnet_tf.training.run_folder import RunFolder, load_model
+
+    path = str(model_path)
+    model = RunFolder(path).model() if model_path.is_dir() else load_model(path)
+    if dry_run:
+        click.echo(str(caffe_network(model)))
+        click.echo(f"dry run: would write deploy.prototxt and weights.caffemodel into {out}")
+        return
+    for written in export_caffe(model, out):
+        click.echo(f"wrote {written}")
