@@ -1,0 +1,154 @@
+"""Configuration files, overrides, and what a wrong one says."""
+
+from pathlib import Path
+
+import pytest
+import yaml
+from click.testing import CliRunner
+
+from pixelnet_tf.cli import main
+from pixelnet_tf.cli.train import command as train
+from pixelnet_tf.config import Config, config_from_dict, config_to_dict, config_to_yaml, load_config
+from pixelnet_tf.config.load import BUILT_IN
+from pixelnet_tf.errors import ConfigError
+
+NAMES = sorted(path.stem for path in BUILT_IN.glob("*.yaml"))
+
+
+@pytest.fixture
+def written(tmp_path):
+    """A function that writes YAML text and returns its path."""
+
+    def write(text: str) -> Path:
+        path = tmp_path / "study.yaml"
+        path.write_text(text)
+        return path
+
+    return write
+
+
+def test_the_built_in_names():
+    assert {"phantom", "brats2017", "isles2017", "lgg"} <= set(NAMES)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_round_trip_of_every_built_in(name, written):
+    config = load_config(name)
+    assert config != Config()
+    assert load_config(written(config_to_yaml(config))) == config
+    assert config_from_dict(config_to_dict(config)) == config
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_one_override_gives_the_original_sampling(name):
+    config = load_config(name, ["sampling.strategy=uniform"])
+    assert config.sampling.strategy == "uniform"
+    assert config.model == load_config(name).model
+
+
+def test_the_papers_values():
+    for name in ("brats2017", "isles2017"):
+        config = load_config(name)
+        assert config.sampling.pixels == 2000
+        assert config.sampling.strategy == "balanced"
+        assert config.training.batch_slices == 5
+        assert config.training.epochs == 80
+        solver = config.training.solver
+        assert (solver.base_lr, solver.momentum, solver.weight_decay, solver.lr_policy) == (
+            0.001, 0.9, 0.0005, "step")
+        assert config.model.head_widths == (4096, 4096)
+    assert load_config("brats2017").study.modalities == ("flair", "t1ce", "t2")
+    assert load_config("isles2017").study.modalities == ("dwi", "adc", "cbf")
+    assert load_config("isles2017").prepare.slice_size == 256
+
+
+def test_a_path_a_name_and_nothing(written):
+    assert load_config() == Config()
+    assert load_config("phantom") == load_config("phantom.yaml") == load_config(
+        BUILT_IN / "phantom.yaml")
+    assert load_config(written("")) == Config()
+
+
+def test_overrides_in_order(written):
+    path = written("training: {steps: 3, solver: {base_lr: 0.1}}")
+    config = load_config(path, ["training.steps=5", "training.steps=7",
+                                "training.solver.base_lr=1e-3", "study.modalities=[t1, t2]",
+                                "split.test=2"])
+    assert config.training.steps == 7
+    assert config.training.solver.base_lr == 0.001
+    assert config.study.modalities == ("t1", "t2")
+    assert config.split.test == 2.0
+
+
+def test_an_override_of_a_label(written):
+    path = written("study: {labels: {0: background, 4: tumour}, regions: {WT: [4]}}")
+    assert load_config(path, ["study.labels.4=rim"]).study.class_names == ("background", "rim")
+
+
+def test_the_tree_given_stays_as_it_is():
+    tree = {"training": {"steps": 3}}
+    assert config_from_dict(tree, overrides=["training.steps=9"]).training.steps == 9
+    assert tree == {"training": {"steps": 3}}
+
+
+WRONG = {
+    "unknown key": ("sampling: {stratgy: uniform}",
+                    ["unknown key 'sampling.stratgy'", "did you mean 'strategy'?", "pixels"]),
+    "unknown section": ("trainig: {steps: 3}", ["'trainig'", "did you mean 'training'?"]),
+    "unknown key in depth": ("training: {solver: {base_ir: 1}}",
+                             ["'training.solver.base_ir'", "'base_lr'"]),
+    "text for a number": ("training: {steps: many}", ["training.steps", "type int", "'many'"]),
+    "float for an integer": ("sampling: {pixels: 2.5}", ["sampling.pixels", "type int", "2.5"]),
+    "truth for an integer": ("training: {steps: true}", ["training.steps", "type int", "True"]),
+    "number for a truth": ("training: {fast: 1}", ["training.fast", "type bool"]),
+    "scalar for a list": ("study: {modalities: flair}", ["study.modalities", "must be a list"]),
+    "list for a map": ("study: {labels: [0, 1]}", ["study.labels", "must map"]),
+    "scalar for a section": ("model: 3", ["model must be a section"]),
+    "not allowed": ("sampling: {strategy: fair}", ["'balanced', 'uniform'", "'fair'"]),
+    "out of range": ("model: {dropout: 1.5}", ["model.dropout", "[0.0, 0.99]", "1.5"]),
+    "no background": ("study: {labels: {1: a, 2: b}}", ["must begin with 0"]),
+    "label of a region": ("study: {regions: {WT: [3]}}", ["study.regions.WT", "label 3"]),
+    "pattern without files": ("study: {layout: pattern}", ["study.files", "'flair'"]),
+    "nothing to do": ("training: {epochs: 0}", ["nothing to do"]),
+    "not YAML": ("study: [", ["cannot be read as YAML"]),
+    "no sections": ("- 1", ["must hold sections"]),
+}
+
+
+@pytest.mark.parametrize("kind", WRONG)
+def test_a_wrong_file_ends_with_2_and_names_itself(kind, written, capsys):
+    text, words = WRONG[kind]
+    path = written(text)
+    with pytest.raises(SystemExit) as exit_:
+        main(["prepare", "--config", str(path), "--data", "nowhere", "--out", "nowhere"])
+    message = capsys.readouterr().err
+    assert exit_.value.code == 2
+    for word in (str(path), *words):
+        assert word in message
+    assert "Traceback" not in message
+
+
+def test_a_missing_file_names_the_built_in_ones():
+    with pytest.raises(ConfigError, match=r"'nosuch.yaml' does not exist.*'brats2017'.*'phantom'"):
+        load_config("nosuch.yaml")
+
+
+@pytest.mark.parametrize(("override", "words"), [
+    ("training.steps", "section.key=value"),
+    ("=3", "section.key=value"),
+    ("training..steps=3", "section.key=value"),
+    ("training.steps.more=3", "is a value, not a section"),
+    ("training.steps=[", "not YAML"),
+    ("training.stps=3", "did you mean 'steps'"),
+])
+def test_wrong_overrides(written, override, words):
+    with pytest.raises(ConfigError, match=words):
+        load_config(written("training: {steps: 5}"), [override])
+
+
+def test_print_config_reads_back():
+    result = CliRunner().invoke(train, ["--config", "phantom", "--set", "training.steps=9",
+                                        "--data", "x", "--out", "y", "--print-config"])
+    assert result.exit_code == 0
+    assert config_from_dict(yaml.safe_load(result.output)) == load_config("phantom",
+                                                                         ["training.steps=9"])
