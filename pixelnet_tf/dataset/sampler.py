@@ -1,4 +1,4 @@
-"""Class-balanced sampling of a slice's pixels (paper section 2.1), and what it does to the prior."""
+"""Class-balanced sampling of a slice's pixels (paper section 2.1), and its class frequencies."""
 
 from __future__ import annotations
 
@@ -43,8 +43,9 @@ def sample_pixels(labels: tf.Tensor, allowed: tf.Tensor, seed: tf.Tensor, *, cla
     missing = tf.minimum(config.pixels - tf.size(chosen),
                          tf.math.count_nonzero(others, dtype=tf.int32))
     chosen = tf.concat([chosen, _highest(priority, others, missing)], 0)
-    chosen = tf.gather(chosen, tf.range(config.pixels) % tf.size(chosen))
-    chosen = tf.ensure_shape(chosen, [config.pixels])
+    # With fewer than N pixels each is repeated equally often, give or take one, in every class.
+    place = tf.range(config.pixels, dtype=tf.int64) * tf.size(chosen, tf.int64) // config.pixels
+    chosen = tf.ensure_shape(tf.gather(chosen, place), [config.pixels])
     return tf.stack([chosen // width, chosen % width], axis=1), tf.gather(labels, chosen)
 
 
@@ -76,7 +77,9 @@ def expected_class_frequency(counts: np.ndarray, config: SamplingConfig) -> np.n
         left = counts - shares
         missing = config.pixels - shares.sum(axis=1, keepdims=True)
         drawn = shares + missing * left / np.maximum(left.sum(axis=1, keepdims=True), 1)
-    drawn = drawn[total[:, 0] > 0].sum(axis=0)
+    drawn = drawn[total[:, 0] > 0]
+    # Every slice gives N pixels, a small one by repeating its own.
+    drawn = (drawn / drawn.sum(axis=1, keepdims=True)).sum(axis=0)
     return drawn / drawn.sum()
 
 

@@ -97,6 +97,17 @@ def test_a_small_class_gives_all_and_the_rest_is_made_up():
     assert {(3, 4), (3, 5), (3, 6)} <= set(map(tuple, pixels_yx.tolist()))
 
 
+def test_a_slice_of_fewer_pixels_repeats_all_of_them_equally():
+    labels = np.zeros((6, 6), np.int32)
+    labels[0, :4] = 1
+    pixels_yx, drawn = sampler(60, 2)(labels)
+    # 60 draws of 36 pixels: once or twice each, so that 4 of 36 stay about 4 of 36.
+    repeats = np.unique(pixels_yx, axis=0, return_counts=True)[1]
+    assert len(repeats) == 36
+    assert set(repeats) == {1, 2}
+    assert 6 <= np.count_nonzero(drawn == 1) <= 8
+
+
 def test_uniform_follows_the_image():
     labels = np.zeros((40, 40), np.int32)
     labels[:, :10] = 1
@@ -153,10 +164,12 @@ def test_expected_frequency_is_the_measured_mean(strategy):
     rng = np.random.default_rng(3)
     slices = [random_labels(rng) for _ in range(30)]
     counts = np.array([np.bincount(labels.ravel(), minlength=5) for labels in slices])
-    config = SamplingConfig(strategy=strategy, pixels=97)
+    # Some of the slices have fewer pixels than are drawn.
+    assert min(counts.sum(axis=1)) < 300 < max(counts.sum(axis=1))
+    config = SamplingConfig(strategy=strategy, pixels=300)
     expected = expected_class_frequency(counts, config)
-    drawn = np.concatenate([sampler(97, 5, strategy)(labels, seed)[1]
-                            for labels in slices for seed in range(10)])
+    drawn = np.concatenate([sampler(300, 5, strategy)(labels, seed)[1]
+                            for labels in slices for seed in range(5)])
     measured = np.bincount(drawn, minlength=5) / drawn.size
     assert expected.sum() == pytest.approx(1)
     np.testing.assert_allclose(measured, expected, atol=0.01)
