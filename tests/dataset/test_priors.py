@@ -1,0 +1,67 @@
+"""Class frequencies and the correction that is made from them."""
+
+import numpy as np
+import pytest
+
+from pixelnet_tf.config import SamplingConfig
+from pixelnet_tf.dataset.pipeline import training_batches
+from pixelnet_tf.dataset.prepared import PreparedStudy
+from pixelnet_tf.dataset.priors import ClassPriors, measure_priors
+from pixelnet_tf.dataset.schedule import SliceSchedule
+
+PRIORS = ClassPriors(("background", "lesion"), (0.98, 0.02), (0.5, 0.5), strength=0.5)
+
+
+def test_corrections_by_hand():
+    bayes = np.log([1.96, 0.04])
+    np.testing.assert_allclose(PRIORS.correction("corrected"), bayes, rtol=1e-6)
+    np.testing.assert_allclose(PRIORS.correction("fitted"), bayes / 2, rtol=1e-6)
+    assert PRIORS.correction("sampled").tolist() == [0, 0]
+    assert PRIORS.correction("corrected").dtype == np.float32
+
+
+def test_the_correction_turns_one_prior_into_the_other():
+    # A pixel that the network holds for a lesion by 0.9 when both are drawn equally often.
+    scores = np.log([0.1, 0.9]) + PRIORS.correction("corrected")
+    posterior = np.exp(scores) / np.exp(scores).sum()
+    assert posterior[1] == pytest.approx(0.9 * 0.02 / (0.9 * 0.02 + 0.1 * 0.98))
+
+
+def test_a_class_that_never_occurs():
+    priors = ClassPriors(("a", "b", "c"), (0.9, 0.1, 0.0), (0.5, 0.5, 0.0))
+    assert priors.correction("corrected")[2] == 0
+
+
+def test_json_keeps_everything():
+    assert ClassPriors.from_json(PRIORS.to_json()) == PRIORS
+
+
+@pytest.mark.parametrize("options", [
+    {}, {"strategy": "uniform"}, {"lesion_free_slices": 0.3}, {"background_in_brain": True},
+])
+def test_measured_priors_are_what_the_pipeline_draws(small_prepared, options):
+    study = PreparedStudy.open(small_prepared)
+    sampling = SamplingConfig(pixels=200, **options)
+    schedule = SliceSchedule(study, study.cases, sampling, seed=3)
+    priors = measure_priors(study, schedule, sampling)
+    assert priors.class_names == ("background", "necrosis", "edema", "enhancing")
+    assert sum(priors.real) == pytest.approx(1)
+    assert sum(priors.sampled) == pytest.approx(1)
+    drawn, slices = np.zeros(4), 8 * schedule.epoch_slices
+    for batch in training_batches(study, schedule, sampling, batch_slices=8).take(slices // 8):
+        drawn += np.bincount(batch["classes"], minlength=4)
+    np.testing.assert_allclose(drawn / drawn.sum(), priors.sampled, atol=0.01)
+
+
+def test_real_frequencies_by_counting(small_prepared):
+    study = PreparedStudy.open(small_prepared)
+    schedule = SliceSchedule(study, study.cases, SamplingConfig(), seed=0)
+    counts = np.zeros(4)
+    for case in study.cases:
+        volume = study.read_volume(case)
+        busy = volume.brain.any(axis=(1, 2))
+        counts += np.bincount(volume.labels[busy].ravel(), minlength=4)
+    priors = measure_priors(study, schedule, SamplingConfig(pixels=50))
+    np.testing.assert_allclose(priors.real, counts / counts.sum(), rtol=1e-6)
+    # The whole point of balanced sampling: every lesion class gains.
+    assert (np.array(priors.sampled) > priors.real).tolist() == [False, True, True, True]
