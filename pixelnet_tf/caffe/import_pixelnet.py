@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from pixelnet_tf.caffe.match_table import MatchTable
 from pixelnet_tf.caffe.pixelnet_form import pixelnet_form
 from pixelnet_tf.caffe.reading import read_network
 from pixelnet_tf.caffe.weights import CONVOLUTIONS, load_caffe_weights
-from pixelnet_tf.config import ModelConfig
+from pixelnet_tf.config import ModelConfig, config_from_dict, config_to_dict
 from pixelnet_tf.errors import ModelError
 from pixelnet_tf.model.pixelnet import PixelNet
 
@@ -18,6 +19,7 @@ def import_pixelnet(
     caffemodel: str | Path,
     *,
     config: ModelConfig | None = None,
+    overrides: Sequence[str] = (),
     classes: int | None = None,
     channels: int | None = None,
     border: int = 100,
@@ -30,6 +32,7 @@ def import_pixelnet(
     Args:
         prototxt: the network; None: the description inside the caffemodel.
         config: form of the model; None: read off the network (`pixelnet_form`).
+        overrides: changes to the form that was read off, as in `model.fc7=aligned`.
         classes, channels: None: those of the file. A VGG-16 has no classes of PixelNet's, so they
             must be given.
         border: zero pixels around the image, which no Caffe file states.
@@ -48,7 +51,10 @@ def import_pixelnet(
                 "the file has no PixelNet scores (it is a VGG-16); say how many classes the model "
                 "is to have (--classes)"
             )
-        model = PixelNet(config or form.config, channels or form.channels, classes, seed)
+        if config is None:
+            tree = {"model": config_to_dict(form.config)}
+            config = config_from_dict(tree, overrides=overrides).model
+        model = PixelNet(config, channels or form.channels, classes, seed)
         return model, load_caffe_weights(
             model, network, required=_required(model, form.classes), channel_rule=channel_rule
         )

@@ -115,7 +115,7 @@ def _steps(network: Network, blob: str, reader: Layer) -> list[str]:
     for layer in reversed(before):
         if blob not in layer.tops:
             continue
-        if layer.type in ("ReLU", "Dropout", "BatchNorm", "Split"):
+        if layer.is_in_place or layer.type in ("ReLU", "BatchNorm", "Split"):
             if layer.type != "Split":  # Caffe puts one in where two layers read a blob
                 steps.insert(0, layer.type)
             blob = layer.bottoms[0]

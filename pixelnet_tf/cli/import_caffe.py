@@ -39,10 +39,11 @@ def command(caffemodel: Path | None, prototxt: Path | None, out: Path | None, so
 
     A PixelNet becomes the same network here; a VGG-16 becomes the trunk of a new one, whose
     classes must be given. A table says what was matched, converted and left out. The form of the
-    model is read off the file, unless --config or --set gives one (section `model`).
+    model is read off the file and changed by --set (as in --set model.fc7=aligned), unless --config
+    gives one (section `model`).
     """
     config = None
-    if config_path is not None or overrides or print_config:
+    if config_path is not None or print_config:
         config = read_config(config_path, overrides, print_config).model
     if caffemodel is None and solver is None:
         raise ConfigError("import-caffe needs --caffemodel (and --out), or --solver")
@@ -61,8 +62,8 @@ def command(caffemodel: Path | None, prototxt: Path | None, out: Path | None, so
     from pixelnet_tf.caffe.import_pixelnet import import_pixelnet
 
     model, table = import_pixelnet(
-        prototxt, caffemodel, config=config, classes=classes, channels=channels, border=border,
-        channel_rule=channel_rule, allow_nan=allow_nan,
+        prototxt, caffemodel, config=config, overrides=overrides, classes=classes,
+        channels=channels, border=border, channel_rule=channel_rule, allow_nan=allow_nan,
     )
     click.echo(str(table))
     if dry_run or out is None:

@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import sys
+from pathlib import Path
+
 import numpy as np
 import pytest
 
 from pixelnet_tf.caffe.blobs import blob_variables, get_blobs, set_blobs
 from pixelnet_tf.caffe.reading import read_network
 from pixelnet_tf.model.batch_norm import CaffeBatchNorm
+
+# caffe_numpy, pixelnet_family and layer_cases stand beside the tests that import them.
+sys.path.insert(0, str(Path(__file__).parent))
 
 
 @pytest.fixture
@@ -36,6 +42,6 @@ def randomise():
                 blobs[1] = np.abs(blobs[1]) + 1
                 blobs[2][:] = 2
             set_blobs(layer, blobs)
-        return model.caffe_weights()
+        return {layer.name: get_blobs(layer) for layer in model.layers if blob_variables(layer)}
 
     return fill

@@ -7,97 +7,10 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from layer_cases import CONVOLUTION, HEAD, SINGLE_LAYERS, layer, second
 
 from pixelnet_tf.caffe.build import build_model
 from pixelnet_tf.errors import ModelError
-
-HEAD = 'name: "net" input: "data" input_shape { dim: 2 dim: 4 dim: 7 dim: 9 }\n'
-
-
-def layer(type_: str, settings: str = "", bottoms=("data",), tops=("top",), name="one") -> str:
-    flow = " ".join(f'bottom: "{b}"' for b in bottoms) + " " + " ".join(f'top: "{t}"' for t in tops)
-    return f'layer {{ name: "{name}" type: "{type_}" {flow} {settings} }}\n'
-
-
-def second(channels=4, height=7, width=9) -> str:
-    return (f'layer {{ name: "in" type: "Input" top: "other" input_param {{ shape {{ dim: 2 '
-            f"dim: {channels} dim: {height} dim: {width} }} }} }}\n")
-
-
-CONVOLUTION = "convolution_param {{ num_output: 6 {} }}"
-SINGLE_LAYERS = {
-    "convolution_stride_pad": layer("Convolution", CONVOLUTION.format(
-        "kernel_size: 3 stride: 2 pad: 1")),
-    "convolution_rectangular": layer("Convolution", CONVOLUTION.format(
-        "kernel_h: 1 kernel_w: 4 stride_h: 2 stride_w: 1 pad_h: 0 pad_w: 2")),
-    "convolution_groups": layer("Convolution", CONVOLUTION.format("kernel_size: 2 group: 2")),
-    "convolution_dilation_stride": layer("Convolution", CONVOLUTION.format(
-        "kernel_size: 2 dilation: 3 stride: 2 bias_term: false")),
-    "convolution_of_two_bottoms": second(4, 5, 6) + layer(
-        "Convolution", CONVOLUTION.format("kernel_size: 3"), ("data", "other"), ("a", "b")),
-    "deconvolution": layer("Deconvolution", CONVOLUTION.format(
-        "kernel_size: 4 stride: 2 pad: 1")),
-    "deconvolution_groups_dilation": layer("Deconvolution", CONVOLUTION.format(
-        "kernel_h: 2 kernel_w: 3 group: 2 dilation: 2 stride: 3 bias_term: false")),
-    "inner_product": layer("InnerProduct", "inner_product_param { num_output: 5 }"),
-    "inner_product_axis_2": layer("InnerProduct", "inner_product_param { num_output: 5 axis: 2 }"),
-    "inner_product_last_axis": layer(
-        "InnerProduct", "inner_product_param { num_output: 5 axis: 3 bias_term: false }"),
-    "inner_product_transposed": layer(
-        "InnerProduct", "inner_product_param { num_output: 5 transpose: true }"),
-    "pool_max_3_2": layer("Pooling", "pooling_param { pool: MAX kernel_size: 3 stride: 2 }"),
-    "pool_max_pad_clip": layer(
-        "Pooling", "pooling_param { pool: MAX kernel_size: 2 stride: 2 pad: 1 }"),
-    "pool_max_floor": layer(
-        "Pooling", "pooling_param { pool: MAX kernel_size: 2 stride: 2 round_mode: FLOOR }"),
-    "pool_max_rectangular": layer(
-        "Pooling", "pooling_param { pool: MAX kernel_h: 3 kernel_w: 2 stride: 2 pad_h: 1 }"),
-    "pool_average": layer("Pooling", "pooling_param { pool: AVE kernel_size: 2 stride: 2 }"),
-    "pool_average_pad": layer(
-        "Pooling", "pooling_param { pool: AVE kernel_size: 3 stride: 2 pad: 1 }"),
-    "pool_average_ceil_over_edge": layer(
-        "Pooling", "pooling_param { pool: AVE kernel_size: 4 stride: 3 pad: 2 }"),
-    "pool_max_global": layer("Pooling", "pooling_param { pool: MAX global_pooling: true }"),
-    "pool_average_global": layer("Pooling", "pooling_param { pool: AVE global_pooling: true }"),
-    "relu_slope": layer("ReLU", "relu_param { negative_slope: 0.1 }"),
-    "sigmoid": layer("Sigmoid"),
-    "tanh": layer("TanH"),
-    "dropout_in_test": layer("Dropout", "dropout_param { dropout_ratio: 0.7 }"),
-    "batch_norm": layer("BatchNorm", "batch_norm_param { eps: 0.01 }"),
-    "scale": layer("Scale", "scale_param { bias_term: true }"),
-    "scale_all_axes": layer("Scale", "scale_param { axis: 1 num_axes: 2 }"),
-    "scale_by_second": second() + layer("Scale", "scale_param { axis: 0 }", ("data", "other")),
-    "bias": layer("Bias"),
-    "bias_on_rows": layer("Bias", "bias_param { axis: 2 num_axes: 1 }"),
-    "concat": second(3) + layer("Concat", "", ("data", "other")),
-    "concat_height": second(4, 2) + layer("Concat", "concat_param { axis: 2 }", ("data", "other")),
-    "eltwise_sum": second() + layer(
-        "Eltwise", "eltwise_param { operation: SUM coeff: 1 coeff: -0.5 }", ("data", "other")),
-    "eltwise_product": second() + layer(
-        "Eltwise", "eltwise_param { operation: PROD }", ("data", "other")),
-    "eltwise_max": second() + layer(
-        "Eltwise", "eltwise_param { operation: MAX }", ("data", "other")),
-    "slice_equal": layer("Slice", "", tops=("a", "b")),
-    "slice_points": layer(
-        "Slice", "slice_param { axis: 3 slice_point: 2 slice_point: 3 }", tops=("a", "b", "c")),
-    "split": layer("Split", tops=("a", "b")),
-    "flatten": layer("Flatten"),
-    "flatten_middle": layer("Flatten", "flatten_param { axis: 1 end_axis: 2 }"),
-    "reshape": layer("Reshape", "reshape_param { shape { dim: 0 dim: 2 dim: -1 dim: 3 } }"),
-    "reshape_middle": layer(
-        "Reshape", "reshape_param { shape { dim: 2 dim: 2 } axis: 1 num_axes: 1 }"),
-    "crop": second(2, 3, 4) + layer("Crop", "crop_param { axis: 2 offset: 1 offset: 2 }",
-                                    ("data", "other")),
-    "crop_from_channels": second(2, 3, 4) + layer("Crop", "crop_param { axis: 1 offset: 2 }",
-                                                  ("data", "other")),
-    "lrn": layer("LRN", "lrn_param { local_size: 3 alpha: 0.5 beta: 0.6 k: 2 }"),
-    "lrn_within": layer(
-        "LRN", "lrn_param { local_size: 3 alpha: 0.5 norm_region: WITHIN_CHANNEL }"),
-    "softmax": layer("Softmax"),
-    "softmax_columns": layer("Softmax", "softmax_param { axis: -1 }"),
-    "normalize": layer("Normalize", "norm_param { across_spatial: false channel_shared: false }"),
-    "normalize_sample": layer("Normalize"),
-}
 
 
 @pytest.mark.parametrize("case", SINGLE_LAYERS)

@@ -1,8 +1,8 @@
 """Every form of the PixelNet family builds, and gives the numbers of Caffe's layers in numpy."""
 
 import caffe_numpy
-import family
 import numpy as np
+import pixelnet_family as family
 import pytest
 import tensorflow as tf
 

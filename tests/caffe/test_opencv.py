@@ -1,0 +1,83 @@
+"""A second oracle: OpenCV reads the files that are written here, and computes the same.
+
+OpenCV's reader has Caffe's schema compiled in, so it also checks field numbers. It does not know
+PixelNet's own layers, and OpenCV 5 has no Caffe reader any more.
+"""
+
+import dataclasses
+from pathlib import Path
+
+import numpy as np
+import pytest
+from layer_cases import HEAD, SINGLE_LAYERS
+
+from pixelnet_tf.caffe.build import build_model
+from pixelnet_tf.caffe.reading import read_network, write_caffemodel, write_prototxt
+from prototxt_import import InputParams, Layer
+
+cv2 = pytest.importorskip("cv2", reason="pip install 'opencv-python-headless<5'")
+if int(cv2.__version__.split(".")[0]) != 4:
+    pytest.skip("OpenCV 5 has no Caffe reader", allow_module_level=True)
+
+GOLDEN = Path(__file__).parents[1] / "golden"
+CASES = (
+    "convolution_stride_pad", "convolution_rectangular", "convolution_groups",
+    "convolution_dilation_stride", "deconvolution", "inner_product", "inner_product_axis_2",
+    "pool_max_3_2", "pool_max_rectangular", "pool_average_pad", "pool_average_global",
+    "relu_slope", "sigmoid", "tanh", "dropout_in_test", "batch_norm", "scale", "concat",
+    "eltwise_sum", "eltwise_max", "flatten", "lrn", "softmax",
+)
+
+
+def with_weights(network, weights):
+    layers = tuple(
+        dataclasses.replace(layer, blobs=weights.get(layer.name, ())) for layer in network.layers
+    )
+    return dataclasses.replace(network, layers=layers)
+
+
+def opencv_output(network, arrays, folder):
+    """What OpenCV gives for the last blob of a network, through files written here."""
+    write_prototxt(folder / "net.prototxt", network)
+    write_caffemodel(folder / "net.caffemodel", network)
+    net = cv2.dnn.readNetFromCaffe(str(folder / "net.prototxt"), str(folder / "net.caffemodel"))
+    for name, array in arrays.items():
+        net.setInput(np.ascontiguousarray(array), name)
+    (output,) = net.forward(net.getUnconnectedOutLayersNames())
+    return output
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_layer(case, network_of, randomise, tmp_path):
+    # OpenCV's reader does not take LRN's k from the file.
+    network = network_of(HEAD + SINGLE_LAYERS[case].replace(" k: 2", ""))
+    model = build_model(network)
+    network = with_weights(network, randomise(model))
+    rng = np.random.default_rng(3)
+    arrays = {one.name: rng.normal(size=one.shape).astype(np.float32) for one in network.inputs}
+    mine = model.run_caffe(arrays)["top"]
+    theirs = opencv_output(network, arrays, tmp_path)
+    np.testing.assert_allclose(theirs.reshape(mine.shape), mine, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("net", ["narrow", "lin_bn"])
+def test_trunk(net, tmp_path):
+    network = read_network(GOLDEN / f"{net}_deploy.prototxt", GOLDEN / f"{net}_init.caffemodel")
+    end = [layer.type for layer in network.layers].index("RandBI")
+    canvas = Layer("data", "Input", (), ("data",), InputParams(((1, 3, 264, 248),)))
+    trunk = [layer for layer in network.layers[:end] if layer.type != "Input"]
+    network = dataclasses.replace(network, layers=(canvas, *trunk))
+    data = np.random.default_rng(0).normal(0, 50, (1, 3, 264, 248)).astype(np.float32)
+    mine = build_model(network, blobs="all").run_caffe({"data": data})[network.layers[-1].tops[0]]
+    theirs = opencv_output(network, {"data": data}, tmp_path)
+    np.testing.assert_allclose(theirs, mine, rtol=0, atol=2e-5 * np.abs(mine).max())
+
+
+def test_old_classification_network(shared_caffe):
+    """Both readers on the same file (the V1 one holds double_data, which OpenCV does not read)."""
+    files = shared_caffe / "legacy_ip.prototxt", shared_caffe / "legacy_resaved_v2.caffemodel"
+    data = np.random.default_rng(0).normal(0, 50, (1, 3, 224, 224)).astype(np.float32)
+    mine = build_model(read_network(*files)).run_caffe({"data": data})["prob"]
+    net = cv2.dnn.readNetFromCaffe(*map(str, files))
+    net.setInput(data, "data")
+    np.testing.assert_allclose(net.forward("prob"), mine, rtol=1e-4, atol=1e-6)

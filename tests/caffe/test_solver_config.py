@@ -1,0 +1,42 @@
+import pytest
+import yaml
+
+from pixelnet_tf.caffe.solver_config import training_section, training_yaml
+from pixelnet_tf.config import config_from_dict
+from pixelnet_tf.errors import ModelError
+
+AUTHORS = """
+net: "train.prototxt" base_lr: 0.001 lr_policy: "step" gamma: 0.1 stepsize: 100000
+momentum: 0.9 weight_decay: 0.0005 random_seed: 1989 max_iter: 240000
+"""
+
+
+def written(tmp_path, text):
+    path = tmp_path / "solver.prototxt"
+    path.write_text(text)
+    return path
+
+
+def test_the_authors_solver(tmp_path):
+    path = written(tmp_path, AUTHORS)
+    config = config_from_dict(yaml.safe_load(training_yaml(path))).training
+    assert (config.steps, config.seed) == (240000, 1989)
+    solver = config.solver
+    assert (solver.base_lr, solver.momentum, solver.weight_decay) == (0.001, 0.9, 0.0005)
+    assert (solver.lr_policy, solver.gamma, solver.stepsize) == ("step", 0.1, 100000)
+
+
+def test_multistep(tmp_path):
+    path = written(tmp_path, 'base_lr: 0.1 lr_policy: "multistep" gamma: 0.5 stepvalue: 10 '
+                             "stepvalue: 20 net: 'a'")
+    assert training_section(path)["solver"]["stepvalues"] == [10, 20]
+
+
+@pytest.mark.parametrize(
+    "addition",
+    ['type: "Adam"', 'regularization_type: "L1"', "iter_size: 2", "clip_gradients: 10",
+     'nonsense: 1'],
+)
+def test_what_cannot_be_followed(addition, tmp_path):
+    with pytest.raises(ModelError, match=r"solver\.prototxt"):
+        training_section(written(tmp_path, AUTHORS + addition))

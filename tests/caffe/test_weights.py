@@ -1,0 +1,220 @@
+"""Caffe weights into the project's model: names, conversions, channels, refusals."""
+
+import dataclasses
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from pixelnet_tf.caffe.import_pixelnet import import_pixelnet
+from pixelnet_tf.caffe.reading import read_network, write_caffemodel
+from pixelnet_tf.caffe.weights import fit_channels, load_caffe_weights, load_caffemodel
+from pixelnet_tf.config import ModelConfig
+from pixelnet_tf.errors import ModelError
+from pixelnet_tf.model.pixelnet import PixelNet
+from prototxt_import import ConvolutionParams, InnerProductParams, Layer, Network, NoParams
+
+GOLDEN = Path(__file__).parents[1] / "golden"
+NARROW = (GOLDEN / "narrow_deploy.prototxt", GOLDEN / "narrow_init.caffemodel")
+WIDTHS = (2, 2, 3, 3, 4)
+SMALL = ModelConfig(widths=WIDTHS, fc_width=5, head_widths=(6, 6), border=100)
+
+
+def vgg(inner_product: bool = True, fully_connected: bool = True, channels: int = 3) -> Network:
+    """A narrow VGG-16 with random weights."""
+    rng = np.random.default_rng(0)
+
+    def layer(name, kind, params, *shapes):
+        blobs = tuple(rng.normal(size=shape).astype(np.float32) for shape in shapes)
+        return Layer(name, kind, ("x",), ("x",), params, blobs)
+
+    layers, depth = [], channels
+    for block, (count, width) in enumerate(zip((2, 2, 3, 3, 3), WIDTHS, strict=True), start=1):
+        for i in range(1, count + 1):
+            params = ConvolutionParams(width, (3, 3), pad=(1, 1))
+            layers.append(
+                layer(f"conv{block}_{i}", "Convolution", params, (width, depth, 3, 3), (width,))
+            )
+            depth = width
+    if fully_connected and inner_product:
+        layers += [
+            layer("fc6", "InnerProduct", InnerProductParams(5), (5, 4 * 49), (5,)),
+            layer("fc7", "InnerProduct", InnerProductParams(5), (5, 5), (5,)),
+            layer("fc8", "InnerProduct", InnerProductParams(1000), (1000, 5), (1000,)),
+        ]
+    elif fully_connected:
+        layers += [
+            layer("fc6_conv", "Convolution", ConvolutionParams(5, (7, 7)), (5, 4, 7, 7), (5,)),
+            layer("fc7_conv", "Convolution", ConvolutionParams(5, (1, 1)), (5, 5, 1, 1), (5,)),
+        ]
+    return Network("vgg", tuple(layers))
+
+
+def without(network: Network, *names: str) -> Network:
+    layers = tuple(layer for layer in network.layers if layer.name not in names)
+    return dataclasses.replace(network, layers=layers)
+
+
+def with_blobs(network: Network, name: str, blobs) -> Network:
+    layers = tuple(
+        dataclasses.replace(layer, blobs=tuple(blobs)) if layer.name == name else layer
+        for layer in network.layers
+    )
+    return dataclasses.replace(network, layers=layers)
+
+
+def status(table) -> dict[str, str]:
+    return {row.layer or row.source: row.status for row in table.rows}
+
+
+@pytest.mark.parametrize("net", ["narrow", "lin_bn"])
+def test_pixelnet_gives_the_scores_of_caffe(net):
+    model, table = import_pixelnet(
+        GOLDEN / f"{net}_deploy.prototxt", GOLDEN / f"{net}_init.caffemodel"
+    )
+    with np.load(GOLDEN / f"{net}.npz") as file:
+        image = file["even/image_rgb_uint8"][..., ::-1].astype(np.float32) - file["mean_bgr"]
+        pixels = file["even/pixels"] - np.float32([0, 100, 100])
+        expected = file["even/blob/fc8_new"]
+    scores = model([image, pixels], training=False).numpy()
+    assert np.abs(scores - expected).max() <= 2e-5 * np.abs(expected).max()
+    assert set(status(table).values()) <= {"matched", "left out"}
+    assert not model.untrained_layers
+    assert model.config.head == ("mlp" if net == "narrow" else "linear")
+    assert model.config.batch_norm == (net == "lin_bn")
+    assert (model.channels, model.classes) == (3, 4)
+
+
+def test_the_description_inside_a_caffemodel_is_enough():
+    with_prototxt, _ = import_pixelnet(*NARROW)
+    alone, _ = import_pixelnet(None, NARROW[1])
+    # The file is of the training network, whose dropout is 0 for the golden numbers.
+    assert dataclasses.replace(alone.config, dropout=0.5) == with_prototxt.config
+    for name, layer in alone.parts.items():
+        for mine, theirs in zip(layer.weights, with_prototxt.parts[name].weights, strict=True):
+            np.testing.assert_array_equal(mine, theirs)
+
+
+def test_scores_of_another_number_of_classes_are_left_out():
+    model, table = import_pixelnet(*NARROW, classes=7)
+    row = next(row for row in table.rows if row.layer == "cls_score_new")
+    assert (row.status, row.detail) == ("left out", "4 classes in the file, 7 here")
+    assert model.untrained_layers == {"cls_score_new"}
+    assert model.output.shape == (None, 7)
+
+
+def test_classification_vgg_becomes_the_trunk():
+    network = vgg()
+    model = PixelNet(SMALL, 3, 2, seed=0)
+    table = load_caffe_weights(model, network)
+    found = status(table)
+    assert [found[n] for n in ("conv1_1", "conv5_3", "fc6_conv", "fc7_conv", "fc8", "fc6_new")] == [
+        "matched", "matched", "converted", "converted", "left out", "not in the file"]
+    kernel = model.parts["fc6_conv"].kernel.numpy()
+    matrix = network.layer("fc6").blobs[0]
+    # Column c * 49 + y * 7 + x of Caffe's matrix.
+    assert kernel[2, 3, 1, 4] == matrix[4, 1 * 49 + 2 * 7 + 3]
+    np.testing.assert_array_equal(model.parts["fc7_conv"].kernel[0, 0], network.layer("fc7")
+                                  .blobs[0].T)
+    text = str(table)
+    assert "matrix to convolution" in text
+    assert "12 matched" not in text
+    assert "13 matched, 2 converted, 1 left out, 3 not in the file" in text
+
+
+def test_convolutional_vgg_and_convolutions_alone():
+    model = PixelNet(SMALL, 3, 2, seed=0)
+    found = status(load_caffe_weights(model, vgg(inner_product=False)))
+    assert found["fc6_conv"] == found["fc7_conv"] == "matched"
+    found = status(load_caffe_weights(model, vgg(fully_connected=False)))
+    assert found["fc6_conv"] == "not in the file"
+    assert found["conv5_3"] == "matched"
+
+
+def test_other_numbers_of_channels():
+    kernel = np.arange(2 * 3, dtype=np.float32).reshape(2, 3, 1, 1)
+    np.testing.assert_allclose(fit_channels(kernel, 4)[:, :, 0, 0],
+                               [[1 * 3 / 4] * 4, [4 * 3 / 4] * 4])
+    np.testing.assert_allclose(fit_channels(kernel, 6, "repeat")[0, :, 0, 0],
+                               np.float32([0, 1, 2, 0, 1, 2]) / 2)
+    for channels, rule in ((1, "average"), (4, "average"), (6, "repeat")):
+        # An image with equal channels gives the response that it gave.
+        turned = fit_channels(kernel, channels, rule)
+        np.testing.assert_allclose(turned.sum(1), kernel.sum(1), rtol=1e-6)
+    model = PixelNet(SMALL, 4, 2, seed=0)
+    table = load_caffe_weights(model, vgg())
+    assert table.rows[0].detail == "3 channels to 4 by average"
+    with pytest.raises(ModelError, match="channel_rule must be one of"):
+        load_caffe_weights(model, vgg(), channel_rule="mean")
+
+
+def test_start_weights_from_a_file(tmp_path):
+    path = tmp_path / "vgg.caffemodel"
+    write_caffemodel(path, vgg())
+    model = PixelNet(SMALL, 3, 2, seed=0)
+    table = load_caffemodel(model, path)
+    assert len(table.loaded) == 15
+    assert model.untrained_layers == {"fc6_new", "fc7_new", "cls_score_new"}
+    np.testing.assert_array_equal(
+        read_network(None, path).layer("conv1_1").blobs[1], model.parts["conv1_1"].bias
+    )
+
+
+def test_what_is_refused(tmp_path):
+    model = PixelNet(SMALL, 3, 2, seed=0)
+    network = vgg()
+    bias = network.layer("conv2_1").blobs[1]
+    with pytest.raises(ModelError, match=r"'conv2_1'.*\(2, 2, 5, 5\).*needs \(2, 2, 3, 3\)"):
+        load_caffe_weights(model, with_blobs(network, "conv2_1",
+                                             [np.zeros((2, 2, 5, 5), np.float32), bias]))
+    with pytest.raises(ModelError, match="has 2 weight blobs, got 1"):
+        load_caffe_weights(model, with_blobs(network, "conv2_1", network.layer("conv2_1")
+                                             .blobs[:1]))
+    with pytest.raises(ModelError, match=r"matrix \(5, 100\) does not make the kernel"):
+        load_caffe_weights(model, with_blobs(network, "fc6", [np.zeros((5, 100), np.float32),
+                                                              np.zeros(5, np.float32)]))
+    path = tmp_path / "vgg.caffemodel"
+    write_caffemodel(path, without(network, "conv3_2"))
+    with pytest.raises(ModelError, match=r"vgg.caffemodel: layer 'conv3_2' is missing"):
+        load_caffemodel(model, path)
+    strange = Network("x", (Layer("a", "InnerProduct", params=InnerProductParams(1),
+                                  blobs=(np.zeros((1, 1), np.float32),)),))
+    with pytest.raises(ModelError, match="no layer with weights has a name"):
+        load_caffe_weights(model, strange)
+    write_caffemodel(path, network)
+    with pytest.raises(ModelError, match="--classes"):
+        import_pixelnet(None, path)
+
+
+def prototxt_with(tmp_path, *changes: tuple[str, str]) -> Path:
+    text = NARROW[0].read_text()
+    for old, new in changes:
+        assert old in text
+        text = text.replace(old, new)
+    path = tmp_path / "changed.prototxt"
+    path.write_text(text)
+    return path
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (("compression_rate: 224", "compression_rate: 64"), "rates .*64.*RandBI|RandBI.*rates"),
+        (("compression_rate: 224", "compression_rate: 32"), "goes with fc6 padded by 3"),
+        (("{ pad: true", "{ pad: false"), "pad False"),
+        (('bottom: "conv4_3"\n  bottom: "conv5_3"', 'bottom: "conv5_3"\n  bottom: "conv4_3"'),
+         "reads 'conv5_3' where the project's model has 'conv4_3'"),
+        (('name: "relu7"\n  type: "ReLU"', 'name: "relu7"\n  type: "TanH"'), "ReLU each"),
+    ],
+)
+def test_forms_that_are_not_covered(change, message, tmp_path):
+    with pytest.raises(ModelError, match=message):
+        import_pixelnet(prototxt_with(tmp_path, change), NARROW[1])
+
+
+def test_networks_that_are_no_pixelnet(tmp_path):
+    rows = Layer("x", "ReLU", ("a",), ("a",), NoParams())
+    path = tmp_path / "none.caffemodel"
+    write_caffemodel(path, Network("none", (rows,)))
+    with pytest.raises(ModelError, match="layer 'conv1_1' is missing"):
+        import_pixelnet(None, path)
