@@ -250,7 +250,8 @@ class TrainingConfig:
     pretrained_intensity: float = 58.0
     #: Blocks of VGG-16 that stay as they are, from the first on (0: all are trained).
     frozen_blocks: int = 0
-    #: Solver steps between two validations, and between two checkpoints; 0: once an epoch.
+    #: Solver steps between two validations, and between two checkpoints; 0: once an
+    #: epoch, checkpoints at least every 200 steps.
     validate_every: int = 0
     checkpoint_every: int = 0
     #: `float32`, or `bfloat16` for the matrix products with float32 weights.

@@ -40,15 +40,15 @@ def fast_scores(model: PixelNet, taps: Sequence[Tap], canvas_nyx: tf.Tensor, *,
 
 def _first_layer(model, name, taps, canvas_nyx, precision) -> tf.Tensor:
     layer = model.parts[name]
-    kernel = tf.cast(layer.kernel, precision)
     # The context comes last in the hypercolumn; the other maps are finer than the pixels drawn.
     near, context = (taps, None) if model.config.fc7 == "none" else (taps[:-1], taps[-1])
     columns = tf.concat([tf.cast(tap.sample(canvas_nyx), precision) for tap in near], axis=-1)
     width = columns.shape[-1]
-    values = tf.matmul(columns, kernel[:width])
+    values = tf.matmul(columns, tf.cast(layer.kernel[:width], precision))
     if context is not None:
-        mapped = tf.tensordot(tf.cast(context.values, precision), kernel[width:], 1)
-        values += context._replace(values=mapped).sample(canvas_nyx)
+        # A few rows against a large matrix: bound by reading it, so it is not cast.
+        mapped = tf.tensordot(tf.cast(context.values, tf.float32), layer.kernel[width:], 1)
+        values += tf.cast(context._replace(values=mapped).sample(canvas_nyx), precision)
     return tf.nn.bias_add(values, tf.cast(layer.bias, precision))
 
 

@@ -77,8 +77,8 @@ def fast_taps(model: PixelNet, image: tf.Tensor, *, precision: tf.DType = tf.flo
         dropout: applied to fc6 and fc7, as in `vgg16_taps`.
     """
     config = model.config
-    weights = {name: (tf.cast(layer.kernel, precision), tf.cast(layer.bias, precision))
-               for name, layer in model.parts.items() if hasattr(layer, "kernel")}
+    weights = {name: (tf.cast(model.parts[name].kernel, precision),
+                      tf.cast(model.parts[name].bias, precision)) for name in sum(BLOCKS, ())}
     image = tf.cast(image, precision)
     border, blocks = config.border, separable_blocks(config.border)
     size = tf.shape(image)[1:3]
@@ -97,7 +97,7 @@ def fast_taps(model: PixelNet, image: tf.Tensor, *, precision: tf.DType = tf.flo
         if number < len(BLOCKS) - 1 or config.fc7 != "none":
             x = tf.nn.max_pool2d(x, 2, 2, "SAME")
     if config.fc7 != "none":
-        taps.append(_context(model, weights, x, size, dropout or (lambda values, name: values)))
+        taps.append(_context(model, x, size, dropout or (lambda values, name: values)))
     return taps
 
 
@@ -152,8 +152,12 @@ def _paddings(before: tf.Tensor, after: tf.Tensor) -> tf.Tensor:
     return tf.concat([zero, tf.stack([before, after], axis=1), zero], axis=0)
 
 
-def _context(model: PixelNet, weights, pooled: tf.Tensor, size, dropout) -> Tap:
-    """fc6 and fc7 at the cells that a pixel of the image can touch."""
+def _context(model: PixelNet, pooled: tf.Tensor, size, dropout) -> Tap:
+    """fc6 and fc7 at the cells that a pixel of the image can touch.
+
+    A handful of cells against 420 MB of weights: each is a matrix product, bound by reading the
+    weights once. So they stay in float32, and no convolution reorders them.
+    """
     config, rate = model.config, model.rates[-1]
     pad = 3 if config.fc7 == "aligned" else 0
     cells = tf.shape(pooled)[1:3] + 2 * pad - 6
@@ -164,11 +168,17 @@ def _context(model: PixelNet, weights, pooled: tf.Tensor, size, dropout) -> Tap:
     low, high = (tf.maximum(tf.minimum(cell, cells - 1), 0) for cell in (first, last))
     padded = tf.pad(pooled, [[0, 0], [pad, pad], [pad, pad], [0, 0]])
     window = padded[:, low[0]:high[0] + 7, low[1]:high[1] + 7]
-    kernel, bias = weights["fc6_conv"]
-    x = tf.nn.relu(tf.nn.bias_add(tf.nn.conv2d(window, kernel, 1, "VALID"), bias))
-    x = dropout(x, "drop6")
-    kernel, bias = weights["fc7_conv"]
-    response = tf.nn.bias_add(tf.nn.conv2d(x, kernel, 1, "VALID"), bias)
+    patches = tf.image.extract_patches(window, [1, 7, 7, 1], [1] * 4, [1] * 4, "VALID")
+    x = dropout(tf.nn.relu(_product(model.parts["fc6_conv"], patches)), "drop6")
+    response = _product(model.parts["fc7_conv"], x)
     if config.batch_norm:
-        return Tap(model.parts["bn_fc7_conv"](response, training=False), rate, low)
-    return Tap(dropout(tf.nn.relu(response), "drop7"), rate, low)
+        values = model.parts["bn_fc7_conv"](response, training=False)
+    else:
+        values = dropout(tf.nn.relu(response), "drop7")
+    return Tap(tf.cast(values, pooled.dtype), rate, low)
+
+
+def _product(layer, inputs: tf.Tensor) -> tf.Tensor:
+    """A convolution's response, inputs (..., height * width * in) being its patches."""
+    kernel = tf.reshape(tf.convert_to_tensor(layer.kernel), [-1, layer.kernel.shape[-1]])
+    return tf.nn.bias_add(tf.tensordot(tf.cast(inputs, tf.float32), kernel, 1), layer.bias)

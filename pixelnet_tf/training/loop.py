@@ -48,7 +48,7 @@ def plan_training(config: Config, schedule: SliceSchedule, validates: bool) -> T
     per_epoch = -(-schedule.epoch_slices // training.batch_slices)
     steps = training.steps or training.epochs * per_epoch
     return TrainingPlan(steps, per_epoch, schedule.epoch_slices,
-                        training.checkpoint_every or per_epoch,
+                        training.checkpoint_every or min(per_epoch, 200),
                         (training.validate_every or per_epoch) if validates else 0,
                         max(1, min(20, steps // 50)))
 
@@ -157,8 +157,11 @@ class Trainer:
             last = checkpoints.state.get("last", {}).get("step", 0)
             self.say(f"stopped in step {step}; --resume goes on from step {last}")
             raise
-        except tf.errors.OpError as error:
-            raise RunError(f"training failed in step {step}: {error.message}") from None
+        except (tf.errors.OpError, UnicodeDecodeError) as error:
+            # A broken record's bytes stand in TensorFlow's message and need not be text.
+            reason = getattr(error, "message", "a record of the prepared study is broken")
+            raise RunError(f"training failed in step {step}: {reason}; if {self.study.path} was "
+                           "prepared anew meanwhile, start again") from None
         finally:
             log.close()
 

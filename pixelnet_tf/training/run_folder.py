@@ -85,7 +85,8 @@ class RunFolder:
         """Load model.keras; raises `ModelError` where training has not finished or it is broken."""
         path = self.file("model.keras")
         if not tf.io.gfile.exists(path):
-            raise ModelError(f"{self.path}: no model.keras; let `pixelnet-tf train --resume` finish")
+            raise ModelError(f"{self.path}: no model.keras yet; let `pixelnet-tf train "
+                             "--resume` finish")
         return load_model(path)
 
 
