@@ -1,0 +1,39 @@
+"""`pixelnet-tf export`."""
+
+from __future__ import annotations
+
+import click
+
+from pixelnet_tf.cli.options import PATH
+
+
+@click.command("export")
+@click.option("--model", "model", required=True, metavar="RUN",
+              help="Folder that `pixelnet-tf train` wrote.")
+@click.option("--out", "out", required=True, type=PATH, metavar="DIR",
+              help="Receives DIR/<name>/<version>/, as TensorFlow Serving mounts it.")
+@click.option("--name", help="Name of the model; the study's name when left out.")
+@click.option("--version", type=int, help="Number of the version; the next one when left out.")
+@click.option("--prior", type=click.Choice(["sampled", "corrected", "fitted"]),
+              help="What is added to the scores, as in predict; the run's when left out.")
+@click.option("--mode", type=click.Choice(["exact", "adaptive"]), help="As in predict.")
+@click.option("--precision", type=click.Choice(["float32", "bfloat16"]))
+@click.option("--format", "model_format", type=click.Choice(["savedmodel", "onnx"]),
+              default="savedmodel", show_default=True,
+              help="onnx holds the sparse form alone: image and pixels to scores.")
+@click.option("--evaluation", "evaluation", type=PATH, metavar="DIR",
+              help="Folder that `pixelnet-tf evaluate` wrote; its mean scores go into the card.")
+def command(model, out, name, version, prior, mode, precision, model_format, evaluation) -> None:
+    """Write a SavedModel for TensorFlow Serving.
+
+    The folder needs none of this project's code to run: it holds plain TensorFlow operations, a
+    model card, serving.json and warm-up requests. For research use only.
+    """
+    from pixelnet_tf.evaluation.summary import read_evaluation
+    from pixelnet_tf.serving.export import export_model
+    from pixelnet_tf.training.run_folder import RunFolder
+
+    scores = None if evaluation is None else read_evaluation(evaluation)
+    target = export_model(RunFolder(model), out, name, version, prior, mode, precision,
+                          model_format, scores)
+    click.echo(f"model written to {target}")

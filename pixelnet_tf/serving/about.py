@@ -1,0 +1,103 @@
+"""`serving.json`: all that a client or a reader has to know of an exported model."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from typing import Any
+
+import keras
+import tensorflow as tf
+
+from pixelnet_tf import __version__
+from pixelnet_tf.config import Config, config_to_dict
+from pixelnet_tf.evaluation.summary import Evaluation
+from pixelnet_tf.serving.signatures import SIGNATURES, brain_is_zero_free
+from pixelnet_tf.training.log import read_log
+from pixelnet_tf.training.run_folder import RunFolder
+
+RESEARCH_ONLY = ("For research use only. Not a medical device; not for diagnosis, treatment or any "
+                 "other clinical decision.")
+FORMAT = 1
+
+
+def describe_export(run: RunFolder, config: Config, name: str, version: int,
+                    evaluation: Evaluation | None = None) -> dict[str, Any]:
+    """What `serving.json` holds: plain dictionaries, lists and scalars.
+
+    No name of a case and no path goes out with a model.
+
+    Args:
+        run: the trained run.
+        config: the run's configuration with the export's prior, mode and precision.
+        name, version: of the export.
+        evaluation: scores to state, or None; only what is averaged over cases is taken.
+    """
+    priors, prediction = run.priors(), config.prediction
+    tree = config_to_dict(config)
+    if tree["training"]["initial_weights"] not in ("random", "imagenet"):
+        tree["training"]["initial_weights"] = "caffemodel"
+    classes = zip(config.study.label_values, config.study.class_names, strict=True)
+    return {
+        "format": FORMAT,
+        "name": name,
+        "version": version,
+        "use": RESEARCH_ONLY,
+        "channels": list(config.study.modalities),
+        "normalisation": {
+            "bias_field_in_graph": False,
+            "bias_field": config_to_dict(config.prepare.bias_field),
+            "z_score_over": config.prepare.region,
+            "slice_size": config.prepare.slice_size,
+            "view": "axial slices, row 0 anterior, column 0 the patient's right",
+        },
+        "classified_pixels": "not zero in every channel" if brain_is_zero_free(config) else "all",
+        "classes": [{"index": index, "value": value, "name": label}
+                    for index, (value, label) in enumerate(classes)],
+        "regions": {region: list(values) for region, values in config.study.regions.items()},
+        "prior": {"kind": prediction.prior, "strength": priors.strength,
+                  "correction": [float(v) for v in priors.correction(prediction.prior)]},
+        "mode": prediction.mode,
+        "precision": prediction.precision,
+        "training": _training(run, asdict(priors)),
+        "metrics": {"validation": _validation(run), "evaluation": _averaged(evaluation)},
+        "signatures": {key: {"inputs": inputs, "outputs": outputs}
+                       for key, (inputs, outputs) in SIGNATURES.items()},
+        "versions": {"pixelnet_tf": __version__, "tensorflow": tf.__version__,
+                     "keras": keras.__version__},
+        "config": tree,
+    }
+
+
+def _training(run: RunFolder, priors: dict[str, Any]) -> dict[str, Any]:
+    config, split = run.config(), run.split()
+    rows = read_log(run.path)
+    return {
+        "study": config.study.name,
+        "cases": {"train": len(split.train), "validation": len(split.validation),
+                  "test": len(split.test)},
+        "steps": max((row["step"] for row in rows), default=0),
+        "batch_slices": config.training.batch_slices,
+        "sampling": config.sampling.strategy,
+        "pixels_per_slice": config.sampling.pixels,
+        "class_frequency": {name: {"real": real, "sampled": sampled} for name, real, sampled in
+                            zip(priors["class_names"], priors["real"], priors["sampled"],
+                                strict=True)},
+    }
+
+
+def _averaged(evaluation: Evaluation | None) -> dict[str, Any] | None:
+    if evaluation is None:
+        return None
+    tree = evaluation.to_json()
+    return {key: tree[key] for key in ("protocol", "definitions", "cases", "scores")}
+
+
+def _validation(run: RunFolder) -> dict[str, float] | None:
+    """The last scores on validation cases, as the log has them; None without any."""
+    prefix = "validation/"
+    for row in reversed(read_log(run.path)):
+        scores = {key.removeprefix(prefix): value for key, value in row.items()
+                  if key.startswith(prefix)}
+        if scores:
+            return {"step": row["step"], **scores}
+    return None

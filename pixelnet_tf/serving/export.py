@@ -1,0 +1,114 @@
+"""From a trained run to a folder that TensorFlow Serving mounts."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import uuid
+from collections.abc import Callable
+from pathlib import Path
+
+import tensorflow as tf
+
+from pixelnet_tf.config import Config, config_from_dict, config_to_dict
+from pixelnet_tf.dataset.storage import write_json, write_text
+from pixelnet_tf.errors import ConfigError, RunError
+from pixelnet_tf.evaluation.summary import Evaluation
+from pixelnet_tf.inference.segmenter import Segmenter
+from pixelnet_tf.serving.about import describe_export
+from pixelnet_tf.serving.model_card import model_card
+from pixelnet_tf.serving.signatures import build_signatures
+from pixelnet_tf.serving.warmup import write_warmup
+from pixelnet_tf.training.run_folder import RunFolder
+
+FORMATS = ("savedmodel", "onnx")
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,99}")
+#: Writes the model itself into a folder; receives what `describe_export` gave.
+Writer = Callable[[Path, Segmenter, Config, dict], None]
+
+
+def export_model(run: RunFolder, out: Path, name: str | None = None, version: int | None = None,
+                 prior: str | None = None, mode: str | None = None, precision: str | None = None,
+                 model_format: str = "savedmodel", evaluation: Evaluation | None = None) -> Path:
+    """Write OUT/<name>/<version>/ and return that folder.
+
+    It holds the model (`saved_model.pb` or `model.onnx`), `serving.json`, `model_card.md` and,
+    for a SavedModel, the warm-up requests. It is written beside and moved into place, so that a
+    server that watches OUT/<name> never sees half of it.
+
+    Args:
+        run: a trained run.
+        name: of the model; None takes the study's.
+        version: None takes the one after the highest there.
+        prior, mode, precision: None takes the run's `prediction` settings; the mode `reference`
+            is not exported.
+        evaluation: scores for the card.
+
+    Raises:
+        ConfigError: a bad name or setting, or the version is there already.
+        ModelError: the run has no model.
+        RunError: the disk is full, or what `--format onnx` needs is not installed.
+    """
+    config = _resolved(run.config(), prior, mode, precision)
+    name = config.study.name if name is None else name
+    if not _NAME.fullmatch(name):
+        raise ConfigError(f"a model's name takes letters, digits, `_`, `.` and `-`, got {name!r}; "
+                          "give one by --name")
+    base = Path(out) / name
+    version = 1 + max(versions_in(base), default=0) if version is None else version
+    if version < 1:
+        raise ConfigError(f"--version must be 1 or more, got {version}")
+    target = base / str(version)
+    if target.exists():
+        raise ConfigError(f"{target} is there already; leave --version out for the next number")
+    write = _writer(model_format)
+    about = describe_export(run, config, name, version, evaluation)
+    segmenter = Segmenter(run.model(), run.priors().correction(config.prediction.prior),
+                          config.prediction.mode, config.prediction.precision)
+    temporary = base / f".{version}.{uuid.uuid4().hex[:8]}.tmp"
+    try:
+        temporary.mkdir(parents=True)
+        write(temporary, segmenter, config, about)
+        write_json(str(temporary / "serving.json"), about)
+        write_text(str(temporary / "model_card.md"), model_card(about))
+        os.rename(temporary, target)
+    except (OSError, tf.errors.OpError) as error:
+        raise RunError(f"{target}: cannot be written: {error}") from None
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+    return target
+
+
+def versions_in(base: Path) -> list[int]:
+    """Numbers of the version folders under a model's folder, in order."""
+    if not base.is_dir():
+        return []
+    return sorted(int(path.name) for path in base.iterdir()
+                  if path.is_dir() and re.fullmatch(r"[1-9][0-9]{0,17}", path.name))
+
+
+def _resolved(config: Config, prior: str | None, mode: str | None, precision: str | None
+              ) -> Config:
+    chosen = [f"prediction.{key}={value}" for key, value in
+              (("prior", prior), ("mode", mode), ("precision", precision)) if value]
+    config = config_from_dict(config_to_dict(config), overrides=chosen)
+    if config.prediction.mode == "reference":
+        raise ConfigError("prediction.mode reference is the slow yardstick of speed and is not "
+                          "exported; give --mode exact (the same scores) or adaptive")
+    return config
+
+
+def _writer(model_format: str) -> Writer:
+    if model_format == "savedmodel":
+        return _write_saved_model
+    if model_format == "onnx":
+        from pixelnet_tf.serving.onnx import onnx_writer
+        return onnx_writer()
+    raise ConfigError(f"--format must be one of {list(FORMATS)}, got {model_format!r}")
+
+
+def _write_saved_model(folder: Path, segmenter: Segmenter, config: Config, about: dict) -> None:
+    module, signatures = build_signatures(segmenter, config)
+    tf.saved_model.save(module, str(folder), signatures=signatures)
+    write_warmup(folder, about["name"], len(about["channels"]))

@@ -1,0 +1,103 @@
+"""`model_card.md`: what a reader should know before using an exported model."""
+
+from __future__ import annotations
+
+from typing import Any
+
+
+def model_card(about: dict[str, Any]) -> str:
+    """Markdown of a model card, from what `describe_export` gave."""
+    return "\n".join([
+        f"# {about['name']}, version {about['version']}", "",
+        f"**{about['use']}**", "",
+        "A class-balanced PixelNet: VGG-16, hypercolumns of single pixels, a perceptron. It labels "
+        "each pixel of axial MRI slices.", "",
+        *_input(about), *_output(about), *_signatures(about), *_training(about), *_metrics(about),
+        "## Made with", "",
+        ", ".join(f"{name} {version}" for name, version in about["versions"].items()) + ". "
+        "The whole configuration is in `serving.json`.", "",
+    ])
+
+
+def _input(about: dict[str, Any]) -> list[str]:
+    normal = about["normalisation"]
+    field = ("N4 bias field correction is **not part of the graph**: correct the volumes before, "
+             f"with the settings {normal['bias_field']}, as `pixelnet-tf prepare`, `predict` and "
+             "`serve` do." if normal["bias_field"]["enabled"] else
+             "The volumes are not corrected for a bias field.")
+    lines = ["## Input", "",
+             f"Channels, in this order: {', '.join(about['channels'])}. View: {normal['view']}.",
+             "", field, "",
+             "Each channel has mean 0 and standard deviation 1 over the "
+             f"{normal['z_score_over']} of its volume"
+             + (" and is exactly 0 outside the brain mask (for skull-stripped volumes: any channel "
+                "not 0, holes filled slice by slice)." if normal["z_score_over"] == "brain"
+                else ".")]
+    if normal["slice_size"]:
+        lines += ["", f"Slices are then scaled (linear, pixel centres on one scale) until the "
+                  f"longer side has {normal['slice_size']} pixels, and zero-padded to a square. "
+                  "`segment_raw` takes means and deviations from the slices that it is given: for "
+                  "the same numbers as the training's, send normalised slices to "
+                  "`serving_default`."]
+    if about["classified_pixels"] == "all":
+        rule = "Every pixel is classified; set what lies outside the brain to background."
+    else:
+        rule = ("Pixels that are 0 in every channel lie outside the brain and are background; the "
+                "others are classified.")
+    return [*lines, "", rule, ""]
+
+
+def _output(about: dict[str, Any]) -> list[str]:
+    prior = about["prior"]
+    added = ", ".join(f"{value:+.4f}" for value in prior["correction"])
+    return ["## Output", "", "| score | label value | class |", "|---|---|---|",
+            *(f"| {c['index']} | {c['value']} | {c['name']} |" for c in about["classes"]), "",
+            f"Prior: {prior['kind']}; added to the scores: {added}. Labels are the arg max of "
+            "these scores, probabilities their softmax. Mode: "
+            f"{about['mode']}; precision: {about['precision']}.", ""]
+
+
+def _signatures(about: dict[str, Any]) -> list[str]:
+    lines = ["## Signatures", ""]
+    for name, sides in about["signatures"].items():
+        lines.append(f"- `{name}`")
+        for side, tensors in sides.items():
+            lines += [f"    - {side.removesuffix('s')} `{key}`: {text}"
+                      for key, text in tensors.items()]
+    return [*lines, ""]
+
+
+def _training(about: dict[str, Any]) -> list[str]:
+    training = about["training"]
+    cases = ", ".join(f"{count} {part}" for part, count in training["cases"].items())
+    return ["## Training", "",
+            f"Study `{training['study']}`, cases: {cases}. {training['steps']} steps of "
+            f"{training['batch_slices']} slices, {training['pixels_per_slice']} pixels each, "
+            f"{training['sampling']} sampling.", "",
+            "| class | share of pixels | share of sampled pixels |", "|---|---|---|",
+            *(f"| {name} | {share['real']:.4%} | {share['sampled']:.2%} |"
+              for name, share in training["class_frequency"].items()), ""]
+
+
+def _metrics(about: dict[str, Any]) -> list[str]:
+    validation, evaluation = about["metrics"]["validation"], about["metrics"]["evaluation"]
+    lines = ["## Measured", ""]
+    if validation:
+        lines += ["On the validation cases, after step "
+                  f"{validation['step']}: " + ", ".join(
+                      f"{key} {value:.4f}" for key, value in validation.items() if key != "step")
+                  + ".", ""]
+    if evaluation:
+        measures = list(evaluation["definitions"])
+        lines += [f"On {evaluation['cases']} evaluated cases, by the protocol of "
+                  f"`{evaluation['protocol']}` (mean):", "",
+                  "| region | " + " | ".join(measures) + " |", "|---" * (len(measures) + 1) + "|",
+                  *("| " + " | ".join([region, *(_number(row[m]["mean"]) for m in measures)]) + " |"
+                    for region, row in evaluation["scores"].items()), ""]
+    if not validation and not evaluation:
+        lines += ["Nothing: the run had no validation cases, and no evaluation was given.", ""]
+    return lines
+
+
+def _number(value: float | None) -> str:
+    return "" if value is None else f"{value:.4f}"

@@ -1,0 +1,89 @@
+"""ONNX: the sparse form (image and pixels to scores), checked against ONNX Runtime as it is written.
+
+The dense signatures have no ONNX form: they run tile by tile in a loop whose results are joined by
+TensorFlow's `TensorListConcatV2`, for which tf2onnx has no conversion.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import tensorflow as tf
+
+from pixelnet_tf.config import Config
+from pixelnet_tf.errors import ConfigError, RunError
+from pixelnet_tf.inference.segmenter import Segmenter
+from pixelnet_tf.model.pixelnet import plain_scores, plain_taps
+from pixelnet_tf.serving.signatures import SIGNATURES
+
+MODEL_FILE = "model.onnx"
+OPSET = 17
+#: Largest difference of a score from TensorFlow's.
+TOLERANCE = 1e-4
+
+
+def onnx_writer() -> Callable[[Path, Segmenter, Config, dict], None]:
+    """The function that writes `model.onnx`.
+
+    Raises:
+        ConfigError: tf2onnx or onnxruntime is not installed.
+    """
+    try:
+        import onnxruntime  # noqa: F401
+        import tf2onnx  # noqa: F401
+    except ImportError as error:
+        raise ConfigError(f"--format onnx needs tf2onnx and onnxruntime ({error}): "
+                          'pip install "pixelnet-tf[onnx]"') from None
+    return _write
+
+
+def sparse_function(segmenter: Segmenter) -> tf.types.experimental.PolymorphicFunction:
+    """`classify_pixels` by the plain hypercolumn: a gather a pixel and no loop, in float32."""
+    model = segmenter.scorer.model
+    # As a number of the graph: a captured tensor would become an input of the ONNX model.
+    correction = segmenter.correction.numpy()
+
+    @tf.function(input_signature=[
+        tf.TensorSpec([None, None, None, model.channels], tf.float32, "image"),
+        tf.TensorSpec([None, 3], tf.int32, "pixels")])
+    def classify_pixels(image, pixels):
+        scores = plain_scores(model, plain_taps(model, image), tf.cast(pixels, tf.float32))
+        return {"scores": scores + correction}
+
+    return classify_pixels
+
+
+def _write(folder: Path, segmenter: Segmenter, config: Config, about: dict) -> None:
+    import tf2onnx
+
+    function = sparse_function(segmenter)
+    path = folder / MODEL_FILE
+    tf2onnx.convert.from_function(function, input_signature=function.input_signature,
+                                  opset=OPSET, output_path=str(path))
+    difference = largest_difference(path, function, len(about["channels"]))
+    if not difference <= TOLERANCE:
+        raise RunError(f"{path}: ONNX Runtime's scores differ from TensorFlow's by "
+                       f"{difference:.3g}, more than {TOLERANCE}; nothing was written")
+    about["signatures"] = {"classify_pixels": dict(
+        zip(("inputs", "outputs"), SIGNATURES["classify_pixels"], strict=True))}
+    about["mode"], about["precision"] = "sparse", "float32"
+    about["onnx"] = {"opset": OPSET, "largest_difference": difference,
+                     "dense_form": "not convertible: TensorListConcatV2"}
+
+
+def largest_difference(path: Path, function, channels: int) -> float:
+    """Largest difference of ONNX Runtime's scores from TensorFlow's, over two batches of noise."""
+    import onnxruntime
+
+    session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+    random, largest = np.random.default_rng(0), 0.0
+    for batch, height, width in ((1, 64, 64), (3, 61, 75)):
+        image = random.normal(size=(batch, height, width, channels)).astype(np.float32)
+        pixels = np.stack([random.integers(0, n, 200) for n in image.shape[:3]],
+                          axis=1).astype(np.int32)
+        theirs, = session.run(["scores"], {"image": image, "pixels": pixels})
+        ours = function(image, pixels)["scores"].numpy()
+        largest = max(largest, float(np.abs(theirs - ours).max()))
+    return largest

@@ -1,0 +1,136 @@
+"""The graph that is served: a segmenter behind named inputs and outputs."""
+
+from __future__ import annotations
+
+import tensorflow as tf
+
+from pixelnet_tf.config import Config
+from pixelnet_tf.inference.segmenter import Segmenter
+
+#: Signature -> {input: meaning}, {output: meaning}; the card and the server's description print it.
+SIGNATURES = {
+    "serving_default": (
+        {"image": "(batch, height, width, channel) float32, normalised slices"},
+        {"probabilities": "(batch, height, width, class) float32",
+         "labels": "(batch, height, width) uint8, the study's label values"}),
+    "segment_raw": (
+        {"image": "(slice, height, width, channel) float32, intensities of all slices of one "
+                  "volume",
+         "brain": "(slice, height, width) bool, the brain mask; all false: where any channel is "
+                  "not zero"},
+        {"probabilities": "(slice, height, width, class) float32",
+         "labels": "(slice, height, width) uint8, the study's label values"}),
+    "classify_pixels": (
+        {"image": "(batch, height, width, channel) float32, normalised slices",
+         "pixels": "(pixel, 3) int32, rows of n, y, x"},
+        {"scores": "(pixel, class) float32, before the softmax, the prior's correction added"}),
+    "segment_encoded": (
+        {"image_bytes": "(batch,) bytes, each a slice (height, width, channel) as little-endian "
+                        "float32, row by row",
+         "size_yx": "(batch, 2) int32, height and width, the same in every row"},
+        {"labels": "(batch, height, width) uint8, the study's label values"}),
+}
+
+
+def brain_is_zero_free(config: Config) -> bool:
+    """Whether a normalised slice shows by itself which of its pixels are to be classified.
+
+    So where prediction takes place inside the brain alone (`prediction.brain_only`) and z-scoring
+    left exact zeros outside it. Otherwise every pixel is classified.
+    """
+    choice = config.prediction.brain_only
+    inside = choice == "yes" or (choice == "auto" and config.study.skull_stripped)
+    return inside and config.prepare.region == "brain"
+
+
+def build_signatures(segmenter: Segmenter, config: Config
+                     ) -> tuple[tf.Module, dict[str, tf.types.experimental.PolymorphicFunction]]:
+    """What `tf.saved_model.save` takes: a module with the weights, and a function a signature.
+
+    Plain TensorFlow operations and variables: no Keras object is tracked, so that any TensorFlow
+    loads it. Each function has one trace for all sizes and batches.
+    """
+    model = segmenter.scorer.model
+    channels = model.channels
+    values = tf.constant(config.study.label_values, tf.uint8)
+    by_zeros = brain_is_zero_free(config)
+    image_spec = tf.TensorSpec([None, None, None, channels], tf.float32, "image")
+
+    def outputs(image: tf.Tensor, wanted: tf.Tensor) -> dict[str, tf.Tensor]:
+        scores = segmenter.scores(image, wanted)
+        return {"probabilities": tf.nn.softmax(scores),
+                "labels": tf.gather(values, tf.argmax(scores, axis=-1))}
+
+    def wanted_of(image: tf.Tensor) -> tf.Tensor:
+        return inside_brain(image) if by_zeros else tf.ones(tf.shape(image)[:3], tf.bool)
+
+    @tf.function(input_signature=[image_spec])
+    def serving_default(image):
+        return outputs(image, wanted_of(image))
+
+    @tf.function(input_signature=[image_spec,
+                                  tf.TensorSpec([None, None, None], tf.bool, "brain")])
+    def segment_raw(image, brain):
+        brain = tf.cond(tf.reduce_any(brain), lambda: brain,
+                        lambda: tf.reduce_any(image != 0, axis=-1))
+        normalised = z_scored(image, brain, config.prepare.region)
+        inside = by_zeros or config.prediction.brain_only == "yes"
+        return outputs(normalised, brain if inside else tf.ones_like(brain))
+
+    @tf.function(input_signature=[image_spec, tf.TensorSpec([None, 3], tf.int32, "pixels")])
+    def classify_pixels(image, pixels):
+        size = tf.shape(image)[:3]
+        inside = tf.reduce_all((pixels >= 0) & (pixels < size))
+        check = tf.debugging.Assert(inside, ["pixels must be rows of n, y, x inside the image; "
+                                             "its slices, height and width are", size])
+        with tf.control_dependencies([check]):
+            asked = tf.scatter_nd(pixels, tf.ones_like(pixels[:, 0]), size) > 0
+        found, scores = segmenter.scorer.exact(segmenter.scorer.taps(image), asked)
+        shape = tf.concat([size, [model.classes]], 0)
+        return {"scores": tf.gather_nd(tf.scatter_nd(found, scores, shape), pixels)
+                + segmenter.correction}
+
+    @tf.function(input_signature=[tf.TensorSpec([None], tf.string, "image_bytes"),
+                                  tf.TensorSpec([None, 2], tf.int32, "size_yx")])
+    def segment_encoded(image_bytes, size_yx):
+        same = tf.reduce_all(size_yx == size_yx[:1])
+        check = tf.debugging.Assert(same, ["size_yx must be the same in every row, got", size_yx])
+        with tf.control_dependencies([check]):
+            shape = tf.concat([tf.shape(image_bytes), size_yx[0], [channels]], 0)
+        image = tf.reshape(tf.io.decode_raw(image_bytes, tf.float32), shape)
+        image = tf.ensure_shape(image, [None, None, None, channels])
+        return {"labels": outputs(image, wanted_of(image))["labels"]}
+
+    module = tf.Module(name="pixelnet")
+    # The functions hold the model by closure; only its variables are to be found in the file.
+    module.weights = [variable.value for variable in model.variables]
+    return module, {"serving_default": serving_default, "segment_raw": segment_raw,
+                    "classify_pixels": classify_pixels, "segment_encoded": segment_encoded}
+
+
+def inside_brain(image: tf.Tensor) -> tf.Tensor:
+    """Pixels of normalised slices (batch, height, width, channel) that are not outside the brain.
+
+    Outside it every channel is exactly zero. A single pixel inside it may be zero by chance; one
+    that is shut in on all four sides belongs to the brain, as hole filling has it.
+    """
+    filled = tf.reduce_any(image != 0, axis=-1)
+    apart = tf.pad(filled, [[0, 0], [1, 1], [1, 1]])
+    return filled | (apart[:, :-2, 1:-1] & apart[:, 2:, 1:-1]
+                     & apart[:, 1:-1, :-2] & apart[:, 1:-1, 2:])
+
+
+def z_scored(image: tf.Tensor, brain: tf.Tensor, region: str) -> tf.Tensor:
+    """Channels with mean 0 and standard deviation 1 over a volume, as `volumes.normalize.z_score`.
+
+    image (slice, height, width, channel) float32; brain (slice, height, width) bool; region
+    `brain` or `volume`. A constant channel becomes 0.
+    """
+    weights = tf.cast(brain if region == "brain" else tf.ones_like(brain), tf.float64)[..., None]
+    total = tf.maximum(tf.reduce_sum(weights), 1.0)
+    exact = tf.cast(image, tf.float64)
+    mean = tf.reduce_sum(exact * weights, axis=[0, 1, 2]) / total
+    std = tf.sqrt(tf.reduce_sum((exact - mean) ** 2 * weights, axis=[0, 1, 2]) / total)
+    scaled = (image - tf.cast(mean, tf.float32)) / tf.cast(tf.where(std > 0, std, 1), tf.float32)
+    scaled = tf.where(std > 0, scaled, 0.0)
+    return tf.where(brain[..., None], scaled, 0.0) if region == "brain" else scaled
