@@ -48,10 +48,13 @@ class TrainingLog:
             file.write(json.dumps(row) + "\n")
         with tf.io.gfile.GFile(posixpath.join(self.folder, "log.csv"), "a") as file:
             file.write(self._csv_line([row.get(name, "") for name in self.columns]))
+        # Written as protocol buffers: `tf.summary.scalar` needs the package tensorboard, which
+        # TensorFlow no longer brings along.
+        values = [tf.compat.v1.Summary.Value(tag=key, simple_value=value)
+                  for key, value in row.items() if key not in ("step", "seconds")]
         with self._board.as_default():
-            for key, value in row.items():
-                if key not in ("step", "seconds"):
-                    tf.summary.scalar(key, value, step=row["step"])
+            tf.summary.experimental.write_raw_pb(
+                tf.compat.v1.Summary(value=values).SerializeToString(), step=row["step"])
 
     def close(self) -> None:
         """Flush what TensorBoard still holds."""

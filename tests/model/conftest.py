@@ -1,0 +1,59 @@
+"""Narrow networks with weights that leave no response at zero."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from pixelnet_tf.config import ModelConfig
+from pixelnet_tf.model.pixelnet import PixelNet
+
+NARROW = {"widths": (3, 4, 4, 5, 5), "fc_width": 6, "head_widths": (7, 6), "dropout": 0.0}
+
+
+@pytest.fixture(scope="session")
+def narrow_net():
+    """A function from fields of ModelConfig to a PixelNet with random biases and statistics."""
+
+    def make(channels: int = 2, classes: int = 3, seed: int = 1, **fields) -> PixelNet:
+        model = PixelNet(ModelConfig(**{**NARROW, **fields}), channels, classes, seed=seed)
+        rng = np.random.default_rng(seed)
+        for name, layer in model.parts.items():
+            if hasattr(layer, "kernel"):
+                layer.bias.assign(rng.normal(0.1, 0.3, layer.bias.shape))
+            elif name.startswith("bn_"):
+                layer.mean_sum.assign(rng.normal(0, 1, layer.mean_sum.shape))
+                layer.variance_sum.assign(rng.uniform(1, 3, layer.variance_sum.shape))
+                layer.factor.assign([2.0])
+        return model
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def images():
+    """A function (kind, height, width, batch) -> (batch, height, width, 2) float32.
+
+    Kinds: `inner` (zeros around the head), `edge` (the head touches two edges), `full`, `empty`,
+    `corner` (one pixel), `mixed` (each image of the batch has its own).
+    """
+
+    def make(kind: str, height: int, width: int, batch: int = 1, seed: int = 0) -> np.ndarray:
+        rng = np.random.default_rng(seed)
+        filled = np.zeros((batch, height, width, 1), bool)
+        if kind == "inner":
+            filled[:, height // 4:-height // 4, width // 3:-width // 4] = True
+        elif kind == "edge":
+            filled[:, :height // 2, width // 3:] = True
+        elif kind == "full":
+            filled[:] = True
+        elif kind == "corner":
+            filled[:, -1, -1] = True
+        elif kind == "mixed":
+            for n in range(batch):
+                filled[n, n * 5:n * 5 + 9, height // 3:] = True
+        else:
+            assert kind == "empty"
+        return (rng.normal(0, 1, (batch, height, width, 2)) * filled).astype(np.float32)
+
+    return make
