@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 
 import keras
 
@@ -30,6 +31,7 @@ def build_model(
     losses: bool | None = None,
     fixed_shape: bool | None = None,
     seed: int = 0,
+    dtype: str = "float32",
 ) -> CaffeNet:
     """Build a Caffe network as a Keras model that gives Caffe's numbers.
 
@@ -48,21 +50,35 @@ def build_model(
         fixed_shape: heights and widths as in the prototxt, or free; None: free where the network
             allows it. The first axis is always free.
         seed: of fillers and dropout.
+        dtype: `float32` as in Caffe, or `float64`, which tells rounding from a real difference.
 
     Raises `ModelError` for a layer that is not supported (with its name, type and line, and the
     supported types), for a bottom that no layer makes, and for weights that do not fit.
     """
     losses = phase == "TRAIN" if losses is None else losses
     layers = [layer for layer in network.layers if layer.is_included(phase)]
-    if fixed_shape is None:
-        try:
-            return _build(network, layers, blobs, losses, False, seed)
-        except UnknownSizeError:
-            fixed_shape = True
-    return _build(network, layers, blobs, losses, fixed_shape, seed)
+    with _policy(dtype):
+        if fixed_shape is None:
+            try:
+                return _build(network, layers, blobs, losses, False, seed)
+            except UnknownSizeError:
+                fixed_shape = True
+        return _build(network, layers, blobs, losses, fixed_shape, seed)
+
+
+@contextmanager
+def _policy(dtype: str) -> Iterator[None]:
+    """Keras' type of new layers, for a while."""
+    before = keras.config.dtype_policy()
+    keras.config.set_dtype_policy(dtype)
+    try:
+        yield
+    finally:
+        keras.config.set_dtype_policy(before)
 
 
 def _build(network, layers, wanted, losses, fixed_shape, seed) -> CaffeNet:
+    dtype = keras.config.dtype_policy().compute_dtype
     shapes = input_shapes(layers, fixed_shape)
     tensors: dict[str, keras.KerasTensor] = {}
     inputs: dict[str, keras.KerasTensor] = {}
@@ -77,7 +93,7 @@ def _build(network, layers, wanted, losses, fixed_shape, seed) -> CaffeNet:
         if layer.type in INPUT_TYPES:
             for top in layer.tops:
                 tensors[top] = inputs[top] = keras.Input(
-                    batch_shape=shapes[top], name=_input_name(top, layers)
+                    batch_shape=shapes[top], name=_input_name(top, layers), dtype=dtype
                 )
             continue
         bottoms = [_bottom(name, layer, tensors) for name in layer.bottoms]

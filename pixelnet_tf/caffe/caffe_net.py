@@ -69,7 +69,7 @@ class CaffeNet(keras.Model):
                     f"input {name!r} has the shape {shape} (Caffe's order); the network needs "
                     f"{caffe_shape(place.shape)}"
                 )
-            inputs[name] = tf.constant(values)
+            inputs[name] = tf.constant(values, place.dtype)
         try:
             blobs = self(inputs, training=training)
         except tf.errors.InvalidArgumentError as error:

@@ -90,13 +90,15 @@ def compare_with_golden(
     *,
     tolerance: float = TOLERANCE,
     phase: str = "TEST",
+    dtype: str = "float32",
     allow_nan: bool = False,
 ) -> ParityReport:
     """Build and run a Caffe network, and compare its blobs with those of a golden file.
 
     The golden `.npz` holds the inputs under their names (`data` is the whole canvas, `(batch,
     channel, height, width)`; `pixels` rows of n, y, x) and the expected blobs under
-    `blob/<name>`, all in Caffe's axis order. An in-place layer's blob holds its final value.
+    `blob/<name>`, all in Caffe's axis order. An in-place layer's blob holds its final value. With
+    dtype `float64` the network is computed without float32's rounding.
 
     Raises `ModelError` for files that are not Caffe's or do not belong together, `DataError` for
     a golden file that cannot be read or that holds no blob of the network.
@@ -111,7 +113,7 @@ def compare_with_golden(
     expected = {
         name.removeprefix(_BLOB): array for name, array in arrays.items() if name.startswith(_BLOB)
     }
-    model = build_model(network, phase, blobs="all")
+    model = build_model(network, phase, blobs="all", dtype=dtype)
     known = [name for name in expected if name in model.output]
     if not known:
         raise DataError(

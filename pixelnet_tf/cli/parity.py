@@ -19,16 +19,20 @@ from pixelnet_tf.errors import ModelError
 @click.option("--tolerance", type=float, default=2e-5, show_default=True,
               help="Largest difference allowed, relative to the blob's largest value.")
 @click.option("--phase", type=click.Choice(["TEST", "TRAIN"]), default="TEST", show_default=True)
+@click.option("--precision", type=click.Choice(["float32", "float64"]), default="float32",
+              show_default=True,
+              help="float64 tells rounding (the difference shrinks) from a real difference.")
 @click.option("--json", "json_path", type=PATH, help="Write the report as JSON, too.")
 def command(prototxt: Path, caffemodel: Path, golden: Path, tolerance: float, phase: str,
-            json_path: Path | None) -> None:
+            precision: str, json_path: Path | None) -> None:
     """Build a Caffe network here and compare its blobs with arrays that Caffe wrote.
 
     Exit code 4 if a blob is past the tolerance.
     """
     from pixelnet_tf.caffe.parity import compare_with_golden
 
-    report = compare_with_golden(prototxt, caffemodel, golden, tolerance=tolerance, phase=phase)
+    report = compare_with_golden(prototxt, caffemodel, golden, tolerance=tolerance, phase=phase,
+                                 dtype=precision)
     click.echo(str(report))
     if json_path is not None:
         temporary = json_path.with_name(json_path.name + ".tmp")

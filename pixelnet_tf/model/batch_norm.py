@@ -31,9 +31,10 @@ class CaffeBatchNorm(keras.layers.Layer):
 
     def build(self, input_shape):
         channels = input_shape[-1]
+        dtype = "float64" if self.variable_dtype == "float64" else "float32"
         for name, size in (("mean_sum", channels), ("variance_sum", channels), ("factor", 1)):
             weight = self.add_weight(name=name, shape=(size,), initializer="zeros",
-                                     trainable=False, dtype="float32")
+                                     trainable=False, dtype=dtype)
             setattr(self, name, weight)
 
     def statistics(self) -> tuple[tf.Tensor, tf.Tensor]:
@@ -44,13 +45,13 @@ class CaffeBatchNorm(keras.layers.Layer):
 
     def call(self, inputs, training=False):
         stored = self.use_global_stats if self.use_global_stats is not None else not training
-        values = tf.cast(inputs, tf.float32)
+        values = tf.cast(inputs, tf.float64 if inputs.dtype == tf.float64 else tf.float32)
         if stored:
             mean, variance = self.statistics()
         else:
             mean = _channel_means(values)
             variance = _channel_means(tf.square(values - mean))
-            count = tf.cast(tf.size(values), tf.float32) / values.shape[-1]
+            count = tf.cast(tf.size(values), values.dtype) / values.shape[-1]
             unbiased = tf.where(count > 1, variance * count / tf.maximum(count - 1, 1), variance)
             self.mean_sum.assign(self.fraction * self.mean_sum + tf.stop_gradient(mean))
             self.variance_sum.assign(self.fraction * self.variance_sum + tf.stop_gradient(unbiased))
@@ -70,7 +71,7 @@ def _channel_means(values: tf.Tensor) -> tf.Tensor:
     adds a whole column in float32, which leaves four digits on a map of 100,000 cells.
     """
     if values.shape.rank == 2:
-        return tf.cast(tf.reduce_mean(tf.cast(values, tf.float64), axis=0), tf.float32)
+        return tf.cast(tf.reduce_mean(tf.cast(values, tf.float64), axis=0), values.dtype)
     while values.shape.rank > 1:
         values = tf.reduce_mean(values, axis=-2)
     return values

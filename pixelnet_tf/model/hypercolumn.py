@@ -142,18 +142,21 @@ def sample_map(
 @tf.custom_gradient
 def _interpolate(feature_map, corners, ry, rx):
     """Bilinear mean of the corners (pixel, 4, 3), in the order 11, 12, 21, 22 of row and column."""
-    values = tf.cast(tf.gather_nd(feature_map, corners), tf.float32)
+    # bfloat16 numbers are added up in float32; a float64 network stays one.
+    working = tf.float64 if feature_map.dtype == tf.float64 else tf.float32
+    values = tf.cast(tf.gather_nd(feature_map, corners), working)
+    ry, rx = tf.cast(ry, working), tf.cast(rx, working)
     v11, v12, v21, v22 = tf.unstack(values, axis=1)
     # The order of Caffe's sums, so that float32 rounds the same way.
     value = (v11 * (1 - ry) + v21 * ry) * (1 - rx) + (v12 * (1 - ry) + v22 * ry) * rx
     shape = tf.shape(feature_map)
 
     def gradient(top_diff):
-        # One scatter of all corners in float32, pixel by pixel as in Caffe: TensorFlow's own
-        # gradient keeps more maps, adds in another order, and would add bfloat16 numbers.
+        # One scatter of all corners, pixel by pixel as in Caffe: TensorFlow's own gradient keeps
+        # more maps, adds in another order, and would add bfloat16 numbers.
         y, x = tf.cast(ry, tf.float64), tf.cast(rx, tf.float64)
         weights = tf.stack([(1 - y) * (1 - x), (1 - y) * x, y * (1 - x), y * x], axis=1)
-        updates = tf.cast(top_diff, tf.float32)[:, None] * tf.cast(weights, tf.float32)
+        updates = tf.cast(top_diff, working)[:, None] * tf.cast(weights, working)
         map_diff = tf.scatter_nd(corners, updates, shape)
         return tf.cast(map_diff, feature_map.dtype), None, None, None
 

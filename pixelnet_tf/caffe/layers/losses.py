@@ -26,21 +26,22 @@ class CaffeLoss(keras.layers.Layer):
         self.ignore_label = ignore_label
 
     def _valid(self, labels):
+        working = _working(self.compute_dtype)
         if self.ignore_label is None:
-            return tf.ones_like(labels, tf.float32)
-        return tf.cast(labels != self.ignore_label, tf.float32)
+            return tf.ones_like(labels, working)
+        return tf.cast(labels != self.ignore_label, working)
 
     def _normalizer(self, valid, batch):
         counts = {
-            "FULL": tf.cast(tf.size(valid), tf.float32),
+            "FULL": tf.size(valid),
             "VALID": tf.reduce_sum(valid),
-            "BATCH_SIZE": tf.cast(batch, tf.float32),
-            "NONE": tf.constant(1.0),
+            "BATCH_SIZE": batch,
+            "NONE": 1,
         }
-        return tf.maximum(counts[self.normalization], 1.0)
+        return tf.maximum(tf.cast(counts[self.normalization], valid.dtype), 1)
 
     def compute_output_spec(self, inputs):
-        return keras.KerasTensor((), dtype="float32")
+        return keras.KerasTensor((), dtype=_working(self.compute_dtype))
 
     def get_config(self):
         return {
@@ -67,8 +68,8 @@ class SoftmaxWithLoss(CaffeLoss):
         rank = len(logits.shape)
         axis = keras_axis(self.axis, rank)
         order = [i for i in range(rank) if i != axis] + [axis]
-        rows = tf.reshape(tf.transpose(tf.cast(logits, tf.float32), order),
-                          (-1, logits.shape[axis]))
+        rows = tf.transpose(tf.cast(logits, _working(logits.dtype)), order)
+        rows = tf.reshape(rows, (-1, logits.shape[axis]))
         labels = tf.reshape(tf.cast(to_caffe(labels), tf.int32), (-1,))
         valid = self._valid(labels)
         classes = logits.shape[axis]
@@ -89,7 +90,7 @@ class SoftmaxWithLoss(CaffeLoss):
 
 @tf.custom_gradient
 def _softmax_loss(rows, labels, valid, normalizer):
-    targets = tf.one_hot(labels, rows.shape[-1])
+    targets = tf.one_hot(labels, rows.shape[-1], dtype=rows.dtype)
     probabilities = tf.nn.softmax(rows)
     picked = tf.reduce_sum(probabilities * targets, axis=-1)
     losses = -tf.math.log(tf.maximum(picked, _SMALLEST)) * valid
@@ -107,9 +108,10 @@ class EuclideanLoss(CaffeLoss):
     """Caffe's EuclideanLoss: half the sum of squared differences over the first axis' size."""
 
     def call(self, inputs):
-        values, targets = (tf.cast(each, tf.float32) for each in inputs)
+        working = _working(inputs[0].dtype)
+        values, targets = (tf.cast(each, working) for each in inputs)
         difference = values - tf.reshape(targets, tf.shape(values))
-        batch = tf.cast(tf.shape(values)[0], tf.float32)
+        batch = tf.cast(tf.shape(values)[0], working)
         return tf.reduce_sum(difference * difference) / (2 * batch)
 
 
@@ -118,8 +120,14 @@ class SigmoidCrossEntropyLoss(CaffeLoss):
     """Caffe's SigmoidCrossEntropyLoss against targets in [0, 1] of the logits' shape."""
 
     def call(self, inputs):
-        logits, targets = (tf.cast(each, tf.float32) for each in inputs)
+        working = _working(inputs[0].dtype)
+        logits, targets = (tf.cast(each, working) for each in inputs)
         targets = tf.reshape(targets, tf.shape(logits))
         valid = self._valid(targets)
         losses = tf.nn.sigmoid_cross_entropy_with_logits(labels=targets, logits=logits) * valid
         return tf.reduce_sum(losses) / self._normalizer(valid, tf.shape(logits)[0])
+
+
+def _working(dtype) -> str:
+    """Type that a loss is computed in: float64 in a float64 network, else float32."""
+    return "float64" if tf.as_dtype(dtype) == tf.float64 else "float32"
