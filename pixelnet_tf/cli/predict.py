@@ -21,7 +21,7 @@ from pixelnet_tf.errors import ConfigError
               show_default=True, help="Part of the run's split; `all` takes every case.")
 @click.option("--case", "only", multiple=True, metavar="NAME", help="Only this case; repeatable.")
 @click.option("--prior", type=click.Choice(["sampled", "corrected", "fitted"]),
-              help="sampled: the paper's arg max; corrected: by the real class frequencies; fitted: "
+              help="sampled: the paper's arg max; corrected: by real class frequencies; fitted: "
               "corrected with a strength fitted on validation cases.")
 @click.option("--mode", type=click.Choice(["exact", "adaptive", "reference"]),
               help="exact (default), adaptive (faster, not exact), reference (slow yardstick).")
