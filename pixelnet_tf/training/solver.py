@@ -73,11 +73,12 @@ class CaffeSGD(keras.optimizers.Optimizer):
         if decay:
             penalty = weights if self.regularization_type == "L2" else tf.sign(weights)
             gradient += decay * penalty
-        history = self._histories[index]
-        rate = tf.cast(learning_rate, weights.dtype) * lr_mult
-        step = self.momentum * tf.convert_to_tensor(history) + rate * gradient
-        self.assign(history, step)
-        self.assign_sub(variable, step)
+        # One fused operation, in place: a temporary of fc6's 411 MB costs time and memory. Its
+        # history is Caffe's with the other sign: h = momentum * h - lr * g; w += h.
+        tf.raw_ops.ResourceApplyKerasMomentum(
+            var=_resource(variable), accum=_resource(self._histories[index]), grad=gradient,
+            lr=tf.cast(learning_rate, weights.dtype) * lr_mult,
+            momentum=tf.constant(self.momentum, weights.dtype))
 
     def get_config(self):
         return {
@@ -87,6 +88,11 @@ class CaffeSGD(keras.optimizers.Optimizer):
             "regularization_type": self.regularization_type,
             "multipliers": {path: list(pair) for path, pair in self.multipliers.items()},
         }
+
+
+def _resource(variable) -> tf.Tensor:
+    """Handle of a Keras variable or of the TensorFlow variable behind it."""
+    return (variable.value if isinstance(variable, keras.Variable) else variable).handle
 
 
 def solver_from_config(
