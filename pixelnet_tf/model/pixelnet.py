@@ -77,15 +77,20 @@ class PixelNet(keras.Model):
         return found
 
     def check_image_size(self, height: int, width: int) -> None:
-        """Raise `ModelError` where Caffe's RandBI would abort: an image too small for the rates."""
+        """Raise `ModelError` where Caffe's RandBI would abort: an image too small for the rates.
+
+        Without a border every map would be too small for the image's last pixels; there they read
+        the last cell, and only a map without any cell is an error.
+        """
+        border = self.config.border
         for length, axis in ((height, "height"), (width, "width")):
-            cells = length + 2 * self.config.border
+            cells = length + 2 * border
             for rate, tap in zip(self.rates, (*TAPS, "fc7_conv"), strict=False):
                 size = -(-cells // min(rate, 32)) if rate <= 32 else -(-cells // 32) - 6
-                last = self.config.border + length - 1
-                if size < 1 or last > rate * (size - 1) + (rate - 1) / 2:
+                last = border + length - 1
+                if size < 1 or (border and last > rate * (size - 1) + (rate - 1) / 2):
                     raise ModelError(
-                        f"image {axis} {length} with a border of {self.config.border} is too small "
+                        f"image {axis} {length} with a border of {border} is too small "
                         f"for the hypercolumn's rate {rate} on {tap} (Caffe aborts here); use a "
                         "larger image or model.border, or model.fc7=aligned or none"
                     )

@@ -2,19 +2,26 @@
 
 from __future__ import annotations
 
+from functools import cache
+
 import numpy as np
 import pytest
 
 from pixelnet_tf.config import ModelConfig
 from pixelnet_tf.model.pixelnet import PixelNet
 
-NARROW = {"widths": (3, 4, 4, 5, 5), "fc_width": 6, "head_widths": (7, 6), "dropout": 0.0}
+NARROW = {"widths": (3, 4, 4, 5, 5), "fc_width": 6, "head_widths": (7, 6), "dropout": 0.0,
+          "head_filler": "he"}
 
 
 @pytest.fixture(scope="session")
 def narrow_net():
-    """A function from fields of ModelConfig to a PixelNet with random biases and statistics."""
+    """A function from fields of ModelConfig to a PixelNet with random biases and statistics.
 
+    Equal fields give one and the same model, which is not to be changed.
+    """
+
+    @cache
     def make(channels: int = 2, classes: int = 3, seed: int = 1, **fields) -> PixelNet:
         model = PixelNet(ModelConfig(**{**NARROW, **fields}), channels, classes, seed=seed)
         rng = np.random.default_rng(seed)
