@@ -76,22 +76,35 @@ class CaseSource:
 def predict_cases(model: PixelNet, correction: np.ndarray, source: CaseSource, config: Config,
                   out: Path, *, model_name: str = "", draw: Draw | None = None,
                   say: Callable[[str], None] = lambda line: None) -> None:
+    """Segment every case of a source with a model of this process, as `write_cases` says."""
+    about = {"model": model_name, "cases": list(source.names), "config": config_to_dict(config),
+             "prior": config.prediction.prior, "mode": config.prediction.mode,
+             "correction": [float(value) for value in correction]}
+    segmenter = Segmenter(model, correction, config.prediction.mode, config.prediction.precision)
+    write_cases(lambda volume: segment_volume(segmenter, volume, config,
+                                              config.prediction.probability_maps),
+                about, source, config, out, draw=draw, say=say)
+
+
+def write_cases(segment: Callable[[PreparedVolume], SegmentedVolume], about: dict,
+                source: CaseSource, config: Config, out: Path, *, draw: Draw | None = None,
+                say: Callable[[str], None] = lambda line: None) -> None:
     """Segment every case of a source and write `<case>.nii.gz`, and `prediction.json` first.
 
     The next case is read (or prepared) while one is computed, and results are written beside.
     A folder with results of the same model and settings is completed, one of another is refused.
     `draw` is called for every case before its file is written.
 
+    Args:
+        segment: of one volume.
+        about: what `prediction.json` says: model, cases and settings.
+
     Raises:
         DataError: the folder holds other results, or a case cannot be used.
     """
-    about = {"model": model_name, "cases": list(source.names), "config": config_to_dict(config),
-             "prior": config.prediction.prior, "mode": config.prediction.mode,
-             "correction": [float(value) for value in correction]}
     done = _finished(out, about)
     out.mkdir(parents=True, exist_ok=True)
     write_json(str(out / "prediction.json"), about)
-    segmenter = Segmenter(model, correction, config.prediction.mode, config.prediction.precision)
     left = [name for name in source.names if name not in done]
     if done:
         say(f"{len(done)} finished cases are kept")
@@ -99,7 +112,7 @@ def predict_cases(model: PixelNet, correction: np.ndarray, source: CaseSource, c
         written = None
         for number, (name, volume) in enumerate(_read_ahead(source, left, config), start=1):
             start = time.monotonic()
-            result = segment_volume(segmenter, volume, config, config.prediction.probability_maps)
+            result = segment(volume)
             if written is not None:
                 written.result()
             written = writer.submit(_write, out, volume, result, config, draw)

@@ -1,4 +1,4 @@
-"""ONNX: the sparse form (image and pixels to scores), checked against ONNX Runtime as it is written.
+"""ONNX: the sparse form (image and pixels to scores), checked against ONNX Runtime at once.
 
 The dense signatures have no ONNX form: they run tile by tile in a loop whose results are joined by
 TensorFlow's `TensorListConcatV2`, for which tf2onnx has no conversion.

@@ -56,8 +56,21 @@ def build_signatures(segmenter: Segmenter, config: Config
     by_zeros = brain_is_zero_free(config)
     image_spec = tf.TensorSpec([None, None, None, channels], tf.float32, "image")
 
+    @tf.function(input_signature=[image_spec, tf.TensorSpec([None, None, None], tf.bool)])
+    def scores_in_parts(image, wanted):
+        # A few slices at a time, as in local prediction: a whole volume needs no more memory.
+        image = tf.debugging.assert_all_finite(image, "image holds NaN or infinity")
+        step = config.prediction.batch_slices
+        count = (tf.shape(image)[0] + step - 1) // step
+        parts = tf.TensorArray(tf.float32, count, infer_shape=False,
+                               element_shape=[None, None, None, model.classes])
+        for i in tf.range(count):
+            part = slice(i * step, (i + 1) * step)
+            parts = parts.write(i, segmenter.scores(image[part], wanted[part]))
+        return tf.ensure_shape(parts.concat(), [None, None, None, model.classes])
+
     def outputs(image: tf.Tensor, wanted: tf.Tensor) -> dict[str, tf.Tensor]:
-        scores = segmenter.scores(image, wanted)
+        scores = scores_in_parts(image, wanted)
         return {"probabilities": tf.nn.softmax(scores),
                 "labels": tf.gather(values, tf.argmax(scores, axis=-1))}
 
@@ -79,6 +92,7 @@ def build_signatures(segmenter: Segmenter, config: Config
 
     @tf.function(input_signature=[image_spec, tf.TensorSpec([None, 3], tf.int32, "pixels")])
     def classify_pixels(image, pixels):
+        image = tf.debugging.assert_all_finite(image, "image holds NaN or infinity")
         size = tf.shape(image)[:3]
         inside = tf.reduce_all((pixels >= 0) & (pixels < size))
         check = tf.debugging.Assert(inside, ["pixels must be rows of n, y, x inside the image; "

@@ -1,0 +1,84 @@
+"""`pixelnet-tf serve`."""
+
+from __future__ import annotations
+
+import ipaddress
+import os
+from pathlib import Path
+
+import click
+
+from pixelnet_tf.cli.options import PATH
+from pixelnet_tf.errors import ConfigError
+from pixelnet_tf.serving.limits import ServerLimits
+
+#: Beside --token-file; a token in an argument would stand in the list of processes.
+TOKEN_VARIABLE = "PIXELNET_TOKEN"
+_DEFAULT = ServerLimits()
+
+
+@click.command("serve")
+@click.option("--model", "model", required=True, type=PATH, metavar="DIR",
+              help="The --out folder of `pixelnet-tf export`, or DIR/<name> in it.")
+@click.option("--host", default="127.0.0.1", show_default=True,
+              help="Address to listen on; 0.0.0.0 opens the server to the network.")
+@click.option("--port", default=8501, show_default=True, type=click.IntRange(0, 65535))
+@click.option("--token-file", type=PATH, metavar="FILE", help="First line: a token that every "
+              f"request must carry as a bearer token; or set {TOKEN_VARIABLE}.")
+@click.option("--json-mib", default=_DEFAULT.json_mib, show_default=True, type=int,
+              help="Largest body of :predict.")
+@click.option("--upload-mib", default=_DEFAULT.upload_mib, show_default=True, type=int,
+              help="Largest body of /v1/segment.")
+@click.option("--slices", default=_DEFAULT.slices, show_default=True, type=int,
+              help="Most slices in a request.")
+@click.option("--side", default=_DEFAULT.side, show_default=True, type=int,
+              help="Longest side of a slice or volume, in pixels.")
+@click.option("--pixels", default=_DEFAULT.pixels, show_default=True, type=int,
+              help="Most pixels in a request, or voxels in a volume.")
+@click.option("--concurrency", default=_DEFAULT.concurrency, show_default=True, type=int,
+              help="Predictions computed at once.")
+@click.option("--queue", default=_DEFAULT.queue, show_default=True, type=int,
+              help="Requests that may wait beside them; the next one is answered 503.")
+@click.option("--seconds", default=_DEFAULT.seconds, show_default=True, type=float,
+              help="Longest time of a request.")
+@click.option("--poll-seconds", default=2.0, show_default=True, type=click.FloatRange(0.1),
+              help="Time between two looks for a new version.")
+def command(model, host, port, token_file, poll_seconds, **limits) -> None:
+    """Answer TensorFlow Serving's REST API, and NIfTI in, NIfTI out.
+
+    A new version folder is picked up while the server runs. SIGTERM ends it when every accepted
+    request is answered. Logs are JSON lines on standard error. For research use only.
+    """
+    limits = ServerLimits(**limits)
+    token = read_token(token_file)
+    if token is None and not _is_loopback(host):
+        click.echo(f"warning: listening on {host} without a token; whoever reaches this port can "
+                   "use the server", err=True)
+    try:
+        from pixelnet_tf.serving.run_server import run_server
+    except ImportError as error:
+        if error.name and error.name.startswith("pixelnet_tf"):
+            raise
+        raise ConfigError(f"serve needs Starlette, uvicorn and python-multipart ({error}): "
+                          'pip install "pixelnet-tf[serve]"') from None
+    run_server(model, host, port, limits, token, poll_seconds)
+
+
+def read_token(token_file: Path | None) -> str | None:
+    """The token from a file, else from the environment, else None; raises `ConfigError`."""
+    if token_file is None:
+        return os.environ.get(TOKEN_VARIABLE) or None
+    try:
+        lines = token_file.read_text(encoding="utf-8").split()
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"--token-file {token_file}: cannot be read ({error})") from None
+    if not lines:
+        raise ConfigError(f"--token-file {token_file}: is empty; write a token into it")
+    return lines[0]
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"

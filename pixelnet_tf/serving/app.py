@@ -1,0 +1,195 @@
+"""The server's routes (ASGI, Starlette)."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+from starlette.applications import Starlette
+from starlette.convertors import Convertor, register_url_convertor
+from starlette.exceptions import HTTPException
+from starlette.middleware import Middleware
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import Route
+
+from pixelnet_tf.serving.answers import on_api_error, on_fault, on_http_error
+from pixelnet_tf.serving.api_error import ApiError
+from pixelnet_tf.serving.gate import Gate
+from pixelnet_tf.serving.guard import Guard
+from pixelnet_tf.serving.json_log import JsonLog
+from pixelnet_tf.serving.limits import ServerLimits
+from pixelnet_tf.serving.loaded_model import LoadedModel
+from pixelnet_tf.serving.openapi import describe_api
+from pixelnet_tf.serving.predict_json import parse_predict, render_predict
+from pixelnet_tf.serving.registry import ModelRegistry
+from pixelnet_tf.serving.request_body import check_json_type, read_body, read_files
+from pixelnet_tf.serving.segment_upload import segment_upload
+
+
+class _ModelName(Convertor):
+    """A model's name in a path: `:` ends it."""
+
+    regex = "[^/:]+"
+
+    def convert(self, value: str) -> str:
+        return value
+
+    def to_string(self, value: str) -> str:
+        return value
+
+
+class _VersionNumber(_ModelName):
+    regex = "[0-9]{1,18}"
+
+    def convert(self, value: str) -> int:
+        return int(value)
+
+
+register_url_convertor("model", _ModelName())
+register_url_convertor("version", _VersionNumber())
+
+
+def build_app(registry: ModelRegistry, limits: ServerLimits | None = None,
+              token: str | None = None, log: JsonLog | None = None) -> Starlette:
+    """The ASGI application: TensorFlow Serving's REST API and `/v1/segment`.
+
+    Starting it starts the registry. Every error is `{"error": message}`.
+
+    Args:
+        registry: models to serve.
+        limits: of requests; None takes the defaults.
+        token: bearer token that every request must carry, but for health and readiness.
+        log: receives a line for each request.
+    """
+    limits, log = limits or ServerLimits(), log or JsonLog()
+    endpoints = _Endpoints(registry, limits, token is not None)
+
+    @asynccontextmanager
+    async def lifespan(app: Starlette) -> AsyncIterator[None]:
+        registry.start()
+        try:
+            yield
+        finally:
+            endpoints.close()
+            registry.stop()
+
+    routes = [
+        Route("/healthz", endpoints.health),
+        Route("/readyz", endpoints.ready),
+        Route("/openapi.json", endpoints.openapi),
+        Route("/v1/models", endpoints.models),
+        Route("/v1/segment", endpoints.segment, methods=["POST"]),
+    ]
+    for path in ("/v1/models/{model:model}", "/v1/models/{model:model}/versions/{version:version}"):
+        routes += [
+            Route(path, endpoints.status),
+            Route(f"{path}/metadata", endpoints.metadata),
+            Route(f"{path}/serving.json", endpoints.about),
+            Route(f"{path}:predict", endpoints.predict, methods=["POST"]),
+        ]
+    return Starlette(
+        routes=routes, lifespan=lifespan,
+        middleware=[Middleware(Guard, log=log, token=token,
+                               url_characters=limits.url_characters)],
+        exception_handlers={ApiError: on_api_error, HTTPException: on_http_error,
+                            Exception: on_fault})
+
+
+class _Endpoints:
+    """The functions behind the routes."""
+
+    def __init__(self, registry: ModelRegistry, limits: ServerLimits, with_token: bool):
+        self._registry, self._limits, self._with_token = registry, limits, with_token
+        self._predictions = Gate(limits.concurrency, limits.queue, "predict")
+        # N4 takes long; a volume must not hold up slices.
+        self._volumes = Gate(1, limits.queue, "segment")
+
+    def close(self) -> None:
+        self._predictions.close()
+        self._volumes.close()
+
+    async def health(self, request: Request) -> Response:
+        return JSONResponse({"status": "ok"})
+
+    async def ready(self, request: Request) -> Response:
+        if not self._registry.ready:
+            raise ApiError(503, "a model is still being loaded")
+        return JSONResponse({"status": "ready"})
+
+    async def openapi(self, request: Request) -> Response:
+        models = self._registry.models
+        modalities = next((list(m.config.study.modalities) for m in models if m.config), [])
+        return JSONResponse(describe_api([m.name for m in models], modalities, self._limits,
+                                         self._with_token))
+
+    async def models(self, request: Request) -> Response:
+        return JSONResponse({"models": [{"name": m.name, "version": m.version}
+                                        for m in self._registry.models]})
+
+    async def status(self, request: Request) -> Response:
+        return JSONResponse(self._registry.status(request.path_params["model"],
+                                                  request.path_params.get("version")))
+
+    async def metadata(self, request: Request) -> Response:
+        return JSONResponse(self._model(request).metadata())
+
+    async def about(self, request: Request) -> Response:
+        model = self._model(request)
+        if model.about is None:
+            raise ApiError(404, f"model {model.name!r} has no serving.json; it was exported by "
+                                "another program")
+        return JSONResponse(model.about)
+
+    async def predict(self, request: Request) -> Response:
+        model = self._model(request)
+        check_json_type(request)
+
+        def compute(body: bytes) -> bytes:
+            call = parse_predict(body, model, self._limits)
+            return render_predict(call, model.run(call.signature, call.inputs))
+
+        with self._predictions as gate:
+            body = await self._timed(read_body(request, self._limits.json_mib << 20), 408)
+            answer = await self._timed(gate.run(compute, body), 504)
+        return Response(answer, media_type="application/json", headers=_origin(model))
+
+    async def segment(self, request: Request) -> Response:
+        model = self._segmenting_model(request)
+        with self._volumes as gate:
+            async with read_files(request, self._limits.upload_mib << 20,
+                                  self._limits.seconds) as files:
+                answer = await self._timed(
+                    gate.run(segment_upload, model, files, self._limits), 504)
+        return Response(answer, media_type="application/gzip", headers={
+            "Content-Disposition": 'attachment; filename="segmentation.nii.gz"',
+            **_origin(model)})
+
+    def _model(self, request: Request) -> LoadedModel:
+        return self._registry.get(request.path_params["model"],
+                                  request.path_params.get("version"))
+
+    def _segmenting_model(self, request: Request) -> LoadedModel:
+        if name := request.query_params.get("model"):
+            return self._registry.get(name)
+        models = self._registry.models
+        if not models:
+            raise ApiError(503, "a model is still being loaded; try again", {"Retry-After": "2"})
+        if len(models) > 1:
+            raise ApiError(400, "say which model, as in /v1/segment?model=NAME; this server has "
+                                f"{[m.name for m in models]}")
+        return models[0]
+
+    async def _timed(self, awaitable, status: int):
+        try:
+            return await asyncio.wait_for(awaitable, self._limits.seconds)
+        except asyncio.TimeoutError:
+            raise ApiError(status, f"the request took longer than {self._limits.seconds:g} s; "
+                                   "send fewer slices, or later") from None
+
+
+def _origin(model: LoadedModel) -> dict[str, str]:
+    return {"X-Model": model.name, "X-Model-Version": str(model.version)}
+
+

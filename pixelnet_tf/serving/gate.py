@@ -1,0 +1,43 @@
+"""A fixed number of worker threads, and a bounded queue before them."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import TypeVar
+
+from pixelnet_tf.serving.api_error import ApiError
+
+T = TypeVar("T")
+
+
+class Gate:
+    """Lets so many requests in; of these, `workers` are computed at once.
+
+    Use `with gate:` around a whole request, reading its body included, and `run` inside.
+    """
+
+    def __init__(self, workers: int, queue: int, name: str):
+        self._places = workers + queue
+        self._inside = 0
+        self._pool = ThreadPoolExecutor(workers, thread_name_prefix=name)
+
+    def __enter__(self) -> Gate:
+        if self._inside >= self._places:
+            raise ApiError(503, f"{self._inside} requests are running or waiting; try again",
+                           {"Retry-After": "1"})
+        self._inside += 1
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._inside -= 1
+
+    async def run(self, function: Callable[..., T], *arguments: object) -> T:
+        """Compute in a worker thread; when cancelled, work that has not begun never begins."""
+        loop = asyncio.get_running_loop()
+        return await loop.run_in_executor(self._pool, function, *arguments)
+
+    def close(self) -> None:
+        """End the threads when what runs has ended."""
+        self._pool.shutdown(wait=True, cancel_futures=True)

@@ -1,0 +1,72 @@
+"""What every request passes first: its log line, the URL's length, the token."""
+
+from __future__ import annotations
+
+import hmac
+import time
+import uuid
+
+from starlette.datastructures import Headers
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from pixelnet_tf.serving.answers import error_answer
+from pixelnet_tf.serving.api_error import ApiError
+from pixelnet_tf.serving.json_log import JsonLog
+
+#: Answered without a token: what a supervisor asks.
+OPEN_PATHS = ("/healthz", "/readyz")
+
+
+class Guard:
+    """ASGI middleware around the whole application.
+
+    Args:
+        app: the application.
+        log: receives an event `request` for each request.
+        token: that `Authorization: Bearer` must carry; None asks for none.
+        url_characters: longest path with query.
+    """
+
+    def __init__(self, app: ASGIApp, log: JsonLog, token: str | None, url_characters: int):
+        self._app, self._log, self._url_characters = app, log, url_characters
+        self._token = None if token is None else token.encode()
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        start, status = time.monotonic(), 500
+        request_id = uuid.uuid4().hex[:12]
+
+        async def watched(message: Message) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+                message["headers"] = [*message["headers"],
+                                      (b"x-request-id", request_id.encode())]
+            await send(message)
+
+        try:
+            self._check(scope)
+        except ApiError as error:
+            await error_answer(error)(scope, receive, watched)
+        else:
+            await self._app(scope, receive, watched)
+        finally:
+            self._log("request", id=request_id, method=scope["method"],
+                      path=scope["path"][:200], status=status,
+                      client=(scope.get("client") or ("",))[0],
+                      seconds=round(time.monotonic() - start, 4))
+
+    def _check(self, scope: Scope) -> None:
+        length = len(scope.get("raw_path") or scope["path"]) + len(scope["query_string"])
+        if length > self._url_characters:
+            raise ApiError(414, f"the URL has {length} characters; at most "
+                                f"{self._url_characters} are taken")
+        if self._token is None or scope["path"] in OPEN_PATHS:
+            return
+        kind, _, given = Headers(scope=scope).get("authorization", "").partition(" ")
+        same = hmac.compare_digest(given.strip().encode("utf-8", "replace"), self._token)
+        if kind.lower() != "bearer" or not same:
+            raise ApiError(401, "send the server's token as `Authorization: Bearer TOKEN`",
+                           {"WWW-Authenticate": "Bearer"})

@@ -1,0 +1,40 @@
+"""What the server takes from one request, and how many requests at once."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+
+from pixelnet_tf.errors import ConfigError
+
+
+@dataclass(frozen=True)
+class ServerLimits:
+    """Limits of the server; a request beyond one is refused before memory is spent on it.
+
+    Attributes:
+        json_mib: body of `:predict`, in MiB.
+        upload_mib: body of `/v1/segment`, in MiB.
+        slices: slices in a request.
+        side: height or width of a slice, or any side of a volume, in pixels.
+        pixels: pixels (or voxels of one volume) in a request.
+        concurrency: predictions that run at once; volumes are segmented one at a time beside them.
+        queue: further requests that may wait; the next one is answered 503.
+        seconds: from a request's first byte to its answer.
+        url_characters: path and query.
+    """
+
+    json_mib: int = 64
+    upload_mib: int = 512
+    slices: int = 512
+    side: int = 1024
+    pixels: int = 2**26
+    concurrency: int = 2
+    queue: int = 16
+    seconds: float = 300.0
+    url_characters: int = 2000
+
+    def __post_init__(self):
+        for field in fields(self):
+            if getattr(self, field.name) <= 0:
+                raise ConfigError(f"--{field.name.replace('_', '-')} must be positive, "
+                                  f"got {getattr(self, field.name)}")

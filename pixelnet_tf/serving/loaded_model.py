@@ -1,0 +1,147 @@
+"""One version of a SavedModel in memory, run by the names of its signatures."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+from google.protobuf.message import DecodeError
+from tensorflow.core.framework import types_pb2
+from tensorflow.core.protobuf import saved_model_pb2
+
+from pixelnet_tf.config import Config, config_from_dict
+from pixelnet_tf.errors import ModelError, PixelNetError
+from pixelnet_tf.serving.api_error import ApiError
+from pixelnet_tf.serving.warmup import warmup_image
+
+
+@dataclass(frozen=True)
+class TensorInfo:
+    """A named input or output: its NumPy type (strings: object) and shape, None where free."""
+
+    tensor: str
+    dtype: np.dtype
+    proto_type: str
+    shape: tuple[int | None, ...]
+
+
+@dataclass(frozen=True)
+class Signature:
+    """Inputs and outputs of a signature, by name."""
+
+    inputs: dict[str, TensorInfo]
+    outputs: dict[str, TensorInfo]
+
+
+class LoadedModel:
+    """A version folder that `pixelnet-tf export` (or any TensorFlow) wrote.
+
+    Attributes:
+        name, version: of the model.
+        about: `serving.json`, or None for a SavedModel of other origin.
+        config: the configuration in it, or None.
+        signatures: by name.
+
+    Raises:
+        ModelError: the folder holds no SavedModel that can be loaded.
+    """
+
+    def __init__(self, folder: Path, name: str, version: int):
+        self.name, self.version = name, version
+        self.about = _read_about(folder)
+        self.config: Config | None = None
+        try:
+            if self.about is not None:
+                self.config = config_from_dict(self.about["config"])
+            proto = saved_model_pb2.SavedModel.FromString(
+                (folder / "saved_model.pb").read_bytes())
+            self.signatures = _signatures(proto.meta_graphs[0])
+            self._model = tf.saved_model.load(str(folder))
+        except (OSError, ValueError, KeyError, IndexError, DecodeError, PixelNetError,
+                tf.errors.OpError) as error:
+            raise ModelError(f"{folder}: cannot be loaded as a SavedModel: "
+                             f"{str(error).splitlines()[0]}") from None
+
+    def warm_up(self) -> None:
+        """Answer once, so that the first request does not pay for the graph's preparation."""
+        signature = self.signatures.get("serving_default")
+        if signature and list(signature.inputs) == ["image"]:
+            channels = signature.inputs["image"].shape[-1]
+            self.run("serving_default", {"image": warmup_image(1, 64, channels or 1)})
+
+    def run(self, signature: str, inputs: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+        """Call a signature; arrays in and out, by name.
+
+        Raises:
+            ApiError: 400 where the graph refuses the inputs, 413 where memory does not suffice.
+        """
+        infos = self.signatures[signature].inputs
+        tensors = {name: tf.constant(value, tf.string if infos[name].dtype == object else None)
+                   for name, value in inputs.items()}
+        try:
+            outputs = self._model.signatures[signature](**tensors)
+        except tf.errors.ResourceExhaustedError:
+            raise ApiError(413, "the request needs more memory than there is; send fewer or "
+                                "smaller slices") from None
+        except (tf.errors.InvalidArgumentError, tf.errors.OutOfRangeError) as error:
+            raise ApiError(400, f"{signature} refused the inputs: {_first_line(error)}") from None
+        return {name: value.numpy() for name, value in outputs.items()}
+
+    def metadata(self) -> dict[str, Any]:
+        """The answer of TensorFlow Serving's metadata API."""
+        signatures = {
+            name: {"inputs": {key: _info_json(info) for key, info in signature.inputs.items()},
+                   "outputs": {key: _info_json(info) for key, info in signature.outputs.items()},
+                   "method_name": "tensorflow/serving/predict", "defaults": {}}
+            for name, signature in self.signatures.items()}
+        return {"model_spec": {"name": self.name, "signature_name": "",
+                               "version": str(self.version)},
+                "metadata": {"signature_def": {"signature_def": signatures}}}
+
+
+def _read_about(folder: Path) -> dict[str, Any] | None:
+    path = folder / "serving.json"
+    if not path.is_file():
+        return None
+    try:
+        about = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise ModelError(f"{path}: cannot be read ({error}); export the model again") from None
+    if not isinstance(about, dict) or "config" not in about:
+        raise ModelError(f"{path}: was not written by `pixelnet-tf export`; export again")
+    return about
+
+
+def _signatures(graph) -> dict[str, Signature]:
+    return {name: Signature(_infos(definition.inputs), _infos(definition.outputs))
+            for name, definition in sorted(graph.signature_def.items())
+            if definition.method_name == "tensorflow/serving/predict"}
+
+
+def _infos(tensors) -> dict[str, TensorInfo]:
+    found = {}
+    for name, info in sorted(tensors.items()):
+        dtype = tf.as_dtype(info.dtype)
+        shape = tuple(None if dim.size < 0 else dim.size for dim in info.tensor_shape.dim)
+        found[name] = TensorInfo(info.name, np.dtype(dtype.as_numpy_dtype),
+                                 types_pb2.DataType.Name(info.dtype), shape)
+    return found
+
+
+def _info_json(info: TensorInfo) -> dict[str, Any]:
+    dims = [{"size": str(-1 if size is None else size), "name": ""} for size in info.shape]
+    return {"dtype": info.proto_type, "name": info.tensor,
+            "tensor_shape": {"dim": dims, "unknown_rank": False}}
+
+
+def _first_line(error: tf.errors.OpError) -> str:
+    lines = [line.strip() for line in error.message.splitlines() if line.strip()]
+    # TensorFlow heads its message with the place in the graph, which says nothing to a client.
+    telling = [line for line in lines if not line.startswith(("Graph execution error", "Detected",
+                                                              "defined at"))]
+    text = (telling or lines or ["unknown"])[0].removeprefix("assertion failed: ")
+    return text.split(" [[{{node")[0].strip()[:500]

@@ -1,0 +1,117 @@
+"""The server's description of itself, at `/openapi.json`."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pixelnet_tf import __version__
+from pixelnet_tf.serving.about import RESEARCH_ONLY
+from pixelnet_tf.serving.limits import ServerLimits
+
+_TENSOR = {"description": "A number, true or false, {\"b64\": ...}, or nested lists of these."}
+
+
+def describe_api(names: list[str], modalities: list[str], limits: ServerLimits,
+                 with_token: bool) -> dict[str, Any]:
+    """OpenAPI 3.1 of the server.
+
+    Args:
+        names: of the models.
+        modalities: fields of `/v1/segment`.
+        with_token: whether a bearer token is asked for.
+    """
+    name = _parameter("model", {"type": "string", "enum": names} if names else {"type": "string"})
+    version = _parameter("version", {"type": "integer", "minimum": 1})
+    paths: dict[str, Any] = {
+        "/healthz": {"get": _get("health", "The process answers.", security=[])},
+        "/readyz": {"get": _get("readiness", "Every model is loaded.", {"503": "Not yet."},
+                                security=[])},
+        "/openapi.json": {"get": _get("openapi", "This description.")},
+        "/v1/models": {"get": _get("listModels", "Names and versions of the models.")},
+    }
+    for path, parameters, suffix in (("/v1/models/{model}", [name], ""),
+                                     ("/v1/models/{model}/versions/{version}", [name, version],
+                                      "OfVersion")):
+        unknown = {"404": "No such model or version."}
+        paths[path] = {"get": _get(f"status{suffix}", "Status, as TensorFlow Serving gives it.",
+                                   unknown), "parameters": parameters}
+        paths[f"{path}/metadata"] = {"get": _get(
+            f"metadata{suffix}", "Signatures, as TensorFlow Serving gives them.", unknown),
+            "parameters": parameters}
+        paths[f"{path}/serving.json"] = {"get": _get(
+            f"serving{suffix}", "How the model was made and how a case is prepared for it.",
+            unknown), "parameters": parameters}
+        paths[f"{path}:predict"] = {"post": _predict(f"predict{suffix}", limits),
+                                    "parameters": parameters}
+    paths["/v1/segment"] = {"post": _segment(modalities, limits)}
+    tree: dict[str, Any] = {
+        "openapi": "3.1.0",
+        "info": {"title": "pixelnet-tf", "version": __version__, "description": RESEARCH_ONLY},
+        "paths": paths,
+        "components": {"schemas": {"Error": {
+            "type": "object", "properties": {"error": {"type": "string"}}, "required": ["error"]}}},
+    }
+    if with_token:
+        tree["components"]["securitySchemes"] = {"token": {"type": "http", "scheme": "bearer"}}
+        tree["security"] = [{"token": []}]
+    return tree
+
+
+def _parameter(name: str, schema: dict[str, Any]) -> dict[str, Any]:
+    return {"name": name, "in": "path", "required": True, "schema": schema}
+
+
+def _answers(ok: dict[str, Any], errors: dict[str, str]) -> dict[str, Any]:
+    body = {"application/json": {"schema": {"$ref": "#/components/schemas/Error"}}}
+    common = {"401": "The token is missing or wrong.", "414": "The URL is too long.",
+              "503": "Too many requests wait, or no model is loaded yet."}
+    return {"200": ok, **{code: {"description": text, "content": body}
+                          for code, text in sorted({**common, **errors}.items())}}
+
+
+def _get(operation: str, summary: str, errors: dict[str, str] | None = None,
+         **more: Any) -> dict[str, Any]:
+    ok = {"description": "The answer.",
+          "content": {"application/json": {"schema": {"type": "object"}}}}
+    return {"operationId": operation, "summary": summary, "responses": _answers(ok, errors or {}),
+            **more}
+
+
+def _predict(operation: str, limits: ServerLimits) -> dict[str, Any]:
+    signature = {"signature_name": {"type": "string", "default": "serving_default"}}
+    row = {"type": "object", "required": ["instances"], "properties": {
+        **signature, "instances": {"type": "array", "minItems": 1, "items": _TENSOR}}}
+    column = {"type": "object", "required": ["inputs"],
+              "properties": {**signature, "inputs": _TENSOR}}
+    ok = {"description": "`predictions` (row form) or `outputs` (column form).",
+          "content": {"application/json": {"schema": {"type": "object"}}}}
+    errors = {"400": "The body does not fit the signature.", "404": "No such model or version.",
+              "408": "The body came too slowly.",
+              "413": f"More than {limits.json_mib} MiB, or too many or too large slices.",
+              "415": "The content is not JSON.", "504": "The answer took too long."}
+    return {"operationId": operation, "summary": "Call a signature, as in TensorFlow Serving.",
+            "requestBody": {"required": True, "content": {"application/json": {
+                "schema": {"oneOf": [row, column]}}}},
+            "responses": _answers(ok, errors)}
+
+
+def _segment(modalities: list[str], limits: ServerLimits) -> dict[str, Any]:
+    fields = {modality: {"type": "string", "format": "binary",
+                         "description": "A NIfTI file (.nii or .nii.gz) of this modality."}
+              for modality in modalities}
+    ok = {"description": "The segmentation (.nii.gz), with the geometry of the first modality.",
+          "content": {"application/gzip": {"schema": {"type": "string", "format": "binary"}}}}
+    errors = {"400": "A field is missing or no sound NIfTI file.", "404": "No such model.",
+              "408": "The body came too slowly.",
+              "413": f"More than {limits.upload_mib} MiB, or a volume too large.",
+              "415": "The content is not multipart/form-data.",
+              "422": "The volumes do not make a case.", "504": "The answer took too long."}
+    return {"operationId": "segment",
+            "summary": "Segment a case from raw volumes: N4, normalisation and clean-up included.",
+            "parameters": [{"name": "model", "in": "query", "required": False,
+                            "schema": {"type": "string"},
+                            "description": "Needed where the server has several models."}],
+            "requestBody": {"required": True, "content": {"multipart/form-data": {"schema": {
+                "type": "object", "properties": fields, "required": modalities,
+                "additionalProperties": False}}}},
+            "responses": _answers(ok, errors)}
