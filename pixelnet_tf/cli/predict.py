@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import click
+import numpy as np
 
 from pixelnet_tf.cli.options import dry_run_option
 from pixelnet_tf.errors import ConfigError
@@ -80,8 +81,10 @@ def _drawer(out: Path, study):
         if volume.labels is not None:
             truth = classes_to_values(volume.plan.from_slices(volume.labels), study)
         (out / "overlays").mkdir(exist_ok=True)
-        write_overlay(out / "overlays" / f"{volume.name}.png",
-                      volume.plan.from_slices(volume.images[..., 0]), truth, labels,
+        # After z-scoring, zero is the brain's mean: outside it, black is what a reader expects.
+        image = volume.images[..., 0]
+        image = volume.plan.from_slices(np.where(volume.brain, image, image.min()))
+        write_overlay(out / "overlays" / f"{volume.name}.png", image, truth, labels,
                       volume.geometry, study, volume.name)
 
     return draw

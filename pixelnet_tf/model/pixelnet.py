@@ -170,12 +170,13 @@ def _keras_dropout(config: ModelConfig):
     return apply
 
 
-def plain_taps(model: PixelNet, image: tf.Tensor, dropout=None) -> list[tf.Tensor]:
+def plain_taps(model: PixelNet, image: tf.Tensor, dropout=None,
+               training: bool = False) -> list[tf.Tensor]:
     """The trunk over the whole canvas, by the model's own layers: the yardstick of the fast forms.
 
     image `(batch, height, width, channel)`; returns the maps of `vgg16_taps`.
     """
-    return vgg16_taps(model.parts, _canvas(image, model.config), model.config, dropout)
+    return vgg16_taps(model.parts, _canvas(image, model.config), model.config, dropout, training)
 
 
 def plain_scores(model: PixelNet, taps, pixels_nyx: tf.Tensor, dropout=None) -> tf.Tensor:

@@ -42,13 +42,15 @@ def _convolution(name, width, size, padding, number, seed) -> keras.layers.Conv2
 
 
 def vgg16_taps(layers: Mapping[str, keras.layers.Layer], canvas, config: ModelConfig,
-               dropout=None) -> list:
+               dropout=None, training: bool | None = None) -> list:
     """Run the trunk over a whole canvas.
 
     Args:
         layers: the layers of `vgg16_layers`, and `bn_<tap>` where the taps are normalised.
         canvas: (batch, height, width, channel), the image with its border of zeros.
         dropout: function (values, layer name) -> values applied to fc6 and fc7; None: none.
+        training: whether BatchNorm takes (and gathers) the batch's statistics; None: as the model
+            that is being built is called.
 
     Returns the maps that the hypercolumn reads, (batch, height / stride, width / stride, width)
     each: conv1_2, conv2_2, conv3_3, conv4_3, conv5_3 and, unless fc7 is `none`, fc7_conv. Pooling
@@ -60,7 +62,8 @@ def vgg16_taps(layers: Mapping[str, keras.layers.Layer], canvas, config: ModelCo
         for name in names:
             response = layers[name](x)
             x = relu(response)
-        taps.append(layers[f"bn_{names[-1]}"](response) if config.batch_norm else x)
+        taps.append(layers[f"bn_{names[-1]}"](response, training=training)
+                    if config.batch_norm else x)
         if number < len(BLOCKS) - 1 or config.fc7 != "none":
             x = keras.ops.max_pool(x, 2, 2, padding="same")
     if config.fc7 == "none":
@@ -69,5 +72,5 @@ def vgg16_taps(layers: Mapping[str, keras.layers.Layer], canvas, config: ModelCo
     response = layers["fc7_conv"](x)
     if config.batch_norm:
         # The original's lin_bn net has no ReLU on fc7_conv: one follows the hypercolumn.
-        return [*taps, layers["bn_fc7_conv"](response)]
+        return [*taps, layers["bn_fc7_conv"](response, training=training)]
     return [*taps, dropout(relu(response), "drop7")]

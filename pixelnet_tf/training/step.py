@@ -39,7 +39,8 @@ def pixel_scores(model: PixelNet, image: tf.Tensor, pixels_nyx: tf.Tensor, *, fa
     one is taken, because the batch's statistics are those of the whole canvas.
     """
     if not fast or model.config.batch_norm:
-        return plain_scores(model, plain_taps(model, image, dropout), pixels_nyx, dropout)
+        taps = plain_taps(model, image, dropout, training=True)
+        return plain_scores(model, taps, pixels_nyx, dropout)
     taps = fast_taps(model, image, precision=precision, dropout=dropout)
     return fast_scores(model, taps, canvas_pixels(model, pixels_nyx), precision=precision,
                        dropout=dropout)
@@ -68,7 +69,7 @@ def loss_and_gradients(model: PixelNet, batch: dict[str, tf.Tensor], seed: tf.Te
                               precision=precision, dropout=dropout)
         loss = pixel_loss(scores, batch["classes"])
     gradients = tape.gradient(loss, variables)
-    missing = [v.path for v, g in zip(variables, gradients, strict=True) if g is None]
+    missing = [v.name for v, g in zip(variables, gradients, strict=True) if g is None]
     if missing:
         raise ValueError(f"no gradient reaches {missing}")
     return loss, gradients

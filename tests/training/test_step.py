@@ -1,0 +1,128 @@
+"""Loss and gradients of one solver step, fast against plain."""
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from pixelnet_tf.config import ModelConfig
+from pixelnet_tf.model.pixelnet import PixelNet
+from pixelnet_tf.training.step import loss_and_gradients, pixel_loss, seeded_dropout
+
+SEED = tf.constant([1, 2])
+
+
+@pytest.fixture(scope="module")
+def batch() -> dict[str, tf.Tensor]:
+    rng = np.random.default_rng(0)
+    image = rng.normal(0, 1, (2, 40, 44, 3)).astype(np.float32)
+    image[:, :6] = image[:, :, 35:] = 0
+    pixels = np.concatenate([np.repeat([[0], [1]], 60, 0), rng.integers(0, 40, (120, 2))], 1)
+    return {"image": tf.constant(image), "pixels": tf.constant(pixels, tf.float32),
+            "classes": tf.constant(rng.integers(0, 3, 120), tf.int32)}
+
+
+def make(dropout=0.0, **fields) -> PixelNet:
+    fields = {"widths": (4, 4, 6, 6, 6), "fc_width": 8, "head_widths": (10, 9), "border": 100,
+              "head_filler": "he", **fields}
+    model = PixelNet(ModelConfig(dropout=dropout, **fields), 3, 3, seed=3)
+    rng = np.random.default_rng(1)
+    for layer in model.parts.values():
+        if hasattr(layer, "kernel"):
+            layer.bias.assign(rng.normal(0.05, 0.1, layer.bias.shape))
+    return model
+
+
+def run(model, batch, **options):
+    variables = [v.value for v in model.trainable_variables]
+    loss, gradients = loss_and_gradients(model, batch, SEED, variables=variables, **options)
+    return float(loss), [tf.convert_to_tensor(g).numpy() for g in gradients]
+
+
+@pytest.mark.parametrize("fields", [
+    {}, {"fc7": "aligned"}, {"fc7": "none"}, {"fc7": "none", "border": 16},
+    {"fc7": "none", "border": 0}, {"head": "linear"},
+], ids=lambda fields: "-".join(map(str, fields.values())) or "original")
+def test_fast_gradients_are_the_plain_ones(batch, fields):
+    model = make(**fields)
+    fast_loss, fast = run(model, batch, fast=True)
+    plain_loss, plain = run(model, batch, fast=False)
+    assert fast_loss == pytest.approx(plain_loss, rel=1e-5)
+    for variable, mine, theirs in zip(model.trainable_variables, fast, plain, strict=True):
+        assert mine.dtype == np.float32
+        assert np.abs(theirs).max() > 0, variable.path
+        np.testing.assert_allclose(mine, theirs, rtol=0, atol=1e-4 * np.abs(theirs).max(),
+                                   err_msg=variable.path)
+
+
+def test_gradients_by_differences(batch):
+    model = make(fc7="none", border=16)
+    _, gradients = run(model, batch)
+    rng = np.random.default_rng(5)
+    for variable, gradient in zip(model.trainable_variables, gradients, strict=True):
+        if gradient.ndim == 1:
+            continue
+        direction = rng.normal(size=gradient.shape).astype(np.float32)
+        # Small, because a pooling window may change its winner on the way.
+        start, step, losses = variable.numpy(), 1e-4, []
+        for sign in (1, -1):
+            variable.assign(start + sign * step * direction)
+            losses.append(run(model, batch)[0])
+        variable.assign(start)
+        slope = (losses[0] - losses[1]) / (2 * step)
+        assert slope == pytest.approx(float((gradient * direction).sum()), rel=0.02, abs=2e-3)
+
+
+def test_bfloat16_is_close(batch):
+    model = make(fc7="none")
+    loss, gradients = run(model, batch)
+    half_loss, half = run(model, batch, precision=tf.bfloat16)
+    assert half_loss == pytest.approx(loss, rel=0.02)
+    def cosine(one, other):
+        return (one * other).sum() / np.sqrt((one**2).sum() * (other**2).sum())
+
+    # The deepest gradients, through thirteen rounded layers, are the roughest.
+    for mine, theirs in zip(half, gradients, strict=True):
+        assert mine.dtype == np.float32
+        assert cosine(mine, theirs) > 0.9
+    assert cosine(*(np.concatenate([g.ravel() for g in side]) for side in (half, gradients))) > 0.99
+
+
+@pytest.mark.parametrize("fc7", ["faithful", "none"])
+def test_a_seed_fixes_the_dropout(batch, fc7):
+    model = make(dropout=0.5, fc7=fc7)
+    variables = [v.value for v in model.trainable_variables]
+    losses = [float(loss_and_gradients(model, batch, tf.constant(seed), variables=variables)[0])
+              for seed in ([1, 2], [1, 2], [1, 3])]
+    assert losses[0] == losses[1] != losses[2]
+
+
+def test_dropout_keeps_the_mean_and_layers_differ():
+    dropout = seeded_dropout(0.25, SEED)
+    one, other = (dropout(tf.ones([20000]), name).numpy() for name in ("a", "b"))
+    assert set(one) == {0.0, np.float32(1 / 0.75)}
+    assert one.mean() == pytest.approx(1, abs=0.02)
+    assert not np.array_equal(one, other)
+    assert seeded_dropout(0.0, SEED) is None
+
+
+def test_loss_by_hand():
+    scores = tf.constant([[0.0, 0.0], [np.log(3.0), 0.0]])
+    classes = tf.constant([1, 0])
+    assert float(pixel_loss(scores, classes)) == pytest.approx(
+        (np.log(2) + np.log(4 / 3)) / 2, rel=1e-6)
+    # Caffe's smallest probability is the smallest normal float32.
+    assert float(pixel_loss(tf.constant([[0.0, 500.0]]), tf.constant([0]))) == pytest.approx(
+        -np.log(np.finfo(np.float32).tiny), rel=1e-5)
+
+
+def test_batch_norm_learns_its_statistics(batch):
+    model = make(fc7="none", border=16, batch_norm=True, head="linear")
+    before = model.parts["bn_conv3_3"].factor.numpy()
+    _, gradients = run(model, batch)
+    assert all(np.abs(gradient).max() > 0 for gradient in gradients if gradient.ndim > 1)
+    assert model.parts["bn_conv3_3"].factor.numpy() != before
+
+
+def test_a_variable_that_no_gradient_reaches(batch):
+    with pytest.raises(ValueError, match="no gradient reaches"):
+        loss_and_gradients(make(fc7="none"), batch, SEED, variables=[tf.Variable(1.0)])
