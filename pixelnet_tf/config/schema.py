@@ -1,7 +1,9 @@
 """The configuration: one frozen dataclass per section of the YAML file.
 
 Defaults are the paper's values where the paper states one, else the original PixelNet's.
-Every section checks itself in `__post_init__` and raises `ConfigError`.
+Every section checks itself in `__post_init__` and raises `ConfigError`. The `#:` above a field is
+its line in docs/configuration.md, and a last `[...]` says where it comes from;
+scripts/make_configuration_reference.py writes that file.
 """
 
 from __future__ import annotations
@@ -27,22 +29,26 @@ def _in_range(name: str, value: float, low: float, high: float = float("inf")) -
 class StudyConfig:
     """Where the volumes of a case are and what their labels mean (paper section 3.1)."""
 
+    #: Name of the study; an exported model is called so.
     name: str = "study"
+    #: How the folder is laid out: `brats`, `isles` or `pattern` (see own_data.md).
     layout: str = "brats"
+    #: Volumes of a case that the network sees, one channel each, in this order. [paper 3.3]
     modalities: tuple[str, ...] = ("flair", "t1ce", "t2")
     #: Layout `pattern` only: modality (and `seg`) -> file pattern inside the case's folder;
     #: `{case}` stands for the folder's name and `*` matches as in a shell.
     files: dict[str, str] = field(default_factory=dict)
     #: Value in the segmentation file -> class name. The order gives the class index; the first
-    #: one is the background.
+    #: one is the background. [paper 3.1]
     labels: dict[int, str] = field(
         default_factory=lambda: {0: "background", 1: "necrosis", 2: "edema", 4: "enhancing"}
     )
-    #: Region -> the label values that it unites, as the challenge scores it.
+    #: Region -> the label values that it unites, as the challenge scores it. [BraTS]
     regions: dict[str, tuple[int, ...]] = field(
         default_factory=lambda: {"ET": (4,), "WT": (1, 2, 4), "TC": (1, 4)}
     )
-    #: Skull-stripped volumes are exactly zero outside the brain.
+    #: Skull-stripped volumes are exactly zero outside the brain; with `false` the head is found by
+    #: its intensity.
     skull_stripped: bool = True
     #: Bring every volume of a case to the grid of its first modality instead of refusing it.
     resample: bool = False
@@ -89,6 +95,7 @@ class StudyConfig:
 class BiasFieldConfig:
     """N4 bias field correction (paper section 3.2)."""
 
+    #: Correct the bias field at all. [paper 3.2]
     enabled: bool = True
     #: The field is estimated on a grid that is coarser by this factor along each axis. On a BraTS
     #: volume, 3 stays within 0.5% of the full grid (mean over the brain) in a fortieth of its time.
@@ -96,6 +103,7 @@ class BiasFieldConfig:
     #: Largest number of iterations at each of the fitting levels; each level halves the distance
     #: of the field's knots. A fourth one would reach the size of a lesion and flatten it.
     iterations: tuple[int, ...] = (50, 50, 50)
+    #: A level ends earlier once the field changes by less than this.
     convergence: float = 0.001
     #: Modalities to correct; empty means all of them.
     modalities: tuple[str, ...] = ()
@@ -111,10 +119,11 @@ class PrepareConfig:
     """From raw volumes to normalised slices (paper sections 3.2 and 3.3)."""
 
     bias_field: BiasFieldConfig = field(default_factory=BiasFieldConfig)
-    #: Where mean and standard deviation are taken: `brain` voxels, or the whole `volume`.
+    #: Where mean and standard deviation are taken: `brain` voxels, or the whole `volume` (the
+    #: paper's literal reading). [paper 3.2]
     region: str = "brain"
     #: Slices are scaled up to this many pixels and zero-padded to a square (the ISLES rule);
-    #: 0 keeps the volume's own grid.
+    #: 0 keeps the volume's own grid. [paper 3.3.2]
     slice_size: int = 0
     #: Cases prepared at once; 0 means one per processor core.
     workers: int = 0
@@ -129,10 +138,13 @@ class PrepareConfig:
 class SplitConfig:
     """The case-level split, drawn once from `seed`; numbers below 1 are fractions, else counts."""
 
+    #: Cases set aside and never trained on.
     test: float = 0.2
+    #: Cases that choose the best checkpoint and fit the prior; 0: none.
     validation: float = 0.1
-    #: With `folds: k` the cases that are not set aside as `test` are cut into k folds.
+    #: With `folds: k` the cases that are not set aside as `test` are cut into k folds; 0: none.
     folds: int = 0
+    #: Of the draw; the same seed and cases give the same split.
     seed: int = 0
     #: Regular expression: cases for which its first group (or the whole match) is equal are of
     #: one patient and stay together; empty means that every case is a patient.
@@ -156,14 +168,15 @@ class SplitConfig:
 class SamplingConfig:
     """Which pixels of a slice are trained on (paper section 2.1)."""
 
-    #: `balanced` is the paper's N/K of each class; `uniform` is the original PixelNet.
+    #: `balanced` is the paper's N/K of each class; `uniform` is the original PixelNet. [paper 2.1]
     strategy: str = "balanced"
+    #: Pixels drawn from a slice: N. [paper 3.3.1]
     pixels: int = 2000
     #: Draw background pixels inside the brain mask only.
     background_in_brain: bool = False
     #: How often a slice without lesion is drawn, against a slice with one (1.0: as often).
     lesion_free_slices: float = 1.0
-    #: Mirror left and right with probability 1/2.
+    #: Mirror left and right with probability 1/2. [original]
     flips: bool = True
 
     def __post_init__(self):
@@ -176,24 +189,28 @@ class SamplingConfig:
 class ModelConfig:
     """The network: VGG-16, hypercolumn, perceptron (paper section 2)."""
 
-    #: Channels of the five convolution blocks.
+    #: Channels of the five convolution blocks. [VGG-16]
     widths: tuple[int, ...] = (64, 128, 256, 512, 512)
-    #: Channels of fc6_conv and fc7_conv.
+    #: Channels of fc6_conv and fc7_conv. [VGG-16]
     fc_width: int = 4096
     #: `faithful`: fc6 without padding, read at rate 224, as the original; `aligned`: fc6 padded
-    #: by 3, read at rate 32; `none`: no fc6/fc7, the hypercolumn ends with conv5_3.
+    #: by 3, read at rate 32; `none`: no fc6/fc7, the hypercolumn ends with conv5_3 (see caffe.md).
+    #: [original]
     fc7: str = "faithful"
-    #: `mlp`, or `linear` (one layer after a ReLU on the hypercolumn).
+    #: `mlp`, or `linear` (one layer after a ReLU on the hypercolumn). [paper 2]
     head: str = "mlp"
-    #: Hidden layers of the `mlp` head.
+    #: Hidden layers of the `mlp` head. [paper 2]
     head_widths: tuple[int, ...] = (4096, 4096)
-    #: Caffe's BatchNorm on every tap (the original's linear variant).
+    #: Caffe's BatchNorm on every tap (the original's linear variant). [original]
     batch_norm: bool = False
+    #: Share of the numbers dropped after fc6, fc7 and each hidden layer of the head. [original]
     dropout: float = 0.5
-    #: Zero pixels around the image; pixel coordinates move with it.
+    #: Zero pixels around the image; pixel coordinates move with it. [original]
     border: int = 100
-    #: `caffe`: Gaussian of `filler_std` for the head; `he`: scaled to the fan-in.
+    #: Start of the head: `caffe` is a Gaussian of `filler_std`; `he` is scaled to the fan-in and
+    #: starts faster where the head is small. [original]
     head_filler: str = "caffe"
+    #: Standard deviation of the `caffe` filler. [original]
     filler_std: float = 0.001
 
     def __post_init__(self):
@@ -212,15 +229,24 @@ class ModelConfig:
 class SolverConfig:
     """Caffe's SGD and its learning-rate policy; the defaults are the authors' solver."""
 
+    #: Learning rate at the start. [original]
     base_lr: float = 0.001
+    #: The learning rate is inside the momentum: `h = momentum * h + lr * g`. [original]
     momentum: float = 0.9
+    #: L2 decay, added to the gradient before the momentum. [original]
     weight_decay: float = 0.0005
+    #: `fixed`, `step`, `exp`, `inv`, `multistep`, `poly` or `sigmoid`. [original]
     lr_policy: str = "step"
+    #: Factor of `step`, `exp`, `multistep`; slope of `inv` and `sigmoid`. [original]
     gamma: float = 0.1
+    #: Exponent of `inv` and `poly`. [Caffe]
     power: float = 0.9
+    #: Steps between two falls of `step`; middle of `sigmoid`. [original]
     stepsize: int = 100000
+    #: Steps at which `multistep` falls. [Caffe]
     stepvalues: tuple[int, ...] = ()
-    #: Learning-rate multiplier of the new layers (head, and fc6/fc7 when they start at random).
+    #: Learning-rate multiplier of the new layers (head, and fc6/fc7 when they start at random); 10
+    #: in the authors' later files. [original]
     new_layers_lr: float = 1.0
 
     def __post_init__(self):
@@ -236,13 +262,16 @@ class TrainingConfig:
     """The training loop (paper section 3.3)."""
 
     solver: SolverConfig = field(default_factory=SolverConfig)
+    #: Passes over the training slices. [original]
     epochs: int = 80
     #: Number of solver steps; replaces `epochs` when it is not 0.
     steps: int = 0
-    #: Slices in a mini-batch.
+    #: Slices in a mini-batch. [original]
     batch_slices: int = 5
+    #: Of start weights, order of slices, pixels, flips and dropout. [original]
     seed: int = 1989
-    #: `random`, `imagenet` (Keras' VGG-16), or the path of a .caffemodel.
+    #: `random`, `imagenet` (Keras' VGG-16), or the path of a .caffemodel or a .keras model; the
+    #: paper starts from VGG-16. [paper 3.3]
     initial_weights: str = "random"
     #: Gray levels, as the pretrained kernels know them, that one unit of the normalised image
     #: stands for (ImageNet's standard deviation is near 58). The network is homogeneous: dividing
@@ -250,9 +279,9 @@ class TrainingConfig:
     pretrained_intensity: float = 58.0
     #: Blocks of VGG-16 that stay as they are, from the first on (0: all are trained).
     frozen_blocks: int = 0
-    #: Solver steps between two validations, and between two checkpoints; 0: once an
-    #: epoch, checkpoints at least every 200 steps.
+    #: Solver steps between two validations; 0: once an epoch.
     validate_every: int = 0
+    #: Solver steps between two checkpoints; 0: once an epoch, and at least every 200 steps.
     checkpoint_every: int = 0
     #: `float32`, or `bfloat16` for the matrix products with float32 weights.
     precision: str = "float32"
@@ -292,15 +321,19 @@ class PredictionConfig:
 
     #: `sampled`: the arg max of the paper, under the prior of the sampled pixels; `corrected`:
     #: log(real class frequency / sampled class frequency) is added to the scores; `fitted`: that
-    #: correction times a strength fitted on the validation cases.
+    #: correction times a strength fitted on the validation cases (see training.md). [paper 2.1]
     prior: str = "corrected"
-    #: `exact`, `adaptive`, or `reference` (the plain hypercolumn of every pixel).
+    #: `exact`, `adaptive` (faster, not exact), or `reference` (the plain hypercolumn of every
+    #: pixel, slow: the yardstick).
     mode: str = "exact"
+    #: `float32`, or `bfloat16` for the matrix products.
     precision: str = "float32"
-    #: `auto`: pixels outside the brain are background when the study is skull-stripped.
+    #: Pixels outside the brain (or head) are background: `yes`, `no`, or `auto`: when the study is
+    #: skull-stripped.
     brain_only: str = "auto"
     #: Slices computed together.
     batch_slices: int = 8
+    #: Also write the probability of every class.
     probability_maps: bool = False
     postprocess: PostprocessConfig = field(default_factory=PostprocessConfig)
 
@@ -317,10 +350,11 @@ class EvaluationConfig:
     """How predictions are scored (paper tables 1 to 4)."""
 
     #: `brats` (Dice, sensitivity, specificity, Hausdorff95) or `isles` (Dice, Hausdorff,
-    #: average distance, precision, recall).
+    #: average distance, precision, recall). [paper 3.3]
     protocol: str = "brats"
-    #: BraTS when one mask is empty: `brats2020` (the image diagonal) or `exclude`.
+    #: BraTS when one mask is empty: `brats2020` (the image diagonal) or `exclude`. [BraTS]
     empty_policy: str = "brats2020"
+    #: Cases scored at once; 0 means one per processor core.
     workers: int = 0
 
     def __post_init__(self):
