@@ -7,13 +7,18 @@ from pathlib import Path
 import click
 import numpy as np
 
-from pixelnet_tf.cli.options import dry_run_option
+from pixelnet_tf.cli.options import PATH, TOKEN_VARIABLE, dry_run_option, read_token
 from pixelnet_tf.errors import ConfigError
 
 
 @click.command("predict")
-@click.option("--model", "model", required=True, metavar="RUN",
-              help="Folder that `pixelnet-tf train` wrote.")
+@click.option("--model", "model", metavar="RUN", help="Folder that `pixelnet-tf train` wrote.")
+@click.option("--server", "server", metavar="URL", help="Instead of --model: a server of an "
+              "exported model, http://host:port or http://host:port/v1/models/NAME.")
+@click.option("--serving-json", type=PATH, metavar="FILE", help="With --server, where the server "
+              "is TensorFlow Serving: the export's serving.json.")
+@click.option("--token-file", type=PATH, metavar="FILE", help="With --server: a file with its "
+              f"token; or set {TOKEN_VARIABLE}.")
 @click.option("--data", "data", required=True, metavar="PREPARED|STUDY",
               help="A prepared study, or raw images, which are then prepared as for the training.")
 @click.option("--out", "out", required=True, type=click.Path(path_type=Path), metavar="DIR",
@@ -33,9 +38,9 @@ from pixelnet_tf.errors import ConfigError
               help="Override a value of the run's configuration, as in "
               "--set prediction.postprocess.fill_holes=true; may be repeated.")
 @dry_run_option
-def command(model, data, out, split, only, prior, mode, precision, probabilities, overlays,
-            overrides, dry_run) -> None:
-    """Segment cases with a trained model.
+def command(model, server, serving_json, token_file, data, out, split, only, prior, mode,
+            precision, probabilities, overlays, overrides, dry_run) -> None:
+    """Segment cases with a trained model, or with a server of one (--server).
 
     Volumes are written as uint8 NIfTI with the study's label values and exactly the geometry of
     the input. Finished cases of an earlier, interrupted call are kept. For research use only.
@@ -44,10 +49,19 @@ def command(model, data, out, split, only, prior, mode, precision, probabilities
     from pixelnet_tf.inference.predict import CaseSource, predict_cases
     from pixelnet_tf.training.run_folder import RunFolder
 
+    if (model is None) == (server is None):
+        raise click.UsageError("give one of --model RUN and --server URL")
+    if model is None and split != "all":
+        raise click.UsageError("--split needs --model: an exported model does not say which cases "
+                               "it was trained on; name them by --case")
     chosen = [f"prediction.{key}={value}" for key, value in
               (("prior", prior), ("mode", mode), ("precision", precision)) if value]
     if probabilities:
         chosen.append("prediction.probability_maps=true")
+    if model is None:
+        _predict_by_server(server, serving_json, token_file, data, out, only,
+                           [*overrides, *chosen], overlays, dry_run)
+        return
     run = RunFolder(model)
     config = config_from_dict(config_to_dict(run.config()), overrides=[*overrides, *chosen])
     names = None if split == "all" else getattr(run.split(), split)
@@ -62,6 +76,32 @@ def command(model, data, out, split, only, prior, mode, precision, probabilities
     predict_cases(trained, correction, source, config, out, model_name=model,
                   draw=_drawer(out, config.study) if overlays else None,
                   say=lambda line: click.echo(line, err=True))
+    click.echo(f"predictions written to {out}")
+    if overlays:
+        click.echo(f"pictures written to {out / 'overlays'}")
+
+
+def _predict_by_server(server, serving_json, token_file, data, out, only, overrides, overlays,
+                       dry_run) -> None:
+    from pixelnet_tf.dataset.storage import read_json
+    from pixelnet_tf.inference.predict import CaseSource
+    from pixelnet_tf.serving.client import ServedModel
+    from pixelnet_tf.serving.predict_remotely import predict_remotely, served_config
+
+    def say(line: str) -> None:
+        click.echo(line, err=True)
+
+    served = ServedModel(server, read_token(token_file), say=say)
+    about = served.about() if serving_json is None else read_json(str(serving_json))
+    config = served_config(about, overrides)
+    source = CaseSource.open(data, config, None, only)
+    click.echo(f"{len(source.names)} cases, {served.url} version {about['version']}, prior "
+               f"{config.prediction.prior}, mode {config.prediction.mode}")
+    if dry_run:
+        click.echo("dry run: " + ", ".join(source.names))
+        return
+    predict_remotely(served, about, source, config, out, say=say,
+                     draw=_drawer(out, config.study) if overlays else None)
     click.echo(f"predictions written to {out}")
     if overlays:
         click.echo(f"pictures written to {out / 'overlays'}")

@@ -3,17 +3,13 @@
 from __future__ import annotations
 
 import ipaddress
-import os
-from pathlib import Path
 
 import click
 
-from pixelnet_tf.cli.options import PATH
+from pixelnet_tf.cli.options import PATH, TOKEN_VARIABLE, read_token
 from pixelnet_tf.errors import ConfigError
 from pixelnet_tf.serving.limits import ServerLimits
 
-#: Beside --token-file; a token in an argument would stand in the list of processes.
-TOKEN_VARIABLE = "PIXELNET_TOKEN"
 _DEFAULT = ServerLimits()
 
 
@@ -62,19 +58,6 @@ def command(model, host, port, token_file, poll_seconds, **limits) -> None:
         raise ConfigError(f"serve needs Starlette, uvicorn and python-multipart ({error}): "
                           'pip install "pixelnet-tf[serve]"') from None
     run_server(model, host, port, limits, token, poll_seconds)
-
-
-def read_token(token_file: Path | None) -> str | None:
-    """The token from a file, else from the environment, else None; raises `ConfigError`."""
-    if token_file is None:
-        return os.environ.get(TOKEN_VARIABLE) or None
-    try:
-        lines = token_file.read_text(encoding="utf-8").split()
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"--token-file {token_file}: cannot be read ({error})") from None
-    if not lines:
-        raise ConfigError(f"--token-file {token_file}: is empty; write a token into it")
-    return lines[0]
 
 
 def _is_loopback(host: str) -> bool:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+from collections.abc import Iterable
 from dataclasses import asdict
 from typing import Any
 
@@ -9,7 +11,8 @@ import keras
 import tensorflow as tf
 
 from pixelnet_tf import __version__
-from pixelnet_tf.config import Config, config_to_dict
+from pixelnet_tf.config import Config, config_from_dict, config_to_dict
+from pixelnet_tf.errors import ModelError
 from pixelnet_tf.evaluation.summary import Evaluation
 from pixelnet_tf.serving.signatures import SIGNATURES, brain_is_zero_free
 from pixelnet_tf.training.log import read_log
@@ -66,6 +69,27 @@ def describe_export(run: RunFolder, config: Config, name: str, version: int,
                      "keras": keras.__version__},
         "config": tree,
     }
+
+
+def exported_config(about: dict[str, Any], overrides: Iterable[str] = ()) -> Config:
+    """The configuration in a `serving.json`.
+
+    Args:
+        about: what `describe_export` gave, read back from JSON.
+        overrides: `key=value`, as `--set` takes them.
+
+    Raises:
+        ModelError: it is of another program, or of a later version.
+        ConfigError: an override is wrong.
+    """
+    if not isinstance(about, dict) or about.get("format") != FORMAT or "config" not in about:
+        raise ModelError("serving.json was not written by this version of `pixelnet-tf export`; "
+                         "export the model again")
+    tree = copy.deepcopy(about["config"])
+    # JSON has no other keys than strings.
+    tree["study"]["labels"] = {int(value): name for value, name in
+                               tree["study"]["labels"].items()}
+    return config_from_dict(tree, source="serving.json", overrides=overrides)
 
 
 def _training(run: RunFolder, priors: dict[str, Any]) -> dict[str, Any]:

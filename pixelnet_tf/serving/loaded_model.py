@@ -13,8 +13,9 @@ from google.protobuf.message import DecodeError
 from tensorflow.core.framework import types_pb2
 from tensorflow.core.protobuf import saved_model_pb2
 
-from pixelnet_tf.config import Config, config_from_dict
+from pixelnet_tf.config import Config
 from pixelnet_tf.errors import ModelError, PixelNetError
+from pixelnet_tf.serving.about import exported_config
 from pixelnet_tf.serving.api_error import ApiError
 from pixelnet_tf.serving.warmup import warmup_image
 
@@ -56,7 +57,7 @@ class LoadedModel:
         self.config: Config | None = None
         try:
             if self.about is not None:
-                self.config = config_from_dict(self.about["config"])
+                self.config = exported_config(self.about)
             proto = saved_model_pb2.SavedModel.FromString(
                 (folder / "saved_model.pb").read_bytes())
             self.signatures = _signatures(proto.meta_graphs[0])
@@ -108,12 +109,9 @@ def _read_about(folder: Path) -> dict[str, Any] | None:
     if not path.is_file():
         return None
     try:
-        about = json.loads(path.read_text(encoding="utf-8"))
+        return json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise ModelError(f"{path}: cannot be read ({error}); export the model again") from None
-    if not isinstance(about, dict) or "config" not in about:
-        raise ModelError(f"{path}: was not written by `pixelnet-tf export`; export again")
-    return about
 
 
 def _signatures(graph) -> dict[str, Signature]:

@@ -7,6 +7,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import tensorflow as tf
+
 from pixelnet_tf.errors import ModelError, PixelNetError
 from pixelnet_tf.serving.api_error import ApiError
 from pixelnet_tf.serving.export import versions_in
@@ -74,6 +76,9 @@ class ModelRegistry:
         """
         model = self._loaded.get(name)
         if model is None:
+            if name in self._failed:
+                raise ApiError(503, f"version {self._failed[name][0]} of model {name!r} could not "
+                                    "be loaded; the server's log says why")
             known = sorted(self._folders())
             if name in known:
                 raise ApiError(503, f"model {name!r} is being loaded; try again",
@@ -106,7 +111,7 @@ class ModelRegistry:
         try:
             model = LoadedModel(folder / str(version), name, version)
             model.warm_up()
-        except (PixelNetError, ApiError) as error:
+        except (PixelNetError, ApiError, tf.errors.OpError) as error:
             if self._failed.get(name) != (version, str(error)):
                 self._log("model_failed", model=name, version=version, error=str(error))
             self._failed[name] = (version, str(error))

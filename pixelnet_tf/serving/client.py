@@ -1,0 +1,156 @@
+"""The client of a served model: this project's server, or TensorFlow Serving."""
+
+from __future__ import annotations
+
+import base64
+import http.client
+import json
+import re
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from pixelnet_tf.errors import ConfigError, DataError, ModelError, PixelNetError, RunError
+
+#: Seconds before each further try.
+BACK_OFF_SECONDS = (0.5, 1.0, 2.0, 4.0, 8.0)
+_TRY_AGAIN = (408, 429, 502, 503, 504)
+_URL = re.compile(r"(?P<server>https?://[^/?#]+)(?:/v1/models/(?P<name>[^/:?#]+)"
+                  r"(?P<version>/versions/[0-9]+)?)?/?")
+
+
+class ServedModel:
+    """A model behind `http://host:port/v1/models/NAME[/versions/N]`.
+
+    Args:
+        url: the model's; of a server with one model, `http://host:port` will do.
+        token: bearer token, or None.
+        timeout_seconds: for one answer.
+        say: receives a line when a request is tried again.
+
+    Raises:
+        ConfigError: not such a URL, or the server has several models.
+        RunError: the server cannot be reached.
+    """
+
+    def __init__(self, url: str, token: str | None = None, timeout_seconds: float = 300.0,
+                 say: Callable[[str], None] = lambda line: None):
+        match = _URL.fullmatch(url)
+        if match is None:
+            raise ConfigError(f"--server takes http://host:port or http://host:port/v1/models/"
+                              f"NAME, got {url!r}")
+        self._server, self._token = match["server"], token
+        self._timeout_seconds, self._say = timeout_seconds, say
+        name = match["name"] or self._only_name()
+        self.url = f"{self._server}/v1/models/{name}{match['version'] or ''}"
+
+    def about(self) -> dict[str, Any]:
+        """`serving.json` of the model.
+
+        Raises:
+            ModelError: the server has none, as TensorFlow Serving.
+        """
+        try:
+            return self._call("GET", f"{self.url}/serving.json")
+        except ModelError as error:
+            raise ModelError(f"{error}; from TensorFlow Serving no serving.json can be had: give "
+                             "the export's by --serving-json") from None
+
+    def segment_slices(self, images: np.ndarray, probabilities: bool = False
+                       ) -> tuple[np.ndarray, np.ndarray | None]:
+        """Labels of normalised slices, and their probabilities where they are asked for.
+
+        Args:
+            images: (batch, height, width, channel) float32.
+            probabilities: they come as JSON numbers, many times slower than labels alone.
+
+        Returns:
+            Label values (batch, height, width) uint8, and (batch, height, width, class) float32
+            or None.
+
+        Raises:
+            DataError, ModelError, RunError: the server refuses, or does not answer.
+        """
+        if probabilities:
+            outputs = self._predict({"inputs": {"image": images.tolist()}})
+        else:
+            rows = np.ascontiguousarray(images, "<f4")
+            outputs = {"labels": self._predict({
+                "signature_name": "segment_encoded",
+                "inputs": {"image_bytes": [{"b64": base64.b64encode(row.tobytes()).decode()}
+                                           for row in rows],
+                           "size_yx": [list(images.shape[1:3])] * len(images)}})}
+        try:
+            labels = np.asarray(outputs["labels"], np.uint8)
+            shares = np.asarray(outputs["probabilities"], np.float32) if probabilities else None
+        except (KeyError, TypeError, ValueError):
+            raise ModelError(f"{self.url}: the answer has no labels; the model is no export of "
+                             "`pixelnet-tf export`") from None
+        if labels.shape != images.shape[:3]:
+            raise ModelError(f"{self.url}: answered {labels.shape} for slices of "
+                             f"{images.shape[:3]}")
+        return labels, shares
+
+    def _predict(self, body: dict[str, Any]) -> Any:
+        answer = self._call("POST", f"{self.url}:predict", body)
+        if not isinstance(answer, dict) or "outputs" not in answer:
+            raise RunError(f"{self.url}: the answer holds no `outputs`; is this a model server?")
+        return answer["outputs"]
+
+    def _only_name(self) -> str:
+        try:
+            models = self._call("GET", f"{self._server}/v1/models")["models"]
+            names = [model["name"] for model in models]
+        except (ModelError, KeyError, TypeError):
+            raise ConfigError(f"{self._server} does not list its models; give the model's own "
+                              f"URL, {self._server}/v1/models/NAME") from None
+        if len(names) != 1:
+            raise ConfigError(f"{self._server} has the models {names}; say which, as in "
+                              f"{self._server}/v1/models/{names[0] if names else 'NAME'}")
+        return names[0]
+
+    def _call(self, method: str, url: str, body: dict[str, Any] | None = None) -> Any:
+        """One request, tried again while the server is busy or away."""
+        data = None if body is None else json.dumps(body, separators=(",", ":")).encode()
+        headers = {"Accept": "application/json"}
+        if data is not None:
+            headers["Content-Type"] = "application/json"
+        if self._token:
+            headers["Authorization"] = f"Bearer {self._token}"
+        for wait in (*BACK_OFF_SECONDS, None):
+            request = urllib.request.Request(url, data, headers, method=method)
+            try:
+                with urllib.request.urlopen(request, timeout=self._timeout_seconds) as answer:
+                    return json.loads(answer.read())
+            except urllib.error.HTTPError as error:
+                reason = f"{error.code}, {_message(error)}"
+                if error.code not in _TRY_AGAIN:
+                    raise _refusal(error.code, f"{url}: the server says {reason}") from None
+            except (OSError, http.client.HTTPException) as error:
+                reason = str(getattr(error, "reason", None) or error or type(error).__name__)
+            except ValueError:
+                raise RunError(f"{url}: the answer is not JSON; is this a model server?") from None
+            if wait is not None:
+                self._say(f"{url}: {reason}; next try in {wait:g} s")
+                time.sleep(wait)
+        raise RunError(f"{url}: no answer after {len(BACK_OFF_SECONDS) + 1} tries ({reason}); see "
+                       "whether the server runs, then call again: finished cases are kept")
+
+
+def _message(error: urllib.error.HTTPError) -> str:
+    try:
+        return str(json.loads(error.read())["error"])[:500]
+    except (OSError, ValueError, KeyError, TypeError, http.client.HTTPException):
+        return error.reason
+
+
+def _refusal(status: int, message: str) -> PixelNetError:
+    if status in (401, 403):
+        return ConfigError(f"{message}; set PIXELNET_TOKEN or give --token-file")
+    if status == 404:
+        return ModelError(message)
+    return DataError(message) if status < 500 else RunError(message)

@@ -1,0 +1,53 @@
+"""Prediction of many cases by a server: prepared here, labelled there."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from pixelnet_tf.config import Config, config_to_dict
+from pixelnet_tf.errors import ConfigError
+from pixelnet_tf.inference.predict import CaseSource, Draw, write_cases
+from pixelnet_tf.serving.about import exported_config
+from pixelnet_tf.serving.client import ServedModel
+from pixelnet_tf.serving.remote_volume import segment_remotely
+
+#: Settings of `prediction` that are part of the exported graph.
+_EXPORTED = ("prior", "mode", "precision")
+
+
+def served_config(about: dict[str, Any], overrides: list[str]) -> Config:
+    """The configuration that a served model's cases are prepared and cleaned up by.
+
+    Args:
+        about: `serving.json`.
+        overrides: `key=value`, as `--set` takes them.
+
+    Raises:
+        ConfigError: an override of what was settled when the model was exported.
+        ModelError: `about` is of another program or of a later version.
+    """
+    config = exported_config(about, overrides)
+    before = exported_config(about).prediction
+    for key in _EXPORTED:
+        if getattr(config.prediction, key) != getattr(before, key):
+            raise ConfigError(f"prediction.{key} was settled by `pixelnet-tf export` "
+                              f"({getattr(before, key)}); export the model with another one")
+    return config
+
+
+def predict_remotely(model: ServedModel, about: dict[str, Any], source: CaseSource,
+                     config: Config, out: Path, *, draw: Draw | None = None,
+                     say: Callable[[str], None] = lambda line: None) -> None:
+    """Segment every case of a source with a served model, as `write_cases` says.
+
+    The files are those of local prediction with the same run and settings.
+    """
+    maps = config.prediction.probability_maps
+    record = {"model": model.url, "version": about["version"], "cases": list(source.names),
+              "config": config_to_dict(config), "prior": config.prediction.prior,
+              "mode": config.prediction.mode, "correction": about["prior"]["correction"]}
+    write_cases(lambda volume: segment_remotely(
+        lambda images: model.segment_slices(images, maps), volume, config, maps),
+        record, source, config, out, draw=draw, say=say)
