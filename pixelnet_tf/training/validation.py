@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -25,11 +25,16 @@ def case_validator(study: PreparedStudy, cases: Sequence[str], config: Config,
     It gives `dice_<class>` for each lesion class: the mean over the cases that have the class or
     were given it, with the prior corrected. Cases are read anew each time, one at a time.
     """
+    segmenter: Segmenter | None = None
 
     def validate(model: PixelNet) -> dict[str, float]:
+        nonlocal segmenter
+        # Its graph reads the model's variables, so that one serves every validation of a run.
+        if segmenter is None or segmenter.scorer.model is not model:
+            segmenter = Segmenter(model, priors.correction("corrected"),
+                                  precision=config.training.precision)
         dice = [class_dice(scores.argmax(axis=-1), labels, model.classes)
-                for scores, labels in _scored_cases(model, study, cases, config,
-                                                    priors.correction("corrected"))]
+                for scores, labels in _scored_cases(segmenter, study, cases, config)]
         return _mean_dice(np.array(dice), config)
 
     return validate
@@ -42,8 +47,9 @@ def fit_prior_strength(model: PixelNet, study: PreparedStudy, cases: Sequence[st
     Returns the priors with the strength and the mean Dice of every strength tried.
     """
     unit = priors.correction("corrected")
+    segmenter = Segmenter(model, precision=config.training.precision)
     dice = []
-    for scores, labels in _scored_cases(model, study, cases, config, np.zeros_like(unit)):
+    for scores, labels in _scored_cases(segmenter, study, cases, config):
         dice.append([class_dice((scores + strength * unit).argmax(axis=-1), labels, model.classes)
                      for strength in STRENGTHS])
     means = [float(np.mean(list(_mean_dice(rows, config).values())))
@@ -61,9 +67,8 @@ def class_dice(predicted: np.ndarray, labels: np.ndarray, classes: int) -> np.nd
         return (2 * np.diag(pairs) / sizes)[1:]
 
 
-def _scored_cases(model: PixelNet, study: PreparedStudy, cases: Iterable[str], config: Config,
-                  correction: np.ndarray):
-    segmenter = Segmenter(model, correction, precision=config.training.precision)
+def _scored_cases(segmenter: Segmenter, study: PreparedStudy, cases: Iterable[str],
+                  config: Config) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     for case in cases:
         volume = study.read_volume(case)
         scores = segment_slices(segmenter, volume.images, wanted_pixels(volume, config),

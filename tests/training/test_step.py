@@ -69,7 +69,7 @@ def test_gradients_by_differences(batch):
             losses.append(run(model, batch)[0])
         variable.assign(start)
         slope = (losses[0] - losses[1]) / (2 * step)
-        assert slope == pytest.approx(float((gradient * direction).sum()), rel=0.02, abs=2e-3)
+        assert slope == pytest.approx(float((gradient * direction).sum()), rel=0.1, abs=2e-3)
 
 
 def test_bfloat16_is_close(batch):

@@ -1,0 +1,80 @@
+"""Validation by whole volumes, and the fit of the prior's strength."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from pixelnet_tf.dataset.priors import ClassPriors
+from pixelnet_tf.inference.segmenter import Segmenter
+from pixelnet_tf.inference.volume import segment_slices, wanted_pixels
+from pixelnet_tf.model.pixelnet import PixelNet
+from pixelnet_tf.training.validation import (
+    STRENGTHS,
+    case_validator,
+    class_dice,
+    fit_prior_strength,
+)
+
+
+def test_dice_by_hand():
+    labels = np.array([0, 0, 1, 1, 1, 2])
+    predicted = np.array([0, 1, 1, 1, 0, 2])
+    dice = class_dice(predicted, labels, 4)
+    np.testing.assert_allclose(dice[:2], [2 * 2 / 6, 1.0])
+    assert np.isnan(dice[2])
+
+
+@pytest.fixture
+def model(tiny_config) -> PixelNet:
+    return PixelNet(tiny_config.model, 3, 4, seed=0)
+
+
+@pytest.fixture
+def priors() -> ClassPriors:
+    names = ("background", "necrosis", "edema", "enhancing")
+    return ClassPriors(names, (0.97, 0.01, 0.01, 0.01), (0.25,) * 4)
+
+
+def test_the_validator_gives_the_dice_of_whole_volumes(tiny_study, tiny_config, model, priors):
+    cases = tiny_study.cases[:2]
+    found = case_validator(tiny_study, cases, tiny_config, priors)(model)
+    segmenter = Segmenter(model, priors.correction("corrected"))
+    expected = []
+    for case in cases:
+        volume = tiny_study.read_volume(case)
+        wanted = wanted_pixels(volume, tiny_config)
+        scores = segment_slices(segmenter, volume.images, wanted, 4)
+        expected.append(class_dice(scores.argmax(-1), volume.labels, 4))
+    means = np.nanmean(expected, axis=0)
+    assert found == {f"dice_{name}": pytest.approx(value) for name, value in
+                     zip(("necrosis", "edema", "enhancing"), means, strict=True)}
+    assert 0 < max(found.values()) < 1
+
+
+def test_a_later_validation_sees_the_later_weights(tiny_study, tiny_config, model, priors):
+    validate = case_validator(tiny_study, tiny_study.cases[:1], tiny_config, priors)
+    first = validate(model)
+    head = model.parts["cls_score_new"]
+    head.bias.assign([0.0, 0.0, 100.0, 0.0])
+    later = validate(model)
+    assert later != first
+    assert later == case_validator(tiny_study, tiny_study.cases[:1], tiny_config, priors)(model)
+
+
+def test_the_strength_with_the_best_dice_is_taken(tiny_study, tiny_config, model, priors):
+    # A bias that over-segments: the correction that takes it back is the one to be found.
+    head = model.parts["cls_score_new"]
+    head.kernel.assign(np.zeros_like(head.kernel))
+    fitted, dice = fit_prior_strength(model, tiny_study, tiny_study.cases[:1], tiny_config, priors)
+    assert tuple(dice) == STRENGTHS
+    assert dice[fitted.strength] == max(dice.values())
+    assert replace(fitted, strength=1.0) == priors
+
+
+def test_the_fit_says_what_a_validation_with_that_strength_says(tiny_study, tiny_config, model,
+                                                               priors):
+    cases = tiny_study.cases[:2]
+    _, dice = fit_prior_strength(model, tiny_study, cases, tiny_config, priors)
+    found = case_validator(tiny_study, cases, tiny_config, priors)(model)
+    assert dice[1.0] == pytest.approx(np.mean(list(found.values())))
