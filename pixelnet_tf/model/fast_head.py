@@ -44,10 +44,12 @@ def _first_layer(model, name, taps, canvas_nyx, precision) -> tf.Tensor:
     near, context = (taps, None) if model.config.fc7 == "none" else (taps[:-1], taps[-1])
     columns = tf.concat([tf.cast(tap.sample(canvas_nyx), precision) for tap in near], axis=-1)
     width = columns.shape[-1]
-    values = tf.matmul(columns, tf.cast(layer.kernel[:width], precision))
+    # Split, because the gradient of two slices would be two whole matrices and their sum.
+    near_kernel, context_kernel = tf.split(tf.convert_to_tensor(layer.kernel), [width, -1])
+    values = tf.matmul(columns, tf.cast(near_kernel, precision))
     if context is not None:
         # A few rows against a large matrix: bound by reading it, so it is not cast.
-        mapped = tf.tensordot(tf.cast(context.values, tf.float32), layer.kernel[width:], 1)
+        mapped = tf.tensordot(tf.cast(context.values, tf.float32), context_kernel, 1)
         values += tf.cast(context._replace(values=mapped).sample(canvas_nyx), precision)
     return tf.nn.bias_add(values, tf.cast(layer.bias, precision))
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+import random
+from collections.abc import Callable
 
 import keras
 import tensorflow as tf
@@ -13,6 +15,9 @@ FILLERS = (
     "constant", "uniform", "gaussian", "xavier", "msra", "positive_unitball", "bilinear",
 )
 VARIANCE_NORMS = ("FAN_IN", "FAN_OUT", "AVERAGE")
+#: Numbers drawn at once: the draw of a whole fc6 kernel would take three times its 411 MB, which
+#: TensorFlow's allocator keeps.
+_PART = 2**22
 
 
 @keras.saving.register_keras_serializable("pixelnet_tf")
@@ -70,10 +75,10 @@ class CaffeFiller(keras.initializers.Initializer):
         return tf.fill(shape, tf.constant(self.value, tf.float32))
 
     def _uniform(self, shape):
-        return keras.random.uniform(shape, self.min, self.max, "float32", self.seed)
+        return self._draw_uniform(shape, self.min, self.max)
 
     def _gaussian(self, shape):
-        values = keras.random.normal(shape, self.mean, self.std, "float32", self.seed)
+        values = self._draw_normal(shape, self.mean, self.std)
         if self.sparse < 0:
             return values
         # Caffe keeps on average `sparse` non-zero inputs for each output.
@@ -83,14 +88,14 @@ class CaffeFiller(keras.initializers.Initializer):
 
     def _xavier(self, shape):
         limit = math.sqrt(3 / self._fan(shape))
-        return keras.random.uniform(shape, -limit, limit, "float32", self.seed)
+        return self._draw_uniform(shape, -limit, limit)
 
     def _msra(self, shape):
         std = math.sqrt(2 / self._fan(shape))
-        return keras.random.normal(shape, 0.0, std, "float32", self.seed)
+        return self._draw_normal(shape, 0.0, std)
 
     def _positive_unitball(self, shape):
-        values = keras.random.uniform(shape, 0.0, 1.0, "float32", self.seed)
+        values = self._draw_uniform(shape, 0.0, 1.0)
         return values / tf.reduce_sum(values, axis=list(range(len(shape) - 1)), keepdims=True)
 
     def _bilinear(self, shape):
@@ -100,6 +105,22 @@ class CaffeFiller(keras.initializers.Initializer):
         centre = (shape[1] - 1) / (2.0 * factor)
         line = 1 - tf.abs(tf.range(shape[1], dtype=tf.float32) / factor - centre)
         return tf.broadcast_to((line[:, None] * line[None, :])[:, :, None, None], shape)
+
+    def _draw_uniform(self, shape, low: float, high: float) -> tf.Tensor:
+        return self._draw(shape, lambda part, seed: tf.random.stateless_uniform(
+            part, seed, low, high))
+
+    def _draw_normal(self, shape, mean: float, std: float) -> tf.Tensor:
+        return self._draw(shape, lambda part, seed: tf.random.stateless_normal(
+            part, seed, mean, std))
+
+    def _draw(self, shape, draw: Callable[[list[int], list[int]], tf.Tensor]) -> tf.Tensor:
+        """Draw in parts of whole rows, each with a seed of its own; small kernels are one part."""
+        seed = random.randrange(2**31) if self.seed is None else self.seed
+        rows, step = math.prod(shape[:-1]), max(1, _PART // shape[-1])
+        parts = [draw([min(step, rows - start), shape[-1]], [seed, number])
+                 for number, start in enumerate(range(0, rows, step))]
+        return tf.reshape(tf.concat(parts, axis=0), shape)
 
     def _fan(self, shape) -> float:
         count = math.prod(shape)

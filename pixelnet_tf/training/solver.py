@@ -67,18 +67,25 @@ class CaffeSGD(keras.optimizers.Optimizer):
         lr_mult, decay_mult = self.multipliers.get(path, (1.0, 1.0))
         if lr_mult == 0:
             return
+        history = _resource(self._histories[index])
         weights = tf.convert_to_tensor(variable)
         gradient = tf.cast(gradient, weights.dtype)
+        learning_rate = tf.cast(learning_rate, weights.dtype) * lr_mult
+        momentum = tf.constant(self.momentum, weights.dtype)
+        # The operations work in place: a temporary of fc6's 411 MB costs time and memory. Their
+        # history is Caffe's with the other sign: h = momentum * h - lr * g; w += h.
         decay = self.decay * decay_mult
         if decay:
             penalty = weights if self.regularization_type == "L2" else tf.sign(weights)
-            gradient += decay * penalty
-        # One fused operation, in place: a temporary of fc6's 411 MB costs time and memory. Its
-        # history is Caffe's with the other sign: h = momentum * h - lr * g; w += h.
+            if self.momentum:
+                # Into the history, which the momentum then multiplies.
+                tf.raw_ops.ResourceApplyGradientDescent(
+                    var=history, alpha=learning_rate * (decay / self.momentum), delta=penalty)
+            else:
+                gradient += decay * penalty
         tf.raw_ops.ResourceApplyKerasMomentum(
-            var=_resource(variable), accum=_resource(self._histories[index]), grad=gradient,
-            lr=tf.cast(learning_rate, weights.dtype) * lr_mult,
-            momentum=tf.constant(self.momentum, weights.dtype))
+            var=_resource(variable), accum=history, grad=gradient, lr=learning_rate,
+            momentum=momentum)
 
     def get_config(self):
         return {

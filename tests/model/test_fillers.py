@@ -3,6 +3,7 @@ import numpy as np
 import pytest
 
 from pixelnet_tf.errors import ModelError
+from pixelnet_tf.model import fillers
 from pixelnet_tf.model.fillers import CaffeFiller
 
 
@@ -70,3 +71,14 @@ def test_unknown_names():
         CaffeFiller("he")
     with pytest.raises(ModelError, match="must be one of"):
         CaffeFiller("xavier", variance_norm="FAN")
+
+
+def test_a_large_kernel_is_drawn_in_parts(monkeypatch):
+    monkeypatch.setattr(fillers, "_PART", 300)
+    values = CaffeFiller("gaussian", std=2, seed=9)((3, 4, 25, 20)).numpy()
+    assert values.std() == pytest.approx(2, rel=0.02)
+    # Twenty parts of fifteen rows, none of them like another.
+    assert len(np.unique(values)) == values.size
+    monkeypatch.undo()
+    whole = CaffeFiller("gaussian", std=2, seed=9)((3, 4, 25, 20)).numpy()
+    np.testing.assert_array_equal(values.reshape(-1, 20)[:15], whole.reshape(-1, 20)[:15])
