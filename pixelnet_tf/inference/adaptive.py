@@ -9,6 +9,7 @@ from __future__ import annotations
 import tensorflow as tf
 
 from pixelnet_tf.inference.dense import DenseScorer
+from pixelnet_tf.model.fast_head import FastHead
 
 #: Strides of the lattices, each finer one only inside undecided cells; the last is every pixel.
 STRIDES = (4, 2, 1)
@@ -30,6 +31,7 @@ def adaptive_scores(scorer: DenseScorer, image: tf.Tensor, wanted: tf.Tensor,
     the network saw.
     """
     taps = scorer.taps(image)
+    head = FastHead(scorer.model, taps, scorer.precision)
     size = tf.shape(image)[1:3]
     classes = scorer.model.classes
     # Everything lies on a grid with one more lattice row and column, so that cells have corners.
@@ -43,7 +45,8 @@ def adaptive_scores(scorer: DenseScorer, image: tf.Tensor, wanted: tf.Tensor,
     undecided = tf.ones_like(wanted)
     for number, stride in enumerate(STRIDES):
         asked = undecided & wanted & ~scored & _lattice(tf.shape(wanted)[1:], stride)
-        pixels, values = scorer.exact(taps, asked, stride)
+        pixels = tf.cast(tf.where(asked), tf.int32)
+        values = scorer.listed(head, pixels)
         scores = tf.tensor_scatter_nd_update(scores, pixels, values + correction)
         scored |= asked
         if number < len(STRIDES) - 1:

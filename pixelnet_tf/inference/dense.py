@@ -5,7 +5,8 @@ from __future__ import annotations
 import tensorflow as tf
 
 from pixelnet_tf.inference.tiles import TILE, TileLayer
-from pixelnet_tf.model.fast_trunk import Tap, fast_taps
+from pixelnet_tf.model.fast_head import FastHead
+from pixelnet_tf.model.fast_trunk import Tap, canvas_pixels, fast_taps
 from pixelnet_tf.model.pixelnet import PixelNet, head_names, plain_scores, plain_taps
 
 #: Pixels that pass the head together: enough for the matrix products, little memory.
@@ -91,6 +92,19 @@ class DenseScorer(tf.Module):
         y = tile[:, 1] * TILE + inside // side * stride
         x = tile[:, 2] * TILE + inside % side * stride
         return tf.stack([tile[:, 0], y, x], axis=1), scores
+
+    def listed(self, head: FastHead, pixels_nyx: tf.Tensor) -> tf.Tensor:
+        """Scores (pixel, class) float32 of scattered pixels (pixel, 3) int32.
+
+        A gather a pixel, which costs less than a tile's share where few of its pixels are asked.
+        """
+        count = (tf.shape(pixels_nyx)[0] + CHUNK - 1) // CHUNK
+        chunks = tf.TensorArray(tf.float32, count, infer_shape=False,
+                                element_shape=[None, self.model.classes])
+        for i in tf.range(count):
+            part = pixels_nyx[i * CHUNK:(i + 1) * CHUNK]
+            chunks = chunks.write(i, head(canvas_pixels(self.model, part)))
+        return tf.ensure_shape(chunks.concat(), [None, self.model.classes])
 
 
 def _tiles_of(wanted: tf.Tensor, stride: int) -> tf.Tensor:
