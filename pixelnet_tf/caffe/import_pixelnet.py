@@ -31,7 +31,8 @@ def import_pixelnet(
 
     Args:
         prototxt: the network; None: the description inside the caffemodel.
-        config: form of the model; None: read off the network (`pixelnet_form`).
+        config: form of a model with the trunk of a VGG-16; None: read off the network, as always
+            for a PixelNet (`pixelnet_form`).
         overrides: changes to the form that was read off, as in `model.fc7=aligned`.
         classes, channels: None: those of the file. A VGG-16 has no classes of PixelNet's, so they
             must be given.
@@ -51,7 +52,7 @@ def import_pixelnet(
                 "the file has no PixelNet scores (it is a VGG-16); say how many classes the model "
                 "is to have (--classes)"
             )
-        if config is None:
+        if config is None or form.classes:
             tree = {"model": config_to_dict(form.config)}
             config = config_from_dict(tree, overrides=overrides).model
         model = PixelNet(config, channels or form.channels, classes, seed)

@@ -9,7 +9,7 @@ from pixelnet_tf.cli.options import PATH
 
 @click.command("export")
 @click.option("--model", "model", required=True, metavar="RUN",
-              help="Folder that `pixelnet-tf train` wrote.")
+              help="Folder that `pixelnet-tf train` or `import-caffe` wrote, or its .keras file.")
 @click.option("--out", "out", required=True, type=PATH, metavar="DIR",
               help="Receives DIR/<name>/<version>/, as TensorFlow Serving mounts it.")
 @click.option("--name", help="Name of the model; the study's name when left out.")

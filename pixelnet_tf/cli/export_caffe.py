@@ -11,17 +11,16 @@ from pixelnet_tf.cli.options import PATH, dry_run_option
 
 @click.command("export-caffe")
 @click.option("--model", "model_path", type=PATH, required=True,
-              help="A run of `pixelnet-tf train`, or a .keras model.")
+              help="A run of `pixelnet-tf train` or `import-caffe`, or a .keras model.")
 @click.option("--out", type=PATH, required=True,
               help="Folder for deploy.prototxt and weights.caffemodel.")
 @dry_run_option
 def command(model_path: Path, out: Path, dry_run: bool) -> None:
     """Turn a trained model into a prototxt and a caffemodel that the original Caffe loads."""
     from pixelnet_tf.caffe.export import caffe_network, export_caffe
-    from pixelnet_tf.training.run_folder import RunFolder, load_model
+    from pixelnet_tf.training.run_folder import RunFolder
 
-    path = str(model_path)
-    model = RunFolder(path).model() if model_path.is_dir() else load_model(path)
+    model = RunFolder(str(model_path)).model()
     if dry_run:
         click.echo(str(caffe_network(model)))
         click.echo(f"dry run: would write deploy.prototxt and weights.caffemodel into {out}")

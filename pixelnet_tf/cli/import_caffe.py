@@ -9,20 +9,25 @@ import click
 from pixelnet_tf.cli.options import PATH, config_options, dry_run_option, read_config
 from pixelnet_tf.errors import ConfigError
 
+#: Endings of files that somebody may take for what --out wants.
+_OTHER_FILES = (".h5", ".hdf5", ".pb", ".caffemodel", ".prototxt")
+
 
 @click.command("import-caffe")
 @click.option("--caffemodel", type=PATH, help="The weights (.caffemodel or .caffemodel.h5).")
 @click.option("--prototxt", type=PATH,
               help="The network; without it, the description inside the caffemodel counts.")
-@click.option("--out", type=PATH, help="The model to write, as in model.keras.")
+@click.option("--out", type=PATH, metavar="RUN|FILE.keras",
+              help="Folder to write, or a .keras file with its configuration beside.")
 @click.option("--solver", type=PATH,
               help="solver.prototxt: print it as the training section of a configuration, and "
-                   "write it beside the model.")
+                   "write it into the model's.")
 @click.option("--classes", type=click.IntRange(1),
-              help="Number of classes of the model; of the file if not given. Scores of another "
-                   "number are left out.")
+              help="Number of classes of the model; of --config, else of the file if not given. "
+                   "Scores of another number are left out.")
 @click.option("--channels", type=click.IntRange(1),
-              help="Number of image channels of the model; of the file if not given.")
+              help="Number of image channels of the model; of --config, else of the file if not "
+                   "given.")
 @click.option("--channel-rule", type=click.Choice(["average", "repeat"]), default="average",
               show_default=True,
               help="How the first kernel is fitted to another number of channels.")
@@ -35,49 +40,58 @@ def command(caffemodel: Path | None, prototxt: Path | None, out: Path | None, so
             classes: int | None, channels: int | None, channel_rule: str, border: int,
             allow_nan: bool, config_path: str | None, overrides: tuple[str, ...],
             print_config: bool, dry_run: bool) -> None:
-    """Turn Caffe weights into a model of this project, in which training and prediction go on.
+    """Turn Caffe weights into a model of this project: for train, predict and export.
 
-    A PixelNet becomes the same network here; a VGG-16 becomes the trunk of a new one, whose
-    classes must be given. A table says what was matched, converted and left out. The form of the
-    model is read off the file and changed by --set (as in --set model.fc7=aligned), unless --config
-    gives one (section `model`).
+    A PixelNet becomes the same network here, in the form that is read off the file; a VGG-16
+    becomes the trunk of a new one, in the form of --config, whose classes must be known. A table
+    says what was matched, converted and left out. --config also names study, channels and labels;
+    without it they are channel1, channel2, ... and class1, class2, ... --set changes either, as in
+    --set model.fc7=aligned.
+
+    A model whose layers all come from the file goes straight into predict and export. To train it
+    on: pixelnet-tf train --config RUN/config.yaml --data PREPARED --out NEW_RUN.
     """
     config = None
     if config_path is not None or print_config:
-        config = read_config(config_path, overrides, print_config).model
+        config = read_config(config_path, overrides, print_config)
     if caffemodel is None and solver is None:
         raise ConfigError("import-caffe needs --caffemodel (and --out), or --solver")
     if caffemodel is not None and out is None and not dry_run:
         raise ConfigError("import-caffe needs --out, the model to write; or --dry-run")
-    if out is not None and out.suffix != ".keras":
-        raise ConfigError(f"--out {out}: the name must end with .keras")
+    if out is not None and (out.suffix in _OTHER_FILES or (out.suffix != ".keras"
+                                                           and out.is_file())):
+        raise ConfigError(f"--out {out}: give a folder, or a name that ends with .keras")
     section = None
     if solver is not None:
-        from pixelnet_tf.caffe.solver_config import training_yaml
+        from pixelnet_tf.caffe.solver_config import training_section, training_yaml
 
-        section = training_yaml(solver)
-        click.echo(section, nl=False)
+        section = training_section(solver)
+        click.echo(training_yaml(solver), nl=False)
     if caffemodel is None:
         return
     from pixelnet_tf.caffe.import_pixelnet import import_pixelnet
+    from pixelnet_tf.training.imported import imported_config, write_imported
 
+    if config is not None:
+        classes = classes or len(config.study.labels)
+        channels = channels or len(config.study.modalities)
     model, table = import_pixelnet(
-        prototxt, caffemodel, config=config, overrides=overrides, classes=classes,
-        channels=channels, border=border, channel_rule=channel_rule, allow_nan=allow_nan,
+        prototxt, caffemodel, config=None if config is None else config.model,
+        overrides=[o for o in overrides if o.startswith("model.")], classes=classes,
+        channels=channels, border=border,
+        channel_rule=channel_rule, allow_nan=allow_nan,
     )
     click.echo(str(table))
+    complete = imported_config(model, caffemodel, out or Path("imported"), config,
+                               training=section, overrides=overrides)
+    if complete is None:
+        click.echo("note: one score makes no segmentation; predict and export do not take this "
+                   "model, export-caffe does")
+    elif model.untrained_layers:
+        click.echo(f"note: {', '.join(sorted(model.untrained_layers))} hold random start weights; "
+                   "train before you predict")
     if dry_run or out is None:
         click.echo("dry run: nothing was written")
         return
-    out.parent.mkdir(parents=True, exist_ok=True)
-    temporary = out.with_name(f".{out.stem}.tmp.keras")
-    try:
-        model.save(temporary)
-        temporary.replace(out)
-    finally:
-        temporary.unlink(missing_ok=True)
-    click.echo(f"wrote {out}")
-    if section is not None:
-        beside = out.with_suffix(".training.yaml")
-        beside.write_text(section, encoding="utf-8")
-        click.echo(f"wrote {beside}")
+    for path in write_imported(out, model, complete):
+        click.echo(f"wrote {path}")

@@ -12,7 +12,8 @@ from pixelnet_tf.errors import ConfigError
 
 
 @click.command("predict")
-@click.option("--model", "model", metavar="RUN", help="Folder that `pixelnet-tf train` wrote.")
+@click.option("--model", "model", metavar="RUN", help="Folder that `pixelnet-tf train` or "
+              "`import-caffe` wrote, or its .keras file.")
 @click.option("--server", "server", metavar="URL", help="Instead of --model: a server of an "
               "exported model, http://host:port or http://host:port/v1/models/NAME.")
 @click.option("--serving-json", type=PATH, metavar="FILE", help="With --server, where the server "

@@ -11,11 +11,14 @@ from pixelnet_tf.config import SamplingConfig
 from pixelnet_tf.dataset.prepared import PreparedStudy
 from pixelnet_tf.dataset.sampler import expected_class_frequency
 from pixelnet_tf.dataset.schedule import SliceSchedule
+from pixelnet_tf.errors import ConfigError
 
 
 @dataclass(frozen=True)
 class ClassPriors:
     """Class frequencies over the training slices, each summing to 1.
+
+    Both are empty where they are unknown.
 
     Attributes:
         class_names: in the order of the class indices.
@@ -29,14 +32,25 @@ class ClassPriors:
     sampled: tuple[float, ...]
     strength: float = 1.0
 
+    @classmethod
+    def unknown(cls, class_names: tuple[str, ...]) -> ClassPriors:
+        """Those of a model that was not trained here."""
+        return cls(class_names, (), ())
+
     def correction(self, prior: str) -> np.ndarray:
         """What is added to the scores, (class,) float32.
 
         `sampled` adds nothing: the arg max under the sampler's prior, as in the paper.
         `corrected` adds log(real / sampled), `fitted` the same times the fitted strength.
+
+        Raises:
+            ConfigError: the frequencies are unknown and the prior is not `sampled`.
         """
         if prior == "sampled":
-            return np.zeros(len(self.real), np.float32)
+            return np.zeros(len(self.class_names), np.float32)
+        if not self.real:
+            raise ConfigError(f"prior {prior}: the class frequencies of an imported model are "
+                              "unknown; give --prior sampled, or train it on a study first")
         # A class that never occurs in training gets no say either way.
         real, sampled = (np.maximum(np.array(side), 1e-12) for side in (self.real, self.sampled))
         scale = self.strength if prior == "fitted" else 1.0

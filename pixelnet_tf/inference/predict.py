@@ -52,6 +52,11 @@ class CaseSource:
         prepared, raw = None, {}
         if tf.io.gfile.exists(os.path.join(data, "index.json")):
             prepared = PreparedStudy.open(data)
+            theirs, mine = prepared.config.study.modalities, config.study.modalities
+            if theirs != mine:
+                raise DataError(f"{data}: was prepared with the modalities {list(theirs)}, the "
+                                f"model takes {list(mine)}; prepare the study for the model, or "
+                                "name the model's channels with --set study.modalities")
             known = prepared.cases
         else:
             raw = {case.name: case
@@ -76,7 +81,12 @@ class CaseSource:
 def predict_cases(model: PixelNet, correction: np.ndarray, source: CaseSource, config: Config,
                   out: Path, *, model_name: str = "", draw: Draw | None = None,
                   say: Callable[[str], None] = lambda line: None) -> None:
-    """Segment every case of a source with a model of this process, as `write_cases` says."""
+    """Segment every case of a source with a model of this process, as `write_cases` says.
+
+    Raises:
+        ModelError: the study has other numbers of modalities or labels than the model.
+    """
+    model.check_study(config.study)
     about = {"model": model_name, "cases": list(source.names), "config": config_to_dict(config),
              "prior": config.prediction.prior, "mode": config.prediction.mode,
              "correction": [float(value) for value in correction]}

@@ -7,7 +7,7 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from pixelnet_tf.config import ModelConfig, config_from_dict, config_to_dict
+from pixelnet_tf.config import ModelConfig, StudyConfig, config_from_dict, config_to_dict
 from pixelnet_tf.errors import ModelError
 from pixelnet_tf.model.batch_norm import CaffeBatchNorm
 from pixelnet_tf.model.fillers import CaffeFiller
@@ -94,6 +94,15 @@ class PixelNet(keras.Model):
                         f"for the hypercolumn's rate {rate} on {tap} (Caffe aborts here); use a "
                         "larger image or model.border, or model.fc7=aligned or none"
                     )
+
+    def check_study(self, study: StudyConfig) -> None:
+        """Raise `ModelError` where a study has other numbers of modalities or labels."""
+        for what, key, mine, theirs in (
+                ("channels", "modalities", self.channels, list(study.modalities)),
+                ("classes", "labels", self.classes, dict(study.labels))):
+            if mine != len(theirs):
+                raise ModelError(f"the model has {mine} {what}, but study.{key} names "
+                                 f"{len(theirs)}: {theirs}")
 
     def get_config(self) -> dict[str, Any]:
         return {"config": config_to_dict(self.config), "channels": self.channels,

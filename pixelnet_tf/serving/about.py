@@ -103,9 +103,10 @@ def _training(run: RunFolder, priors: dict[str, Any]) -> dict[str, Any]:
         "batch_slices": config.training.batch_slices,
         "sampling": config.sampling.strategy,
         "pixels_per_slice": config.sampling.pixels,
+        # Empty for an imported model, whose class frequencies are unknown.
         "class_frequency": {name: {"real": real, "sampled": sampled} for name, real, sampled in
                             zip(priors["class_names"], priors["real"], priors["sampled"],
-                                strict=True)},
+                                strict=bool(priors["real"]))},
     }
 
 

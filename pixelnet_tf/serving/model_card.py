@@ -69,6 +69,9 @@ def _signatures(about: dict[str, Any]) -> list[str]:
 
 def _training(about: dict[str, Any]) -> list[str]:
     training = about["training"]
+    if not training["class_frequency"]:
+        return ["## Training", "", "The weights were imported from Caffe and not trained here: "
+                "images must be normalised as they were for the training there.", ""]
     cases = ", ".join(f"{count} {part}" for part, count in training["cases"].items())
     return ["## Training", "",
             f"Study `{training['study']}`, cases: {cases}. {training['steps']} steps of "

@@ -21,7 +21,9 @@ class RunFolder:
     """RUN: what `pixelnet-tf train` writes, and what predict, export and report read.
 
     Files: config.yaml, split.json, priors.json, model.keras, checkpoints/, log.jsonl, log.csv,
-    tensorboard/. The path is any that `tf.io.gfile` knows.
+    tensorboard/. The path is any that `tf.io.gfile` knows. One that ends with .keras is a model
+    alone, as `pixelnet-tf import-caffe` writes it: the other files stand beside it, named after it
+    (NAME.config.yaml).
     """
 
     def __init__(self, path: str):
@@ -29,7 +31,11 @@ class RunFolder:
 
     def file(self, name: str) -> str:
         """Path of a file in the run."""
-        return posixpath.join(self.path, name)
+        if not self.path.endswith(".keras"):
+            return posixpath.join(self.path, name)
+        if name == "model.keras":
+            return self.path
+        return f"{self.path.removesuffix('.keras')}.{name}"
 
     def exists(self) -> bool:
         """Whether a run has been started here."""
@@ -57,17 +63,21 @@ class RunFolder:
         """The resolved configuration of the training."""
         source = self.file("config.yaml")
         if not tf.io.gfile.exists(source):
-            raise ModelError(f"{self.path}: not a trained run (no config.yaml); give the --out "
-                             "folder of `pixelnet-tf train`")
+            raise ModelError(f"{self.path}: not a trained run (no {posixpath.basename(source)}); "
+                             "give the --out folder of `pixelnet-tf train` or `import-caffe`")
         return config_from_dict(yaml.safe_load(read_text(source)), source=source)
 
     def split(self) -> Split:
-        """The split that the run was trained on."""
-        return Split.from_json(read_json(self.file("split.json")))
+        """The split that the run was trained on; without a case for an imported model."""
+        path = self.file("split.json")
+        return Split.from_json(read_json(path)) if tf.io.gfile.exists(path) else Split(())
 
     def priors(self) -> ClassPriors:
-        """Class frequencies of the training."""
-        return ClassPriors.from_json(read_json(self.file("priors.json")))
+        """Class frequencies of the training; unknown ones for an imported model."""
+        path = self.file("priors.json")
+        if not tf.io.gfile.exists(path):
+            return ClassPriors.unknown(self.config().study.class_names)
+        return ClassPriors.from_json(read_json(path))
 
     def save_priors(self, priors: ClassPriors) -> None:
         """Replace the class frequencies (after fitting on validation cases)."""
@@ -75,6 +85,7 @@ class RunFolder:
 
     def save_model(self, model: PixelNet) -> None:
         """Write model.keras whole."""
+        tf.io.gfile.makedirs(posixpath.dirname(self.file("model.keras")) or ".")
         with tempfile.TemporaryDirectory() as folder:
             local = posixpath.join(folder, "model.keras")
             model.save(local)
@@ -85,8 +96,8 @@ class RunFolder:
         """Load model.keras; raises `ModelError` where training has not finished or it is broken."""
         path = self.file("model.keras")
         if not tf.io.gfile.exists(path):
-            raise ModelError(f"{self.path}: no model.keras yet; let `pixelnet-tf train "
-                             "--resume` finish")
+            raise ModelError(f"{path}: no such model; let `pixelnet-tf train --resume` finish, or "
+                             "give the --out of `train` or `import-caffe`")
         return load_model(path)
 
 

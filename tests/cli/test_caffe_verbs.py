@@ -5,12 +5,14 @@ import json
 from pathlib import Path
 
 import keras
+import nibabel as nib
 import numpy as np
 import pytest
 import yaml
 
 from pixelnet_tf.caffe.reading import read_network, write_caffemodel
 from pixelnet_tf.cli import main
+from pixelnet_tf.config import load_config
 
 GOLDEN = Path(__file__).parents[1] / "golden"
 PROTOTXT, CAFFEMODEL = GOLDEN / "narrow_deploy.prototxt", GOLDEN / "narrow_init.caffemodel"
@@ -116,10 +118,13 @@ def test_import_then_export(capsys, tmp_path):
                      "--out", out, "--solver", solver)
     assert code == 0
     assert "18 matched, 0 converted" in text
-    section = yaml.safe_load((tmp_path / "new" / "model.training.yaml").read_text())
-    assert section["training"]["steps"] == 50
+    config = load_config(tmp_path / "new" / "model.config.yaml")
+    assert (config.training.steps, config.training.solver.base_lr) == (50, 0.01)
+    assert config.training.initial_weights == str(out)
+    assert config.model.widths == (4, 8, 16, 32, 32)
+    assert config.prediction.prior == "sampled"
     assert sorted(path.name for path in out.parent.iterdir()) == [
-        "model.keras", "model.training.yaml"]
+        "model.config.yaml", "model.keras"]
     model = keras.models.load_model(out, compile=False)
     assert model.classes == 4
     code, text = run(capsys, "export-caffe", "--model", out, "--out", tmp_path / "back")
@@ -129,6 +134,62 @@ def test_import_then_export(capsys, tmp_path):
                      tmp_path / "back" / "weights.caffemodel", "--dry-run")
     assert code == 0
     assert "nothing was written" in text
+
+
+@pytest.mark.parametrize("out", ["imported", "imported.keras"])
+def test_import_then_predict_and_export(out, capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert run(capsys, "import-caffe", "--prototxt", PROTOTXT, "--caffemodel", CAFFEMODEL,
+               "--out", out, "--config", "phantom")[0] == 0
+    run(capsys, "phantom", "study", "--cases", 1, "--size", 32, 32, 16)
+    predict = ("predict", "--model", out, "--data", "study", "--set",
+               "prepare.bias_field.enabled=false")
+    code, text = run(capsys, *predict, "--out", "predictions")
+    assert code == 0, text
+    case = next(path.name for path in Path("study").iterdir())
+    labels = np.asarray(nib.load(Path("predictions") / f"{case}.nii.gz").dataobj)
+    truth = nib.load(Path("study") / case / f"{case}_seg.nii.gz")
+    assert labels.shape == truth.shape
+    assert set(np.unique(labels)) <= {0, 1, 2, 4}
+    code, text = run(capsys, *predict, "--out", "corrected", "--prior", "corrected")
+    assert (code, "frequencies of an imported model are unknown" in text) == (2, True), text
+    code, text = run(capsys, *predict, "--out", "test", "--split", "test")
+    assert (code, "no case" in text) == (3, True), text
+    code, text = run(capsys, *predict, "--out", "two", "--set", "study.modalities=[flair, t2]")
+    assert (code, "the model has 3 channels, but study.modalities names 2" in text) == (4, True)
+    code, text = run(capsys, "export", "--model", out, "--out", "served")
+    assert code == 0, text
+    about = json.loads(Path("served/phantom/1/serving.json").read_text())
+    assert about["training"]["class_frequency"] == {}
+    assert about["prior"]["correction"] == [0.0] * 4
+    assert "imported from Caffe" in Path("served/phantom/1/model_card.md").read_text()
+
+
+def test_imported_vgg_says_that_its_head_is_new(capsys, tmp_path):
+    network = read_network(PROTOTXT, CAFFEMODEL)
+    vgg = dataclasses.replace(network, layers=tuple(
+        layer for layer in network.layers if layer.name[:4] in ("data", "conv", "pool", "relu")))
+    write_caffemodel(tmp_path / "vgg.caffemodel", vgg)
+    call = ("import-caffe", "--caffemodel", tmp_path / "vgg.caffemodel", "--out", tmp_path / "run",
+            "--set", "model.head_widths=[8]")
+    code, text = run(capsys, *call)
+    assert (code, "say how many classes" in text) == (4, True), text
+    code, text = run(capsys, *call, "--classes", 2)
+    assert code == 0, text
+    assert "cls_score_new, fc6_new hold random start weights" in text
+    config = load_config(tmp_path / "run" / "config.yaml")
+    # Its kernels are to be adapted to normalised images when the training starts.
+    assert config.training.initial_weights == str(tmp_path / "vgg.caffemodel")
+    assert config.study.class_names == ("background", "class1")
+    code, text = run(capsys, *call, "--config", "isles2017", "--set",
+                     "model.widths=[4, 8, 16, 32, 32]", "--channels", 2)
+    assert (code, "the model has 2 channels, but study.modalities names 3" in text) == (4, True)
+
+
+def test_import_into_a_training_is_refused(capsys, tmp_path):
+    (tmp_path / "run" / "checkpoints").mkdir(parents=True)
+    code, text = run(capsys, "import-caffe", "--caffemodel", CAFFEMODEL, "--out", tmp_path / "run")
+    assert (code, "holds a training" in text) == (5, True), text
 
 
 def test_form_changed_by_set(capsys, tmp_path):
@@ -163,7 +224,7 @@ def test_export_dry_run_writes_nothing(capsys, tmp_path):
     [
         ((), 2, "needs --caffemodel"),
         (("--caffemodel", CAFFEMODEL), 2, "needs --out"),
-        (("--caffemodel", CAFFEMODEL, "--out", "model.h5"), 2, "must end with .keras"),
+        (("--caffemodel", CAFFEMODEL, "--out", "model.h5"), 2, "ends with .keras"),
         (("--caffemodel", "no_such_file", "--dry-run"), 4, "no_such_file"),
         (("--caffemodel", GOLDEN, "--dry-run"), 4, "directory"),
         (("--caffemodel", CAFFEMODEL, "--prototxt", CAFFEMODEL, "--dry-run"), 4, "narrow_init"),
