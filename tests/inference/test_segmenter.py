@@ -1,0 +1,72 @@
+"""The segmenter: one graph for every mode's every shape, and the correction of the scores."""
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from pixelnet_tf.errors import ConfigError
+from pixelnet_tf.inference.segmenter import MODES, Segmenter
+from pixelnet_tf.model.pixelnet import PixelNet
+
+from .conftest import VARIANTS, slices
+
+
+def run(segmenter, image, wanted=None) -> np.ndarray:
+    wanted = np.ones(image.shape[:3], bool) if wanted is None else wanted
+    return segmenter.scores(tf.constant(image), tf.constant(wanted)).numpy()
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_one_trace_for_many_shapes(narrow_net, mode):
+    segmenter = Segmenter(narrow_net(fc7="none"), mode=mode)
+    for kind, size, batch in (("inner", (33, 40), 1), ("full", (40, 33), 2), ("empty", (25, 64), 3)):
+        scores = run(segmenter, slices(kind, *size, batch))
+        assert scores.shape == (batch, *size, 3)
+    assert segmenter.scores.experimental_get_tracing_count() == 1
+
+
+@pytest.mark.parametrize("fields", VARIANTS.values(), ids=VARIANTS)
+def test_exact_is_the_reference(narrow_net, fields):
+    model, image = narrow_net(**fields), slices("edge", 45, 37, 2)
+    wanted = np.random.default_rng(0).random(image.shape[:3]) < 0.7
+    correction = np.array([0.5, -1.0, 0.25], np.float32)
+    exact, reference = (run(Segmenter(model, correction, mode), image, wanted)
+                        for mode in ("exact", "reference"))
+    np.testing.assert_allclose(exact, reference, rtol=0, atol=2e-5 * np.abs(reference[wanted]).max())
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_what_is_not_wanted_is_background_beyond_doubt(narrow_net, mode):
+    image = slices("full", 30, 30)
+    wanted = np.zeros(image.shape[:3], bool)
+    wanted[0, 4:20, 9:25] = True
+    scores = run(Segmenter(narrow_net(fc7="none"), mode=mode), image, wanted)
+    assert (scores[~wanted] == [0, -1e4, -1e4]).all()
+    assert (scores[wanted] > -1e3).all()
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_the_correction_is_added(narrow_net, mode):
+    model, image = narrow_net(fc7="none"), slices("full", 20, 28)
+    correction = np.array([0.0, 2.0, -3.0], np.float32)
+    plain, corrected = (run(Segmenter(model, c, mode), image) for c in (None, correction))
+    if mode != "adaptive":
+        np.testing.assert_allclose(corrected - plain, np.broadcast_to(correction, plain.shape),
+                                   rtol=0, atol=1e-5)
+    assert (corrected.argmax(-1) == 1).mean() > (plain.argmax(-1) == 1).mean()
+
+
+def test_later_weights_are_seen(narrow_net):
+    model = PixelNet(narrow_net(fc7="none").config, 2, 3, seed=0)
+    segmenter = Segmenter(model)
+    image = slices("full", 20, 20)
+    before = run(segmenter, image)
+    bias = model.parts["cls_score_new"].bias
+    bias.assign([1.0, 0.0, 0.0])
+    np.testing.assert_allclose(run(segmenter, image) - before,
+                               np.broadcast_to([1.0, 0, 0], before.shape), atol=1e-5)
+
+
+def test_an_unknown_mode(narrow_net):
+    with pytest.raises(ConfigError, match="'exact', 'adaptive', 'reference'.*'fast'"):
+        Segmenter(narrow_net(fc7="none"), mode="fast")
