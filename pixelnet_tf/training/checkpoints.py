@@ -59,7 +59,8 @@ class Checkpoints:
         path = posixpath.join(self.folder, details["name"])
         try:
             self._checkpoint.read(path).assert_existing_objects_matched()
-        except (tf.errors.OpError, AssertionError, ValueError) as error:
+        except (tf.errors.OpError, AssertionError, ValueError, IndexError) as error:
+            # TensorFlow says IndexError of a file that was cut short.
             raise RunError(f"{path}: the checkpoint does not fit this configuration or is broken "
                            f"({str(error).splitlines()[0]}); give the run's own config, or a new "
                            "--out") from None

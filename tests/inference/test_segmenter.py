@@ -19,7 +19,8 @@ def run(segmenter, image, wanted=None) -> np.ndarray:
 @pytest.mark.parametrize("mode", MODES)
 def test_one_trace_for_many_shapes(narrow_net, mode):
     segmenter = Segmenter(narrow_net(fc7="none"), mode=mode)
-    for kind, size, batch in (("inner", (33, 40), 1), ("full", (40, 33), 2), ("empty", (25, 64), 3)):
+    for kind, size, batch in (("inner", (33, 40), 1), ("full", (40, 33), 2),
+                              ("empty", (25, 64), 3)):
         scores = run(segmenter, slices(kind, *size, batch))
         assert scores.shape == (batch, *size, 3)
     assert segmenter.scores.experimental_get_tracing_count() == 1
@@ -32,7 +33,8 @@ def test_exact_is_the_reference(narrow_net, fields):
     correction = np.array([0.5, -1.0, 0.25], np.float32)
     exact, reference = (run(Segmenter(model, correction, mode), image, wanted)
                         for mode in ("exact", "reference"))
-    np.testing.assert_allclose(exact, reference, rtol=0, atol=2e-5 * np.abs(reference[wanted]).max())
+    scale = np.abs(reference[wanted]).max()
+    np.testing.assert_allclose(exact, reference, rtol=0, atol=2e-5 * scale)
 
 
 @pytest.mark.parametrize("mode", MODES)
@@ -68,5 +70,5 @@ def test_later_weights_are_seen(narrow_net):
 
 
 def test_an_unknown_mode(narrow_net):
-    with pytest.raises(ConfigError, match="'exact', 'adaptive', 'reference'.*'fast'"):
+    with pytest.raises(ConfigError, match=r"'exact', 'adaptive', 'reference'.*'fast'"):
         Segmenter(narrow_net(fc7="none"), mode="fast")
