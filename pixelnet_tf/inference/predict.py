@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import time
@@ -87,13 +88,21 @@ def predict_cases(model: PixelNet, correction: np.ndarray, source: CaseSource, c
         ModelError: the study has other numbers of modalities or labels than the model.
     """
     model.check_study(config.study)
-    about = {"model": model_name, "cases": list(source.names), "config": config_to_dict(config),
-             "prior": config.prediction.prior, "mode": config.prediction.mode,
-             "correction": [float(value) for value in correction]}
+    about = {"model": model_name, "weights": _digest(model), "cases": list(source.names),
+             "config": config_to_dict(config), "prior": config.prediction.prior,
+             "mode": config.prediction.mode, "correction": [float(value) for value in correction]}
     segmenter = Segmenter(model, correction, config.prediction.mode, config.prediction.precision)
     write_cases(lambda volume: segment_volume(segmenter, volume, config,
                                               config.prediction.probability_maps),
                 about, source, config, out, draw=draw, say=say)
+
+
+def _digest(model: PixelNet) -> str:
+    """Fingerprint of the weights: a run that was trained anew is another model."""
+    digest = hashlib.sha256()
+    for weights in model.get_weights():
+        digest.update(np.ascontiguousarray(weights))
+    return digest.hexdigest()[:16]
 
 
 def write_cases(segment: Callable[[PreparedVolume], SegmentedVolume], about: dict,
