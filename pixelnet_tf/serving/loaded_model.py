@@ -89,7 +89,7 @@ class LoadedModel:
             raise ApiError(413, "the request needs more memory than there is; send fewer or "
                                 "smaller slices") from None
         except (tf.errors.InvalidArgumentError, tf.errors.OutOfRangeError) as error:
-            raise ApiError(400, f"{signature} refused the inputs: {_first_line(error)}") from None
+            raise ApiError(400, f"{signature} refused the inputs: {_reason(error)}") from None
         return {name: value.numpy() for name, value in outputs.items()}
 
     def metadata(self) -> dict[str, Any]:
@@ -136,10 +136,9 @@ def _info_json(info: TensorInfo) -> dict[str, Any]:
             "tensor_shape": {"dim": dims, "unknown_rank": False}}
 
 
-def _first_line(error: tf.errors.OpError) -> str:
+def _reason(error: tf.errors.OpError) -> str:
+    """The line that says what was wrong, without the places in the graph around it."""
     lines = [line.strip() for line in error.message.splitlines() if line.strip()]
-    # TensorFlow heads its message with the place in the graph, which says nothing to a client.
-    telling = [line for line in lines if not line.startswith(("Graph execution error", "Detected",
-                                                              "defined at"))]
-    text = (telling or lines or ["unknown"])[0].removeprefix("assertion failed: ")
-    return text.split(" [[{{node")[0].strip()[:500]
+    telling = [line for line in lines if not line.startswith(
+        ("Graph execution error", "Detected at node", "<stack traces", "[[{{node"))]
+    return (telling or ["they do not fit the graph"])[0].removeprefix("assertion failed: ")[:500]

@@ -1,0 +1,159 @@
+"""The served graph gives what local prediction gives, for every size and batch."""
+
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from pixelnet_tf.inference.predict import CaseSource
+from pixelnet_tf.inference.volume import segment_volume
+from pixelnet_tf.serving.signatures import (
+    SIGNATURES,
+    build_signatures,
+    inside_brain,
+    z_scored,
+)
+from pixelnet_tf.volumes.normalize import z_score
+
+from .conftest import CASE, slices_with_brain
+
+VALUES = np.array([0, 1, 2, 4], np.uint8)
+
+
+@pytest.fixture(scope="module")
+def served(exported):
+    model = tf.saved_model.load(str(exported / "tiny" / "1"))
+    # The signatures live no longer than what they were loaded with.
+    yield model.signatures
+    del model
+
+
+def test_names_of_signatures_inputs_and_outputs(served):
+    found = {name: (set(f.structured_input_signature[1]), set(f.structured_outputs))
+             for name, f in served.items()}
+    assert found == {
+        "serving_default": ({"image"}, {"labels", "probabilities"}),
+        "segment_raw": ({"image", "brain"}, {"labels", "probabilities"}),
+        "classify_pixels": ({"image", "pixels"}, {"scores"}),
+        "segment_encoded": ({"image_bytes", "size_yx"}, {"labels"}),
+    }
+    assert {name: (set(i), set(o)) for name, (i, o) in SIGNATURES.items()} == found
+
+
+@pytest.mark.parametrize("batch", [1, 8])
+@pytest.mark.parametrize("size", [(40, 40), (48, 48), (37, 43)])
+def test_labels_and_probabilities_are_the_local_ones(served, local, size, batch):
+    image = slices_with_brain(batch, *size)
+    scores = local.scores(image, (image != 0).any(axis=-1)).numpy()
+    outputs = served["serving_default"](image=tf.constant(image))
+    np.testing.assert_array_equal(outputs["labels"], VALUES[scores.argmax(axis=-1)])
+    assert len(np.unique(outputs["labels"])) == 4
+    shares = np.exp(scores - scores.max(-1, keepdims=True))
+    shares /= shares.sum(-1, keepdims=True)
+    np.testing.assert_allclose(outputs["probabilities"], shares, atol=1e-6)
+
+
+def test_one_trace_for_all_sizes_and_batches(local, serving_config):
+    _, functions = build_signatures(local, serving_config)
+    for batch, height, width in ((1, 40, 40), (8, 48, 48), (3, 37, 43)):
+        image = slices_with_brain(batch, height, width)
+        functions["serving_default"](image)
+        functions["segment_raw"](image, (image != 0).any(axis=-1))
+        functions["classify_pixels"](image, [[0, 3, 4]])
+        functions["segment_encoded"]([row.tobytes() for row in image],
+                                     [[height, width]] * batch)
+    assert {name: f.experimental_get_tracing_count() for name, f in functions.items()} == \
+        dict.fromkeys(functions, 1)
+
+
+def test_raw_intensities_give_the_labels_of_a_prepared_volume(served, local, study,
+                                                              serving_config):
+    from dataclasses import replace
+    prepare = replace(serving_config.prepare, bias_field=replace(
+        serving_config.prepare.bias_field, enabled=False))
+    config = replace(serving_config, prepare=prepare)
+    source = CaseSource.open(str(study), config, None)
+    volume = source.read(CASE, config)
+    expected = segment_volume(local, volume, config).labels
+    raw = np.stack([volume.plan.to_slices(_intensities(source.raw[CASE].volumes[m]))
+                    for m in config.study.modalities], axis=-1)
+    outputs = served["segment_raw"](image=tf.constant(raw), brain=tf.constant(volume.brain))
+    np.testing.assert_array_equal(volume.plan.from_slices(outputs["labels"].numpy()), expected)
+    assert expected.any()
+    # The phantom's brain has no holes, so that its non-zero voxels are the mask.
+    none = tf.zeros(volume.brain.shape, tf.bool)
+    again = served["segment_raw"](image=tf.constant(raw), brain=none)
+    np.testing.assert_array_equal(again["labels"], outputs["labels"])
+
+
+def _intensities(path):
+    from pixelnet_tf.volumes.nifti import read_volume
+    return read_volume(path)[0]
+
+
+def test_single_pixels_score_as_in_the_whole_slice(served, local):
+    image = slices_with_brain(2, 40, 33)
+    dense = local.scores(image, np.ones(image.shape[:3], bool)).numpy()
+    pixels = np.array([[1, 20, 16], [0, 0, 0], [1, 39, 32], [1, 20, 16]], np.int32)
+    scores = served["classify_pixels"](image=tf.constant(image), pixels=tf.constant(pixels))
+    np.testing.assert_allclose(scores["scores"], dense[tuple(pixels.T)], atol=1e-5)
+
+
+@pytest.mark.parametrize("pixel", [[0, 40, 0], [1, 0, 0], [0, -1, 0]])
+def test_a_pixel_outside_the_image_is_refused(served, pixel):
+    with pytest.raises(tf.errors.InvalidArgumentError, match="rows of n, y, x inside the image"):
+        served["classify_pixels"](image=tf.zeros([1, 40, 33, 3]), pixels=tf.constant([pixel]))
+
+
+def test_encoded_slices_give_the_same_labels(served):
+    image = slices_with_brain(3, 37, 43)
+    expected = served["serving_default"](image=tf.constant(image))["labels"]
+    found = served["segment_encoded"](
+        image_bytes=tf.constant([row.astype("<f4").tobytes() for row in image]),
+        size_yx=tf.constant([[37, 43]] * 3))
+    np.testing.assert_array_equal(found["labels"], expected)
+
+
+def test_nan_is_refused(served):
+    image = slices_with_brain(1, 40, 40)
+    image[0, 20, 20, 1] = np.nan
+    with pytest.raises(tf.errors.InvalidArgumentError, match="image holds NaN or infinity"):
+        served["serving_default"](image=tf.constant(image))
+
+
+def test_a_zero_pixel_shut_in_is_inside_the_brain():
+    image = np.zeros((1, 5, 6, 2), np.float32)
+    image[0, 1:4, 1:4, 0] = 1
+    image[0, 2, 2] = 0
+    expected = np.zeros((1, 5, 6), bool)
+    expected[0, 1:4, 1:4] = True
+    np.testing.assert_array_equal(inside_brain(tf.constant(image)), expected)
+    image[0, 1, 2] = 0  # Now a way leads out.
+    expected[0, 1:3, 2] = False
+    np.testing.assert_array_equal(inside_brain(tf.constant(image)), expected)
+
+
+@pytest.mark.parametrize("region", ["brain", "volume"])
+def test_z_score_in_the_graph(region):
+    random = np.random.default_rng(0)
+    image = (random.normal(size=(4, 9, 7, 2)) * 50 + 300).astype(np.float32)
+    image[..., 1] = 7  # A constant channel.
+    brain = random.random(size=(4, 9, 7)) < 0.6
+    found = z_scored(tf.constant(image), tf.constant(brain), region)
+    for channel in (0, 1):
+        expected, *_ = z_score(image[..., channel], brain, region)
+        np.testing.assert_allclose(found[..., channel], expected, atol=1e-6)
+
+
+def test_it_loads_without_keras_and_without_this_project(exported):
+    code = ("import sys\n"
+            "sys.modules.update(dict.fromkeys(('keras', 'pixelnet_tf')))\n"
+            "import tensorflow as tf\n"
+            f"model = tf.saved_model.load({str(exported / 'tiny' / '1')!r})\n"
+            "out = model.signatures['serving_default'](image=tf.ones([1, 40, 40, 3]))\n"
+            "print(*out['labels'].shape, out['probabilities'].shape[-1])\n")
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True,
+                          check=False)
+    assert done.stdout.split() == ["1", "40", "40", "4"], done.stderr[-2000:]
