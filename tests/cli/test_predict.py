@@ -1,0 +1,104 @@
+"""`pixelnet-tf predict`, and the end of the main job: evaluate."""
+
+import csv
+import json
+import shutil
+
+import nibabel as nib
+import numpy as np
+import pytest
+
+from .conftest import run_main
+
+
+def predict(main_job, out, *more, data="prepared") -> int:
+    return run_main("predict", "--model", main_job / "run", "--data", main_job / data, "--out",
+                    out, *more)
+
+
+def test_the_main_job_to_its_end(main_job, tmp_path, capsys):
+    split = json.loads((main_job / "run" / "split.json").read_text())
+    case, = split["test"]
+    assert predict(main_job, tmp_path / "p", "--split", "test", "--overlays") == 0
+    assert {path.name for path in (tmp_path / "p").iterdir()} == {
+        f"{case}.nii.gz", "prediction.json", "overlays"}
+    assert (tmp_path / "p" / "overlays" / f"{case}.png").read_bytes()[:4] == b"\x89PNG"
+    assert f"pictures written to {tmp_path / 'p' / 'overlays'}" in capsys.readouterr().out
+    assert run_main("evaluate", "--predictions", tmp_path / "p", "--references",
+                    main_job / "study", "--out", tmp_path / "s", "--workers", 1) == 0
+    with open(tmp_path / "s" / "cases.csv", newline="") as file:
+        row = next(csv.DictReader(file))
+    assert row["case"] == case
+    # The score again, by hand.
+    predicted, truth = (np.asarray(nib.load(path).dataobj) > 0 for path in (
+        tmp_path / "p" / f"{case}.nii.gz", main_job / "study" / case / f"{case}_seg.nii.gz"))
+    dice = 2 * (predicted & truth).sum() / (predicted.sum() + truth.sum())
+    assert float(row["Dice_WT"]) == pytest.approx(dice, abs=1e-5)
+    assert (tmp_path / "s" / "summary.json").is_file()
+    assert "WT" in capsys.readouterr().out
+
+
+def test_all_cases_raw_and_prepared_give_the_same(main_job, tmp_path):
+    assert predict(main_job, tmp_path / "a") == 0
+    assert predict(main_job, tmp_path / "b", data="study") == 0
+    names = sorted(path.name for path in (tmp_path / "a").glob("*.nii.gz"))
+    assert len(names) == 4
+    for name in names:
+        one, other = (nib.load(tmp_path / side / name) for side in "ab")
+        assert one.header.binaryblock == other.header.binaryblock
+        np.testing.assert_array_equal(np.asarray(one.dataobj), np.asarray(other.dataobj))
+
+
+def test_the_prior_changes_the_labels_as_it_should(main_job, tmp_path):
+    sizes = {}
+    for prior in ("sampled", "corrected"):
+        out = tmp_path / prior
+        assert predict(main_job, out, "--prior", prior) == 0
+        sizes[prior] = sum((np.asarray(nib.load(path).dataobj) > 0).sum()
+                           for path in out.glob("*.nii.gz"))
+        assert json.loads((out / "prediction.json").read_text())["prior"] == prior
+    # A lesion is rarer in the image than among the sampled pixels.
+    assert sizes["corrected"] < sizes["sampled"]
+
+
+def test_modes_agree(main_job, tmp_path):
+    volumes = {}
+    for mode in ("exact", "reference", "adaptive"):
+        assert predict(main_job, tmp_path / mode, "--mode", mode, "--case", "phantom_002") == 0
+        volumes[mode] = np.asarray(nib.load(tmp_path / mode / "phantom_002.nii.gz").dataobj)
+    assert (volumes["exact"] == volumes["reference"]).mean() > 0.9999
+    assert (volumes["exact"] == volumes["adaptive"]).mean() > 0.98
+
+
+def test_probabilities_and_dry_run(main_job, tmp_path, capsys):
+    assert predict(main_job, tmp_path / "p", "--dry-run", "--case", "phantom_001") == 0
+    assert "dry run: phantom_001" in capsys.readouterr().out
+    assert not (tmp_path / "p").exists()
+    assert predict(main_job, tmp_path / "p", "--probabilities", "--case", "phantom_001") == 0
+    maps = nib.load(tmp_path / "p" / "probabilities" / "phantom_001.nii.gz")
+    assert maps.shape == (30, 28, 16, 4)
+
+
+@pytest.mark.parametrize(("arguments", "code", "words"), [
+    (["--case", "phantom_9"], 3, "no case 'phantom_9' (did you mean"),
+    (["--set", "prediction.modee=exact"], 2, "did you mean 'mode'?"),
+    (["--set", "prediction.prior=real"], 2, "'sampled', 'corrected', 'fitted'"),
+    (["--split", "nothing"], 2, "'nothing' is not one of"),
+])
+def test_exit_codes(main_job, tmp_path, capsys, arguments, code, words):
+    assert predict(main_job, tmp_path / "p", *arguments) == code
+    message = capsys.readouterr().err
+    assert words in message
+    assert "Traceback" not in message
+
+
+def test_models_that_are_none(main_job, tmp_path, capsys):
+    for model in (tmp_path / "nowhere", main_job / "study"):
+        assert run_main("predict", "--model", model, "--data", main_job / "prepared", "--out",
+                        tmp_path / "p") == 4
+        assert str(model) in capsys.readouterr().err
+    shutil.copytree(main_job / "run", tmp_path / "run")
+    (tmp_path / "run" / "model.keras").write_bytes(b"nothing")
+    assert run_main("predict", "--model", tmp_path / "run", "--data", main_job / "prepared",
+                    "--out", tmp_path / "p") == 4
+    assert "cannot be loaded as a model" in capsys.readouterr().err

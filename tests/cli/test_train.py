@@ -1,0 +1,95 @@
+"""`pixelnet-tf train`: what it says, what it writes, and its exit codes."""
+
+import csv
+import json
+import shutil
+
+import pytest
+
+from .conftest import TINY, run_main
+
+
+def train(main_job, out, *more) -> int:
+    return run_main("train", "--config", "phantom", *TINY, "--data", main_job / "prepared",
+                    "--out", out, *more)
+
+
+def test_what_a_run_holds(main_job):
+    run = main_job / "run"
+    assert (run / "model.keras").is_file()
+    rows = [json.loads(line) for line in (run / "log.jsonl").read_text().splitlines()]
+    assert [row["step"] for row in rows if "loss" in row] == [1, 2, 3]
+    assert rows[-1]["step"] == 3
+    assert "validation/score" in rows[-1]
+    with open(run / "log.csv", newline="") as file:
+        assert len(list(csv.DictReader(file))) == len(rows)
+    assert list((run / "tensorboard").iterdir())
+    priors = json.loads((run / "priors.json").read_text())
+    assert priors["class_names"] == ["background", "necrosis", "edema", "enhancing"]
+    split = json.loads((run / "split.json").read_text())
+    assert [len(split[part]) for part in ("train", "validation", "test")] == [2, 1, 1]
+
+
+def test_progress_and_frequencies_are_told(main_job, tmp_path, capsys):
+    assert train(main_job, tmp_path / "run") == 0
+    captured = capsys.readouterr()
+    assert "2 training and 1 validation cases" in captured.out
+    assert "edema: " in captured.out
+    assert "start weights: random" in captured.out
+    assert f"model written to {tmp_path / 'run'}/model.keras" in captured.out
+    assert "step 3/3" in captured.err
+    assert "slices/s" in captured.err
+    assert "left" in captured.err
+
+
+def test_dry_run_writes_nothing(main_job, tmp_path, capsys):
+    assert train(main_job, tmp_path / "run", "--dry-run") == 0
+    assert "dry run: nothing was trained" in capsys.readouterr().out
+    assert not (tmp_path / "run").exists()
+
+
+def test_the_original_sampling_by_one_override(main_job, tmp_path, capsys):
+    assert train(main_job, tmp_path / "run", "--set", "sampling.strategy=uniform") == 0
+    assert "60 pixels each (uniform)" in capsys.readouterr().out
+
+
+def test_a_run_that_is_there_and_another_configuration(main_job, tmp_path, capsys):
+    shutil.copytree(main_job / "run", tmp_path / "run")
+    assert train(main_job, tmp_path / "run") == 5
+    assert "holds a run already; go on with --resume" in capsys.readouterr().err
+    assert train(main_job, tmp_path / "run", "--resume", "--set", "sampling.pixels=61") == 2
+    assert "sampling.pixels=60, now it is 61" in capsys.readouterr().err
+    assert train(main_job, tmp_path / "run", "--resume") == 0
+
+
+@pytest.mark.parametrize(("arguments", "code", "words"), [
+    (["--set", "training.stepz=3"], 2, "did you mean 'steps'?"),
+    (["--fold", "0"], 2, "prepared without folds"),
+    (["--set", "training.initial_weights=nowhere.caffemodel"], 2, "'nowhere.caffemodel' does not"),
+    (["--set", "model.border=1", "--set", "model.fc7=faithful"], 4, "too small for the hyper"),
+])
+def test_exit_codes(main_job, tmp_path, capsys, arguments, code, words):
+    assert train(main_job, tmp_path / "run", *arguments) == code
+    message = capsys.readouterr().err
+    assert words in message
+    assert "Traceback" not in message
+    assert not (tmp_path / "run").exists()
+
+
+def test_data_that_is_not_prepared(main_job, tmp_path, capsys):
+    assert run_main("train", "--config", "phantom", "--data", main_job / "study", "--out",
+                    tmp_path / "run") == 3
+    assert "not a prepared study" in capsys.readouterr().err
+
+
+def test_a_broken_start_model(main_job, tmp_path, capsys):
+    (tmp_path / "start.caffemodel").write_bytes(b"\x00\x01 nothing of Caffe's")
+    assert train(main_job, tmp_path / "run",
+                 f"--set=training.initial_weights={tmp_path}/start.caffemodel") == 4
+    assert "start.caffemodel" in capsys.readouterr().err
+
+
+def test_it_starts_from_a_model_of_its_own(main_job, tmp_path, capsys):
+    assert train(main_job, tmp_path / "run",
+                 f"--set=training.initial_weights={main_job}/run/model.keras") == 0
+    assert f"start weights: {main_job}/run/model.keras" in capsys.readouterr().out
