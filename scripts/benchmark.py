@@ -1,0 +1,104 @@
+"""Every figure of speed and memory of docs/benchmarks.md, by one command.
+
+    python scripts/benchmark.py --out DIR [--quick] [--only NAME ...]
+
+Ratios are of two things measured in one run; the machine's load and its measured peak rates stand
+beside them. Each part runs in a process of its own, so that its peak memory is its own. The first
+run prepares two cases and trains a full-width model for some minutes; --work keeps both. Writes
+DIR/benchmark.json (parts that were measured before stay in it) and DIR/benchmark.md. Needs Linux.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parent))
+
+from benchmarks import inference, machine, preparing, study, table, training
+
+#: Name -> what it measures, in the order in which the parts run.
+PARTS = {
+    "machine": lambda options: {**machine.describe(), **machine.peaks(options.quick)},
+    "prepare": preparing.prepare,
+    "train": lambda options: {"run": study.trained_run(options).path},
+    "reference": lambda options: inference.segment(options, "reference", "float32"),
+    "exact": lambda options: inference.segment(options, "exact", "float32"),
+    "adaptive": lambda options: inference.segment(options, "adaptive", "float32"),
+    "adaptive_bfloat16": lambda options: inference.segment(options, "adaptive", "bfloat16"),
+    "answers": inference.answers,
+    "step_plain": lambda options: training.step(options, False, "float32"),
+    "step_fast": lambda options: training.step(options, True, "float32"),
+    "step_fast_bfloat16": lambda options: training.step(options, True, "bfloat16"),
+    "gradients": training.gradients,
+    "sampler": training.sampler,
+    "growth_step": training.growth,
+    "growth_volumes": inference.volumes,
+}
+
+
+def measure(name: str, arguments: list[str]) -> dict:
+    """Run one part in a fresh process; returns what it found, with load and seconds."""
+    print(f"== {name}", flush=True)
+    load, start = machine.load(), time.monotonic()
+    with tempfile.TemporaryDirectory() as folder:
+        result = Path(folder) / "result.json"
+        subprocess.run([sys.executable, __file__, *arguments, "--part", name, "--result",
+                        str(result)], check=True,
+                       env={**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3"})
+        found = json.loads(result.read_text(encoding="utf-8"))
+    print(json.dumps(found), flush=True)
+    return {**found, "load_before": load, "load_after": machine.load(),
+            "part_seconds": round(time.monotonic() - start, 1)}
+
+
+def main() -> int:
+    """Run the benchmark."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--out", type=Path, default=Path("benchmark"))
+    parser.add_argument("--work", type=Path, help="prepared study and trained run; default: OUT")
+    parser.add_argument("--data", type=Path, help="cases in BraTS layout; default: the TCIA cases "
+                        "of ../shared, or a phantom of their size")
+    parser.add_argument("--quick", action="store_true", help="fewer slices and repeats")
+    parser.add_argument("--only", nargs="+", choices=PARTS, metavar="NAME", default=[],
+                        help=f"some of: {', '.join(PARTS)}")
+    parser.add_argument("--steps", type=int, help="training steps of the model (default 300)")
+    parser.add_argument("--set", dest="overrides", action="append", default=[],
+                        metavar="KEY=VALUE", help="override the configuration")
+    parser.add_argument("--part", choices=PARTS, help=argparse.SUPPRESS)
+    parser.add_argument("--result", type=Path, help=argparse.SUPPRESS)
+    given = parser.parse_args()
+    work = given.work or given.out
+    work.mkdir(parents=True, exist_ok=True)
+    options = study.Options(work, given.data, given.quick,
+                            given.steps or (10 if given.quick else 300), tuple(given.overrides))
+    if given.part:
+        found = PARTS[given.part](options)
+        given.result.write_text(json.dumps(found, default=float), encoding="utf-8")
+        return 0
+    given.out.mkdir(parents=True, exist_ok=True)
+    path = given.out / "benchmark.json"
+    found = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    for name in given.only or PARTS:
+        found[name] = measure(name, sys.argv[1:])
+        path.write_text(json.dumps(found, indent=1), encoding="utf-8")
+    if not given.overrides and "machine" in found:
+        study.prepared_study(options)
+        found["floors"] = {"volume": inference.floors(options, found["machine"])}
+        if "step_fast" in found:
+            found["floors"]["step"] = training.floors(found["machine"], found["step_fast"]["box"])
+    path.write_text(json.dumps(found, indent=1, default=float), encoding="utf-8")
+    text = table.render(found)
+    (given.out / "benchmark.md").write_text(text, encoding="utf-8")
+    print(text)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

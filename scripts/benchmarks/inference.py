@@ -1,0 +1,138 @@
+"""Dense prediction: four modes on one case, each in its own process; then their answers."""
+
+from __future__ import annotations
+
+import time
+
+import numpy as np
+
+from benchmarks import floor
+from benchmarks.machine import memory_gb
+from benchmarks.study import Options, brain_box, prepared_study, trained_run, volume_to_segment
+
+#: Slices that the reference computes: the whole volume would take it most of an hour.
+REFERENCE_SLICES = 6
+
+
+def segment(options: Options, mode: str, precision: str) -> dict:
+    """Segment a case in one mode; its scores go into the working folder for `answers`."""
+    from pixelnet_tf.inference.segmenter import Segmenter
+    from pixelnet_tf.inference.volume import finish_volume, segment_slices, wanted_pixels
+    run = trained_run(options)
+    config, volume = run.config(), volume_to_segment(options)
+    wanted = wanted_pixels(volume, config)
+    busy = np.flatnonzero(wanted.any(axis=(1, 2)))
+    if mode == "reference":
+        busy = busy[np.linspace(0, len(busy) - 1, min(REFERENCE_SLICES, len(busy)) + 2)
+                    .round().astype(int)[1:-1]]
+        wanted[np.setdiff1d(np.arange(len(wanted)), busy)] = False
+    batch = 1 if mode == "reference" else config.prediction.batch_slices
+    segmenter = Segmenter(run.model(), run.priors().correction("corrected"), mode, precision)
+    loaded = memory_gb()[1]
+    start = time.perf_counter()
+    first = wanted.copy()
+    first[np.setdiff1d(np.arange(len(wanted)), busy[len(busy) // 2:][:batch])] = False
+    segment_slices(segmenter, volume.images, first, batch)
+    warm_up = time.perf_counter() - start
+    start = time.perf_counter()
+    scores = segment_slices(segmenter, volume.images, wanted, batch)
+    if mode != "reference":
+        finish_volume(scores, volume, config)
+    seconds = time.perf_counter() - start
+    peak = memory_gb()[1]
+    np.savez(options.work / f"scores_{mode}_{precision}.npz", scores=scores[busy], slices=busy)
+    return {"seconds": seconds, "slices": len(busy), "pixels": int(wanted.sum()),
+            "volume_slices": -(-len(wanted) // options.every), "first_batch_seconds": warm_up,
+            "peak_gb": peak, "peak_gb_loaded": loaded}
+
+
+def answers(options: Options) -> dict:
+    """Compare what the modes wrote: logits, labels of brain voxels, Dice of each region."""
+    config, volume = trained_run(options).config(), volume_to_segment(options)
+    found = {}
+    exact = np.load(options.work / "scores_exact_float32.npz")
+    reference = np.load(options.work / "scores_reference_float32.npz")
+    place = np.searchsorted(exact["slices"], reference["slices"])
+    inside = volume.brain[reference["slices"]]
+    mine, theirs = exact["scores"][place], reference["scores"]
+    found["exact"] = {
+        "largest_logit_error": float(np.abs(mine - theirs)[inside].max()
+                                     / np.abs(theirs[inside]).max()),
+        "identical_labels": float((mine.argmax(-1) == theirs.argmax(-1)).mean())}
+    brain = volume.brain[exact["slices"]]
+    truth = volume.labels[exact["slices"]]
+    label = exact["scores"].argmax(-1)
+    found["exact"]["dice"] = _dice(label, truth, config.study)
+    for precision in ("float32", "bfloat16"):
+        other = np.load(options.work / f"scores_adaptive_{precision}.npz")["scores"].argmax(-1)
+        dice = _dice(other, truth, config.study)
+        found[f"adaptive_{precision}"] = {
+            "equal_brain_voxels": float((other == label)[brain].mean()), "dice": dice,
+            "largest_dice_difference": max(abs(dice[region] - found["exact"]["dice"][region])
+                                           for region in dice)}
+    return found
+
+
+def _dice(label: np.ndarray, truth: np.ndarray, study) -> dict[str, float]:
+    values, found = np.array(study.label_values), {}
+    for region, members in study.regions.items():
+        one, other = (np.isin(values[a], members) for a in (label, truth))
+        total = int(one.sum() + other.sum())
+        found[region] = 2 * int((one & other).sum()) / total if total else 1.0
+    return found
+
+
+def volumes(options: Options) -> dict:
+    """Seconds of the files' way, read to written, for 1, 2 and 4 cases (adaptive, bfloat16)."""
+    from dataclasses import replace
+
+    from pixelnet_tf.inference.predict import CaseSource, predict_cases
+    run, study = trained_run(options), prepared_study(options)
+    config = run.config()
+    config = replace(config, prediction=replace(
+        config.prediction, mode="adaptive", precision="bfloat16"))
+    model, correction = run.model(), run.priors().correction("corrected")
+    found = {}
+    for count in (1, 2) if options.quick else (1, 2, 4):
+        # The first case again and again, so that every volume costs the same.
+        source = CaseSource((study.cases[0],) * count, study, {})
+        out = options.work / f"volumes_{count}_{time.time_ns()}"
+        start = time.perf_counter()
+        predict_cases(model, correction, source, config, out, say=print)
+        found[str(count)] = {"seconds": time.perf_counter() - start,
+                             "peak_gb": memory_gb()[1]}
+    return found
+
+
+def floors(options: Options, rates: dict) -> dict:
+    """Seconds that the case would take at the machine's measured peaks, and multiply-adds."""
+    volume = volume_to_segment(options)
+    busy = np.flatnonzero(volume.brain.any(axis=(1, 2)))
+    height, width = volume.brain.shape[1:]
+    pixels = int(volume.brain[busy].sum())
+    plain, fast = floor.trunk_plain(height, width), sum(
+        floor.trunk_fast(height, width, brain_box(volume.images[row])) for row in busy)
+    found = {"pixels": pixels, "slices": len(busy), "macs": {
+        "trunk, whole canvas, a slice": plain,
+        "trunk around the brain, a slice": fast // len(busy),
+        "fc6 and fc7, 8x8 cells, a slice": floor.context(64),
+        "fc6 and fc7, 2x2 cells, a slice": floor.context(4),
+        "head a pixel, plain": floor.head_plain(),
+        "head a pixel, listed": floor.head_listed(),
+        "head a pixel, in tiles": floor.head_tiled()}}
+    for precision in ("float32", "bfloat16"):
+        peak = floor.Rates(rates[f"product_{precision}_gflops"] * 5e8,
+                           rates[f"convolution_{precision}_gflops"] * 5e8,
+                           rates["reading_gb_per_s"] * 1e9)
+        context = floor.context_weight_bytes() / 8
+        found[precision] = {
+            "reference_volume_seconds": len(volume.brain) * floor.slice_seconds(
+                plain + floor.context(64), floor.head_plain() * height * width, 0, peak),
+            "trunk_volume_seconds": fast / peak.convolution,
+            "exact_volume_seconds": floor.slice_seconds(
+                fast, pixels * floor.head_tiled() + len(busy) * floor.context(4),
+                len(busy) * context, peak),
+            "lattice_volume_seconds": floor.slice_seconds(
+                fast, pixels // 16 * floor.head_listed() + len(busy) * floor.context(4),
+                len(busy) * context, peak)}
+    return found

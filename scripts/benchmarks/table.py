@@ -1,0 +1,150 @@
+"""The figures as Markdown."""
+
+from __future__ import annotations
+
+GOALS = "| what | measured | goal | |\n|---|---|---|---|"
+
+
+def render(found: dict) -> str:
+    """Markdown of everything that was measured; parts that were not are left out."""
+    sections = [_machine(found), _results(found), _floors(found), _growth(found)]
+    return "\n\n".join(section for section in sections if section) + "\n"
+
+
+def _machine(found: dict) -> str:
+    about = found.get("machine")
+    if not about:
+        return ""
+    loads = [part["load_before"] for part in found.values()
+             if isinstance(part, dict) and "load_before" in part]
+    return (f"{about['processor']}, {about['cores']} cores, {about['memory_gb']} GB; "
+            f"Python {about['python']}, TensorFlow {about['tensorflow']}, Keras {about['keras']}, "
+            f"SimpleITK {about['simpleitk']}. Load before the parts {min(loads)} to {max(loads)}.\n"
+            "Measured peaks: products {} GFLOP/s in float32, {} in bfloat16; convolutions {} and "
+            "{}; reading {} GB/s.".format(
+                about["product_float32_gflops"], about["product_bfloat16_gflops"],
+                about["convolution_float32_gflops"], about["convolution_bfloat16_gflops"],
+                about["reading_gb_per_s"]))
+
+
+def _results(found: dict) -> str:
+    rows = [*_modes(found), *_steps(found), *_data(found)]
+    return "\n".join([GOALS, *(f"| {what} | {value} | {goal} | {'met' if met else 'missed'} |"
+                               for what, value, goal, met in rows)]) if rows else ""
+
+
+def _modes(found: dict) -> list:
+    rows, reference, answers = [], found.get("reference"), found.get("answers", {})
+    for name, text, goal in (("exact", "exact mode, whole volume", 12),
+                             ("adaptive", "adaptive mode", 40),
+                             ("adaptive_bfloat16", "adaptive mode, bfloat16", 60)):
+        part = found.get(name)
+        if part and reference:
+            slice_seconds = reference["seconds"] / reference["slices"]
+            # The reference, like the original, knows no slice that it need not look at.
+            whole = slice_seconds * part["volume_slices"]
+            busy = slice_seconds * part["slices"] / part["seconds"]
+            ratio = whole / part["seconds"]
+            rows.append((f"{text} ({part['slices']} slices with brain, {part['pixels']} voxels)",
+                         f"{part['seconds']:.1f} s against {whole:.0f} s ({slice_seconds:.2f} s a "
+                         f"slice, extrapolated from {reference['slices']}): {ratio:.1f} times as "
+                         f"fast ({busy:.1f} counting slices with brain alone)",
+                         f"{goal} times", ratio >= goal))
+        if part:
+            rows.append((f"peak memory, {text}", f"{part['peak_gb']:.2f} GB", "2.5 GB",
+                         part["peak_gb"] <= 2.5))
+    if "exact" in answers:
+        own = answers["exact"]
+        rows.append(("exact mode, logits against the largest logit",
+                     f"{own['largest_logit_error']:.1e}", "1e-3",
+                     own["largest_logit_error"] <= 1e-3))
+        rows.append(("exact mode, identical labels", f"{own['identical_labels']:.5%}", "99.999%",
+                     own["identical_labels"] >= 0.99999))
+    for name in ("adaptive_float32", "adaptive_bfloat16"):
+        if name in answers:
+            own, text = answers[name], name.replace("_", " ")
+            rows.append((f"{text}, brain voxels equal to exact",
+                         f"{own['equal_brain_voxels']:.3%}", "99.9%",
+                         own["equal_brain_voxels"] >= 0.999))
+            rows.append((f"{text}, Dice of " + ", ".join(
+                f"{region} {value:.4f}" for region, value in own["dice"].items()),
+                f"{own['largest_dice_difference']:.5f} from exact", "0.002",
+                own["largest_dice_difference"] <= 0.002))
+    return rows
+
+
+def _steps(found: dict) -> list:
+    rows, plain = [], found.get("step_plain")
+    for name, text, goal in (("step_fast", "training step, float32", 2.5),
+                             ("step_fast_bfloat16", "training step, bfloat16", 4)):
+        part = found.get(name)
+        if part and plain:
+            ratio = plain["seconds"] / part["seconds"]
+            rows.append((text, f"{part['seconds']:.2f} s against {plain['seconds']:.2f} s: "
+                         f"{ratio:.2f} times as fast", f"{goal} times", ratio >= goal))
+        if part:
+            rows.append((f"peak memory, {text}", f"{part['peak_gb']:.2f} GB", "3.2 GB",
+                         part["peak_gb"] <= 3.2))
+    if plain:
+        rows.append(("peak memory, plain step", f"{plain['peak_gb']:.2f} GB", "none", True))
+    if "gradients" in found:
+        own = found["gradients"]
+        rows.append((f"gradients against the layer's largest (worst: {own['layer']})",
+                     f"{own['largest_relative_difference']:.1e}", "1e-4",
+                     own["largest_relative_difference"] <= 1e-4))
+    return rows
+
+
+def _data(found: dict) -> list:
+    rows, own = [], found.get("sampler")
+    if own and "step_fast" in found:
+        share = own["sampler_seconds"] / found["step_fast"]["seconds"]
+        rows.append(("sampler, share of the fast float32 step",
+                     f"{share:.2%}; {1 / own['sampler_seconds']:.0f} slices/s, whole pipeline "
+                     f"{1 / own['pipeline_seconds']:.0f}", "1%", share < 0.01))
+    own = found.get("prepare")
+    if own:
+        rows.append(("prepare, one case against N4 at full resolution",
+                     f"{own['case_seconds']:.1f} s, {own['times_as_fast']:.1f} times as fast "
+                     f"(N4 of a modality {own['n4_seconds']:.2f} s on one core against "
+                     f"{own['plain_n4_seconds']:.1f} s on all)", "8 times",
+                     own["times_as_fast"] >= 8))
+        rows.append(("N4 on the coarser grid, mean difference over brain voxels",
+                     f"{own['mean_difference']:.3%}", "0.5%", own["mean_difference"] <= 0.005))
+    return rows
+
+
+def _floors(found: dict) -> str:
+    if "floors" not in found:
+        return ""
+    own = found["floors"]["volume"]
+    lines = ["| multiply-adds | |", "|---|---|",
+             *(f"| {what} | {value / 1e6:,.1f} M |" for what, value in own["macs"].items()), "",
+             "| floor at the measured peaks | float32 | bfloat16 | measured |", "|---|---|---|---|"]
+    measured = {"exact_volume_seconds": ("exact",),
+                "lattice_volume_seconds": ("adaptive", "adaptive_bfloat16")}
+    for key in own["float32"]:
+        seconds = ", ".join(f"{found[name]['seconds']:.1f} s" for name in measured.get(key, ())
+                            if name in found)
+        lines.append(f"| {key.replace('_', ' ')} | {own['float32'][key]:.1f} | "
+                     f"{own['bfloat16'][key]:.1f} | {seconds} |")
+    for name, seconds in found["floors"].get("step", {}).items():
+        part = found.get(f"step_{name}")
+        lines.append(f"| step, {name.replace('_', ' ')}, s | {seconds:.2f} | | "
+                     f"{part['seconds']:.2f} s |" if part else "")
+    return "\n".join(lines)
+
+
+def _growth(found: dict) -> str:
+    lines = []
+    own = found.get("growth_step")
+    for key in ("pixels", "classes") if own else ():
+        lines.append(f"Fast float32 step by {key}: " + ", ".join(
+            f"{count}: {seconds:.2f} s" for count, seconds in own[key].items()) + ".")
+    volumes = {key: value for key, value in found.get("growth_volumes", {}).items()
+               if key.isdigit()}
+    if volumes:
+        lines.append("Volumes, adaptive bfloat16, read to written: " + ", ".join(
+            f"{count}: {value['seconds']:.1f} s (peak {value['peak_gb']:.2f} GB)"
+            for count, value in volumes.items()) + ".")
+    return "\n\n".join(lines)
