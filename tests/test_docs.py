@@ -1,0 +1,152 @@
+"""The documentation against the product: commands, options, links, and the generated page."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import itertools
+import linecache
+import re
+import shlex
+import sys
+from pathlib import Path
+
+import click
+import pytest
+
+from pixelnet_tf.cli import VERBS, cli
+from pixelnet_tf.config import load_config
+
+ROOT = Path(__file__).parents[1]
+PAGES = sorted([ROOT / "README.md", *(ROOT / "docs").glob("*.md")])
+_LINK = re.compile(r"!?\[[^\]]*\]\(([^)\s]+)\)")
+_FENCED = re.compile(r"^```[^\n]*\n(.*?)^```", re.MULTILINE | re.DOTALL)
+
+
+def commands_in(text: str) -> list[str]:
+    """Every `pixelnet-tf ...` of a page: lines of fenced blocks (joined at `\\`), and in text."""
+    found = []
+    for block in _FENCED.findall(text):
+        for line in re.sub(r"\\\n\s*", "", block).splitlines():
+            line = line.strip().removeprefix("$ ")
+            if line.startswith("pixelnet-tf "):
+                found.append(line)
+    found += re.findall(r"`(pixelnet-tf [^`]+)`", _FENCED.sub("", text))
+    return [" ".join(command.split()) for command in found]
+
+
+def fault_of(command: str) -> str:
+    """What is wrong with a command line, as click sees it; nothing is run."""
+    words = shlex.split(command, comments=True)[1:]
+    words = words[:words.index("|")] if "|" in words else words
+    context = click.Context(cli, info_name="pixelnet-tf")
+    if words[0].startswith("-"):
+        names = {name for option in cli.get_params(context) for name in option.opts}
+        return "" if words[0] in names else f"no option {words[0]}"
+    if words[0] not in VERBS:
+        return f"no verb {words[0]!r}"
+    verb = cli.get_command(context, words[0])
+    known = {name: option for option in verb.get_params(context) for name in
+             (*option.opts, *option.secondary_opts)}
+    for word in words[1:]:
+        name = word.partition("=")[0]
+        if name.startswith("-") and name not in known:
+            return f"{words[0]} has no option {name}"
+    if "..." in words or "..." in words[-1] or len(words) == 1 or "--help" in words:
+        return ""  # a fragment that names options, not a whole call
+    try:
+        verb.make_context(words[0], words[1:], resilient_parsing=False)
+    except click.exceptions.Exit:
+        return ""
+    except click.ClickException as error:
+        return error.format_message()
+    return ""
+
+
+ALL = [(page.name, command) for page in PAGES for command in commands_in(page.read_text("utf-8"))]
+
+
+@pytest.mark.parametrize(("page", "command"), ALL, ids=[f"{p}: {c}"[:90] for p, c in ALL])
+def test_commands_parse(page, command):
+    assert fault_of(command) == ""
+
+
+@pytest.mark.parametrize(("command", "fault"), [
+    ("pixelnet-tf trian --data x", "no verb 'trian'"),
+    ("pixelnet-tf train --dta x", "train has no option --dta"),
+    ("pixelnet-tf train --data x", "Missing option '--out'."),
+    ("pixelnet-tf phantom OUT --cases none", "none"),
+])
+def test_a_wrong_command_is_found(command, fault):
+    assert fault in fault_of(command)
+
+
+def test_commands_are_found_in_blocks_and_text():
+    text = "Run `pixelnet-tf train --help`.\n```\npixelnet-tf train \\\n    --data x\nls\n```\n"
+    assert commands_in(text) == ["pixelnet-tf train --data x", "pixelnet-tf train --help"]
+    assert {name for name, _ in ALL} >= {"caffe.md", "own_data.md", "training.md"}
+
+
+def test_overrides_name_known_keys():
+    """Every `--set KEY=VALUE` of the pages is taken by the configuration."""
+    for page, command in ALL:
+        words = shlex.split(command, comments=True)
+        values = [word for before, word in itertools.pairwise(words) if before == "--set"]
+        try:
+            load_config(None, [value for value in values if "..." not in value])
+        except Exception as error:
+            pytest.fail(f"{page}: {command}: {error}")
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_relative_links_resolve(page):
+    text = _FENCED.sub("", page.read_text("utf-8"))
+    for target in _LINK.findall(text):
+        if re.match(r"[a-z]+:", target):
+            continue
+        path, _, anchor = target.partition("#")
+        file = (page.parent / path) if path else page
+        assert file.exists(), f"{page.name}: {target}"
+        if anchor:
+            assert anchor in anchors_of(file.read_text("utf-8")), f"{page.name}: {target}"
+
+
+def anchors_of(text: str) -> set[str]:
+    """Anchors of a page's headings, as GitHub makes them."""
+    headings = re.findall(r"^#+ (.+)$", _FENCED.sub("", text), re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+@pytest.fixture(scope="module")
+def generator():
+    path = ROOT / "scripts" / "make_configuration_reference.py"
+    spec = importlib.util.spec_from_file_location("make_configuration_reference", path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_the_configuration_reference_is_up_to_date(generator):
+    text = (ROOT / "docs" / "configuration.md").read_text("utf-8")
+    assert text == generator.configuration_reference(), f"out of date: run {generator.__file__}"
+
+
+def test_comments_of_fields(generator, tmp_path, monkeypatch):
+    source = tmp_path / "schema_of_test.py"
+    monkeypatch.syspath_prepend(tmp_path)
+
+    def comments(second: str) -> dict[str, tuple[str, str]]:
+        source.write_text(
+            "import dataclasses\n\n@dataclasses.dataclass\nclass Section:\n    '''One.'''\n\n"
+            "    #: First,\n    #: in two lines (see caffe.md). [paper 2]\n    one: int = 1\n"
+            f"{second}    two: int = 2\n")
+        linecache.clearcache()
+        monkeypatch.delitem(sys.modules, "schema_of_test", raising=False)
+        importlib.invalidate_caches()
+        return generator.field_comments(importlib.import_module("schema_of_test").Section)
+
+    with pytest.raises(ValueError, match=r"Section\.two has no"):
+        comments("")
+    assert comments("    #: Second a|b.\n") == {
+        "one": ("First, in two lines (see [caffe.md](caffe.md)).", "paper 2"),
+        "two": (r"Second a\|b.", "")}
