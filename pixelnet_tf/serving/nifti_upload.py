@@ -31,7 +31,7 @@ def unpack_nifti(source: BinaryIO, target: Path, field: str, limits: ServerLimit
     """
     compressed = source.read(2) == b"\x1f\x8b"
     source.seek(0)
-    stream = gzip.GzipFile(fileobj=source) if compressed else source
+    stream = gzip.GzipFile(fileobj=source, mode="rb") if compressed else source
     try:
         start = stream.read(540)
         expected = _announced_bytes(start, field, limits)

@@ -1,0 +1,86 @@
+"""Uploaded NIfTI files: sound ones are unpacked, the others refused by their header."""
+
+import gzip
+import io
+import struct
+
+import nibabel as nib
+import numpy as np
+import pytest
+
+from pixelnet_tf.serving.api_error import ApiError
+from pixelnet_tf.serving.limits import ServerLimits
+from pixelnet_tf.serving.nifti_upload import unpack_nifti
+
+LIMITS = ServerLimits(side=64, pixels=32**3)
+
+
+def nifti(shape=(5, 4, 3), dtype=np.int16, kind=nib.Nifti1Image) -> bytes:
+    return kind(np.arange(np.prod(shape), dtype=dtype).reshape(shape), np.eye(4)).to_bytes()
+
+
+def patched(offset: int, layout: str, *values) -> bytes:
+    data = bytearray(nifti())
+    struct.pack_into(layout, data, offset, *values)
+    return bytes(data)
+
+
+def unpack(data: bytes, tmp_path):
+    unpack_nifti(io.BytesIO(data), tmp_path / "0.nii", "flair", LIMITS)
+    return nib.load(tmp_path / "0.nii")
+
+
+@pytest.mark.parametrize("pack", [bytes, gzip.compress])
+@pytest.mark.parametrize("kind", [nib.Nifti1Image, nib.Nifti2Image])
+def test_sound_files_come_out_as_they_are(pack, kind, tmp_path):
+    image = unpack(pack(nifti(kind=kind)), tmp_path)
+    np.testing.assert_array_equal(np.asarray(image.dataobj).ravel(), np.arange(60))
+
+
+def test_the_other_byte_order(tmp_path):
+    header = nib.Nifti1Header(endianness=">")
+    image = nib.Nifti1Image(np.arange(60, dtype=">i2").reshape(5, 4, 3), np.eye(4), header)
+    assert np.asarray(unpack(image.to_bytes(), tmp_path).dataobj)[0, 0, 2] == 2
+
+
+BAD = {
+    "empty": (b"", 400, "not a NIfTI file"),
+    "text": (b"hello" * 200, 400, "not a NIfTI file"),
+    "empty gzip": (gzip.compress(b""), 400, "not a NIfTI file"),
+    "broken gzip": (b"\x1f\x8b" + b"\0" * 600, 400, "gzip stream is broken"),
+    "cut gzip": (gzip.compress(nifti((20, 20, 20)))[:-40], 400, "gzip stream is broken"),
+    "cut file": (nifti()[:-1], 400, "ends 1 bytes before"),
+    "cut header": (nifti()[:200], 400, "not a NIfTI file"),
+    "header and image apart": (patched(344, "4s", b"ni1\0"), 400, "in one piece"),
+    "goes on": (nifti() + b"\0", 400, "goes on after the 472 bytes"),
+    "gzip bomb": (gzip.compress(nifti() + b"\0" * 50_000_000), 400, "goes on after"),
+    "10^9 dimensions": (patched(40, "<8h", 3, 32767, 32767, 32767, 1, 1, 1, 1), 413,
+                        "at most 64 voxels a side"),
+    "too many voxels": (patched(40, "<8h", 3, 64, 64, 64, 1, 1, 1, 1), 413, "32768 in all"),
+    "negative dimension": (patched(40, "<8h", 3, 5, -4, 3, 1, 1, 1, 1), 400, "must be positive"),
+    "two dimensions": (patched(40, "<8h", 2, 5, 4, 1, 1, 1, 1, 1), 400, "three-dimensional"),
+    "rank 300": (patched(40, "<h", 300), 400, "NIfTI|three-dimensional"),
+    "a series": (patched(40, "<8h", 4, 5, 4, 1, 3, 1, 1, 1), 400, "three-dimensional"),
+    "colours": (patched(70, "<2h", 128, 24), 400, "data type 128"),
+    "complex": (patched(70, "<2h", 32, 64), 400, "data type 32"),
+    "unknown type": (patched(70, "<2h", 9999, 16), 400, "data type 9999"),
+    "bits that do not fit": (patched(70, "<2h", 4, 64), 400, "of 64 bits"),
+    "voxels before the header's end": (patched(108, "<f", 10), 400, "cannot begin at byte 10"),
+    "voxels far away": (patched(108, "<f", 1e9), 400, "cannot begin"),
+    "voxels nowhere": (patched(108, "<f", float("nan")), 400, "cannot begin"),
+    "no spacing": (patched(80, "<f", 0), 400, "must be positive"),
+    "endless spacing": (patched(80, "<f", float("inf")), 400, "must be positive"),
+    "affine of NaN": (patched(280, "<f", float("nan")), 400, "no affine"),
+    "flat affine": (patched(280, "<4f", 0, 0, 0, 0), 400, "cannot be inverted|no affine"),
+}
+
+
+@pytest.mark.parametrize("name", BAD)
+def test_bad_files(name, tmp_path):
+    data, status, text = BAD[name]
+    with pytest.raises(ApiError, match=text) as caught:
+        unpack(data, tmp_path)
+    assert caught.value.status == status
+    # Whatever was written of it is bounded by the limits.
+    written = tmp_path / "0.nii"
+    assert not written.exists() or written.stat().st_size < 8 * LIMITS.pixels + 1024
