@@ -27,7 +27,7 @@ class FastHead:
         self._precision = precision
         self._names = head_names(model.config)
         self._linear = model.config.head == "linear"
-        self._near, self._context = list(taps), None
+        self._near, self._context, self._cells = list(taps), None, None
         self._weights = {}
         for name in self._names:
             kernel, bias = (tf.convert_to_tensor(v) for v in
@@ -44,8 +44,14 @@ class FastHead:
         channels = context.values.shape[-1]
         near, own = tf.split(kernel, [kernel.shape[0] - channels, channels])
         # A few rows against a large matrix: bound by reading it, so it is not cast.
-        mapped = tf.tensordot(tf.cast(context.values, tf.float32), own, 1)
-        self._context = context._replace(values=mapped)
+        self._context = tf.reshape(tf.tensordot(tf.cast(context.values, tf.float32), own, 1),
+                                   [-1, own.shape[1]])
+        # Read at pixels, the map that holds a one in a channel of its own for every cell gives
+        # the matrix of the interpolation: a product with it needs no gather of wide cells.
+        cells = tf.shape(context.values)[:3]
+        count = tf.reduce_prod(cells)
+        self._cells = context._replace(
+            values=tf.reshape(tf.eye(count), tf.concat([cells, [count]], 0)))
         return near
 
     def __call__(self, canvas_nyx: tf.Tensor,
@@ -59,7 +65,8 @@ class FastHead:
         first, *rest = self._names
         values = self._dense(first, tf.nn.relu(columns) if self._linear else columns)
         if self._context is not None:
-            values += tf.cast(self._context.sample(canvas_nyx), self._precision)
+            context = tf.matmul(self._cells.sample(canvas_nyx), self._context)
+            values += tf.cast(context, self._precision)
         for name in rest:
             values = tf.nn.relu(values)
             if dropout is not None:

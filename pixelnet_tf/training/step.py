@@ -25,7 +25,9 @@ def seeded_dropout(rate: float, seed: tf.Tensor) -> Callable[[tf.Tensor, str], t
         drawn.append(name)
         own = tf.random.experimental.stateless_fold_in(seed, len(drawn))
         keep = tf.random.stateless_uniform(tf.shape(values), own) >= rate
-        return values * tf.cast(keep, values.dtype) * tf.cast(1.0 / (1.0 - rate), values.dtype)
+        # The backward pass keeps the mask alone, a byte a number.
+        scaled = values * tf.cast(1.0 / (1.0 - rate), values.dtype)
+        return tf.where(keep, scaled, tf.zeros([], values.dtype))
 
     return apply
 
