@@ -7,7 +7,8 @@ from setuptools import find_packages, setup
 SERVE = ["starlette>=0.37", "uvicorn>=0.29", "python-multipart>=0.0.9"]
 REPORT = ["matplotlib>=3.8", "jinja2>=3.1"]
 HDF5 = ["h5py>=3.10"]
-TEST = ["pytest>=8", "hypothesis>=6.100", "ruff>=0.5"]
+# Starlette's test client stands on httpx, its newest releases on httpx2.
+TEST = ["pytest>=8", "hypothesis>=6.100", "ruff>=0.5", "httpx>=0.27", "httpx2>=2.0"]
 
 EXTRAS = {
     # Figures and the HTML report.
@@ -23,6 +24,8 @@ EXTRAS = {
     # Python 3.13.
     "io": ["tensorflow-io==0.37.1", "tensorflow>=2.16,<2.17"],
     "test": TEST + REPORT + SERVE + HDF5,
+    # TensorFlow Serving's own messages, and requests drawn from the server's description.
+    "test-serving": ["tensorflow-serving-api>=2.16", "schemathesis>=4.0"],
     # A second oracle for the Caffe importer; OpenCV 5 removed its Caffe reader.
     "oracle": ["opencv-python-headless>=4.8,<5"],
     # MedPy is the yardstick of the metrics benchmark only.
