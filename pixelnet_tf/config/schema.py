@@ -281,6 +281,9 @@ class TrainingConfig:
     #: stands for (ImageNet's standard deviation is near 58). The network is homogeneous: dividing
     #: the pretrained biases by it makes every response the original's, divided by it.
     pretrained_intensity: float = 58.0
+    #: Rescale the start weights so that every map of the hypercolumn has the same strength; the
+    #: network computes the same maps, each times a number.
+    balance_taps: bool = False
     #: Blocks of VGG-16 that stay as they are, from the first on (0: all are trained).
     frozen_blocks: int = 0
     #: Solver steps between two validations; 0: once an epoch.

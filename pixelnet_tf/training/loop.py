@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import keras
+import numpy as np
 import tensorflow as tf
 
 from pixelnet_tf.cases.split import Split
@@ -15,6 +16,7 @@ from pixelnet_tf.dataset.pipeline import training_batches
 from pixelnet_tf.dataset.prepared import PreparedStudy
 from pixelnet_tf.dataset.priors import measure_priors
 from pixelnet_tf.dataset.schedule import SliceSchedule
+from pixelnet_tf.dataset.shards import parse_record
 from pixelnet_tf.errors import DataError, RunError
 from pixelnet_tf.model.pixelnet import PixelNet
 from pixelnet_tf.training.checkpoints import Checkpoints
@@ -24,6 +26,7 @@ from pixelnet_tf.training.multipliers import training_multipliers
 from pixelnet_tf.training.run_folder import RunFolder
 from pixelnet_tf.training.solver import solver_from_config
 from pixelnet_tf.training.step import loss_and_gradients
+from pixelnet_tf.training.tap_balance import balance_taps
 from pixelnet_tf.training.validation import case_validator, fit_prior_strength
 
 #: Called with every row of the log and the total number of steps.
@@ -104,6 +107,8 @@ class Trainer:
             for line in initialise(model, config.training.initial_weights,
                                    config.training.pretrained_intensity):
                 self.say(line)
+            if config.training.balance_taps and not resume:
+                self._balance_taps(model)
             optimizer = solver_from_config(config.training.solver, self.plan.steps,
                                            training_multipliers(model, config.training))
             trained = [v for v in model.trainable_variables
@@ -122,6 +127,17 @@ class Trainer:
             self._fit_priors(model)
         folder.save_model(model)
         return model
+
+    def _balance_taps(self, model: PixelNet) -> None:
+        rows = self.schedule.with_lesion
+        rows = rows[np.linspace(0, len(rows) - 1, num=min(8, len(rows))).astype(int)]
+        channels = len(self.config.study.modalities)
+        images = [parse_record(tf.constant(self.study.read_record_bytes(row)), channels)["image"]
+                  for row in rows]
+        height, width = (max(image.shape[axis] for image in images) for axis in (0, 1))
+        padded = [tf.image.pad_to_bounding_box(image, 0, 0, height, width) for image in images]
+        factors = balance_taps(model, np.stack(padded))
+        self.say("taps balanced, factors " + " ".join(f"{factor:.3g}" for factor in factors))
 
     def _fit_priors(self, model: PixelNet) -> None:
         priors, dice = fit_prior_strength(model, self.study, self.split.validation, self.config,
