@@ -7,13 +7,31 @@ from pathlib import Path
 
 import pytest
 
+# TensorFlow reads it when it is imported: its start-up lines would fill every report.
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+
 SHARED = Path(os.environ.get("PIXELNET_SHARED", Path(__file__).parents[2] / "shared"))
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark every test that asks for development data, so that `-m "not shared"` leaves it out."""
+    for item in items:
+        if "shared" in getattr(item, "fixturenames", ()):
+            item.add_marker(pytest.mark.shared)
+
+
 @pytest.fixture(scope="session")
-def shared_caffe() -> Path:
-    """Folder of the full golden arrays of Caffe; the test is skipped where it is absent."""
-    folder = SHARED / "caffe"
+def shared() -> Path:
+    """Folder of the development data; the test is skipped where it is absent."""
+    if not SHARED.is_dir():
+        pytest.skip(f"needs the development data in {SHARED} (set PIXELNET_SHARED)")
+    return SHARED
+
+
+@pytest.fixture(scope="session")
+def shared_caffe(shared: Path) -> Path:
+    """Folder of the full golden arrays of Caffe."""
+    folder = shared / "caffe"
     if not folder.is_dir():
-        pytest.skip(f"needs the development data in {folder} (set PIXELNET_SHARED)")
+        pytest.skip(f"needs the golden arrays of Caffe in {folder}")
     return folder
