@@ -60,6 +60,15 @@ def exported(tmp_path_factory, run) -> Path:
 
 
 @pytest.fixture(scope="session")
+def registry(exported):
+    """The export in memory, for applications whose start-up is not under test."""
+    from pixelnet_tf.serving.registry import ModelRegistry
+    registry = ModelRegistry(exported)
+    registry.look()
+    return registry
+
+
+@pytest.fixture(scope="session")
 def study(tmp_path_factory) -> Path:
     """One phantom case of 36x32x6 voxels; not to be changed."""
     folder = tmp_path_factory.mktemp("study")

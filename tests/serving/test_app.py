@@ -32,11 +32,8 @@ LIMITS = ServerLimits(json_mib=1, upload_mib=1, slices=16, side=64, pixels=2**16
 
 
 @pytest.fixture(scope="module")
-def client(exported):
-    registry = ModelRegistry(exported)
-    registry.look()
-    with TestClient(build_app(registry, LIMITS)) as client:
-        yield client
+def client(registry):
+    return TestClient(build_app(registry, LIMITS))
 
 
 def expected(local, image):
@@ -270,11 +267,8 @@ def test_there_are_more_than_forty_bad_requests_and_the_server_lives(client, loc
 
 
 @pytest.fixture
-def guarded(exported):
-    registry = ModelRegistry(exported)
-    registry.look()
-    with TestClient(build_app(registry, LIMITS, token="secret")) as client:
-        yield client
+def guarded(registry):
+    return TestClient(build_app(registry, LIMITS, token="secret"))
 
 
 @pytest.mark.parametrize("header", [
@@ -295,12 +289,20 @@ def test_with_the_token(guarded):
     assert guarded.get("/readyz").status_code == 200
 
 
-def test_one_line_of_json_for_a_request(exported, tmp_path):
+def test_start_up_and_one_line_of_json_for_a_request(exported, tmp_path):
+    import time
     with (tmp_path / "log").open("w") as stream:
-        registry = ModelRegistry(exported, JsonLog(stream))
+        registry = ModelRegistry(exported, JsonLog(stream), poll_seconds=0.05)
         with TestClient(build_app(registry, LIMITS, log=JsonLog(stream))) as client:
             answer = client.get("/nowhere%0A")
+            assert client.get("/healthz").status_code == 200
+            deadline = time.monotonic() + 120
+            while client.get("/readyz").status_code != 200:
+                assert time.monotonic() < deadline
+                time.sleep(0.05)
     lines = [json.loads(line) for line in (tmp_path / "log").read_text().splitlines()]
     request = next(line for line in lines if line["event"] == "request")
     assert (request["method"], request["status"]) == ("GET", 404)
+    assert {"event": "model_loaded", "model": "tiny", "version": 1}.items() <= next(
+        line for line in lines if line["event"] == "model_loaded").items()
     assert request["id"] == answer.headers["x-request-id"]

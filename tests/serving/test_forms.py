@@ -15,10 +15,9 @@ VALUES = np.array([0, 1, 2, 4], np.uint8)
 
 
 @pytest.mark.parametrize("overrides", [
-    ("prediction.mode=adaptive",),
-    ("model.fc7=faithful", "model.fc_width=8", "model.border=100"),
-    ("model.batch_norm=true", "model.head=linear", "prediction.precision=bfloat16"),
-    ("prediction.brain_only=no",),
+    ("prediction.mode=adaptive", "prediction.precision=bfloat16"),
+    ("model.fc7=faithful", "model.fc_width=8", "model.border=100", "model.batch_norm=true",
+     "model.head=linear"),
     ("prepare.region=volume",),
 ], ids=lambda overrides: overrides[0].partition(".")[2])
 def test_saved_and_loaded(serving_config, overrides, tmp_path):
@@ -28,7 +27,7 @@ def test_saved_and_loaded(serving_config, overrides, tmp_path):
     module, signatures = build_signatures(segmenter, config)
     tf.saved_model.save(module, str(tmp_path), signatures=signatures)
     image = slices_with_brain(2, 40, 37)
-    everywhere = "brain_only=no" in overrides[0] or "region=volume" in overrides[0]
+    everywhere = "region=volume" in overrides[0]
     wanted = np.ones((2, 40, 37), bool) if everywhere else (image != 0).any(axis=-1)
     scores = segmenter.scores(image, wanted).numpy()
     loaded = tf.saved_model.load(str(tmp_path))

@@ -14,15 +14,12 @@ from starlette.testclient import TestClient
 
 from pixelnet_tf.serving.app import build_app
 from pixelnet_tf.serving.limits import ServerLimits
-from pixelnet_tf.serving.registry import ModelRegistry
 
 LIMITS = ServerLimits(json_mib=1, upload_mib=1, slices=16, side=64, pixels=2**16)
 
 
 @pytest.fixture(scope="module")
-def app(exported):
-    registry = ModelRegistry(exported)
-    registry.look()
+def app(registry):
     return build_app(registry, LIMITS)
 
 
