@@ -13,10 +13,10 @@ import tensorflow as tf
 from pixelnet_tf.config import config_to_yaml
 from pixelnet_tf.training.log import read_log
 
-STEPS = 150
+STEPS = 60
 #: Some twenty slices an epoch, one a step: a state every seven steps is a state in mid-epoch.
 OPTIONS = ("training.batch_slices=1", "sampling.lesion_free_slices=1.0",
-           f"training.steps={STEPS}", "training.checkpoint_every=7", "training.validate_every=60")
+           f"training.steps={STEPS}", "training.checkpoint_every=7", "training.validate_every=25")
 
 
 @pytest.fixture
