@@ -147,6 +147,9 @@ def _convert(hint: Any, value: Any, where: str) -> Any:
 
 
 def _scalar(hint: type, value: Any, where: str) -> Any:
+    if hint is str and isinstance(value, bool):
+        # YAML 1.1 reads a bare yes or no as true or false.
+        return "yes" if value else "no"
     if hint is float and isinstance(value, str):
         # YAML 1.1 reads `1e-3` (without a point) as text.
         try:

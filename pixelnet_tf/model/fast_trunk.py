@@ -104,7 +104,8 @@ def fast_taps(model: PixelNet, image: tf.Tensor, *, precision: tf.DType = tf.flo
 def _tap(model: PixelNet, name: str, response: tf.Tensor, activation: tf.Tensor) -> tf.Tensor:
     if not model.config.batch_norm:
         return activation
-    return model.parts[f"bn_{name}"](response, training=False)
+    # Keras brings the response to the layer's own float32.
+    return tf.cast(model.parts[f"bn_{name}"](response, training=False), activation.dtype)
 
 
 def _boxed_blocks(model, weights, image, canvas_size, blocks) -> tuple[list[Tap], tf.Tensor]:

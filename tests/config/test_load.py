@@ -152,3 +152,8 @@ def test_print_config_reads_back():
     assert result.exit_code == 0
     assert config_from_dict(yaml.safe_load(result.output)) == load_config("phantom",
                                                                          ["training.steps=9"])
+
+
+def test_a_bare_yes_or_no_is_the_word():
+    assert load_config("phantom", ["prediction.brain_only=no"]).prediction.brain_only == "no"
+    assert load_config("phantom", ["prediction.brain_only=yes"]).prediction.brain_only == "yes"
