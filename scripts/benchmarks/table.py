@@ -29,7 +29,7 @@ def _machine(found: dict) -> str:
 
 def _results(found: dict) -> str:
     rows = [*_modes(found), *_steps(found), *_data(found)]
-    return "\n".join([GOALS, *(f"| {what} | {value} | {goal} | {'met' if met else 'missed'} |"
+    return "\n".join([GOALS, *(f"| {what} | {value} | {goal} | {"" if goal == "none" else "met" if met else "missed"} |"
                                for what, value, goal, met in rows)]) if rows else ""
 
 
