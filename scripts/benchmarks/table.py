@@ -29,8 +29,13 @@ def _machine(found: dict) -> str:
 
 def _results(found: dict) -> str:
     rows = [*_modes(found), *_steps(found), *_data(found)]
-    return "\n".join([GOALS, *(f"| {what} | {value} | {goal} | {"" if goal == "none" else "met" if met else "missed"} |"
-                               for what, value, goal, met in rows)]) if rows else ""
+    if not rows:
+        return ""
+    lines = []
+    for what, value, goal, met in rows:
+        verdict = "" if goal == "none" else "met" if met else "missed"
+        lines.append(f"| {what} | {value} | {goal} | {verdict} |")
+    return "\n".join([GOALS, *lines])
 
 
 def _modes(found: dict) -> list:
