@@ -77,9 +77,7 @@ def command(model, server, serving_json, token_file, data, out, split, only, pri
     predict_cases(trained, correction, source, config, out, model_name=model,
                   draw=_drawer(out, config.study) if overlays else None,
                   say=lambda line: click.echo(line, err=True))
-    click.echo(f"predictions written to {out}")
-    if overlays:
-        click.echo(f"pictures written to {out / 'overlays'}")
+    _say_where(out, overlays)
 
 
 def _predict_by_server(server, serving_json, token_file, data, out, only, overrides, overlays,
@@ -103,6 +101,10 @@ def _predict_by_server(server, serving_json, token_file, data, out, only, overri
         return
     predict_remotely(served, about, source, config, out, say=say,
                      draw=_drawer(out, config.study) if overlays else None)
+    _say_where(out, overlays)
+
+
+def _say_where(out: Path, overlays: bool) -> None:
     click.echo(f"predictions written to {out}")
     if overlays:
         click.echo(f"pictures written to {out / 'overlays'}")

@@ -9,6 +9,7 @@ import pytest
 
 from pixelnet_tf.config import ModelConfig
 from pixelnet_tf.model.pixelnet import PixelNet
+from tests.random_weights import with_random_biases
 
 NARROW = {"widths": (3, 4, 6, 20, 20), "fc_width": 24, "head_widths": (18, 10), "dropout": 0.5,
           "head_filler": "he", "border": 100}
@@ -32,15 +33,7 @@ def narrow_net():
     @cache
     def make(**fields) -> PixelNet:
         model = PixelNet(ModelConfig(**{**NARROW, **fields}), 2, 3, seed=4)
-        rng = np.random.default_rng(4)
-        for name, layer in model.parts.items():
-            if hasattr(layer, "kernel"):
-                layer.bias.assign(rng.normal(0.1, 0.3, layer.bias.shape))
-            elif name.startswith("bn_"):
-                layer.mean_sum.assign(rng.normal(0, 1, layer.mean_sum.shape))
-                layer.variance_sum.assign(rng.uniform(1, 3, layer.variance_sum.shape))
-                layer.factor.assign([2.0])
-        return model
+        return with_random_biases(model, 4)
 
     return make
 

@@ -9,6 +9,7 @@ import pytest
 
 from pixelnet_tf.config import ModelConfig
 from pixelnet_tf.model.pixelnet import PixelNet
+from tests.random_weights import with_random_biases
 
 NARROW = {"widths": (3, 4, 4, 5, 5), "fc_width": 6, "head_widths": (7, 6), "dropout": 0.0,
           "head_filler": "he"}
@@ -24,15 +25,7 @@ def narrow_net():
     @cache
     def make(channels: int = 2, classes: int = 3, seed: int = 1, **fields) -> PixelNet:
         model = PixelNet(ModelConfig(**{**NARROW, **fields}), channels, classes, seed=seed)
-        rng = np.random.default_rng(seed)
-        for name, layer in model.parts.items():
-            if hasattr(layer, "kernel"):
-                layer.bias.assign(rng.normal(0.1, 0.3, layer.bias.shape))
-            elif name.startswith("bn_"):
-                layer.mean_sum.assign(rng.normal(0, 1, layer.mean_sum.shape))
-                layer.variance_sum.assign(rng.uniform(1, 3, layer.variance_sum.shape))
-                layer.factor.assign([2.0])
-        return model
+        return with_random_biases(model, seed)
 
     return make
 
