@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 from collections.abc import Callable
 from pathlib import Path
 
 import click
 
-from pixelnet_tf.config import Config, config_to_yaml, load_config
+from pixelnet_tf.config import (
+    Config,
+    config_from_dict,
+    config_to_dict,
+    config_to_yaml,
+    load_config,
+)
 from pixelnet_tf.errors import ConfigError
 
 #: A path that the verb itself checks, so that its error says what to do next.
@@ -40,10 +47,39 @@ def dry_run_option(function: Callable) -> Callable:
 def read_config(config_path: str | None, overrides: tuple[str, ...], print_config: bool) -> Config:
     """Load the configuration; with `--print-config` print it and leave."""
     config = load_config(config_path, overrides)
+    _print_and_leave(config, print_config)
+    return config
+
+
+def adapt_config(config: Config, config_path: str | None, overrides: tuple[str, ...],
+                 print_config: bool) -> Config:
+    """A trained model's configuration for other cases, `--set` on top; may print it and leave.
+
+    A file gives what a model may be used with anew: where volumes are (study.layout, files and
+    resample) and the section `prediction`.
+
+    Raises:
+        ConfigError: the file's modalities or labels are not the model's.
+    """
+    if config_path is not None:
+        given = load_config(config_path)
+        for key in ("modalities", "labels"):
+            mine, theirs = getattr(config.study, key), getattr(given.study, key)
+            if mine != theirs:
+                raise ConfigError(f"{config_path}: study.{key} is {theirs}, but the model was "
+                                  f"trained with {mine}; give those, in the same order")
+        place = {key: getattr(given.study, key) for key in ("layout", "files", "resample")}
+        config = dataclasses.replace(config, study=dataclasses.replace(config.study, **place),
+                                     prediction=given.prediction)
+    config = config_from_dict(config_to_dict(config), overrides=overrides)
+    _print_and_leave(config, print_config)
+    return config
+
+
+def _print_and_leave(config: Config, print_config: bool) -> None:
     if print_config:
         click.echo(config_to_yaml(config), nl=False)
         raise click.exceptions.Exit(0)
-    return config
 
 
 def read_token(token_file: Path | None) -> str | None:

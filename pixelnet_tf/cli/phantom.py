@@ -7,7 +7,8 @@ from pathlib import Path
 import click
 
 from pixelnet_tf.cli.case_progress import CaseProgress
-from pixelnet_tf.cli.options import PATH, dry_run_option
+from pixelnet_tf.cli.options import PATH, config_options, dry_run_option, read_config
+from pixelnet_tf.errors import ConfigError
 from pixelnet_tf.volumes.phantom_study import DEFAULT_SIZES, write_phantom
 
 
@@ -17,20 +18,27 @@ from pixelnet_tf.volumes.phantom_study import DEFAULT_SIZES, write_phantom
               help="How many cases.")
 @click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True,
               help="The same seed gives the same files, byte for byte.")
-@click.option("--layout", type=click.Choice(list(DEFAULT_SIZES)), default="brats",
-              show_default=True, help="brats: tumours in flair, t1, t1ce, t2; "
-              "isles: strokes in dwi, adc, cbf.")
+@click.option("--layout", type=click.Choice(list(DEFAULT_SIZES)),
+              help="brats: tumours in flair, t1, t1ce, t2; isles: strokes in dwi, adc, cbf. "
+              "[default: that of --config, else brats]")
 @click.option("--size", type=click.IntRange(min=16), nargs=3, default=None, metavar="X Y Z",
               help="Voxels left-right, front-back and bottom-top "
               "[default: 96 96 48 for brats, 112 96 20 for isles].")
 @dry_run_option
-def command(out: Path, cases: int, seed: int, layout: str, size: tuple[int, int, int] | None,
-            dry_run: bool) -> None:
+@config_options
+def command(out: Path, cases: int, seed: int, layout: str | None,
+            size: tuple[int, int, int] | None, dry_run: bool, config_path: str | None,
+            overrides: tuple[str, ...], print_config: bool) -> None:
     """Write a synthetic study with known truth into the folder OUT.
 
     It serves to try every other verb without any data: pixelnet-tf prepare --config phantom
     --data OUT --out prepared comes next (for --layout isles: --config isles2017).
     """
+    # Without --config, the defaults of a configuration: brats.
+    layout = layout or read_config(config_path, overrides, print_config).study.layout
+    if layout not in DEFAULT_SIZES:
+        raise ConfigError(f"study.layout is {layout}: a phantom has one of the layouts "
+                          f"{', '.join(DEFAULT_SIZES)}; give --layout")
     x, y, z = size or DEFAULT_SIZES[layout]
     if dry_run:
         click.echo(f"would write {cases} cases of {x}x{y}x{z} voxels ({layout}) into {out}")

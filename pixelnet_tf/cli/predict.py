@@ -7,7 +7,15 @@ from pathlib import Path
 import click
 import numpy as np
 
-from pixelnet_tf.cli.options import PATH, TOKEN_VARIABLE, dry_run_option, read_token
+from pixelnet_tf.cli.options import (
+    PATH,
+    TOKEN_VARIABLE,
+    adapt_config,
+    config_options,
+    dry_run_option,
+    read_token,
+)
+from pixelnet_tf.config import Config
 from pixelnet_tf.errors import ConfigError
 
 
@@ -35,18 +43,18 @@ from pixelnet_tf.errors import ConfigError
 @click.option("--precision", type=click.Choice(["float32", "bfloat16"]))
 @click.option("--probabilities", is_flag=True, help="Also write DIR/probabilities/<case>.nii.gz.")
 @click.option("--overlays", is_flag=True, help="Also write a picture of each case.")
-@click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE",
-              help="Override a value of the run's configuration, as in "
-              "--set prediction.postprocess.fill_holes=true; may be repeated.")
 @dry_run_option
+@config_options
 def command(model, server, serving_json, token_file, data, out, split, only, prior, mode,
-            precision, probabilities, overlays, overrides, dry_run) -> None:
+            precision, probabilities, overlays, dry_run, config_path, overrides,
+            print_config) -> None:
     """Segment cases with a trained model, or with a server of one (--server).
 
     Volumes are written as uint8 NIfTI with the study's label values and exactly the geometry of
-    the input. Finished cases of an earlier, interrupted call are kept. For research use only.
+    the input. Finished cases of an earlier, interrupted call are kept. --config is needed only for
+    raw images in another layout than the training's: study.layout, files and resample and the
+    section prediction are taken from it. For research use only.
     """
-    from pixelnet_tf.config import config_from_dict, config_to_dict
     from pixelnet_tf.inference.predict import CaseSource, predict_cases
     from pixelnet_tf.training.run_folder import RunFolder
 
@@ -59,12 +67,16 @@ def command(model, server, serving_json, token_file, data, out, split, only, pri
               (("prior", prior), ("mode", mode), ("precision", precision)) if value]
     if probabilities:
         chosen.append("prediction.probability_maps=true")
+
+    def adapt(config: Config) -> Config:
+        return adapt_config(config, config_path, (*overrides, *chosen), print_config)
+
     if model is None:
-        _predict_by_server(server, serving_json, token_file, data, out, only,
-                           [*overrides, *chosen], overlays, dry_run)
+        _predict_by_server(server, serving_json, token_file, data, out, only, adapt, overlays,
+                           dry_run)
         return
     run = RunFolder(model)
-    config = config_from_dict(config_to_dict(run.config()), overrides=[*overrides, *chosen])
+    config = adapt(run.config())
     names = None if split == "all" else getattr(run.split(), split)
     source = CaseSource.open(data, config, names, only)
     click.echo(f"{len(source.names)} cases, prior {config.prediction.prior}, mode "
@@ -80,7 +92,7 @@ def command(model, server, serving_json, token_file, data, out, split, only, pri
     _say_where(out, overlays)
 
 
-def _predict_by_server(server, serving_json, token_file, data, out, only, overrides, overlays,
+def _predict_by_server(server, serving_json, token_file, data, out, only, adapt, overlays,
                        dry_run) -> None:
     from pixelnet_tf.dataset.storage import read_json
     from pixelnet_tf.inference.predict import CaseSource
@@ -92,7 +104,7 @@ def _predict_by_server(server, serving_json, token_file, data, out, only, overri
 
     served = ServedModel(server, read_token(token_file), say=say)
     about = served.about() if serving_json is None else read_json(str(serving_json))
-    config = served_config(about, overrides)
+    config = served_config(about, adapt)
     source = CaseSource.open(data, config, None, only)
     click.echo(f"{len(source.names)} cases, {served.url} version {about['version']}, prior "
                f"{config.prediction.prior}, mode {config.prediction.mode}")

@@ -181,11 +181,17 @@ class SamplingConfig:
     #: Multiply each channel by 1 - a to 1 + a and shift it by -a to a standard deviations, drawn
     #: anew for every slice; 0 is off. (The original's training scales channels by 0.8 to 1.3.)
     intensity_jitter: float = 0.0
+    #: Rotate each slice about its centre by up to this angle to either side, degrees; 0 is off.
+    rotation: float = 0.0
+    #: Scale each slice by a factor between 1 / (1 + a) and 1 + a; 0 is off.
+    scaling: float = 0.0
 
     def __post_init__(self):
         _one_of("sampling.strategy", self.strategy, ("balanced", "uniform"))
         _in_range("sampling.pixels", self.pixels, 1, 10**7)
         _in_range("sampling.intensity_jitter", self.intensity_jitter, 0.0, 0.9)
+        _in_range("sampling.rotation", self.rotation, 0.0, 180.0)
+        _in_range("sampling.scaling", self.scaling, 0.0, 4.0)
         _in_range("sampling.lesion_free_slices", self.lesion_free_slices, 0.0, 1.0)
 
 

@@ -1,10 +1,11 @@
-"""The tf.data pipeline of training: slices from shards, flips, sampled pixels, mini-batches."""
+"""The tf.data pipeline of training: slices from shards, varied, with sampled pixels, in batches."""
 
 from __future__ import annotations
 
 import tensorflow as tf
 
 from pixelnet_tf.config import SamplingConfig
+from pixelnet_tf.dataset.augment import augment
 from pixelnet_tf.dataset.prepared import PreparedStudy
 from pixelnet_tf.dataset.sampler import sample_pixels
 from pixelnet_tf.dataset.schedule import SliceSchedule
@@ -42,14 +43,8 @@ def training_batches(study: PreparedStudy, schedule: SliceSchedule, sampling: Sa
         record = parse_record(tf.ensure_shape(data, []), channels)
         own = tf.random.experimental.stateless_fold_in(
             tf.constant([seed, 0x5eed], tf.int32), tf.cast(position, tf.int32))
-        flip_seed, pixel_seed, jitter_seed = tf.unstack(
-            tf.random.experimental.stateless_split(own, 3))
-        if sampling.flips:
-            flip = tf.random.stateless_uniform([], flip_seed) < 0.5
-            record = {key: tf.where(flip, tf.reverse(value, [1]), value)
-                      for key, value in record.items()}
-        if sampling.intensity_jitter:
-            record["image"] = jitter(record["image"], sampling.intensity_jitter, jitter_seed)
+        vary_seed, pixel_seed = tf.unstack(tf.random.experimental.stateless_split(own, 2))
+        record = augment(record, sampling, vary_seed)
         allowed = record["brain"] if sampling.background_in_brain else tf.ones_like(record["brain"])
         pixels_yx, drawn = sample_pixels(record["labels"], allowed, pixel_seed, classes=classes,
                                          config=sampling)
@@ -68,14 +63,3 @@ def training_batches(study: PreparedStudy, schedule: SliceSchedule, sampling: Sa
     slices = slices.map(load, num_parallel_calls=2, deterministic=True)
     mine = len(range(number, batch_slices, count))
     return slices.padded_batch(mine, drop_remainder=True).map(flatten).prefetch(2)
-
-
-def jitter(image: tf.Tensor, amount: float, seed: tf.Tensor) -> tf.Tensor:
-    """Scale and shift each channel of a normalised slice; exact zeros outside the brain stay.
-
-    image (height, width, channel) float32; factors lie in [1 - amount, 1 + amount], shifts in
-    [-amount, amount]; the same seed (2,) int32 draws the same ones.
-    """
-    draws = tf.random.stateless_uniform([2, image.shape[-1]], seed, -amount, amount)
-    inside = tf.reduce_any(image != 0, axis=-1, keepdims=True)
-    return tf.where(inside, image * (1 + draws[0]) + draws[1], image)

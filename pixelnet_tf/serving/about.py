@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterable
 from dataclasses import asdict
 from typing import Any
 
@@ -71,16 +70,11 @@ def describe_export(run: RunFolder, config: Config, name: str, version: int,
     }
 
 
-def exported_config(about: dict[str, Any], overrides: Iterable[str] = ()) -> Config:
+def exported_config(about: dict[str, Any]) -> Config:
     """The configuration in a `serving.json`.
 
-    Args:
-        about: what `describe_export` gave, read back from JSON.
-        overrides: `key=value`, as `--set` takes them.
-
-    Raises:
-        ModelError: it is of another program, or of a later version.
-        ConfigError: an override is wrong.
+    about is what `describe_export` gave, read back from JSON; raises `ModelError` where it is of
+    another program, or of a later version.
     """
     if not isinstance(about, dict) or about.get("format") != FORMAT or "config" not in about:
         raise ModelError("serving.json was not written by this version of `pixelnet-tf export`; "
@@ -89,7 +83,7 @@ def exported_config(about: dict[str, Any], overrides: Iterable[str] = ()) -> Con
     # JSON has no other keys than strings.
     tree["study"]["labels"] = {int(value): name for value, name in
                                tree["study"]["labels"].items()}
-    return config_from_dict(tree, source="serving.json", overrides=overrides)
+    return config_from_dict(tree, source="serving.json")
 
 
 def _training(run: RunFolder, priors: dict[str, Any]) -> dict[str, Any]:

@@ -17,23 +17,24 @@ from pixelnet_tf.serving.remote_volume import segment_remotely
 _EXPORTED = ("prior", "mode", "precision")
 
 
-def served_config(about: dict[str, Any], overrides: list[str]) -> Config:
+def served_config(about: dict[str, Any], adapt: Callable[[Config], Config]) -> Config:
     """The configuration that a served model's cases are prepared and cleaned up by.
 
     Args:
         about: `serving.json`.
-        overrides: `key=value`, as `--set` takes them.
+        adapt: gives the exported configuration the caller's own settings.
 
     Raises:
-        ConfigError: an override of what was settled when the model was exported.
+        ConfigError: a change of what was settled when the model was exported.
         ModelError: `about` is of another program or of a later version.
     """
-    config = exported_config(about, overrides)
-    before = exported_config(about).prediction
+    exported = exported_config(about)
+    config = adapt(exported)
     for key in _EXPORTED:
-        if getattr(config.prediction, key) != getattr(before, key):
-            raise ConfigError(f"prediction.{key} was settled by `pixelnet-tf export` "
-                              f"({getattr(before, key)}); export the model with another one")
+        settled = getattr(exported.prediction, key)
+        if getattr(config.prediction, key) != settled:
+            raise ConfigError(f"prediction.{key} was settled by `pixelnet-tf export` ({settled}); "
+                              "export the model with another one")
     return config
 
 

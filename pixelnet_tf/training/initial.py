@@ -10,6 +10,7 @@ from pixelnet_tf.caffe.weights import load_caffemodel
 from pixelnet_tf.errors import ConfigError, ModelError
 from pixelnet_tf.model.pixelnet import PixelNet, head_names
 from pixelnet_tf.model.vgg16 import BLOCKS
+from pixelnet_tf.training.run_folder import load_model
 
 
 def initialise(model: PixelNet, source: str, intensity: float = 1.0) -> list[str]:
@@ -83,13 +84,10 @@ def _from_keras_vgg(model: PixelNet) -> list[str]:
 
 
 def _from_model(model: PixelNet, path: str) -> list[str]:
-    try:
-        other = keras.models.load_model(path, compile=False)
-    except (ValueError, OSError, TypeError) as error:
-        raise ModelError(f"{path}: not a model of this project: {error}") from None
+    other = load_model(path)
     lines = [f"start weights: {path}"]
     for name, layer in model.parts.items():
-        theirs = getattr(other, "parts", {}).get(name)
+        theirs = other.parts.get(name)
         mine = [w.shape for w in layer.weights]
         if not mine:
             continue

@@ -45,7 +45,7 @@ def _step_function(model, fast: bool, precision: str):
     def step(batch, seed):
         loss, gradients = loss_and_gradients(
             model, batch, seed, variables=[v.value for v in variables], fast=fast,
-            precision=tf.as_dtype(precision))
+            precision=tf.as_dtype(precision), products=fast)
         optimizer.apply(gradients, variables)
         return loss
 
@@ -65,24 +65,46 @@ def step(options: Options, fast: bool, precision: str) -> dict:
 
 
 def gradients(options: Options) -> dict:
-    """Largest difference of fast and plain gradients over each layer's largest, dropout off."""
+    """Differences of the gradients over each layer's largest, dropout off: the fast step's from
+    the plain one's, and each one's from the plain step's in float64 (not with --quick)."""
+    import keras
     import tensorflow as tf
 
     from pixelnet_tf.training.step import loss_and_gradients
-    batch, model = _batch(options), _model(options, dropout=0.0)
-    variables = [v.value for v in model.trainable_variables]
+    batch = _batch(options)
 
-    def run(fast):
+    def run(fast, floats="float32"):
+        keras.config.set_floatx(floats)
+        model = _model(options, dropout=0.0)
+        # The same start weights, drawn in float32 in either case.
+        own = {**batch, "image": tf.cast(batch["image"], floats)}
+        variables = [v.value for v in model.trainable_variables]
         function = tf.function(lambda: loss_and_gradients(
-            model, batch, tf.constant([1, 2]), variables=variables, fast=fast))
-        return [tf.convert_to_tensor(g).numpy() for g in function()[1]]
+            model, own, tf.constant([1, 2]), variables=variables, fast=fast))
+        found = {v.path: tf.convert_to_tensor(g).numpy()
+                 for v, g in zip(model.trainable_variables, function()[1], strict=True)}
+        keras.config.set_floatx("float32")
+        return found
 
-    # Random layers this deep attenuate a signal; each is compared with its own largest gradient.
-    found = {variable.path: float(np.abs(mine - theirs).max() / np.abs(theirs).max())
-             for variable, mine, theirs in zip(model.trainable_variables, run(True), run(False),
-                                               strict=True)}
-    worst = max(found, key=found.get)
-    return {"largest_relative_difference": found[worst], "layer": worst}
+    def worst(mine, theirs):
+        # Random layers this deep attenuate a signal; each is compared with its own largest.
+        found = {path: float(np.abs(mine[path] - theirs[path]).max() / np.abs(theirs[path]).max())
+                 for path in theirs}
+        layer = max(found, key=found.get)
+        return {"difference": found[layer], "layer": layer}
+
+    fast, plain = run(True), run(False)
+    found = {"fast_plain": worst(fast, plain)}
+    path = found["fast_plain"]["layer"]
+    # A ReLU's input so close to zero that the order of the sum decides its sign moves one column.
+    columns = np.abs(fast[path] - plain[path]).reshape(-1, plain[path].shape[-1]).max(axis=0)
+    columns /= np.abs(plain[path]).max()
+    found |= {"columns": len(columns), "columns_over": int((columns > 1e-4).sum()),
+              "rest": float(columns[columns <= 1e-4].max(initial=0.0))}
+    if not options.quick:
+        truth = run(False, "float64")
+        found |= {"fast_float64": worst(fast, truth), "plain_float64": worst(plain, truth)}
+    return found
 
 
 def sampler(options: Options) -> dict:

@@ -3,6 +3,7 @@
 from click.testing import CliRunner
 
 from pixelnet_tf.cli.phantom import command
+from pixelnet_tf.errors import ConfigError
 
 
 def test_both_layouts(tmp_path):
@@ -23,6 +24,17 @@ def test_a_dry_run_writes_nothing(tmp_path):
     assert result.exit_code == 0
     assert "would write 3 cases of 96x96x48" in result.output
     assert not (tmp_path / "x").exists()
+
+
+def test_the_layout_of_a_configuration(tmp_path):
+    arguments = [str(tmp_path / "x"), "--dry-run", "--config"]
+    result = CliRunner().invoke(command, [*arguments, "isles2017"])
+    assert "112x96x20 voxels (isles)" in result.output
+    result = CliRunner().invoke(command, [*arguments, "isles2017", "--layout", "brats"])
+    assert "(brats)" in result.output
+    result = CliRunner().invoke(command, [*arguments, "lgg"])
+    assert isinstance(result.exception, ConfigError)
+    assert "study.layout is pattern" in str(result.exception)
 
 
 def test_usage_errors(tmp_path):

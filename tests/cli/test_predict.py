@@ -70,6 +70,27 @@ def test_modes_agree(main_job, tmp_path):
     assert (volumes["exact"] == volumes["adaptive"]).mean() > 0.98
 
 
+def test_raw_images_in_another_layout_by_config(main_job, tmp_path, capsys):
+    assert predict(main_job, tmp_path / "a", "--case", "phantom_002") == 0
+    patient = tmp_path / "clinic" / "patient_x"
+    patient.mkdir(parents=True)
+    for modality in ("flair", "t1ce", "t2"):
+        shutil.copy(main_job / "study" / "phantom_002" / f"phantom_002_{modality}.nii.gz",
+                    patient / f"{modality}_scan.nii.gz")
+    config = tmp_path / "clinic.yaml"
+    config.write_text("study: {layout: pattern, files: {flair: flair_scan.nii.gz, "
+                      "t1ce: t1ce_scan.nii.gz, t2: t2_scan.nii.gz}}\n")
+    asked = ("predict", "--model", main_job / "run", "--data", tmp_path / "clinic", "--out",
+             tmp_path / "b", "--config", config)
+    assert run_main(*asked) == 0
+    one, other = (np.asarray(nib.load(path).dataobj) for path in (
+        tmp_path / "a" / "phantom_002.nii.gz", tmp_path / "b" / "patient_x.nii.gz"))
+    np.testing.assert_array_equal(one, other)
+    config.write_text("study: {modalities: [t2, flair, t1ce]}\n")
+    assert run_main(*asked) == 2
+    assert "but the model was trained with" in capsys.readouterr().err
+
+
 def test_probabilities_and_dry_run(main_job, tmp_path, capsys):
     assert predict(main_job, tmp_path / "p", "--dry-run", "--case", "phantom_001") == 0
     assert "dry run: phantom_001" in capsys.readouterr().out

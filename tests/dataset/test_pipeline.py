@@ -5,12 +5,11 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
-import tensorflow as tf
 
 from pixelnet_tf.config import SamplingConfig, load_config
 from pixelnet_tf.dataset.encode import encode_slices
 from pixelnet_tf.dataset.index import SliceIndex
-from pixelnet_tf.dataset.pipeline import jitter, training_batches
+from pixelnet_tf.dataset.pipeline import training_batches
 from pixelnet_tf.dataset.prepared import PreparedStudy
 from pixelnet_tf.dataset.schedule import SliceSchedule
 from pixelnet_tf.dataset.shards import to_example
@@ -128,17 +127,3 @@ def test_slices_of_different_sizes_are_padded_below_and_to_the_right():
             mine = batch["pixels"][batch["pixels"][:, 0] == n]
             assert (mine[:, 1] < height).all()
             assert (mine[:, 2] < width).all()
-
-
-def test_jitter_scales_and_shifts_channels_and_leaves_the_outside_at_zero():
-    image = np.zeros((6, 5, 2), np.float32)
-    image[1:4, 1:4] = np.random.default_rng(0).normal(size=(3, 3, 2))
-    drawn = jitter(tf.constant(image), 0.3, tf.constant([1, 2])).numpy()
-    inside = (image != 0).any(-1)
-    assert (drawn[~inside] == 0).all()
-    for channel in range(2):
-        factor, shift = np.polyfit(image[inside][:, channel], drawn[inside][:, channel], 1)
-        assert 0.7 <= factor <= 1.3
-        assert -0.3 <= shift <= 0.3
-    np.testing.assert_array_equal(drawn, jitter(tf.constant(image), 0.3, tf.constant([1, 2])))
-    assert (drawn != jitter(tf.constant(image), 0.3, tf.constant([1, 3])).numpy()).any()

@@ -1,0 +1,70 @@
+"""Random variation of training slices: mirroring, rotation and scaling, contrast."""
+
+from __future__ import annotations
+
+import math
+
+import tensorflow as tf
+
+from pixelnet_tf.config import SamplingConfig
+
+#: A prepared slice: `image` (height, width, channel) float32, `labels` (height, width) int32,
+#: `brain` (height, width) bool.
+Slice = dict[str, tf.Tensor]
+
+
+def augment(record: Slice, config: SamplingConfig, seed: tf.Tensor) -> Slice:
+    """Vary a slice as the configuration says; the same seed (2,) int32 varies it equally."""
+    flip_seed, turn_seed, jitter_seed = tf.unstack(tf.random.experimental.stateless_split(seed, 3))
+    if config.flips:
+        flip = tf.random.stateless_uniform([], flip_seed) < 0.5
+        record = {key: tf.where(flip, tf.reverse(value, [1]), value)
+                  for key, value in record.items()}
+    if config.rotation or config.scaling:
+        record = turn(record, config.rotation, config.scaling, turn_seed)
+    if config.intensity_jitter:
+        record |= {"image": jitter(record["image"], config.intensity_jitter, jitter_seed)}
+    return record
+
+
+def turn(record: Slice, rotation: float, scaling: float, seed: tf.Tensor) -> Slice:
+    """Rotate a slice about its centre and scale it; the size of the array stays.
+
+    Images are interpolated bilinearly, labels and brain mask taken from the nearest pixel, and the
+    image is exactly zero outside the mask, as in prepared slices of skull-stripped studies, where
+    it was zero before. What comes in from beyond the edges is zero.
+
+    Args:
+        rotation: largest angle to either side, degrees.
+        scaling: factors lie between 1 / (1 + scaling) and 1 + scaling, evenly in their logarithm.
+    """
+    draws = tf.random.stateless_uniform([2], seed, -1.0, 1.0)
+    angle = draws[0] * math.radians(rotation)
+    shrink = tf.exp(-draws[1] * math.log1p(scaling))
+    cos, sin = shrink * tf.cos(angle), shrink * tf.sin(angle)
+    shape = tf.shape(record["labels"])
+    y, x = tf.unstack((tf.cast(shape, tf.float32) - 1) / 2)
+    # From a pixel of the result to where it comes from, both about the centre.
+    matrix = tf.stack([cos, -sin, x - cos * x + sin * y, sin, cos, y - sin * x - cos * y, 0.0, 0.0])
+
+    def moved(values: tf.Tensor, interpolation: str) -> tf.Tensor:
+        return tf.raw_ops.ImageProjectiveTransformV3(
+            images=values[None], transforms=matrix[None], output_shape=shape, fill_value=0.0,
+            interpolation=interpolation, fill_mode="CONSTANT")[0]
+
+    outside = tf.cast(~tf.reduce_any(record["image"] != 0, -1, keepdims=True), tf.uint8)
+    empty = moved(outside, "NEAREST") > 0
+    return {"image": tf.where(empty, 0.0, moved(record["image"], "BILINEAR")),
+            "labels": moved(record["labels"][..., None], "NEAREST")[..., 0],
+            "brain": moved(tf.cast(record["brain"], tf.uint8)[..., None], "NEAREST")[..., 0] > 0}
+
+
+def jitter(image: tf.Tensor, amount: float, seed: tf.Tensor) -> tf.Tensor:
+    """Scale and shift each channel of a normalised slice; exact zeros outside the brain stay.
+
+    image (height, width, channel) float32; factors lie in [1 - amount, 1 + amount], shifts in
+    [-amount, amount]; the same seed (2,) int32 draws the same ones.
+    """
+    draws = tf.random.stateless_uniform([2, image.shape[-1]], seed, -amount, amount)
+    inside = tf.reduce_any(image != 0, axis=-1, keepdims=True)
+    return tf.where(inside, image * (1 + draws[0]) + draws[1], image)
