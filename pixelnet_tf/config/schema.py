@@ -119,8 +119,9 @@ class PrepareConfig:
     """From raw volumes to normalised slices (paper sections 3.2 and 3.3)."""
 
     bias_field: BiasFieldConfig = field(default_factory=BiasFieldConfig)
-    #: Where mean and standard deviation are taken: `brain` voxels, or the whole `volume` (the
-    #: paper's literal reading). [paper 3.2]
+    #: Where mean and standard deviation are taken: `brain` voxels, their `core` 10 pixels and more
+    #: from the outline (for images with skull, whose fat outshines the brain), or the whole
+    #: `volume` (the paper's literal reading). [paper 3.2]
     region: str = "brain"
     #: Slices are scaled up to this many pixels and zero-padded to a square (the ISLES rule);
     #: 0 keeps the volume's own grid. [paper 3.3.2]
@@ -129,7 +130,7 @@ class PrepareConfig:
     workers: int = 0
 
     def __post_init__(self):
-        _one_of("prepare.region", self.region, ("brain", "volume"))
+        _one_of("prepare.region", self.region, ("brain", "core", "volume"))
         _in_range("prepare.slice_size", self.slice_size, 0, 4096)
         _in_range("prepare.workers", self.workers, 0, 256)
 

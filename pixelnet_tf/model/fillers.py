@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 import random
 from collections.abc import Callable
+from contextvars import ContextVar
 
 import keras
 import tensorflow as tf
@@ -18,6 +20,22 @@ VARIANCE_NORMS = ("FAN_IN", "FAN_OUT", "AVERAGE")
 #: Numbers drawn at once: the draw of a whole fc6 kernel would take three times its 411 MB, which
 #: TensorFlow's allocator keeps.
 _PART = 2**22
+
+_undrawn: ContextVar[bool] = ContextVar("undrawn", default=False)
+
+
+@contextlib.contextmanager
+def undrawn():
+    """Fillers called inside draw nothing: for weights that are read from a file next.
+
+    What they would hold is undefined; memory that nothing was written to takes no room, seconds
+    neither.
+    """
+    token = _undrawn.set(True)
+    try:
+        yield
+    finally:
+        _undrawn.reset(token)
 
 
 @keras.saving.register_keras_serializable("pixelnet_tf")
@@ -69,6 +87,8 @@ class CaffeFiller(keras.initializers.Initializer):
     def __call__(self, shape, dtype=None):
         shape = tuple(int(size) for size in shape)
         dtype = dtype or keras.config.floatx()
+        if _undrawn.get():
+            return tf.raw_ops.Empty(shape=shape, dtype=dtype)
         return tf.cast(getattr(self, f"_{self.type}")(shape), dtype)
 
     def _constant(self, shape):

@@ -12,7 +12,6 @@ from pixelnet_tf.errors import ModelError
 from pixelnet_tf.model.batch_norm import CaffeBatchNorm
 from pixelnet_tf.model.fillers import CaffeFiller
 from pixelnet_tf.model.hypercolumn import Hypercolumn
-from pixelnet_tf.model.layers import Dense
 from pixelnet_tf.model.vgg16 import STRIDES, TAPS, vgg16_layers, vgg16_taps
 
 FAITHFUL_RATE, ALIGNED_RATE = 224, 32
@@ -144,7 +143,7 @@ def _head_layers(config: ModelConfig, classes: int, seed) -> dict[str, keras.lay
         draw = None if seed is None else seed + 100 + number
         filler = (CaffeFiller("msra", seed=draw) if config.head_filler == "he"
                   else CaffeFiller("gaussian", std=config.filler_std, seed=draw))
-        layers[name] = Dense(width, kernel_initializer=filler, name=name)
+        layers[name] = keras.layers.Dense(width, kernel_initializer=filler, name=name)
     return layers
 
 

@@ -8,7 +8,6 @@ import keras
 
 from pixelnet_tf.config import ModelConfig
 from pixelnet_tf.model.fillers import CaffeFiller
-from pixelnet_tf.model.layers import Conv2D
 
 #: Names of the convolutions of each block, as Caffe's VGG-16 files write them.
 BLOCKS = tuple(
@@ -37,9 +36,9 @@ def vgg16_layers(config: ModelConfig, seed: int | None = None) -> dict[str, kera
     return layers
 
 
-def _convolution(name, width, size, padding, number, seed) -> Conv2D:
+def _convolution(name, width, size, padding, number, seed) -> keras.layers.Conv2D:
     filler = CaffeFiller("msra", seed=None if seed is None else seed + number)
-    return Conv2D(width, size, padding=padding, kernel_initializer=filler, name=name)
+    return keras.layers.Conv2D(width, size, padding=padding, kernel_initializer=filler, name=name)
 
 
 def vgg16_taps(layers: Mapping[str, keras.layers.Layer], canvas, config: ModelConfig,

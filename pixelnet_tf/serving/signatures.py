@@ -6,6 +6,7 @@ import tensorflow as tf
 
 from pixelnet_tf.config import Config
 from pixelnet_tf.inference.segmenter import Segmenter
+from pixelnet_tf.volumes.normalize import CORE_DEPTH
 
 #: Signature -> {input: meaning}, {output: meaning}; the card and the server's description print it.
 SIGNATURES = {
@@ -40,7 +41,7 @@ def brain_is_zero_free(config: Config) -> bool:
     """
     choice = config.prediction.brain_only
     inside = choice == "yes" or (choice == "auto" and config.study.skull_stripped)
-    return inside and config.prepare.region == "brain"
+    return inside and config.prepare.region != "volume"
 
 
 def build_signatures(segmenter: Segmenter, config: Config
@@ -138,13 +139,23 @@ def z_scored(image: tf.Tensor, brain: tf.Tensor, region: str) -> tf.Tensor:
     """Channels with mean 0 and standard deviation 1 over a volume, as `volumes.normalize.z_score`.
 
     image (slice, height, width, channel) float32; brain (slice, height, width) bool; region
-    `brain` or `volume`. A constant channel becomes 0.
+    `brain`, `core` or `volume`. A constant channel becomes 0.
     """
-    weights = tf.cast(brain if region == "brain" else tf.ones_like(brain), tf.float64)[..., None]
+    over = {"brain": lambda: brain, "core": lambda: _core_of(brain),
+            "volume": lambda: tf.ones_like(brain)}[region]()
+    weights = tf.cast(over, tf.float64)[..., None]
     total = tf.maximum(tf.reduce_sum(weights), 1.0)
     exact = tf.cast(image, tf.float64)
     mean = tf.reduce_sum(exact * weights, axis=[0, 1, 2]) / total
     std = tf.sqrt(tf.reduce_sum((exact - mean) ** 2 * weights, axis=[0, 1, 2]) / total)
     scaled = (image - tf.cast(mean, tf.float32)) / tf.cast(tf.where(std > 0, std, 1), tf.float32)
     scaled = tf.where(std > 0, scaled, 0.0)
-    return tf.where(brain[..., None], scaled, 0.0) if region == "brain" else scaled
+    return scaled if region == "volume" else tf.where(brain[..., None], scaled, 0.0)
+
+
+def _core_of(brain: tf.Tensor) -> tf.Tensor:
+    """As `volumes.normalize.core_of`, (slice, height, width) bool."""
+    room, side = [CORE_DEPTH, CORE_DEPTH], 2 * CORE_DEPTH + 1
+    outside = tf.pad(tf.cast(~brain, tf.float32), [[0, 0], room, room], constant_values=1.0)
+    deep = tf.nn.max_pool2d(outside[..., None], side, 1, "VALID")[..., 0] == 0
+    return tf.cond(tf.reduce_any(deep), lambda: deep, lambda: brain)

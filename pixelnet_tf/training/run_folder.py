@@ -16,6 +16,7 @@ from pixelnet_tf.config import Config, config_from_dict, config_to_dict, config_
 from pixelnet_tf.dataset.priors import ClassPriors
 from pixelnet_tf.dataset.storage import read_json, read_text, write_json, write_text
 from pixelnet_tf.errors import ConfigError, ModelError
+from pixelnet_tf.model.fillers import undrawn
 from pixelnet_tf.model.pixelnet import PixelNet
 
 
@@ -106,11 +107,12 @@ class RunFolder:
 def load_model(path: str) -> PixelNet:
     """Load a .keras file of this project; raises `ModelError`."""
     try:
-        # Keras' own loader holds the file in memory, twice: layer by layer from a file on disk, a
-        # full-width model takes 1.5 GB less.
+        # Keras' own loader holds the whole file in memory, and draws weights for nothing.
         with (tf.io.gfile.GFile(path, "rb") as file, zipfile.ZipFile(file) as archive,
               tempfile.TemporaryDirectory() as folder):
-            model = keras.saving.deserialize_keras_object(json.loads(archive.read("config.json")))
+            with undrawn():
+                model = keras.saving.deserialize_keras_object(
+                    json.loads(archive.read("config.json")))
             model.load_weights(archive.extract("model.weights.h5", folder))
     except (ValueError, OSError, TypeError, KeyError, AttributeError, tf.errors.OpError,
             zipfile.BadZipFile) as error:

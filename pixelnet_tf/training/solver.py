@@ -10,7 +10,7 @@ import tensorflow as tf
 from pixelnet_tf.config.schema import SolverConfig
 from pixelnet_tf.errors import ConfigError
 from pixelnet_tf.training.lr_policy import CaffePolicy
-from pixelnet_tf.training.outer_product import OuterProduct, update_in_parts
+from pixelnet_tf.training.outer_product import OuterProduct
 
 __all__ = ["CaffePolicy", "CaffeSGD", "solver_from_config"]
 
@@ -63,46 +63,27 @@ class CaffeSGD(keras.optimizers.Optimizer):
         self._histories = self.add_optimizer_variables(variables, "momentum")
 
     def apply(self, grads, trainable_variables=None):
-        """Apply gradients, of which some may be an `OuterProduct`, to variables, one for one."""
+        """Apply gradients, of which some may be an `OuterProduct`, to variables, one for one.
+
+        Products come last, when the other gradients have come and gone.
+        """
         pairs = list(zip(grads, trainable_variables or self._trainable_variables, strict=True))
-        products = [pair for pair in pairs if isinstance(pair[0], OuterProduct)]
         if self.global_clipnorm or self.clipnorm or self.clipvalue:
             # The norm is that of all gradients.
             pairs = [(gradient.dense(variable.shape) if isinstance(gradient, OuterProduct)
                       else gradient, variable) for gradient, variable in pairs]
-            products = []
         dense = [pair for pair in pairs if not isinstance(pair[0], OuterProduct)]
         learning_rate = tf.convert_to_tensor(self.learning_rate)
         super().apply(*zip(*dense, strict=True))
-        # Not before the backward pass is through with the weights: a variable that is still being
-        # read is copied instead of written in place.
         with tf.control_dependencies([gradient for gradient, _ in dense]):
-            for gradient, variable in products:
-                self._apply_product(gradient, variable, learning_rate)
-
-    def _apply_product(self, gradient: OuterProduct, variable, learning_rate: tf.Tensor) -> None:
-        index, lr_mult, decay_mult = self._place(variable)
-        if lr_mult == 0:
-            return
-
-        def update(weights, history, gradient):
-            # With the histories' sign of `update_step`.
-            penalty = weights if self.regularization_type == "L2" else tf.sign(weights)
-            gradient += self.decay * decay_mult * penalty
-            history = self.momentum * history - lr_mult * learning_rate * gradient
-            return weights + history, history
-
-        update_in_parts(_resource(variable), _resource(self._histories[index]),
-                        tuple(variable.shape), gradient, update)
-
-    def _place(self, variable) -> tuple[int, float, float]:
-        """Index of a variable, and its multipliers of learning rate and decay."""
-        index = self._get_variable_index(variable)
-        path = self._trainable_variables[index].path
-        return index, *self.multipliers.get(path, (1.0, 1.0))
+            for gradient, variable in pairs:
+                if isinstance(gradient, OuterProduct):
+                    self.update_step(gradient.dense(variable.shape), variable, learning_rate)
 
     def update_step(self, gradient, variable, learning_rate):
-        index, lr_mult, decay_mult = self._place(variable)
+        index = self._get_variable_index(variable)
+        path = self._trainable_variables[index].path
+        lr_mult, decay_mult = self.multipliers.get(path, (1.0, 1.0))
         if lr_mult == 0:
             return
         history = _resource(self._histories[index])

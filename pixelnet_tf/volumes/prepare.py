@@ -88,7 +88,7 @@ def _prepare(case: Case, config: Config) -> PreparedVolume:
 
     plan = SlicePlan(geometry, prepare.slice_size)
     images, brain = plan.to_slices(channels), plan.to_slices(mask, "nearest")
-    if prepare.region == "brain":
+    if prepare.region != "volume":
         # Linear scaling spreads the rim of the brain into the background.
         images[~brain] = 0
     return PreparedVolume(case.name, images,

@@ -135,15 +135,21 @@ def test_a_zero_pixel_shut_in_is_inside_the_brain():
     np.testing.assert_array_equal(inside_brain(tf.constant(image)), expected)
 
 
-@pytest.mark.parametrize("region", ["brain", "volume"])
-def test_z_score_in_the_graph(region):
+@pytest.mark.parametrize(("region", "side"), [("brain", 12), ("volume", 12), ("core", 12),
+                                              ("core", 32)])
+def test_z_score_in_the_graph(region, side):
     random = np.random.default_rng(0)
-    image = (random.normal(size=(4, 9, 7, 2)) * 50 + 300).astype(np.float32)
+    image = (random.normal(size=(4, side, side - 3, 2)) * 50 + 300).astype(np.float32)
     image[..., 1] = 7  # A constant channel.
-    brain = random.random(size=(4, 9, 7)) < 0.6
+    # In the small head nothing is deep enough for a core.
+    brain = np.zeros((4, side, side - 3), bool)
+    brain[1:, 2:-1, 1:] = True
     found = z_scored(tf.constant(image), tf.constant(brain), region)
     for channel in (0, 1):
-        expected, *_ = z_score(image[..., channel], brain, region)
+        # Here the slices come first, there last.
+        expected, *_ = z_score(np.moveaxis(image[..., channel], 0, -1),
+                               np.moveaxis(brain, 0, -1), region)
+        expected = np.moveaxis(expected, -1, 0)
         np.testing.assert_allclose(found[..., channel], expected, atol=1e-6)
 
 

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from pixelnet_tf.volumes.normalize import brain_mask, otsu_threshold, z_score
+from pixelnet_tf.volumes.normalize import brain_mask, core_of, otsu_threshold, z_score
 
 
 def test_skull_stripped_mask_unites_channels_and_fills_holes():
@@ -48,6 +48,31 @@ def test_z_score_over_the_volume_is_the_papers_literal_reading(ball):
     assert scaled.mean() == pytest.approx(0, abs=1e-5)
     assert scaled.std() == pytest.approx(1, rel=1e-5)
     assert (scaled[ball == 0] < 0).all()
+
+
+def test_bright_fat_does_not_touch_the_z_score_over_the_core():
+    rng = np.random.default_rng(0)
+    head = np.zeros((60, 50, 2), bool)
+    head[5:55, 4:46] = True
+    array = rng.normal(100, 10, head.shape).astype(np.float32)
+    fat = head.copy()
+    fat[9:51, 8:42] = False
+    deep = np.zeros_like(head)
+    deep[15:45, 14:36] = True
+    np.testing.assert_array_equal(core_of(head), deep)
+    array[fat] = 900
+    scaled, mean, std = z_score(array, head, "core")
+    assert mean == pytest.approx(array[deep].mean(), rel=1e-6)
+    assert std == pytest.approx(array[deep].std(), rel=1e-5)
+    assert scaled[deep].std() == pytest.approx(1, rel=1e-5)
+    assert (scaled[fat] > 50).all()
+    assert (scaled[~head] == 0).all()
+
+
+def test_a_head_too_small_for_a_core_is_its_own():
+    head = np.zeros((20, 30, 2), bool)
+    head[:, 5:] = True
+    np.testing.assert_array_equal(core_of(head), head)
 
 
 def test_a_constant_channel_becomes_zero():
