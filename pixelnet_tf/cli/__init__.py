@@ -18,6 +18,7 @@ VERBS = {
     "prepare": "Correct, normalise and slice a study into shards.",
     "train": "Train a PixelNet on a prepared study.",
     "predict": "Segment cases with a trained model.",
+    "postprocess": "Choose the clean-up of predictions on validation cases.",
     "evaluate": "Score segmentations as the challenges do.",
     "compare": "Set evaluated runs side by side.",
     "experiment": "Balanced against uniform sampling, over folds, by one command.",

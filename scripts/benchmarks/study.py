@@ -50,7 +50,8 @@ def configuration(options: Options):
         "training.solver.base_lr=0.0005", "training.solver.lr_policy=poly",
         "training.solver.new_layers_lr=2.0", "training.batch_slices=1",
         "training.precision=bfloat16", "training.deterministic=false",
-        "sampling.lesion_free_slices=0.25", f"training.initial_weights={start_weights()}",
+        "sampling.lesion_free_slices=0.25", "sampling.background_in_brain=true",
+        f"training.initial_weights={start_weights()}",
         f"training.steps={options.steps}", f"training.checkpoint_every={options.steps}",
         *options.overrides])
 

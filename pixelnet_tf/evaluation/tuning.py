@@ -1,0 +1,100 @@
+"""Post-processing chosen on validation cases, one step after the other."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from pixelnet_tf.cases.split import Split
+from pixelnet_tf.config import PostprocessConfig, StudyConfig
+from pixelnet_tf.evaluation.labels import check_same_grid, read_labels
+from pixelnet_tf.evaluation.matching import Matching
+from pixelnet_tf.evaluation.overlap import count_overlaps, ratio
+from pixelnet_tf.inference.postprocess import LabelledCase, choose_postprocess
+
+#: Smallest components that are tried, in voxels.
+COMPONENTS = (10, 30, 100, 300, 1000, 3000)
+#: Sizes of an enhancing tumour, in voxels, below which it is taken for none.
+ENHANCING = (25, 50, 100, 200, 500)
+
+
+@dataclass(frozen=True)
+class Round:
+    """One step of the choice: the values tried, their mean Dice, and the one that was taken."""
+
+    step: str
+    values: tuple[int | bool, ...]
+    dice: tuple[float, ...]
+    taken: int | bool
+
+
+def tune_postprocess(matching: Matching, split: Split, study: StudyConfig,
+                     on_round: Callable[[Round], None] = lambda found: None
+                     ) -> tuple[PostprocessConfig, list[Round]]:
+    """Choose `prediction.postprocess` by the mean Dice over cases and regions.
+
+    Step by step, each on top of what was taken before: the smallest component of each region, the
+    one with most labels first; filled holes; BraTS' rule of the small enhancing tumour where the
+    study has its classes. A step is taken only where it gains.
+
+    Args:
+        matching: predictions of validation cases, made without post-processing.
+        split: of the run; a case outside its validation cases is refused.
+        on_round: called after each step.
+
+    Raises:
+        DataError: a case that is not a validation case, or a file that cannot be used.
+    """
+    chosen, rounds = PostprocessConfig(), []
+    for step, values, settings in _steps(study):
+        candidates = [settings(chosen, value) for value in values]
+        chosen, dice = choose_postprocess(candidates, _cases(matching, study), split, study,
+                                          lambda truth, labels: mean_dice(truth, labels, study))
+        taken = values[candidates.index(chosen)]
+        rounds.append(Round(step, values, tuple(dice), taken))
+        on_round(rounds[-1])
+    return chosen, rounds
+
+
+def mean_dice(reference: np.ndarray, prediction: np.ndarray, study: StudyConfig) -> float:
+    """Mean Dice over the study's regions; 1 where a region is empty on both sides."""
+    counts = count_overlaps(reference, prediction, study.regions).values()
+    return float(np.mean([ratio(2 * each.true_positive, each.reference + each.prediction, 1.0)
+                          for each in counts]))
+
+
+def as_overrides(config: PostprocessConfig) -> list[str]:
+    """The settings that are on, as `--set` takes them."""
+    key, found = "prediction.postprocess", []
+    if config.minimum_component:
+        sizes = ", ".join(f"{region}: {size}" for region, size in config.minimum_component.items())
+        found.append(f"{key}.minimum_component={{{sizes}}}")
+    if config.fill_holes:
+        found.append(f"{key}.fill_holes=true")
+    if config.small_enhancing_tumour:
+        found.append(f"{key}.small_enhancing_tumour={config.small_enhancing_tumour}")
+    return found
+
+
+def _steps(study: StudyConfig) -> Iterator[tuple[str, tuple, Callable]]:
+    """(name, values with the one that changes nothing first, function (settings, value))."""
+    for region in sorted(study.regions, key=lambda name: -len(study.regions[name])):
+        def component(before: PostprocessConfig, size: int, region=region) -> PostprocessConfig:
+            own = {**before.minimum_component, region: size} if size else before.minimum_component
+            return replace(before, minimum_component=own)
+
+        yield f"minimum_component.{region}", (0, *COMPONENTS), component
+    yield "fill_holes", (False, True), lambda before, value: replace(before, fill_holes=value)
+    if {"enhancing", "necrosis"} <= set(study.class_names):
+        yield ("small_enhancing_tumour", (0, *ENHANCING),
+               lambda before, value: replace(before, small_enhancing_tumour=value))
+
+
+def _cases(matching: Matching, study: StudyConfig) -> Iterator[LabelledCase]:
+    for case, (reference, prediction) in matching.pairs.items():
+        truth, truth_geometry = read_labels(reference, study, case, allow_float=True)
+        labels, geometry = read_labels(prediction, study, case)
+        check_same_grid(case, truth_geometry, geometry, reference, prediction)
+        yield LabelledCase(case, labels, truth)

@@ -1,0 +1,82 @@
+"""Post-processing chosen on validation cases: library and verb."""
+
+import json
+
+import nibabel as nib
+import numpy as np
+import pytest
+
+from pixelnet_tf.cases.split import Split
+from pixelnet_tf.cli import main
+from pixelnet_tf.config import StudyConfig, config_to_yaml, load_config
+from pixelnet_tf.errors import DataError
+from pixelnet_tf.evaluation.matching import match_cases
+from pixelnet_tf.evaluation.tuning import as_overrides, mean_dice, tune_postprocess
+
+STUDY = StudyConfig()
+SPLIT = Split(("t",), ("v1", "v2"), ())
+
+
+@pytest.fixture
+def folders(tmp_path):
+    """Truth with enhancing tumour in one case only; predictions with islands and a hole."""
+    truth = np.zeros((24, 24, 8), np.uint8)
+    truth[2:12, 2:12, 1:7], truth[4:10, 4:10, 2:6] = 2, 1
+    for case in ("v1", "v2"):
+        predicted = truth.copy()
+        predicted[18:22, 18:22, 2:4] = 2  # An island of 32 voxels: edema.
+        predicted[6, 6, 4] = 0            # A hole.
+        if case == "v1":
+            predicted[5:8, 5:8, 3] = 4    # Nine voxels of enhancing tumour that is none.
+        for folder, labels in (("truth", truth), ("predicted", predicted)):
+            (tmp_path / folder).mkdir(exist_ok=True)
+            nib.save(nib.Nifti1Image(labels, np.eye(4)), tmp_path / folder / f"{case}.nii.gz")
+    return tmp_path
+
+
+def test_each_step_takes_the_smallest_value_that_is_best(folders):
+    matching = match_cases(folders / "predicted", folders / "truth", STUDY)
+    chosen, rounds = tune_postprocess(matching, SPLIT, STUDY)
+    assert [found.step for found in rounds] == [
+        "minimum_component.WT", "minimum_component.TC", "minimum_component.ET", "fill_holes",
+        "small_enhancing_tumour"]
+    assert dict(chosen.minimum_component) == {"WT": 100, "ET": 10}
+    assert chosen.fill_holes
+    # The small components of ET went before.
+    assert chosen.small_enhancing_tumour == 0
+    assert as_overrides(chosen) == ["prediction.postprocess.minimum_component={WT: 100, ET: 10}",
+                                    "prediction.postprocess.fill_holes=true"]
+    for found in rounds:
+        assert found.dice[found.values.index(found.taken)] == max(found.dice)
+    assert rounds[-1].dice[0] == pytest.approx(1.0)
+
+
+def test_mean_dice_by_hand():
+    truth = np.array([2, 2, 1, 0], np.uint8)
+    predicted = np.array([2, 0, 1, 1], np.uint8)
+    # WT: 2*2/(3+3); TC: 2*1/(1+2); ET is empty on both sides.
+    assert mean_dice(truth, predicted, STUDY) == pytest.approx((2 / 3 + 2 / 3 + 1) / 3)
+
+
+def test_a_case_that_was_tested_on_is_refused(folders):
+    matching = match_cases(folders / "predicted", folders / "truth", STUDY)
+    with pytest.raises(DataError, match="'v2' is not among the validation cases"):
+        tune_postprocess(matching, Split(("t",), ("v1",), ("v2",)), STUDY)
+
+
+def test_the_verb(folders, capsys):
+    run = folders / "run"
+    run.mkdir()
+    (run / "config.yaml").write_text(config_to_yaml(load_config()))
+    (run / "split.json").write_text(json.dumps(SPLIT.to_json()))
+    with pytest.raises(SystemExit) as left:
+        main(["postprocess", "--model", str(run), "--predictions", str(folders / "predicted"),
+              "--references", str(folders / "truth")])
+    assert left.value.code == 0
+    printed = capsys.readouterr().out
+    assert "mean Dice over 2 validation cases and 3 regions" in printed
+    assert "fill_holes: False: " in printed
+    option = printed.splitlines()[-1]
+    assert option == ("use: --set 'prediction.postprocess.minimum_component={WT: 100, ET: 10}' "
+                      "--set prediction.postprocess.fill_holes=true")
+    load_config(None, ["prediction.postprocess.minimum_component={WT: 100, ET: 10}"])
