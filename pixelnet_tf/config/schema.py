@@ -186,6 +186,10 @@ class SamplingConfig:
     rotation: float = 0.0
     #: Scale each slice by a factor between 1 / (1 + a) and 1 + a; 0 is off.
     scaling: float = 0.0
+    #: Blur each slice by a Gaussian of a standard deviation up to this, pixels; 0 is off.
+    blur: float = 0.0
+    #: Add noise of a standard deviation up to this to each normalised slice; 0 is off.
+    noise: float = 0.0
 
     def __post_init__(self):
         _one_of("sampling.strategy", self.strategy, ("balanced", "uniform"))
@@ -193,6 +197,8 @@ class SamplingConfig:
         _in_range("sampling.intensity_jitter", self.intensity_jitter, 0.0, 0.9)
         _in_range("sampling.rotation", self.rotation, 0.0, 180.0)
         _in_range("sampling.scaling", self.scaling, 0.0, 4.0)
+        _in_range("sampling.blur", self.blur, 0.0, 10.0)
+        _in_range("sampling.noise", self.noise, 0.0, 10.0)
         _in_range("sampling.lesion_free_slices", self.lesion_free_slices, 0.0, 1.0)
 
 

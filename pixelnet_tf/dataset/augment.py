@@ -1,4 +1,4 @@
-"""Random variation of training slices: mirroring, rotation and scaling, contrast."""
+"""Random variation of training slices: mirrored, turned, scaled, blurred, noisy, in contrast."""
 
 from __future__ import annotations
 
@@ -15,13 +15,18 @@ Slice = dict[str, tf.Tensor]
 
 def augment(record: Slice, config: SamplingConfig, seed: tf.Tensor) -> Slice:
     """Vary a slice as the configuration says; the same seed (2,) int32 varies it equally."""
-    flip_seed, turn_seed, jitter_seed = tf.unstack(tf.random.experimental.stateless_split(seed, 3))
+    flip_seed, turn_seed, blur_seed, noise_seed, jitter_seed = tf.unstack(
+        tf.random.experimental.stateless_split(seed, 5))
     if config.flips:
         flip = tf.random.stateless_uniform([], flip_seed) < 0.5
         record = {key: tf.where(flip, tf.reverse(value, [1]), value)
                   for key, value in record.items()}
     if config.rotation or config.scaling:
         record = turn(record, config.rotation, config.scaling, turn_seed)
+    if config.blur:
+        record |= {"image": blur(record["image"], config.blur, blur_seed)}
+    if config.noise:
+        record |= {"image": add_noise(record["image"], config.noise, noise_seed)}
     if config.intensity_jitter:
         record |= {"image": jitter(record["image"], config.intensity_jitter, jitter_seed)}
     return record
@@ -52,11 +57,39 @@ def turn(record: Slice, rotation: float, scaling: float, seed: tf.Tensor) -> Sli
             images=values[None], transforms=matrix[None], output_shape=shape, fill_value=0.0,
             interpolation=interpolation, fill_mode="CONSTANT")[0]
 
-    outside = tf.cast(~tf.reduce_any(record["image"] != 0, -1, keepdims=True), tf.uint8)
+    outside = tf.cast(~_inside(record["image"]), tf.uint8)
     empty = moved(outside, "NEAREST") > 0
     return {"image": tf.where(empty, 0.0, moved(record["image"], "BILINEAR")),
             "labels": moved(record["labels"][..., None], "NEAREST")[..., 0],
             "brain": moved(tf.cast(record["brain"], tf.uint8)[..., None], "NEAREST")[..., 0] > 0}
+
+
+def blur(image: tf.Tensor, largest: float, seed: tf.Tensor) -> tf.Tensor:
+    """Smooth a slice by a Gaussian, as a scanner of lower resolution does; outside stays zero.
+
+    image (height, width, channel) float32; largest: the standard deviation in pixels is drawn
+    evenly between 0 and this.
+    """
+    radius = math.ceil(3 * largest)
+    sigma = tf.random.stateless_uniform([], seed, 1e-3, largest)
+    line = tf.exp(-0.5 * (tf.range(-radius, radius + 1, dtype=tf.float32) / sigma) ** 2)
+    line = tf.tile((line / tf.reduce_sum(line))[:, None, None, None], [1, 1, image.shape[-1], 1])
+    smooth = image[None]
+    for kernel in (line, tf.transpose(line, [1, 0, 2, 3])):
+        smooth = tf.nn.depthwise_conv2d(smooth, kernel, [1] * 4, "SAME")
+    return tf.where(_inside(image), smooth[0], 0.0)
+
+
+def add_noise(image: tf.Tensor, largest: float, seed: tf.Tensor) -> tf.Tensor:
+    """Add Gaussian noise to a normalised slice; outside stays zero.
+
+    image (height, width, channel) float32; largest: the noise's standard deviation is drawn evenly
+    between 0 and this.
+    """
+    strength_seed, noise_seed = tf.unstack(tf.random.experimental.stateless_split(seed, 2))
+    strength = tf.random.stateless_uniform([], strength_seed, 0.0, largest)
+    noise = tf.random.stateless_normal(tf.shape(image), noise_seed) * strength
+    return tf.where(_inside(image), image + noise, 0.0)
 
 
 def jitter(image: tf.Tensor, amount: float, seed: tf.Tensor) -> tf.Tensor:
@@ -66,5 +99,8 @@ def jitter(image: tf.Tensor, amount: float, seed: tf.Tensor) -> tf.Tensor:
     [-amount, amount]; the same seed (2,) int32 draws the same ones.
     """
     draws = tf.random.stateless_uniform([2, image.shape[-1]], seed, -amount, amount)
-    inside = tf.reduce_any(image != 0, axis=-1, keepdims=True)
-    return tf.where(inside, image * (1 + draws[0]) + draws[1], image)
+    return tf.where(_inside(image), image * (1 + draws[0]) + draws[1], image)
+
+
+def _inside(image: tf.Tensor) -> tf.Tensor:
+    return tf.reduce_any(image != 0, axis=-1, keepdims=True)

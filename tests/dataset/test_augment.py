@@ -5,7 +5,7 @@ import pytest
 import tensorflow as tf
 
 from pixelnet_tf.config import SamplingConfig
-from pixelnet_tf.dataset.augment import augment, jitter, turn
+from pixelnet_tf.dataset.augment import add_noise, augment, blur, jitter, turn
 
 HEIGHT, WIDTH = 40, 52
 
@@ -52,6 +52,31 @@ def test_angle_and_factor_stay_in_their_range_and_fill_it(disc, rotation, scalin
         assert min(angles) < 0 < max(angles)
 
 
+def test_blur_smooths_inside_and_leaves_the_outside_at_zero(disc):
+    image, inside = disc["image"].numpy(), disc["brain"].numpy()
+    roughness = []
+    for seed in range(20):
+        smooth = blur(disc["image"], 1.5, tf.constant([seed, 3])).numpy()
+        assert (smooth[~inside] == 0).all()
+        roughness.append(np.abs(np.diff(smooth[15, 15:38, 0])).max())
+        np.testing.assert_allclose(smooth[15, 33], image[15, 33], atol=0.15)
+    # From next to none to the slope of a Gaussian of 1.5 pixels, 1 / (1.5 * sqrt(2 pi)).
+    assert max(roughness) > 0.9
+    assert 0.2 < min(roughness) < 0.4
+
+
+def test_noise_has_the_strengths_asked_for(disc):
+    image, inside = disc["image"].numpy(), disc["brain"].numpy()
+    strengths = []
+    for seed in range(60):
+        noise = add_noise(disc["image"], 0.3, tf.constant([seed, 3])).numpy() - image
+        assert (noise[~inside] == 0).all()
+        assert abs(noise[inside].mean()) < 0.03
+        strengths.append(noise[inside].std())
+    assert min(strengths) < 0.05
+    assert 0.25 < max(strengths) < 0.31
+
+
 def test_nothing_asked_for_changes_nothing(disc):
     same = augment(disc, SamplingConfig(flips=False), tf.constant([0, 0]))
     still = turn(disc, 0.0, 0.0, tf.constant([3, 4]))
@@ -61,7 +86,8 @@ def test_nothing_asked_for_changes_nothing(disc):
 
 
 def test_same_seed_varies_alike_and_another_differently(disc):
-    config = SamplingConfig(intensity_jitter=0.3, rotation=15.0, scaling=0.2)
+    config = SamplingConfig(intensity_jitter=0.3, rotation=15.0, scaling=0.2, blur=1.0,
+                            noise=0.1)
     one, again, other = (augment(disc, config, tf.constant([9, k]))["image"].numpy()
                          for k in (1, 1, 2))
     np.testing.assert_array_equal(one, again)
