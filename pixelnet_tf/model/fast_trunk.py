@@ -27,9 +27,6 @@ from pixelnet_tf.model.vgg16 import BLOCKS
 #: Boxes are rounded outwards to this many pixels, so that few different shapes occur.
 GRID = 32
 
-#: A function (patches, kernel) -> response, as `patch_product`.
-Product = Callable[[tf.Tensor, tf.Tensor], tf.Tensor]
-
 
 class Tap(NamedTuple):
     """A map of the hypercolumn, perhaps only a part of it.
@@ -70,8 +67,7 @@ def image_box(image: tf.Tensor) -> tf.Tensor:
 
 
 def fast_taps(model: PixelNet, image: tf.Tensor, *, precision: tf.DType = tf.float32,
-              dropout: Callable[[tf.Tensor, str], tf.Tensor] | None = None,
-              product: Product | None = None) -> list[Tap]:
+              dropout: Callable[[tf.Tensor, str], tf.Tensor] | None = None) -> list[Tap]:
     """The maps of the hypercolumn for every pixel inside the image.
 
     Args:
@@ -79,7 +75,6 @@ def fast_taps(model: PixelNet, image: tf.Tensor, *, precision: tf.DType = tf.flo
         image: (batch, height, width, channel) float32, normalised.
         precision: type of the convolutions; weights are cast on the way.
         dropout: applied to fc6 and fc7, as in `vgg16_taps`.
-        product: in place of `patch_product` for fc6.
     """
     config = model.config
     weights = {name: (tf.cast(model.parts[name].kernel, precision),
@@ -102,8 +97,7 @@ def fast_taps(model: PixelNet, image: tf.Tensor, *, precision: tf.DType = tf.flo
         if number < len(BLOCKS) - 1 or config.fc7 != "none":
             x = tf.nn.max_pool2d(x, 2, 2, "SAME")
     if config.fc7 != "none":
-        taps.append(_context(model, x, size, dropout or (lambda values, name: values),
-                             product or patch_product))
+        taps.append(_context(model, x, size, dropout or (lambda values, name: values)))
     return taps
 
 
@@ -159,7 +153,7 @@ def _paddings(before: tf.Tensor, after: tf.Tensor) -> tf.Tensor:
     return tf.concat([zero, tf.stack([before, after], axis=1), zero], axis=0)
 
 
-def _context(model: PixelNet, pooled: tf.Tensor, size, dropout, product: Product) -> Tap:
+def _context(model: PixelNet, pooled: tf.Tensor, size, dropout) -> Tap:
     """fc6 and fc7 at the cells that a pixel of the image can touch.
 
     A handful of cells against 420 MB of weights: each is a matrix product, bound by reading the
@@ -176,10 +170,8 @@ def _context(model: PixelNet, pooled: tf.Tensor, size, dropout, product: Product
     padded = tf.pad(pooled, [[0, 0], [pad, pad], [pad, pad], [0, 0]])
     window = padded[:, low[0]:high[0] + 7, low[1]:high[1] + 7]
     patches = tf.image.extract_patches(window, [1, 7, 7, 1], [1] * 4, [1] * 4, "VALID")
-    fc6, fc7 = model.parts["fc6_conv"], model.parts["fc7_conv"]
-    patches = tf.cast(patches, tf.float32)
-    x = dropout(tf.nn.relu(tf.nn.bias_add(product(patches, fc6.kernel), fc6.bias)), "drop6")
-    response = tf.nn.bias_add(patch_product(x, fc7.kernel), fc7.bias)
+    x = dropout(tf.nn.relu(_product(model.parts["fc6_conv"], patches)), "drop6")
+    response = _product(model.parts["fc7_conv"], x)
     if config.batch_norm:
         values = model.parts["bn_fc7_conv"](response, training=False)
     else:
@@ -187,7 +179,7 @@ def _context(model: PixelNet, pooled: tf.Tensor, size, dropout, product: Product
     return Tap(tf.cast(values, pooled.dtype), rate, low)
 
 
-def patch_product(patches: tf.Tensor, kernel) -> tf.Tensor:
-    """A convolution without bias: patches (..., height * width * in), kernel (height, width, in,
-    out)."""
-    return tf.tensordot(patches, tf.reshape(kernel, [-1, kernel.shape[-1]]), 1)
+def _product(layer, inputs: tf.Tensor) -> tf.Tensor:
+    """A convolution's response, inputs (..., height * width * in) being its patches."""
+    kernel = tf.reshape(tf.convert_to_tensor(layer.kernel), [-1, layer.kernel.shape[-1]])
+    return tf.nn.bias_add(tf.tensordot(tf.cast(inputs, tf.float32), kernel, 1), layer.bias)

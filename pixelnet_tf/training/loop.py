@@ -187,12 +187,10 @@ class Trainer:
         tensors = [variable.value for variable in trained]
 
         def one_worker(batch, seed):
+            loss, gradients = loss_and_gradients(model, batch, seed, variables=tensors,
+                                                 fast=training.fast, precision=precision)
             replica = tf.distribute.get_replica_context()
             count = replica.num_replicas_in_sync
-            # Workers add up whole gradients.
-            loss, gradients = loss_and_gradients(
-                model, batch, seed, variables=tensors, fast=training.fast, precision=precision,
-                products=count == 1)
             if count > 1:
                 gradients = replica.all_reduce(tf.distribute.ReduceOp.SUM,
                                                [g / count for g in gradients])

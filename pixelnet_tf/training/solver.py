@@ -10,7 +10,6 @@ import tensorflow as tf
 from pixelnet_tf.config.schema import SolverConfig
 from pixelnet_tf.errors import ConfigError
 from pixelnet_tf.training.lr_policy import CaffePolicy
-from pixelnet_tf.training.outer_product import OuterProduct
 
 __all__ = ["CaffePolicy", "CaffeSGD", "solver_from_config"]
 
@@ -61,24 +60,6 @@ class CaffeSGD(keras.optimizers.Optimizer):
             return
         super().build(variables)
         self._histories = self.add_optimizer_variables(variables, "momentum")
-
-    def apply(self, grads, trainable_variables=None):
-        """Apply gradients, of which some may be an `OuterProduct`, to variables, one for one.
-
-        Products come last, when the other gradients have come and gone.
-        """
-        pairs = list(zip(grads, trainable_variables or self._trainable_variables, strict=True))
-        if self.global_clipnorm or self.clipnorm or self.clipvalue:
-            # The norm is that of all gradients.
-            pairs = [(gradient.dense(variable.shape) if isinstance(gradient, OuterProduct)
-                      else gradient, variable) for gradient, variable in pairs]
-        dense = [pair for pair in pairs if not isinstance(pair[0], OuterProduct)]
-        learning_rate = tf.convert_to_tensor(self.learning_rate)
-        super().apply(*zip(*dense, strict=True))
-        with tf.control_dependencies([gradient for gradient, _ in dense]):
-            for gradient, variable in pairs:
-                if isinstance(gradient, OuterProduct):
-                    self.update_step(gradient.dense(variable.shape), variable, learning_rate)
 
     def update_step(self, gradient, variable, learning_rate):
         index = self._get_variable_index(variable)

@@ -7,9 +7,8 @@ from collections.abc import Callable
 import tensorflow as tf
 
 from pixelnet_tf.model.fast_head import fast_scores
-from pixelnet_tf.model.fast_trunk import canvas_pixels, fast_taps, patch_product
+from pixelnet_tf.model.fast_trunk import canvas_pixels, fast_taps
 from pixelnet_tf.model.pixelnet import PixelNet, plain_scores, plain_taps
-from pixelnet_tf.training.outer_product import OuterProduct
 
 
 def seeded_dropout(rate: float, seed: tf.Tensor) -> Callable[[tf.Tensor, str], tf.Tensor] | None:
@@ -34,18 +33,17 @@ def seeded_dropout(rate: float, seed: tf.Tensor) -> Callable[[tf.Tensor, str], t
 
 
 def pixel_scores(model: PixelNet, image: tf.Tensor, pixels_nyx: tf.Tensor, *, fast: bool,
-                 precision: tf.DType = tf.float32, dropout=None, product=None) -> tf.Tensor:
+                 precision: tf.DType = tf.float32, dropout=None) -> tf.Tensor:
     """Scores (pixel, class) float32 of pixels in training.
 
     image (batch, height, width, channel); pixels_nyx (pixel, 3) rows of n, y, x in image
-    coordinates; dropout and product as in `fast_taps`. The plain form and the fast one differ in
-    rounding alone; with BatchNorm the plain one is taken, because the batch's statistics are those
-    of the whole canvas.
+    coordinates. The plain form and the fast one differ in rounding alone; with BatchNorm the plain
+    one is taken, because the batch's statistics are those of the whole canvas.
     """
     if not fast or model.config.batch_norm:
         taps = plain_taps(model, image, dropout, training=True)
         return plain_scores(model, taps, pixels_nyx, dropout)
-    taps = fast_taps(model, image, precision=precision, dropout=dropout, product=product)
+    taps = fast_taps(model, image, precision=precision, dropout=dropout)
     return fast_scores(model, taps, canvas_pixels(model, pixels_nyx), precision=precision,
                        dropout=dropout)
 
@@ -60,42 +58,20 @@ def pixel_loss(scores: tf.Tensor, classes: tf.Tensor) -> tf.Tensor:
 
 
 def loss_and_gradients(model: PixelNet, batch: dict[str, tf.Tensor], seed: tf.Tensor, *,
-                       variables, fast: bool = True, precision: tf.DType = tf.float32,
-                       products: bool = False):
+                       variables, fast: bool = True, precision: tf.DType = tf.float32):
     """Loss () and one gradient per variable for a batch of the pipeline.
 
     batch: `image` (batch, height, width, channel) float32, `pixels` (pixel, 3) float32, `classes`
-    (pixel,) int32. Gradients are dense float32; with `products`, that of fc6_conv's kernel may be
-    an `OuterProduct`, for `CaffeSGD`.
+    (pixel,) int32. Gradients are dense float32.
     """
     dropout = seeded_dropout(model.config.dropout, seed)
-    places = {id(variable): place for place, variable in enumerate(variables)}
-    found: dict[int, OuterProduct] = {}
-
-    def apart(patches: tf.Tensor, kernel) -> tf.Tensor:
-        """The product with a kernel whose gradient stays in factors."""
-        place = places.get(id(kernel.value))
-        if place is None:
-            return patch_product(patches, kernel)
-        response = patch_product(patches, tf.stop_gradient(tf.convert_to_tensor(kernel)))
-        delta = tf.zeros_like(response)
-        tape.watch(delta)
-        found[place] = OuterProduct(patches, delta)
-        return response + delta
-
     with tf.GradientTape(watch_accessed_variables=False) as tape:
         tape.watch(variables)
         scores = pixel_scores(model, batch["image"], batch["pixels"], fast=fast,
-                              precision=precision, dropout=dropout,
-                              product=apart if products else None)
+                              precision=precision, dropout=dropout)
         loss = pixel_loss(scores, batch["classes"])
-    asked = [found[place].deltas if place in found else variable
-             for place, variable in enumerate(variables)]
-    gradients = tape.gradient(loss, asked)
+    gradients = tape.gradient(loss, variables)
     missing = [v.name for v, g in zip(variables, gradients, strict=True) if g is None]
     if missing:
         raise ValueError(f"no gradient reaches {missing}")
-    for place, (patches, _) in found.items():
-        gradients[place] = OuterProduct(*(tf.reshape(each, [-1, each.shape[-1]])
-                                          for each in (patches, gradients[place])))
     return loss, gradients

@@ -45,7 +45,7 @@ def _step_function(model, fast: bool, precision: str):
     def step(batch, seed):
         loss, gradients = loss_and_gradients(
             model, batch, seed, variables=[v.value for v in variables], fast=fast,
-            precision=tf.as_dtype(precision), products=fast)
+            precision=tf.as_dtype(precision))
         optimizer.apply(gradients, variables)
         return loss
 

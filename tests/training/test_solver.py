@@ -5,7 +5,6 @@ import tensorflow as tf
 
 from pixelnet_tf.config.schema import SolverConfig
 from pixelnet_tf.errors import ConfigError
-from pixelnet_tf.training.outer_product import OuterProduct
 from pixelnet_tf.training.solver import CaffePolicy, CaffeSGD, solver_from_config
 
 
@@ -32,32 +31,6 @@ def test_the_learning_rate_is_inside_the_momentum():
         solver.apply([tf.constant([1.0])], [weight])
     # Histories 1, 1.1, 1.11: what a step gathered keeps the rate of its own time.
     np.testing.assert_allclose(weight.numpy(), [-3.21], rtol=1e-6)
-
-
-@pytest.mark.parametrize("options", [
-    {}, {"momentum": 0.0}, {"weight_decay": 0.0}, {"regularization_type": "L1"},
-    {"global_clipnorm": 0.5}], ids=str)
-def test_a_gradient_in_factors_is_applied_as_the_whole_one_is(options):
-    rng = np.random.default_rng(0)
-    shape = (2, 3, 4, 5)
-    start = rng.normal(size=shape)
-    pairs = [[variable(start, "kernel"), variable(start[0, 0, 0], "bias")] for _ in range(2)]
-    solvers = [CaffeSGD(0.1, multipliers={"kernel": (3, 2)}, **{"weight_decay": 0.2, **options})
-               for _ in range(2)]
-
-    @tf.function
-    def step(inputs, deltas, bias):
-        product = OuterProduct(inputs, deltas)
-        solvers[0].apply([product, bias], pairs[0])
-        solvers[1].apply([product.dense(shape), bias], pairs[1])
-
-    for solver, variables in zip(solvers, pairs, strict=True):
-        solver.build(variables)
-    for _ in range(3):
-        step(*(tf.constant(rng.normal(size=size), tf.float32) for size in ((7, 24), (7, 5), 5)))
-        for one, other in zip(*pairs, strict=True):
-            np.testing.assert_allclose(one.numpy(), other.numpy(), rtol=0, atol=2e-6)
-        assert int(solvers[0].iterations) == int(solvers[1].iterations)
 
 
 def test_multipliers():

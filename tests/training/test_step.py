@@ -6,7 +6,6 @@ import tensorflow as tf
 
 from pixelnet_tf.config import ModelConfig
 from pixelnet_tf.model.pixelnet import PixelNet
-from pixelnet_tf.training.outer_product import OuterProduct
 from pixelnet_tf.training.step import loss_and_gradients, pixel_loss, seeded_dropout
 
 SEED = tf.constant([1, 2])
@@ -53,23 +52,6 @@ def test_fast_gradients_are_the_plain_ones(batch, fields):
         assert np.abs(theirs).max() > 0, variable.path
         np.testing.assert_allclose(mine, theirs, rtol=0, atol=1e-4 * np.abs(theirs).max(),
                                    err_msg=variable.path)
-
-
-@pytest.mark.parametrize("fc7", ["faithful", "aligned"])
-def test_the_gradient_of_fc6_in_factors(batch, fc7):
-    model = make(fc7=fc7, dropout=0.5)
-    variables = [v.value for v in model.trainable_variables]
-    _, whole = loss_and_gradients(model, batch, SEED, variables=variables)
-    _, parts = loss_and_gradients(model, batch, SEED, variables=variables, products=True)
-    for variable, one, other in zip(model.trainable_variables, whole, parts, strict=True):
-        if variable is model.parts["fc6_conv"].kernel:
-            assert isinstance(other, OuterProduct)
-            other = other.dense(variable.shape)
-        np.testing.assert_allclose(one, other, rtol=0, atol=1e-6 * np.abs(one).max())
-    # A kernel that is not trained keeps no factors.
-    left = [v for v in variables if v is not model.parts["fc6_conv"].kernel.value]
-    _, rest = loss_and_gradients(model, batch, SEED, variables=left, products=True)
-    assert all(isinstance(gradient, tf.Tensor) for gradient in rest)
 
 
 def test_gradients_by_differences(batch):
