@@ -39,7 +39,7 @@ def command(run_dir: Path, predictions_dir: Path, scores_dir: Path, references_d
     plots, and the worst and best cases as overlays. The figures stand beside it as PNG files, in
     the folder <out>_figures.
     """
-    config = read_scoring_config(predictions_dir, config_path, overrides, print_config)
+    config = read_scoring_config(predictions_dir, config_path, overrides, print_config, run_dir)
     if not run_dir.is_dir():
         raise DataError(f"{run_dir}: no such folder; give the folder that `train --out` wrote")
     evaluation = read_evaluation(scores_dir)

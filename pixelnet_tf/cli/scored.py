@@ -14,12 +14,12 @@ from pixelnet_tf.evaluation.matching import PREDICTION_FILE, read_prediction_fil
 
 def read_scoring_config(
     predictions_dir: Path, config_path: str | None, overrides: tuple[str, ...] = (),
-    print_config: bool = False,
+    print_config: bool = False, run_dir: Path | None = None,
 ) -> Config:
     """Find the configuration that labels and regions come from, and apply overrides.
 
     It is `--config`, else what `prediction.json` holds, else `config.yaml` beside the
-    predictions, else the defaults (BraTS).
+    predictions, else that of the run, else the defaults (BraTS).
     """
     beside = Path(predictions_dir) / "config.yaml"
     if config_path is None:
@@ -31,8 +31,10 @@ def read_scoring_config(
                 click.echo(config_to_yaml(config), nl=False)
                 raise click.exceptions.Exit(0)
             return config
-        if beside.is_file():
-            config_path = str(beside)
+        for path in (beside, *([Path(run_dir) / "config.yaml"] if run_dir else [])):
+            if path.is_file():
+                config_path = str(path)
+                break
     return read_config(config_path, overrides, print_config)
 
 

@@ -351,8 +351,8 @@ class PredictionConfig:
     #: Pixels outside the brain (or head) are background: `yes`, `no`, or `auto`: when the study is
     #: skull-stripped.
     brain_only: str = "auto"
-    #: Slices computed together.
-    batch_slices: int = 8
+    #: Slices computed together; more need more memory and are hardly faster.
+    batch_slices: int = 2
     #: Also write the probability of every class.
     probability_maps: bool = False
     postprocess: PostprocessConfig = field(default_factory=PostprocessConfig)

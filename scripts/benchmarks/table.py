@@ -94,15 +94,10 @@ def _steps(found: dict) -> list:
         rows.append(("peak memory, plain step", f"{plain['peak_gb']:.2f} GB", "none", True))
     if "gradients" in found:
         own = found["gradients"]
-        rows.append((f"gradients against the layer's largest (worst: {own['fast_plain']['layer']}, "
+        rows.append((f"gradients against the layer's largest (worst: {own['layer']}, "
                      f"{own['columns_over']} of {own['columns']} columns beyond the goal, the rest "
-                     f"{own['rest']:.1e})", f"{own['fast_plain']['difference']:.1e}", "1e-4",
-                     own["fast_plain"]["difference"] <= 1e-4))
-        for name in ("fast", "plain"):
-            if f"{name}_float64" in own:
-                part = own[f"{name}_float64"]
-                rows.append((f"the {name} step's, against float64 (worst: {part['layer']})",
-                             f"{part['difference']:.1e}", "none", True))
+                     f"{own['rest']:.1e})", f"{own['difference']:.1e}", "1e-4",
+                     own["difference"] <= 1e-4))
     return rows
 
 

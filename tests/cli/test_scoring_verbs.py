@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from pixelnet_tf.cli import main
-from pixelnet_tf.config import config_to_dict, load_config
+from pixelnet_tf.config import config_to_dict, config_to_yaml, load_config
 
 
 def _write(path, array):
@@ -176,5 +176,11 @@ def test_report(folders, capsys):
     assert (folders / "report.html").is_file()
     assert sorted(p.name for p in (folders / "report_figures").iterdir()) == [
         "overlay_p1.png", "overlay_p2.png", "scores.png"]
+    # Predictions without a prediction.json, as `experiment` merges them: the run knows the labels.
+    (folders / "run" / "config.yaml").write_text(config_to_yaml(load_config(None, [
+        "study.labels={0: background, 1: core, 2: edema, 4: rim}"])))
+    assert _run("report", folders / "run", "--predictions", folders / "poor", "--scores",
+                folders / "poor_scores", "--out", folders / "report.html", "--print-config") == 0
+    assert "4: rim" in capsys.readouterr().out
     assert _run("report", folders / "absent", "--predictions", folders / "poor", "--scores",
                 folders / "poor_scores", "--out", folders / "report.html") == 3
