@@ -47,9 +47,9 @@ def configuration(options: Options):
     from pixelnet_tf.config import load_config
     return load_config(ROOT / "configs" / "brats2017.yaml", [
         "split.test=0", "split.validation=0", "model.head_filler=he",
-        "training.solver.base_lr=0.0005", "training.solver.lr_policy=poly",
-        "training.solver.new_layers_lr=2.0", "training.batch_slices=1",
-        "training.precision=bfloat16", "training.deterministic=false",
+        "training.balance_taps=true", "training.solver.base_lr=0.0001",
+        "training.solver.lr_policy=poly", "training.solver.new_layers_lr=2.0",
+        "training.batch_slices=1", "training.precision=bfloat16", "training.deterministic=false",
         "sampling.lesion_free_slices=0.25", "sampling.background_in_brain=true",
         f"training.initial_weights={start_weights()}",
         f"training.steps={options.steps}", f"training.checkpoint_every={options.steps}",
