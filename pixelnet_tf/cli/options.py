@@ -47,7 +47,7 @@ def dry_run_option(function: Callable) -> Callable:
 def read_config(config_path: str | None, overrides: tuple[str, ...], print_config: bool) -> Config:
     """Load the configuration; with `--print-config` print it and leave."""
     config = load_config(config_path, overrides)
-    _print_and_leave(config, print_config)
+    print_and_leave(config, print_config)
     return config
 
 
@@ -72,11 +72,12 @@ def adapt_config(config: Config, config_path: str | None, overrides: tuple[str, 
         config = dataclasses.replace(config, study=dataclasses.replace(config.study, **place),
                                      prediction=given.prediction)
     config = config_from_dict(config_to_dict(config), overrides=overrides)
-    _print_and_leave(config, print_config)
+    print_and_leave(config, print_config)
     return config
 
 
-def _print_and_leave(config: Config, print_config: bool) -> None:
+def print_and_leave(config: Config, print_config: bool) -> None:
+    """What `--print-config` does, where it is given."""
     if print_config:
         click.echo(config_to_yaml(config), nl=False)
         raise click.exceptions.Exit(0)

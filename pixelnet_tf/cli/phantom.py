@@ -35,7 +35,8 @@ def command(out: Path, cases: int, seed: int, layout: str | None,
     --data OUT --out prepared comes next (for --layout isles: --config isles2017).
     """
     # Without --config, the defaults of a configuration: brats.
-    layout = layout or read_config(config_path, overrides, print_config).study.layout
+    config = read_config(config_path, overrides, print_config)
+    layout = layout or config.study.layout
     if layout not in DEFAULT_SIZES:
         raise ConfigError(f"study.layout is {layout}: a phantom has one of the layouts "
                           f"{', '.join(DEFAULT_SIZES)}; give --layout")

@@ -5,10 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import click
-
-from pixelnet_tf.cli.options import read_config
-from pixelnet_tf.config import Config, config_from_dict, config_to_yaml
+from pixelnet_tf.cli.options import print_and_leave, read_config
+from pixelnet_tf.config import Config, config_from_dict
 from pixelnet_tf.evaluation.matching import PREDICTION_FILE, read_prediction_file
 
 
@@ -27,9 +25,7 @@ def read_scoring_config(
         if stored is not None:
             config = config_from_dict(_with_label_keys(stored), overrides=overrides,
                                       source=str(Path(predictions_dir) / PREDICTION_FILE))
-            if print_config:
-                click.echo(config_to_yaml(config), nl=False)
-                raise click.exceptions.Exit(0)
+            print_and_leave(config, print_config)
             return config
         for path in (beside, *([Path(run_dir) / "config.yaml"] if run_dir else [])):
             if path.is_file():

@@ -84,6 +84,8 @@ def test_bfloat16_and_plain_end_near_the_fast_one(make_trainer):
                                              ("c", {"precision": "bfloat16"})))
     for one, other, rough in zip(fast, plain, half, strict=True):
         np.testing.assert_allclose(one, other, rtol=0, atol=1e-4 * np.abs(one).max())
+        if one.ndim > 1:
+            np.testing.assert_allclose(one, rough, rtol=0, atol=0.25 * np.abs(one).max())
         assert rough.dtype == np.float32
     # Biases begin at zero: they are what was learnt.
     one, rough = (np.concatenate([w for w in side if w.ndim == 1]) for side in (fast, half))
