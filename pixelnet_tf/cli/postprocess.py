@@ -19,9 +19,9 @@ from pixelnet_tf.cli.options import PATH
 def command(model: str, predictions_dir: Path, references_dir: Path) -> None:
     """Choose post-processing on validation cases, and on no others.
 
-    Tries the smallest component that stays, region by region, filled holes and BraTS' rule of the
-    small enhancing tumour, each on top of the ones before, and prints the mean Dice of every value
-    and the options for `predict` and `experiment`.
+    Tries the smallest component that stays and the largest alone, region by region, filled holes
+    and BraTS' rule of the small enhancing tumour, each on top of the ones before, and prints the
+    mean Dice of every value and the options for `predict` and `experiment`.
     """
     from pixelnet_tf.evaluation.matching import match_cases
     from pixelnet_tf.evaluation.tuning import Round, as_overrides, tune_postprocess

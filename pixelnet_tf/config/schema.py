@@ -327,6 +327,8 @@ class PostprocessConfig:
 
     #: Region -> smallest connected component that stays, in voxels.
     minimum_component: dict[str, int] = field(default_factory=dict)
+    #: Regions of which only the largest connected component stays: for one lesion a patient.
+    largest_component: tuple[str, ...] = ()
     #: Fill holes of the union of all lesion classes.
     fill_holes: bool = False
     #: BraTS: an enhancing tumour of fewer voxels than this becomes necrosis (0: off).

@@ -36,8 +36,9 @@ def tune_postprocess(matching: Matching, split: Split, study: StudyConfig,
     """Choose `prediction.postprocess` by the mean Dice over cases and regions.
 
     Step by step, each on top of what was taken before: the smallest component of each region, the
-    one with most labels first; filled holes; BraTS' rule of the small enhancing tumour where the
-    study has its classes. A step is taken only where it gains.
+    one with most labels first, and whether the largest alone does better; filled holes; BraTS'
+    rule of the small enhancing tumour where the study has its classes. A step is taken only where
+    it gains.
 
     Args:
         matching: predictions of validation cases, made without post-processing.
@@ -71,6 +72,8 @@ def as_overrides(config: PostprocessConfig) -> list[str]:
     if config.minimum_component:
         sizes = ", ".join(f"{region}: {size}" for region, size in config.minimum_component.items())
         found.append(f"{key}.minimum_component={{{sizes}}}")
+    if config.largest_component:
+        found.append(f"{key}.largest_component=[{', '.join(config.largest_component)}]")
     if config.fill_holes:
         found.append(f"{key}.fill_holes=true")
     if config.small_enhancing_tumour:
@@ -85,7 +88,12 @@ def _steps(study: StudyConfig) -> Iterator[tuple[str, tuple, Callable]]:
             own = {**before.minimum_component, region: size} if size else before.minimum_component
             return replace(before, minimum_component=own)
 
+        def largest(before: PostprocessConfig, value: bool, region=region) -> PostprocessConfig:
+            own = (*before.largest_component, region) if value else before.largest_component
+            return replace(before, largest_component=own)
+
         yield f"minimum_component.{region}", (0, *COMPONENTS), component
+        yield f"largest_component.{region}", (False, True), largest
     yield "fill_holes", (False, True), lambda before, value: replace(before, fill_holes=value)
     if {"enhancing", "necrosis"} <= set(study.class_names):
         yield ("small_enhancing_tumour", (0, *ENHANCING),

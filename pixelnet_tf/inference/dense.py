@@ -9,8 +9,11 @@ from pixelnet_tf.model.fast_head import FastHead
 from pixelnet_tf.model.fast_trunk import Tap, canvas_pixels, fast_taps
 from pixelnet_tf.model.pixelnet import PixelNet, head_names, plain_scores, plain_taps
 
-#: Pixels that pass the head together: enough for the matrix products, little memory.
+#: Pixels that pass the head together: enough for the matrix products, little memory. Loops over
+#: chunks run one at a time: TensorFlow would begin ten side by side, which is not faster (a chunk's
+#: products fill every core) and keeps ten chunks in memory.
 CHUNK = 4096
+set_loop_options = tf.autograph.experimental.set_loop_options
 
 
 class DenseScorer(tf.Module):
@@ -41,6 +44,7 @@ class DenseScorer(tf.Module):
         chunks = tf.TensorArray(tf.float32, (total + CHUNK - 1) // CHUNK, infer_shape=False,
                                 element_shape=[None, self.model.classes])
         for i in tf.range((total + CHUNK - 1) // CHUNK):
+            set_loop_options(parallel_iterations=1)
             part = pixels[i * CHUNK:(i + 1) * CHUNK]
             chunks = chunks.write(i, plain_scores(self.model, taps, part))
         scores = tf.ensure_shape(chunks.concat(), [None, self.model.classes])
@@ -78,6 +82,7 @@ class DenseScorer(tf.Module):
         chunks = tf.TensorArray(tf.float32, count, infer_shape=False,
                                 element_shape=[None, model.classes])
         for i in tf.range(count):
+            set_loop_options(parallel_iterations=1)
             part = slice(i * step, (i + 1) * step)
             values = tf.nn.relu(tf.boolean_mask(layer(tiles[part]), masks[part]))
             for name in [first] if linear else rest:
@@ -102,6 +107,7 @@ class DenseScorer(tf.Module):
         chunks = tf.TensorArray(tf.float32, count, infer_shape=False,
                                 element_shape=[None, self.model.classes])
         for i in tf.range(count):
+            set_loop_options(parallel_iterations=1)
             part = pixels_nyx[i * CHUNK:(i + 1) * CHUNK]
             chunks = chunks.write(i, head(canvas_pixels(self.model, part)))
         return tf.ensure_shape(chunks.concat(), [None, self.model.classes])

@@ -38,10 +38,11 @@ def postprocess_labels(
 ) -> np.ndarray:
     """Clean a label volume up.
 
-    The steps, in order: background outside the brain; small components of each region; holes of
-    the lesion; BraTS' rule that very little enhancing tumour is none. What is removed or filled
-    takes the label that is most frequent among its neighbours, so that an island of enhancing
-    tumour inside edema becomes edema and one outside the lesion becomes background.
+    The steps, in order: background outside the brain; small components of each region, or all but
+    the largest one; holes of the lesion; BraTS' rule that very little enhancing tumour is none.
+    What is removed or filled takes the label that is most frequent among its neighbours, so that
+    an island of enhancing tumour inside edema becomes edema and one outside the lesion becomes
+    background.
 
     Args:
         labels: label values of the study's files (0, 1, 2, 4), uint8 `(x, y, z)`; not changed.
@@ -65,6 +66,8 @@ def postprocess_labels(
     for region, minimum in config.minimum_component.items():
         if minimum > 1:
             _remove_small_components(cleaned, study.regions[region], minimum)
+    for region in config.largest_component:
+        _remove_small_components(cleaned, study.regions[region], None)
     if config.fill_holes:
         _fill_holes(cleaned)
     if config.small_enhancing_tumour:
@@ -114,11 +117,13 @@ def choose_postprocess(
 
 
 def _check(study: StudyConfig, config: PostprocessConfig) -> None:
-    for region in config.minimum_component:
-        if region not in study.regions:
-            raise ConfigError(
-                f"prediction.postprocess.minimum_component names the region {region!r}"
-                f"{nearest_hint(region, study.regions)}; study.regions has {list(study.regions)}")
+    for key in ("minimum_component", "largest_component"):
+        for region in getattr(config, key):
+            if region not in study.regions:
+                raise ConfigError(
+                    f"prediction.postprocess.{key} names the region {region!r}"
+                    f"{nearest_hint(region, study.regions)}; study.regions has "
+                    f"{list(study.regions)}")
     if config.small_enhancing_tumour:
         for name in (_ENHANCING, _NECROSIS):
             if name not in study.class_names:
@@ -127,9 +132,13 @@ def _check(study: StudyConfig, config: PostprocessConfig) -> None:
                     f"study.labels has {list(study.class_names)}")
 
 
-def _remove_small_components(labels: np.ndarray, values: Sequence[int], minimum: int) -> None:
+def _remove_small_components(labels: np.ndarray, values: Sequence[int], minimum: int | None
+                             ) -> None:
+    """Remove components of fewer than `minimum` voxels; None: of fewer than the largest has."""
     components, count = ndimage.label(np.isin(labels, list(values)), structure=_CORNERS)
     sizes = np.bincount(components.ravel(), minlength=count + 1)
+    if minimum is None:
+        minimum = sizes[1:].max(initial=0)
     # Read neighbours before any change, so that the order of components does not matter.
     before = labels.copy()
     for number, box in enumerate(ndimage.find_objects(components), 1):

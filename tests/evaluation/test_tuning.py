@@ -38,7 +38,8 @@ def test_each_step_takes_the_smallest_value_that_is_best(folders):
     matching = match_cases(folders / "predicted", folders / "truth", STUDY)
     chosen, rounds = tune_postprocess(matching, SPLIT, STUDY)
     assert [found.step for found in rounds] == [
-        "minimum_component.WT", "minimum_component.TC", "minimum_component.ET", "fill_holes",
+        "minimum_component.WT", "largest_component.WT", "minimum_component.TC",
+        "largest_component.TC", "minimum_component.ET", "largest_component.ET", "fill_holes",
         "small_enhancing_tumour"]
     assert dict(chosen.minimum_component) == {"WT": 100, "ET": 10}
     assert chosen.fill_holes
@@ -49,6 +50,26 @@ def test_each_step_takes_the_smallest_value_that_is_best(folders):
     for found in rounds:
         assert found.dice[found.values.index(found.taken)] == max(found.dice)
     assert rounds[-1].dice[0] == pytest.approx(1.0)
+
+
+def test_the_largest_component_alone_where_no_size_parts_true_from_false(tmp_path):
+    stroke = StudyConfig(labels={0: "background", 1: "lesion"}, regions={"lesion": (1,)})
+    for case, side in (("v1", 3), ("v2", 20)):
+        truth = np.zeros((48, 24, 24), np.uint8)
+        truth[:side, :side, :side] = 1
+        predicted = truth.copy()
+        # An island smaller than its own case's lesion; the large case's outgrows the small lesion.
+        predicted[-side + 1:, :side - 1, :side - 1] = 1
+        for folder, labels in (("truth", truth), ("predicted", predicted)):
+            (tmp_path / folder).mkdir(exist_ok=True)
+            nib.save(nib.Nifti1Image(labels, np.eye(4)), tmp_path / folder / f"{case}.nii.gz")
+    matching = match_cases(tmp_path / "predicted", tmp_path / "truth", stroke)
+    chosen, rounds = tune_postprocess(matching, SPLIT, stroke)
+    assert chosen.largest_component == ("lesion",)
+    assert rounds[1].dice[1] == pytest.approx(1.0)
+    assert "prediction.postprocess.largest_component=[lesion]" in as_overrides(chosen)
+    assert load_config(None, ["prediction.postprocess.largest_component=[WT]"]
+                       ).prediction.postprocess.largest_component == ("WT",)
 
 
 def test_mean_dice_by_hand():

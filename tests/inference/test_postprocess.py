@@ -62,6 +62,25 @@ def test_voxels_that_share_a_corner_are_one_component():
     assert not _clean(labels, minimum_component={"WT": 4}).any()
 
 
+def test_the_largest_component_stays():
+    labels = _lesion()
+    cleaned = _clean(labels, largest_component=("WT", "ET"))
+    expected = labels.copy()
+    expected[10, 10, :] = 0
+    np.testing.assert_array_equal(cleaned, expected)
+    empty = np.zeros((3, 3, 3), np.uint8)
+    np.testing.assert_array_equal(_clean(empty, largest_component=("WT",)), empty)
+
+
+def test_equally_large_components_all_stay():
+    labels = np.zeros((9, 3, 3), np.uint8)
+    labels[0, 0, 0:2] = labels[4, 0, 0:2] = 2
+    labels[8, 0, 0] = 2
+    cleaned = _clean(labels, largest_component=("WT",))
+    assert cleaned[:5].sum() == labels[:5].sum()
+    assert not cleaned[8].any()
+
+
 def test_component_at_the_edge_of_the_array():
     labels = np.zeros((4, 4, 4), np.uint8)
     labels[0, 0, 0] = labels[3, 3, 3] = 1
@@ -106,6 +125,8 @@ def test_little_enhancing_tumour_becomes_necrosis():
 def test_refuses_regions_and_classes_that_the_study_does_not_have():
     with pytest.raises(ConfigError, match=r"'WTT' \(did you mean 'WT'\?\)"):
         _clean(_lesion(), minimum_component={"WTT": 3})
+    with pytest.raises(ConfigError, match=r"largest_component names the region 'WTT'"):
+        _clean(_lesion(), largest_component=("WTT",))
     stroke = StudyConfig(labels={0: "background", 1: "lesion"}, regions={"lesion": (1,)})
     with pytest.raises(ConfigError, match="needs a class 'enhancing'"):
         _clean(_lesion(), study=stroke, small_enhancing_tumour=3)
