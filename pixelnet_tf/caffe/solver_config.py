@@ -16,7 +16,7 @@ def training_section(path: str | Path) -> dict[str, Any]:
     """What `training:` of a configuration says for a Caffe solver.
 
     Raises `ModelError` for a solver that this project's training cannot follow (another type than
-    SGD, L1 decay, clipped or accumulated gradients).
+    SGD, L1 decay, accumulated gradients).
     """
     solver = read_solver(path)
     refused = {
@@ -27,13 +27,13 @@ def training_section(path: str | Path) -> dict[str, Any]:
     for name, (value, allowed) in refused.items():
         if value != allowed:
             raise ModelError(f"{path}: {name} {value!r} is not supported, only {allowed!r}")
-    if solver.clip_gradients > 0:
-        raise ModelError(f"{path}: clip_gradients {solver.clip_gradients} is not supported")
     section: dict[str, Any] = {
         "solver": {
             "base_lr": solver.base_lr,
             "momentum": solver.momentum,
             "weight_decay": solver.weight_decay,
+            # Caffe's own "never" is -1.
+            "clip_gradients": max(solver.clip_gradients, 0.0),
             "lr_policy": solver.lr_policy,
             "gamma": solver.gamma,
             "power": solver.power,

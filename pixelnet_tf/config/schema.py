@@ -252,6 +252,8 @@ class SolverConfig:
     momentum: float = 0.9
     #: L2 decay, added to the gradient before the momentum. [original]
     weight_decay: float = 0.0005
+    #: Scale the gradients down where their L2 norm over all layers exceeds this; 0: never. [Caffe]
+    clip_gradients: float = 0.0
     #: `fixed`, `step`, `exp`, `inv`, `multistep`, `poly` or `sigmoid`. [original]
     lr_policy: str = "step"
     #: Factor of `step`, `exp`, `multistep`; slope of `inv` and `sigmoid`. [original]
@@ -272,6 +274,7 @@ class SolverConfig:
         _in_range("training.solver.base_lr", self.base_lr, 0.0)
         _in_range("training.solver.momentum", self.momentum, 0.0, 1.0)
         _in_range("training.solver.weight_decay", self.weight_decay, 0.0)
+        _in_range("training.solver.clip_gradients", self.clip_gradients, 0.0)
 
 
 @dataclass(frozen=True)

@@ -115,4 +115,5 @@ def solver_from_config(
         config.base_lr, config.lr_policy, gamma=config.gamma, power=config.power,
         stepsize=config.stepsize, stepvalues=config.stepvalues, max_steps=max_steps,
     )
-    return CaffeSGD(schedule, config.momentum, config.weight_decay, multipliers=multipliers)
+    return CaffeSGD(schedule, config.momentum, config.weight_decay, multipliers=multipliers,
+                    global_clipnorm=config.clip_gradients or None)

@@ -32,10 +32,16 @@ def test_multistep(tmp_path):
     assert training_section(path)["solver"]["stepvalues"] == [10, 20]
 
 
+@pytest.mark.parametrize(("addition", "expected"), [("", 0.0), ("clip_gradients: 10", 10.0),
+                                                    ("clip_gradients: -1", 0.0)])
+def test_clipped_gradients(addition, expected, tmp_path):
+    section = training_section(written(tmp_path, AUTHORS + addition))
+    assert section["solver"]["clip_gradients"] == expected
+
+
 @pytest.mark.parametrize(
     "addition",
-    ['type: "Adam"', 'regularization_type: "L1"', "iter_size: 2", "clip_gradients: 10",
-     'nonsense: 1'],
+    ['type: "Adam"', 'regularization_type: "L1"', "iter_size: 2", 'nonsense: 1'],
 )
 def test_what_cannot_be_followed(addition, tmp_path):
     with pytest.raises(ModelError, match=r"solver\.prototxt"):

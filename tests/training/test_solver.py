@@ -45,6 +45,19 @@ def test_multipliers():
     assert weights["frozen"].numpy()[0] == 1.0
 
 
+def test_gradients_are_clipped_by_their_norm_over_all_layers_before_the_decay():
+    weights = [variable([1.0], "a"), variable([0.0], "b")]
+    config = SolverConfig(base_lr=0.1, momentum=0.0, weight_decay=0.5, lr_policy="fixed",
+                          clip_gradients=2.5)
+    solver = solver_from_config(config, 100)
+    solver.apply([tf.constant([3.0]), tf.constant([4.0])], weights)
+    # Norm 5, halved: 1.5 and 2; the decay of a, 0.5, is added after that.
+    np.testing.assert_allclose([w.numpy()[0] for w in weights], [1 - 0.1 * 2.0, -0.2], rtol=1e-6)
+    solver.apply([tf.constant([0.0]), tf.constant([2.0])], weights)
+    # Norm 2 lies below.
+    np.testing.assert_allclose(weights[1].numpy(), [-0.2 - 0.1 * (2 - 0.5 * 0.2)], rtol=1e-6)
+
+
 def test_l1_takes_the_sign():
     weight = variable([3.0, -3.0, 0.0], "kernel")
     solver = CaffeSGD(0.1, momentum=0.0, weight_decay=0.5, regularization_type="L1")
