@@ -51,7 +51,10 @@ def _separable(border: int, end: int) -> int:
 
 def constant_response(kernel: tf.Tensor, bias: tf.Tensor, constant: tf.Tensor) -> tf.Tensor:
     """Pre-activation (out,) of a convolution over a constant input (in,), away from any edge."""
-    return tf.linalg.matvec(tf.reduce_sum(kernel, axis=(0, 1)), constant, transpose_a=True) + bias
+    # One pass over the kernel; summing its taps first would take several.
+    height, width, _, out = kernel.shape
+    patch = tf.tile(constant, [height * width])[None]
+    return tf.matmul(patch, tf.reshape(kernel, [-1, out]))[0] + bias
 
 
 def empty_pooled_map(kernels: Sequence[Sequence[tuple[tf.Tensor, tf.Tensor]]],
@@ -89,4 +92,6 @@ def _miniature(block: int, size: tf.Tensor) -> tf.Tensor:
 def _stretch(x: tf.Tensor, size: tf.Tensor, axis: int, middle: int) -> tf.Tensor:
     cells = tf.range(size)
     source = tf.maximum(tf.minimum(cells, middle), cells - (size - tf.shape(x)[axis]))
-    return tf.gather(x, source, axis=axis)
+    # A product with ones and zeros: the gradient of a gather along an axis is slow.
+    copies = tf.one_hot(source, tf.shape(x)[axis], dtype=x.dtype)
+    return tf.einsum("oh,bhwc->bowc" if axis == 1 else "ow,bhwc->bhoc", copies, x)

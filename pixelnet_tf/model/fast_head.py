@@ -13,6 +13,7 @@ import tensorflow as tf
 
 from pixelnet_tf.model.fast_trunk import Tap
 from pixelnet_tf.model.pixelnet import PixelNet, head_names
+from pixelnet_tf.model.product import matrix_product
 
 
 class FastHead:
@@ -76,7 +77,7 @@ class FastHead:
 
     def _dense(self, name: str, values: tf.Tensor) -> tf.Tensor:
         kernel, bias = self._weights[name]
-        return tf.nn.bias_add(tf.matmul(tf.cast(values, self._precision), kernel), bias)
+        return tf.nn.bias_add(matrix_product(tf.cast(values, self._precision), kernel), bias)
 
 
 def fast_scores(model: PixelNet, taps: Sequence[Tap], canvas_nyx: tf.Tensor, *,

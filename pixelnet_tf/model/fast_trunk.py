@@ -22,6 +22,7 @@ from pixelnet_tf.model.empty_canvas import (
 )
 from pixelnet_tf.model.hypercolumn import sample_map
 from pixelnet_tf.model.pixelnet import PixelNet
+from pixelnet_tf.model.product import matrix_product
 from pixelnet_tf.model.vgg16 import BLOCKS
 
 #: Boxes are rounded outwards to this many pixels, so that few different shapes occur.
@@ -182,4 +183,6 @@ def _context(model: PixelNet, pooled: tf.Tensor, size, dropout) -> Tap:
 def _product(layer, inputs: tf.Tensor) -> tf.Tensor:
     """A convolution's response, inputs (..., height * width * in) being its patches."""
     kernel = tf.reshape(tf.convert_to_tensor(layer.kernel), [-1, layer.kernel.shape[-1]])
-    return tf.nn.bias_add(tf.tensordot(tf.cast(inputs, tf.float32), kernel, 1), layer.bias)
+    rows = tf.reshape(tf.cast(inputs, tf.float32), [-1, kernel.shape[0]])
+    response = tf.nn.bias_add(matrix_product(rows, kernel), layer.bias)
+    return tf.reshape(response, tf.concat([tf.shape(inputs)[:-1], tf.shape(response)[-1:]], 0))

@@ -144,9 +144,9 @@ def _interpolate(feature_map, corners, ry, rx):
     """Bilinear mean of the corners (pixel, 4, 3), in the order 11, 12, 21, 22 of row and column."""
     # bfloat16 numbers are added up in float32; a float64 network stays one.
     working = tf.float64 if feature_map.dtype == tf.float64 else tf.float32
-    values = tf.cast(tf.gather_nd(feature_map, corners), working)
+    v11, v12, v21, v22 = (tf.cast(tf.gather_nd(feature_map, corner), working)
+                          for corner in tf.unstack(corners, axis=1))
     ry, rx = tf.cast(ry, working), tf.cast(rx, working)
-    v11, v12, v21, v22 = tf.unstack(values, axis=1)
     # The order of Caffe's sums, so that float32 rounds the same way.
     value = (v11 * (1 - ry) + v21 * ry) * (1 - rx) + (v12 * (1 - ry) + v22 * ry) * rx
     shape = tf.shape(feature_map)

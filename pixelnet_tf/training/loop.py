@@ -189,11 +189,10 @@ class Trainer:
         def one_worker(batch, seed):
             loss, gradients = loss_and_gradients(model, batch, seed, variables=tensors,
                                                  fast=training.fast, precision=precision)
-            replica = tf.distribute.get_replica_context()
-            count = replica.num_replicas_in_sync
+            count = strategy.num_replicas_in_sync
             if count > 1:
-                gradients = replica.all_reduce(tf.distribute.ReduceOp.SUM,
-                                               [g / count for g in gradients])
+                # Keras' `apply` adds them up over the replicas.
+                gradients = [g / count for g in gradients]
             optimizer.apply(gradients, trained)
             return loss
 

@@ -87,6 +87,13 @@ class CaffeSGD(keras.optimizers.Optimizer):
             var=_resource(variable), accum=history, grad=gradient, lr=learning_rate,
             momentum=momentum)
 
+    def _all_reduce_sum_gradients(self, grads_and_vars):
+        # On one replica there is nothing to add up, but Keras' own call would hold every update
+        # back until the last gradient is there, and so all gradients in memory at once.
+        if tf.distribute.get_strategy().num_replicas_in_sync == 1:
+            return grads_and_vars
+        return super()._all_reduce_sum_gradients(grads_and_vars)
+
     def get_config(self):
         return {
             **super().get_config(),

@@ -1,3 +1,6 @@
+import subprocess
+import sys
+
 import keras
 import numpy as np
 import pytest
@@ -113,3 +116,45 @@ def test_under_a_distribution_strategy():
         history = 0.5 * history + 0.2 * (2 * expected + 0.2 * expected)
         expected = expected - history
     np.testing.assert_allclose(weight.numpy(), expected, rtol=1e-5)
+
+
+def test_on_one_replica_no_update_waits_for_the_gradients_of_others():
+    weights = [variable([1.0], name) for name in "ab"]
+    solver = CaffeSGD(0.1)
+    solver.build(weights)
+
+    @tf.function
+    def step(x):
+        solver.apply([tf.sin(x), tf.cos(x)], weights)
+
+    graph = step.get_concrete_function(tf.TensorSpec([1])).graph
+    updates = [op for op in graph.get_operations() if op.type == "ResourceApplyKerasMomentum"]
+    assert [update.inputs[3].op.type for update in updates] == ["Sin", "Cos"]
+
+
+TWO_REPLICAS = """
+import keras, numpy as np, tensorflow as tf
+from pixelnet_tf.training.solver import CaffeSGD
+tf.config.set_logical_device_configuration(
+    tf.config.list_physical_devices("CPU")[0], [tf.config.LogicalDeviceConfiguration()] * 2)
+strategy = tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"])
+with strategy.scope():
+    weight = keras.Variable(np.ones(1, np.float32))
+    solver = CaffeSGD(0.1, momentum=0.0, weight_decay=0.0)
+    solver.build([weight])
+
+def worker():
+    number = tf.distribute.get_replica_context().replica_id_in_sync_group
+    solver.apply([tf.cast([number + 1], tf.float32)], [weight])
+
+tf.function(lambda: strategy.run(worker))()
+print(*(float(each.numpy()[0]) for each in strategy.experimental_local_results(weight.value)))
+"""
+
+
+def test_over_two_replicas_gradients_are_added_up_once():
+    # Logical devices are set before TensorFlow starts, hence a process of its own.
+    done = subprocess.run([sys.executable, "-c", TWO_REPLICAS], check=True, capture_output=True,
+                          text=True)
+    # 1 - 0.1 * (1 + 2) on both.
+    assert [float(each) for each in done.stdout.split()] == pytest.approx([0.7, 0.7])

@@ -11,14 +11,18 @@ from pixelnet_tf.training.step import loss_and_gradients, pixel_loss, seeded_dro
 SEED = tf.constant([1, 2])
 
 
-@pytest.fixture(scope="module")
-def batch() -> dict[str, tf.Tensor]:
-    rng = np.random.default_rng(0)
+def make_batch(seed: int) -> dict[str, tf.Tensor]:
+    rng = np.random.default_rng(seed)
     image = rng.normal(0, 1, (2, 40, 44, 3)).astype(np.float32)
     image[:, :6] = image[:, :, 35:] = 0
     pixels = np.concatenate([np.repeat([[0], [1]], 60, 0), rng.integers(0, 40, (120, 2))], 1)
     return {"image": tf.constant(image), "pixels": tf.constant(pixels, tf.float32),
             "classes": tf.constant(rng.integers(0, 3, 120), tf.int32)}
+
+
+@pytest.fixture(scope="module")
+def batch() -> dict[str, tf.Tensor]:
+    return make_batch(0)
 
 
 def make(dropout=0.0, **fields) -> PixelNet:
@@ -72,19 +76,26 @@ def test_gradients_by_differences(batch):
         assert slope == pytest.approx(float((gradient * direction).sum()), rel=0.1, abs=2e-3)
 
 
-def test_bfloat16_is_close(batch):
+def test_bfloat16_is_close():
     model = make(fc7="none")
-    loss, gradients = run(model, batch)
-    half_loss, half = run(model, batch, precision=tf.bfloat16)
-    assert half_loss == pytest.approx(loss, rel=0.02)
+
     def cosine(one, other):
         return (one * other).sum() / np.sqrt((one**2).sum() * (other**2).sum())
 
+    overall, by_layer = [], []
+    for seed in range(4):
+        batch = make_batch(seed)
+        loss, gradients = run(model, batch)
+        half_loss, half = run(model, batch, precision=tf.bfloat16)
+        assert half_loss == pytest.approx(loss, rel=0.02)
+        assert {mine.dtype for mine in half} == {np.dtype(np.float32)}
+        by_layer.append([cosine(*pair) for pair in zip(half, gradients, strict=True)])
+        overall.append(cosine(*(np.concatenate([g.ravel() for g in side])
+                                for side in (half, gradients))))
+    # Means over batches: a ReLU at zero moves those of a single one, in so small a network.
+    assert np.mean(overall) > 0.99
     # The deepest gradients, through thirteen rounded layers, are the roughest.
-    for mine, theirs in zip(half, gradients, strict=True):
-        assert mine.dtype == np.float32
-        assert cosine(mine, theirs) > 0.9
-    assert cosine(*(np.concatenate([g.ravel() for g in side]) for side in (half, gradients))) > 0.99
+    assert np.mean(by_layer, axis=0).min() > 0.9
 
 
 @pytest.mark.parametrize("fc7", ["faithful", "none"])
