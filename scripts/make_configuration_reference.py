@@ -2,9 +2,9 @@
 
     python scripts/make_configuration_reference.py [--check]
 
-The `#:` above a field of pixelnet_tf/config/schema.py is its text, a last `[...]` its source, the
-class's docstring the text of its section. With --check nothing is written; exit code 1 says that
-the file is out of date.
+The `#:` above a field of the sections in pixelnet_tf/config/ is its text, a last `[...]` its
+source, the class's docstring the text of its section. With --check nothing is written; exit code 1
+says that the file is out of date.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ _PAGE = re.compile(r"\bsee (\w+\.md)")
 INTRODUCTION = """\
 # Configuration
 
-<!-- Written by scripts/make_configuration_reference.py from pixelnet_tf/config/schema.py. -->
+<!-- Written by scripts/make_configuration_reference.py from pixelnet_tf/config/. -->
 
 One YAML file describes a study and its training. Every key has a default, so that a file holds
 only what differs; `configs/` has one for `phantom`, `brats2017`, `isles2017` and `lgg`.

@@ -1,20 +1,20 @@
 """Configuration: frozen dataclasses, one per YAML section, checked on load."""
 
-from pixelnet_tf.config.load import config_from_dict, config_to_dict, config_to_yaml, load_config
-from pixelnet_tf.config.schema import (
+from pixelnet_tf.config.data_sections import (
     BiasFieldConfig,
-    Config,
-    EvaluationConfig,
-    ModelConfig,
-    PostprocessConfig,
-    PredictionConfig,
     PrepareConfig,
     SamplingConfig,
-    SolverConfig,
     SplitConfig,
     StudyConfig,
-    TrainingConfig,
 )
+from pixelnet_tf.config.load import config_from_dict, config_to_dict, config_to_yaml, load_config
+from pixelnet_tf.config.result_sections import (
+    EvaluationConfig,
+    PostprocessConfig,
+    PredictionConfig,
+)
+from pixelnet_tf.config.schema import Config
+from pixelnet_tf.config.training_sections import ModelConfig, SolverConfig, TrainingConfig
 
 __all__ = [
     "BiasFieldConfig",

@@ -27,15 +27,13 @@ class SegmentedVolume:
 def wanted_pixels(volume: PreparedVolume, config: Config) -> np.ndarray:
     """Pixels that are to be classified, (slice, height, width) bool.
 
-    The ones that some voxel of the original grid is read at, and with `prediction.brain_only`
-    (`auto`: where the study is skull-stripped) only those inside the brain mask.
+    The ones that some voxel of the original grid is read at, and where `config.brain_only` says so
+    only those inside the brain mask.
     """
     native = np.zeros(volume.brain.shape, bool)
     rows, columns = volume.plan.native_pixels_yx.T
     native[:, rows, columns] = True
-    choice = config.prediction.brain_only
-    brain_only = choice == "yes" or (choice == "auto" and config.study.skull_stripped)
-    return native & volume.brain if brain_only else native
+    return native & volume.brain if config.brain_only else native
 
 
 def segment_slices(segmenter: Segmenter, images: np.ndarray, wanted: np.ndarray, batch_slices: int,

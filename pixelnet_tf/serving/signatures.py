@@ -36,12 +36,10 @@ SIGNATURES = {
 def brain_is_zero_free(config: Config) -> bool:
     """Whether a normalised slice shows by itself which of its pixels are to be classified.
 
-    So where prediction takes place inside the brain alone (`prediction.brain_only`) and z-scoring
-    left exact zeros outside it. Otherwise every pixel is classified.
+    So where prediction takes place inside the brain alone (`config.brain_only`) and z-scoring left
+    exact zeros outside it. Otherwise every pixel is classified.
     """
-    choice = config.prediction.brain_only
-    inside = choice == "yes" or (choice == "auto" and config.study.skull_stripped)
-    return inside and config.prepare.region != "volume"
+    return config.brain_only and config.prepare.region != "volume"
 
 
 def build_signatures(segmenter: Segmenter, config: Config

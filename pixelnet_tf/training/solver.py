@@ -7,7 +7,7 @@ from collections.abc import Mapping
 import keras
 import tensorflow as tf
 
-from pixelnet_tf.config.schema import SolverConfig
+from pixelnet_tf.config import SolverConfig
 from pixelnet_tf.errors import ConfigError
 from pixelnet_tf.training.lr_policy import CaffePolicy
 

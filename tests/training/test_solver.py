@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from pixelnet_tf.config.schema import SolverConfig
+from pixelnet_tf.config import SolverConfig
 from pixelnet_tf.errors import ConfigError
 from pixelnet_tf.training.solver import CaffePolicy, CaffeSGD, solver_from_config
 

@@ -1,0 +1,70 @@
+"""Sections of the results: prediction with its clean-up, and evaluation."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from pixelnet_tf.config.checks import in_range, one_of
+
+
+@dataclass(frozen=True)
+class PostprocessConfig:
+    """Clean-up of a predicted volume; every step is off by default."""
+
+    #: Region -> smallest connected component that stays, in voxels.
+    minimum_component: dict[str, int] = field(default_factory=dict)
+    #: Regions of which only the largest connected component stays: for one lesion a patient.
+    largest_component: tuple[str, ...] = ()
+    #: Fill holes of the union of all lesion classes.
+    fill_holes: bool = False
+    #: BraTS: an enhancing tumour of fewer voxels than this becomes necrosis (0: off).
+    small_enhancing_tumour: int = 0
+    #: Set everything outside the brain mask to background.
+    restrict_to_brain: bool = False
+
+
+@dataclass(frozen=True)
+class PredictionConfig:
+    """From a trained model to label volumes (paper section 3.3)."""
+
+    #: `sampled`: the arg max of the paper, under the prior of the sampled pixels; `corrected`:
+    #: log(real class frequency / sampled class frequency) is added to the scores; `fitted`: that
+    #: correction times a strength fitted on the validation cases (see training.md). [paper 2.1]
+    prior: str = "corrected"
+    #: `exact`, `adaptive` (faster, not exact), or `reference` (the plain hypercolumn of every
+    #: pixel, slow: the yardstick).
+    mode: str = "exact"
+    #: `float32`, or `bfloat16` for the matrix products.
+    precision: str = "float32"
+    #: Pixels outside the brain (or head) are background: `yes`, `no`, or `auto`: when the study is
+    #: skull-stripped.
+    brain_only: str = "auto"
+    #: Slices computed together; more need more memory and are hardly faster.
+    batch_slices: int = 2
+    #: Also write the probability of every class.
+    probability_maps: bool = False
+    postprocess: PostprocessConfig = field(default_factory=PostprocessConfig)
+
+    def __post_init__(self):
+        one_of("prediction.prior", self.prior, ("sampled", "corrected", "fitted"))
+        one_of("prediction.mode", self.mode, ("exact", "adaptive", "reference"))
+        one_of("prediction.precision", self.precision, ("float32", "bfloat16"))
+        one_of("prediction.brain_only", self.brain_only, ("auto", "yes", "no"))
+        in_range("prediction.batch_slices", self.batch_slices, 1, 1024)
+
+
+@dataclass(frozen=True)
+class EvaluationConfig:
+    """How predictions are scored (paper tables 1 to 4)."""
+
+    #: `brats` (Dice, sensitivity, specificity, Hausdorff95) or `isles` (Dice, Hausdorff,
+    #: average distance, precision, recall). [paper 3.3]
+    protocol: str = "brats"
+    #: BraTS when one mask is empty: `brats2020` (the image diagonal) or `exclude`. [BraTS]
+    empty_policy: str = "brats2020"
+    #: Cases scored at once; 0 means one per processor core.
+    workers: int = 0
+
+    def __post_init__(self):
+        one_of("evaluation.protocol", self.protocol, ("brats", "isles"))
+        one_of("evaluation.empty_policy", self.empty_policy, ("brats2020", "exclude"))

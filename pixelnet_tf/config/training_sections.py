@@ -1,0 +1,130 @@
+"""Sections of the network and its training: model, training and its solver."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from pixelnet_tf.config.checks import in_range, one_of
+from pixelnet_tf.errors import ConfigError
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    """The network: VGG-16, hypercolumn, perceptron (paper section 2)."""
+
+    #: Channels of the five convolution blocks. [VGG-16]
+    widths: tuple[int, ...] = (64, 128, 256, 512, 512)
+    #: Channels of fc6_conv and fc7_conv. [VGG-16]
+    fc_width: int = 4096
+    #: `faithful`: fc6 without padding, read at rate 224, as the original; `aligned`: fc6 padded
+    #: by 3, read at rate 32; `none`: no fc6/fc7, the hypercolumn ends with conv5_3 (see caffe.md).
+    #: [original]
+    fc7: str = "faithful"
+    #: `mlp`, or `linear` (one layer after a ReLU on the hypercolumn). [paper 2]
+    head: str = "mlp"
+    #: Hidden layers of the `mlp` head. [paper 2]
+    head_widths: tuple[int, ...] = (4096, 4096)
+    #: Caffe's BatchNorm on every tap (the original's linear variant). [original]
+    batch_norm: bool = False
+    #: Share of the numbers dropped after fc6, fc7 and each hidden layer of the head. [original]
+    dropout: float = 0.5
+    #: Zero pixels around the image; pixel coordinates move with it. [original]
+    border: int = 100
+    #: Start of the head: `caffe` is a Gaussian of `filler_std`; `he` is scaled to the fan-in and
+    #: starts faster where the head is small. [original]
+    head_filler: str = "caffe"
+    #: Standard deviation of the `caffe` filler. [original]
+    filler_std: float = 0.001
+
+    def __post_init__(self):
+        if len(self.widths) != 5 or min(self.widths) < 1:
+            raise ConfigError(f"model.widths needs five positive numbers, got {self.widths}")
+        one_of("model.fc7", self.fc7, ("faithful", "aligned", "none"))
+        one_of("model.head", self.head, ("mlp", "linear"))
+        one_of("model.head_filler", self.head_filler, ("caffe", "he"))
+        in_range("model.dropout", self.dropout, 0.0, 0.99)
+        in_range("model.border", self.border, 0, 1024)
+        if self.head == "mlp" and not self.head_widths:
+            raise ConfigError("model.head_widths needs at least one number for the mlp head")
+
+
+@dataclass(frozen=True)
+class SolverConfig:
+    """Caffe's SGD and its learning-rate policy; the defaults are the authors' solver."""
+
+    #: Learning rate at the start. [original]
+    base_lr: float = 0.001
+    #: The learning rate is inside the momentum: `h = momentum * h + lr * g`. [original]
+    momentum: float = 0.9
+    #: L2 decay, added to the gradient before the momentum. [original]
+    weight_decay: float = 0.0005
+    #: Scale the gradients down where their L2 norm over all layers exceeds this; 0: never. [Caffe]
+    clip_gradients: float = 0.0
+    #: `fixed`, `step`, `exp`, `inv`, `multistep`, `poly` or `sigmoid`. [original]
+    lr_policy: str = "step"
+    #: Factor of `step`, `exp`, `multistep`; slope of `inv` and `sigmoid`. [original]
+    gamma: float = 0.1
+    #: Exponent of `inv` and `poly`. [Caffe]
+    power: float = 0.9
+    #: Steps between two falls of `step`; middle of `sigmoid`. [original]
+    stepsize: int = 100000
+    #: Steps at which `multistep` falls. [Caffe]
+    stepvalues: tuple[int, ...] = ()
+    #: Learning-rate multiplier of the new layers (head, and fc6/fc7 when they start at random); 10
+    #: in the authors' later files. [original]
+    new_layers_lr: float = 1.0
+
+    def __post_init__(self):
+        one_of("training.solver.lr_policy", self.lr_policy,
+                ("fixed", "step", "exp", "inv", "multistep", "poly", "sigmoid"))
+        in_range("training.solver.base_lr", self.base_lr, 0.0)
+        in_range("training.solver.momentum", self.momentum, 0.0, 1.0)
+        in_range("training.solver.weight_decay", self.weight_decay, 0.0)
+        in_range("training.solver.clip_gradients", self.clip_gradients, 0.0)
+
+
+@dataclass(frozen=True)
+class TrainingConfig:
+    """The training loop (paper section 3.3)."""
+
+    solver: SolverConfig = field(default_factory=SolverConfig)
+    #: Passes over the training slices. [original]
+    epochs: int = 80
+    #: Number of solver steps; replaces `epochs` when it is not 0.
+    steps: int = 0
+    #: Slices in a mini-batch. [original]
+    batch_slices: int = 5
+    #: Of start weights, order of slices, pixels, flips and dropout. [original]
+    seed: int = 1989
+    #: `random`, `imagenet` (Keras' VGG-16), or the path of a .caffemodel or a .keras model; the
+    #: paper starts from VGG-16. [paper 3.3]
+    initial_weights: str = "random"
+    #: Gray levels, as the pretrained kernels know them, that one unit of the normalised image
+    #: stands for (ImageNet's standard deviation is near 58). The network is homogeneous: dividing
+    #: the pretrained biases by it makes every response the original's, divided by it.
+    pretrained_intensity: float = 58.0
+    #: Rescale the start weights so that every map of the hypercolumn has the same strength; the
+    #: network computes the same maps, each times a number.
+    balance_taps: bool = False
+    #: Blocks of VGG-16 that stay as they are, from the first on (0: all are trained).
+    frozen_blocks: int = 0
+    #: Solver steps between two validations; 0: once an epoch.
+    validate_every: int = 0
+    #: Solver steps between two checkpoints; 0: once an epoch, and at least every 200 steps.
+    checkpoint_every: int = 0
+    #: `float32`, or `bfloat16` for the matrix products with float32 weights.
+    precision: str = "float32"
+    #: Compute only what the image and the sampled pixels need (the same gradients).
+    fast: bool = True
+    #: TensorFlow's deterministic kernels: a resumed run ends with the same weights.
+    deterministic: bool = True
+
+    def __post_init__(self):
+        one_of("training.precision", self.precision, ("float32", "bfloat16"))
+        in_range("training.pretrained_intensity", self.pretrained_intensity, 1e-3)
+        in_range("training.batch_slices", self.batch_slices, 1, 1024)
+        in_range("training.frozen_blocks", self.frozen_blocks, 0, 5)
+        for name in ("epochs", "steps", "validate_every", "checkpoint_every"):
+            in_range(f"training.{name}", getattr(self, name), 0)
+        if not (self.epochs or self.steps):
+            raise ConfigError("training.epochs and training.steps are both 0: nothing to do")
