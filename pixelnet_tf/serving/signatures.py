@@ -64,6 +64,8 @@ def build_signatures(segmenter: Segmenter, config: Config
         parts = tf.TensorArray(tf.float32, count, infer_shape=False,
                                element_shape=[None, None, None, model.classes])
         for i in tf.range(count):
+            # Else TensorFlow would begin ten parts side by side.
+            tf.autograph.experimental.set_loop_options(parallel_iterations=1)
             part = slice(i * step, (i + 1) * step)
             parts = parts.write(i, segmenter.scores(image[part], wanted[part]))
         return tf.ensure_shape(parts.concat(), [None, None, None, model.classes])
