@@ -174,6 +174,9 @@ class SamplingConfig:
     blur: float = 0.0
     #: Add noise of a standard deviation up to this to each normalised slice; 0 is off.
     noise: float = 0.0
+    #: Share of the slices that receive the lesions of another one, moved at random within the
+    #: brain (CarveMix' idea); 0 is off.
+    lesion_mixing: float = 0.0
 
     def __post_init__(self):
         one_of("sampling.strategy", self.strategy, ("balanced", "uniform"))
@@ -183,4 +186,5 @@ class SamplingConfig:
         in_range("sampling.scaling", self.scaling, 0.0, 4.0)
         in_range("sampling.blur", self.blur, 0.0, 10.0)
         in_range("sampling.noise", self.noise, 0.0, 10.0)
+        in_range("sampling.lesion_mixing", self.lesion_mixing, 0.0, 1.0)
         in_range("sampling.lesion_free_slices", self.lesion_free_slices, 0.0, 1.0)

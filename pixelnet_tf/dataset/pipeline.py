@@ -5,7 +5,8 @@ from __future__ import annotations
 import tensorflow as tf
 
 from pixelnet_tf.config import SamplingConfig
-from pixelnet_tf.dataset.augment import augment
+from pixelnet_tf.dataset.augment import Slice, augment
+from pixelnet_tf.dataset.lesion_mixing import mix_lesions
 from pixelnet_tf.dataset.prepared import PreparedStudy
 from pixelnet_tf.dataset.sampler import sample_pixels
 from pixelnet_tf.dataset.schedule import SliceSchedule
@@ -30,6 +31,7 @@ def training_batches(study: PreparedStudy, schedule: SliceSchedule, sampling: Sa
     channels = len(study.config.study.modalities)
     classes = len(study.config.study.labels)
     number, count = shard
+    donors = tf.constant(schedule.with_lesion, tf.int64)
 
     def positions():
         start = first_step * batch_slices
@@ -38,13 +40,24 @@ def training_batches(study: PreparedStudy, schedule: SliceSchedule, sampling: Sa
                 yield start + place, schedule.row(start + place)
             start += batch_slices
 
-    def load(position: tf.Tensor, row: tf.Tensor) -> dict[str, tf.Tensor]:
+    def varied(row: tf.Tensor, seed: tf.Tensor) -> Slice:
         data = tf.numpy_function(study.read_record_bytes, [row], tf.string, stateful=False)
-        record = parse_record(tf.ensure_shape(data, []), channels)
+        return augment(parse_record(tf.ensure_shape(data, []), channels), sampling, seed)
+
+    def mixed(record: Slice, seed: tf.Tensor) -> Slice:
+        pick_seed, vary_seed, mix_seed = tf.unstack(
+            tf.random.experimental.stateless_split(seed, 3))
+        pick = tf.random.stateless_uniform([], pick_seed, 0, tf.size(donors), tf.int32)
+        return mix_lesions(record, varied(donors[pick], vary_seed), sampling.lesion_mixing,
+                           mix_seed)
+
+    def load(position: tf.Tensor, row: tf.Tensor) -> dict[str, tf.Tensor]:
         own = tf.random.experimental.stateless_fold_in(
             tf.constant([seed, 0x5eed], tf.int32), tf.cast(position, tf.int32))
         vary_seed, pixel_seed = tf.unstack(tf.random.experimental.stateless_split(own, 2))
-        record = augment(record, sampling, vary_seed)
+        record = varied(row, vary_seed)
+        if sampling.lesion_mixing:
+            record = mixed(record, tf.random.experimental.stateless_fold_in(own, 2))
         allowed = record["brain"] if sampling.background_in_brain else tf.ones_like(record["brain"])
         pixels_yx, drawn = sample_pixels(record["labels"], allowed, pixel_seed, classes=classes,
                                          config=sampling)

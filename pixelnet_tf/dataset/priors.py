@@ -8,10 +8,14 @@ from typing import Any
 import numpy as np
 
 from pixelnet_tf.config import SamplingConfig
+from pixelnet_tf.dataset.pipeline import training_batches
 from pixelnet_tf.dataset.prepared import PreparedStudy
 from pixelnet_tf.dataset.sampler import expected_class_frequency
 from pixelnet_tf.dataset.schedule import SliceSchedule
 from pixelnet_tf.errors import ConfigError
+
+#: Slices that are drawn to measure the sampled frequencies where they cannot be worked out.
+_DRAWN_SLICES = 300
 
 
 @dataclass(frozen=True)
@@ -75,9 +79,21 @@ def measure_priors(study: PreparedStudy, schedule: SliceSchedule,
         lesion = counts[:, 1:].sum(axis=1)
         counts[:, 0] = np.maximum(index.brain_fraction[rows] * area - lesion, 0)
     real = counts.sum(axis=0)
-    repeats = schedule.row_weights()
-    drawn = sum(expected_class_frequency(counts[repeats == weight], sampling)
-                * weight * np.count_nonzero(repeats == weight)
-                for weight in np.unique(repeats) if weight > 0)
+    if sampling.lesion_mixing:
+        # Where a lesion lands decides how much of it is seen: drawn, not worked out.
+        drawn = _drawn_frequency(study, schedule, sampling, len(real))
+    else:
+        repeats = schedule.row_weights()
+        drawn = sum(expected_class_frequency(counts[repeats == weight], sampling)
+                    * weight * np.count_nonzero(repeats == weight)
+                    for weight in np.unique(repeats) if weight > 0)
     return ClassPriors(study.config.study.class_names, tuple((real / real.sum()).tolist()),
                        tuple((drawn / drawn.sum()).tolist()))
+
+
+def _drawn_frequency(study: PreparedStudy, schedule: SliceSchedule, sampling: SamplingConfig,
+                     classes: int) -> np.ndarray:
+    """Classes among the pixels of the first slices that the training itself draws, (class,)."""
+    batches = training_batches(study, schedule, sampling, batch_slices=1, seed=schedule.seed)
+    return sum(np.bincount(batch["classes"], minlength=classes).astype(np.float64)
+               for batch in batches.take(_DRAWN_SLICES).as_numpy_iterator())

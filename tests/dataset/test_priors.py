@@ -3,11 +3,13 @@
 import numpy as np
 import pytest
 
-from pixelnet_tf.config import SamplingConfig
+from pixelnet_tf.config import SamplingConfig, load_config
 from pixelnet_tf.dataset.pipeline import training_batches
+from pixelnet_tf.dataset.prepare import prepare_study
 from pixelnet_tf.dataset.prepared import PreparedStudy
 from pixelnet_tf.dataset.priors import ClassPriors, measure_priors
 from pixelnet_tf.dataset.schedule import SliceSchedule
+from pixelnet_tf.volumes.phantom_study import write_phantom
 
 PRIORS = ClassPriors(("background", "lesion"), (0.98, 0.02), (0.5, 0.5), strength=0.5)
 
@@ -65,3 +67,20 @@ def test_real_frequencies_by_counting(small_prepared):
     np.testing.assert_allclose(priors.real, counts / counts.sum(), rtol=1e-6)
     # The whole point of balanced sampling: every lesion class gains.
     assert (np.array(priors.sampled) > priors.real).tolist() == [False, True, True, True]
+
+
+def test_priors_of_mixed_lesions_are_drawn(tmp_path):
+    # Large enough that a lesion finds room deep inside.
+    write_phantom(tmp_path / "study", 4, 0, size=(64, 60, 10))
+    config = load_config("phantom", ["prepare.bias_field.enabled=false", "split.folds=0"])
+    prepare_study(config, tmp_path / "study", str(tmp_path / "out"), workers=1)
+    study = PreparedStudy.open(str(tmp_path / "out"))
+    plain, mixed = (SamplingConfig(pixels=100, background_in_brain=True, lesion_mixing=share)
+                    for share in (0.0, 1.0))
+    schedule = SliceSchedule(study, study.cases, plain, seed=3)
+    one, other = (measure_priors(study, schedule, sampling) for sampling in (plain, mixed))
+    assert other.real == one.real
+    # Slices without a lesion have one now, so lesions are drawn more often.
+    assert other.sampled[0] < one.sampled[0] - 0.02
+    assert sum(other.sampled) == pytest.approx(1)
+    assert measure_priors(study, schedule, mixed) == other
