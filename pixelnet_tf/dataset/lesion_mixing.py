@@ -5,7 +5,7 @@ from __future__ import annotations
 import tensorflow as tf
 
 from pixelnet_tf.dataset.augment import Slice
-from pixelnet_tf.volumes.normalize import CORE_DEPTH
+from pixelnet_tf.dataset.core_graph import deep_inside
 
 #: A lesion is moved by up to this part of the slice's height and width.
 _MOVE = 1 / 6
@@ -18,8 +18,8 @@ def mix_lesions(record: Slice, donor: Slice, share: float, seed: tf.Tensor) -> S
     """Lay the lesions of another slice into this one, in a share of the draws.
 
     Images are normalised, so intensities are taken as they are. The lesions are moved at random,
-    and only what comes to lie `CORE_DEPTH` pixels and more inside this slice's brain mask (and
-    inside the donor's own) is taken: none in the skull, none in the air. Idea of CarveMix (Zhang
+    and only what comes to lie deep inside this slice's brain mask (`deep_inside`) and inside the
+    donor's own is taken: none in the skull, none in the air. Idea of CarveMix (Zhang
     et al., 2021), with a soft rim.
 
     Args:
@@ -42,20 +42,13 @@ def mix_lesions(record: Slice, donor: Slice, share: float, seed: tf.Tensor) -> S
     labels = moved(donor["labels"][..., None])[..., 0]
     donor_brain = moved(tf.cast(donor["brain"], tf.uint8)[..., None])[..., 0] > 0
     inside = record["brain"] & donor_brain
-    lesion = (labels > 0) & inside & _core(record["brain"])
+    lesion = (labels > 0) & inside & deep_inside(record["brain"][None])[0]
     lesion &= tf.random.stateless_uniform([], use_seed) < share
     weight = tf.nn.max_pool2d(_map(lesion), _RIM, 1, "SAME")
     weight = tf.nn.avg_pool2d(weight, _RIM, 1, "SAME")[0] * _map(inside)[0]
     mixed = record["image"] * (1 - weight) + image * weight
     return record | {"image": tf.where(weight > 0, mixed, record["image"]),
                      "labels": tf.where(lesion, labels, record["labels"])}
-
-
-def _core(brain: tf.Tensor) -> tf.Tensor:
-    """Pixels with nothing but brain around them, as `volumes.normalize.core_of`."""
-    edge = tf.pad(_map(~brain), [[0, 0], *[[CORE_DEPTH, CORE_DEPTH]] * 2, [0, 0]],
-                  constant_values=1.0)
-    return tf.nn.max_pool2d(edge, 2 * CORE_DEPTH + 1, 1, "VALID")[0, ..., 0] == 0
 
 
 def _map(mask: tf.Tensor) -> tf.Tensor:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import tensorflow as tf
 
 from pixelnet_tf.config import Config
+from pixelnet_tf.dataset.core_graph import deep_inside
 from pixelnet_tf.inference.segmenter import Segmenter
-from pixelnet_tf.volumes.normalize import CORE_DEPTH
 
 #: Signature -> {input: meaning}, {output: meaning}; the card and the server's description print it.
 SIGNATURES = {
@@ -155,7 +155,5 @@ def z_scored(image: tf.Tensor, brain: tf.Tensor, region: str) -> tf.Tensor:
 
 def _core_of(brain: tf.Tensor) -> tf.Tensor:
     """As `volumes.normalize.core_of`, (slice, height, width) bool."""
-    room, side = [CORE_DEPTH, CORE_DEPTH], 2 * CORE_DEPTH + 1
-    outside = tf.pad(tf.cast(~brain, tf.float32), [[0, 0], room, room], constant_values=1.0)
-    deep = tf.nn.max_pool2d(outside[..., None], side, 1, "VALID")[..., 0] == 0
+    deep = deep_inside(brain)
     return tf.cond(tf.reduce_any(deep), lambda: deep, lambda: brain)
