@@ -20,8 +20,9 @@ from pixelnet_tf.errors import ConfigError
 
 
 @click.command("predict")
-@click.option("--model", "model", metavar="RUN", help="Folder that `pixelnet-tf train` or "
-              "`import-caffe` wrote, or its .keras file.")
+@click.option("--model", "models", multiple=True, metavar="RUN", help="Folder that `pixelnet-tf "
+              "train` or `import-caffe` wrote, or its .keras file; repeatable: the scores of "
+              "several are averaged.")
 @click.option("--server", "server", metavar="URL", help="Instead of --model: a server of an "
               "exported model, http://host:port or http://host:port/v1/models/NAME.")
 @click.option("--serving-json", type=PATH, metavar="FILE", help="With --server, where the server "
@@ -45,7 +46,7 @@ from pixelnet_tf.errors import ConfigError
 @click.option("--overlays", is_flag=True, help="Also write a picture of each case.")
 @dry_run_option
 @config_options
-def command(model, server, serving_json, token_file, data, out, split, only, prior, mode,
+def command(models, server, serving_json, token_file, data, out, split, only, prior, mode,
             precision, probabilities, overlays, dry_run, config_path, overrides,
             print_config) -> None:
     """Segment cases with a trained model, or with a server of one (--server).
@@ -56,11 +57,11 @@ def command(model, server, serving_json, token_file, data, out, split, only, pri
     section prediction are taken from it. For research use only.
     """
     from pixelnet_tf.inference.predict import CaseSource, predict_cases
-    from pixelnet_tf.training.run_folder import RunFolder
+    from pixelnet_tf.training.run_folder import RunFolder, check_ensemble
 
-    if (model is None) == (server is None):
+    if bool(models) == (server is not None):
         raise click.UsageError("give one of --model RUN and --server URL")
-    if model is None and split != "all":
+    if server is not None and split != "all":
         raise click.UsageError("--split needs --model: an exported model does not say which cases "
                                "it was trained on; name them by --case")
     chosen = [f"prediction.{key}={value}" for key, value in
@@ -71,22 +72,21 @@ def command(model, server, serving_json, token_file, data, out, split, only, pri
     def adapt(config: Config) -> Config:
         return adapt_config(config, config_path, (*overrides, *chosen), print_config)
 
-    if model is None:
+    if server is not None:
         _predict_by_server(server, serving_json, token_file, data, out, only, adapt, overlays,
                            dry_run)
         return
-    run = RunFolder(model)
-    config = adapt(run.config())
-    names = None if split == "all" else getattr(run.split(), split)
+    runs = [RunFolder(model) for model in models]
+    check_ensemble(runs, same_split=split != "all")
+    config = adapt(runs[0].config())
+    names = None if split == "all" else getattr(runs[0].split(), split)
     source = CaseSource.open(data, config, names, only)
     click.echo(f"{len(source.names)} cases, prior {config.prediction.prior}, mode "
                f"{config.prediction.mode}, {config.prediction.precision}")
     if dry_run:
         click.echo("dry run: " + ", ".join(source.names))
         return
-    trained = run.model()
-    correction = run.priors().correction(config.prediction.prior)
-    predict_cases(trained, correction, source, config, out, model_name=model,
+    predict_cases([run.network(config.prediction.prior) for run in runs], source, config, out,
                   draw=_drawer(out, config.study) if overlays else None,
                   say=lambda line: click.echo(line, err=True))
     _say_where(out, overlays)

@@ -10,6 +10,7 @@ from pixelnet_tf.config.data_sections import (
 from pixelnet_tf.config.load import config_from_dict, config_to_dict, config_to_yaml, load_config
 from pixelnet_tf.config.result_sections import (
     EvaluationConfig,
+    GuidedFilterConfig,
     PostprocessConfig,
     PredictionConfig,
 )
@@ -20,6 +21,7 @@ __all__ = [
     "BiasFieldConfig",
     "Config",
     "EvaluationConfig",
+    "GuidedFilterConfig",
     "ModelConfig",
     "PostprocessConfig",
     "PredictionConfig",

@@ -24,6 +24,20 @@ class PostprocessConfig:
 
 
 @dataclass(frozen=True)
+class GuidedFilterConfig:
+    """Probabilities smoothed up to the image's edges before the arg max (He, Sun, Tang, 2013)."""
+
+    #: Of the square windows, pixels; 0 is off.
+    radius: int = 0
+    #: Variance of the normalised image, within a window, below which it counts as flat.
+    epsilon: float = 0.01
+
+    def __post_init__(self):
+        in_range("prediction.guided_filter.radius", self.radius, 0, 256)
+        in_range("prediction.guided_filter.epsilon", self.epsilon, 1e-6, 1e6)
+
+
+@dataclass(frozen=True)
 class PredictionConfig:
     """From a trained model to label volumes (paper section 3.3)."""
 
@@ -43,6 +57,7 @@ class PredictionConfig:
     batch_slices: int = 2
     #: Also write the probability of every class.
     probability_maps: bool = False
+    guided_filter: GuidedFilterConfig = field(default_factory=GuidedFilterConfig)
     postprocess: PostprocessConfig = field(default_factory=PostprocessConfig)
 
     def __post_init__(self):

@@ -20,6 +20,7 @@ from pixelnet_tf.config import Config, config_to_dict
 from pixelnet_tf.dataset.prepared import PreparedStudy
 from pixelnet_tf.dataset.storage import write_json
 from pixelnet_tf.errors import DataError, nearest_hint
+from pixelnet_tf.inference.ensemble import Ensemble
 from pixelnet_tf.inference.segmenter import Segmenter
 from pixelnet_tf.inference.volume import SegmentedVolume, segment_volume
 from pixelnet_tf.model.pixelnet import PixelNet
@@ -28,6 +29,16 @@ from pixelnet_tf.volumes.prepare import PreparedVolume, prepare_case
 
 #: Draws a segmented volume: receives it and its labels (x, y, z).
 Draw = Callable[[PreparedVolume, np.ndarray], None]
+
+
+@dataclass(frozen=True, eq=False)
+class TrainedNetwork:
+    """A network as predictions use it: `correction` (class,) is added to its scores
+    (`ClassPriors.correction`), `name` says in `prediction.json` where it came from."""
+
+    model: PixelNet
+    correction: np.ndarray
+    name: str = ""
 
 
 @dataclass(frozen=True)
@@ -79,19 +90,26 @@ class CaseSource:
         return prepare_case(self.raw[name], config)
 
 
-def predict_cases(model: PixelNet, correction: np.ndarray, source: CaseSource, config: Config,
-                  out: Path, *, model_name: str = "", draw: Draw | None = None,
+def predict_cases(networks: Sequence[TrainedNetwork], source: CaseSource, config: Config,
+                  out: Path, *, draw: Draw | None = None,
                   say: Callable[[str], None] = lambda line: None) -> None:
-    """Segment every case of a source with a model of this process, as `write_cases` says.
+    """Segment every case of a source with models of this process, as `write_cases` says.
+
+    Args:
+        networks: one, or several whose scores are averaged (`Ensemble`).
 
     Raises:
-        ModelError: the study has other numbers of modalities or labels than the model.
+        ModelError: the study has other numbers of modalities or labels than a model.
     """
-    model.check_study(config.study)
-    about = {"model": model_name, "weights": _digest(model), "cases": list(source.names),
-             "config": config_to_dict(config), "prior": config.prediction.prior,
-             "mode": config.prediction.mode, "correction": [float(value) for value in correction]}
-    segmenter = Segmenter(model, correction, config.prediction.mode, config.prediction.precision)
+    for network in networks:
+        network.model.check_study(config.study)
+    about = {"networks": [{"model": network.name, "weights": _digest(network.model),
+                           "correction": [float(value) for value in network.correction]}
+                          for network in networks],
+             "cases": list(source.names), "config": config_to_dict(config),
+             "prior": config.prediction.prior, "mode": config.prediction.mode}
+    members = [Segmenter.of(config, network.model, network.correction) for network in networks]
+    segmenter = members[0] if len(members) == 1 else Ensemble(members)
     write_cases(lambda volume: segment_volume(segmenter, volume, config,
                                               config.prediction.probability_maps),
                 about, source, config, out, draw=draw, say=say)

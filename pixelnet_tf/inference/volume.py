@@ -10,6 +10,7 @@ import tensorflow as tf
 
 from pixelnet_tf.cases.labels import classes_to_values
 from pixelnet_tf.config import Config
+from pixelnet_tf.inference.ensemble import Ensemble
 from pixelnet_tf.inference.postprocess import postprocess_labels
 from pixelnet_tf.inference.segmenter import Segmenter
 from pixelnet_tf.volumes.prepare import PreparedVolume
@@ -36,15 +37,15 @@ def wanted_pixels(volume: PreparedVolume, config: Config) -> np.ndarray:
     return native & volume.brain if config.brain_only else native
 
 
-def segment_slices(segmenter: Segmenter, images: np.ndarray, wanted: np.ndarray, batch_slices: int,
-                   progress: Callable[[int, int], None] | None = None) -> np.ndarray:
+def segment_slices(segmenter: Segmenter | Ensemble, images: np.ndarray, wanted: np.ndarray,
+                   batch_slices: int, progress: Callable[[int, int], None] | None = None
+                   ) -> np.ndarray:
     """Scores (slice, height, width, class) float32 of slices with something wanted in them.
 
     Slices without a wanted pixel never reach the network. Batches are of equal size, the last one
     filled up, so that one trace and one set of kernels serve all.
     """
-    classes = segmenter.scorer.model.classes
-    scores = np.full((*wanted.shape, classes), -1e4, np.float32)
+    scores = np.full((*wanted.shape, segmenter.classes), -1e4, np.float32)
     scores[..., 0] = 0.0
     busy = np.flatnonzero(wanted.any(axis=(1, 2)))
     for start in range(0, len(busy), batch_slices):
@@ -55,7 +56,7 @@ def segment_slices(segmenter: Segmenter, images: np.ndarray, wanted: np.ndarray,
     return scores
 
 
-def segment_volume(segmenter: Segmenter, volume: PreparedVolume, config: Config,
+def segment_volume(segmenter: Segmenter | Ensemble, volume: PreparedVolume, config: Config,
                    probabilities: bool = False,
                    progress: Callable[[int, int], None] | None = None) -> SegmentedVolume:
     """Segment a prepared volume and lead the result back to its original grid.

@@ -94,8 +94,7 @@ class Experiment:
             return
         folder = self._run_folder(strategy, number)
         source = CaseSource.open(self.study.path, config, split.test)
-        predict_cases(folder.model(), folder.priors().correction(prior), source, config, part,
-                      model_name=folder.path, say=self.say)
+        predict_cases([folder.network(prior)], source, config, part, say=self.say)
         target.mkdir(parents=True, exist_ok=True)
         for name in split.test:
             shutil.move(part / f"{name}.nii.gz", target / f"{name}.nii.gz")

@@ -6,6 +6,7 @@ import json
 import posixpath
 import tempfile
 import zipfile
+from collections.abc import Sequence
 
 import keras
 import tensorflow as tf
@@ -16,6 +17,7 @@ from pixelnet_tf.config import Config, config_from_dict, config_to_dict, config_
 from pixelnet_tf.dataset.priors import ClassPriors
 from pixelnet_tf.dataset.storage import read_json, read_text, write_json, write_text
 from pixelnet_tf.errors import ConfigError, ModelError
+from pixelnet_tf.inference.predict import TrainedNetwork
 from pixelnet_tf.model.fillers import undrawn
 from pixelnet_tf.model.pixelnet import PixelNet
 
@@ -102,6 +104,34 @@ class RunFolder:
             raise ModelError(f"{path}: no such model; let `pixelnet-tf train --resume` finish, or "
                              "give the --out of `train` or `import-caffe`")
         return load_model(path)
+
+    def network(self, prior: str) -> TrainedNetwork:
+        """The model with the correction of a prior, to predict with."""
+        return TrainedNetwork(self.model(), self.priors().correction(prior), self.path)
+
+
+def check_ensemble(runs: Sequence[RunFolder], same_split: bool) -> None:
+    """Raise `ConfigError` where networks of several runs cannot be averaged.
+
+    They must take the same modalities, prepared the same way, and give the same labels; with
+    `same_split` also set the same cases aside, or one would be judged on cases that another
+    learned from.
+    """
+    first, *others = runs
+    mine = config_to_dict(first.config())
+    for other in others:
+        theirs = config_to_dict(other.config())
+        for section, keys in (("study", ("modalities", "labels", "skull_stripped")),
+                              ("prepare", mine["prepare"].keys() - {"workers"})):
+            for key in sorted(keys):
+                if mine[section][key] != theirs[section][key]:
+                    raise ConfigError(
+                        f"{other.path}: has {section}.{key}={theirs[section][key]!r}, "
+                        f"{first.path} has {mine[section][key]!r}; networks are averaged only "
+                        "over the same input and labels, predict with each by itself")
+        if same_split and other.split() != first.split():
+            raise ConfigError(f"{other.path}: was trained on another split than {first.path}; "
+                              "leave --split out, and name cases that none has seen by --case")
 
 
 def load_model(path: str) -> PixelNet:

@@ -91,14 +91,14 @@ def volumes(options: Options) -> dict:
     config = run.config()
     config = replace(config, prediction=replace(
         config.prediction, mode="adaptive", precision="bfloat16"))
-    model, correction = run.model(), run.priors().correction("corrected")
+    network = run.network("corrected")
     found = {}
     for count in (1, 2) if options.quick else (1, 2, 4):
         # The first case again and again, so that every volume costs the same.
         source = CaseSource((study.cases[0],) * count, study, {})
         out = options.work / f"volumes_{count}_{time.time_ns()}"
         start = time.perf_counter()
-        predict_cases(model, correction, source, config, out, say=print)
+        predict_cases([network], source, config, out, say=print)
         found[str(count)] = {"seconds": time.perf_counter() - start,
                              "peak_gb": memory_gb()[1]}
     return found

@@ -8,7 +8,7 @@ import nibabel as nib
 import numpy as np
 import pytest
 
-from .conftest import run_main
+from .conftest import TINY, run_main
 
 
 def predict(main_job, out, *more, data="prepared") -> int:
@@ -68,6 +68,46 @@ def test_modes_agree(main_job, tmp_path):
         volumes[mode] = np.asarray(nib.load(tmp_path / mode / "phantom_002.nii.gz").dataobj)
     assert (volumes["exact"] == volumes["reference"]).mean() > 0.9999
     assert (volumes["exact"] == volumes["adaptive"]).mean() > 0.98
+
+
+def test_several_runs_are_averaged(main_job, tmp_path, capsys):
+    assert run_main("train", "--config", "phantom", *TINY, "--set", "training.seed=7", "--data",
+                    main_job / "prepared", "--out", tmp_path / "other") == 0
+    asked = ("--split", "test", "--probabilities")
+    runs = {"one": [main_job / "run"], "other": [tmp_path / "other"],
+            "both": [main_job / "run", tmp_path / "other"]}
+    logs = {}
+    for name, models in runs.items():
+        chosen = [argument for model in models for argument in ("--model", model)]
+        assert run_main("predict", *chosen, "--data", main_job / "prepared", "--out",
+                        tmp_path / name, *asked) == 0
+        path, = (tmp_path / name / "probabilities").iterdir()
+        logs[name] = np.log(np.asarray(nib.load(path).dataobj, np.float64) + 1e-12)
+    mean = np.exp((logs["one"] + logs["other"]) / 2)
+    mean /= mean.sum(axis=-1, keepdims=True)
+    assert np.abs(logs["one"] - logs["other"]).max() > 0.01
+    np.testing.assert_allclose(np.exp(logs["both"]), mean, atol=1e-4)
+    about = json.loads((tmp_path / "both" / "prediction.json").read_text())
+    assert [network["model"] for network in about["networks"]] == [
+        str(model) for model in runs["both"]]
+
+
+@pytest.mark.parametrize(("name", "change", "words"), [
+    ("config.yaml", ("region: brain", "region: volume"), "has prepare.region='volume'"),
+    ("config.yaml", ("t1ce, t2]", "t1, t2]"), "has study.modalities="),
+    ("split.json", ("phantom_001", "phantom_009"), "was trained on another split"),
+])
+def test_runs_that_cannot_be_averaged(main_job, tmp_path, capsys, name, change, words):
+    shutil.copytree(main_job / "run", tmp_path / "other")
+    file = tmp_path / "other" / name
+    assert change[0] in file.read_text()
+    file.write_text(file.read_text().replace(*change))
+    assert predict(main_job, tmp_path / "p", "--model", tmp_path / "other", "--split",
+                   "test") == 2
+    message = capsys.readouterr().err
+    assert words in message
+    assert str(tmp_path / "other") in message
+    assert not (tmp_path / "p").exists()
 
 
 def test_raw_images_in_another_layout_by_config(main_job, tmp_path, capsys):

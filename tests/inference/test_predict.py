@@ -9,7 +9,7 @@ import pytest
 from pixelnet_tf.config import config_to_dict, load_config
 from pixelnet_tf.dataset.prepare import prepare_study
 from pixelnet_tf.errors import DataError
-from pixelnet_tf.inference.predict import CaseSource, predict_cases
+from pixelnet_tf.inference.predict import CaseSource, TrainedNetwork, predict_cases
 from pixelnet_tf.model.pixelnet import PixelNet
 from pixelnet_tf.volumes.phantom_study import write_phantom
 
@@ -50,10 +50,11 @@ def model():
     return PixelNet(CONFIG.model, 3, 4, seed=2)
 
 
-def predict(model, data, out, config=CONFIG, names=None, **options):
+def predict(model, data, out, config=CONFIG, names=None, model_name="", **options):
     source = CaseSource.open(str(data), config, names)
     said = []
-    predict_cases(model, NO_CORRECTION, source, config, out, say=said.append, **options)
+    predict_cases([TrainedNetwork(model, NO_CORRECTION, model_name)], source, config, out,
+                  say=said.append, **options)
     return said
 
 
@@ -76,7 +77,9 @@ def test_one_file_a_case_with_the_geometry_of_the_input(model, study, prepared, 
         assert not labels[np.asarray(given.dataobj) == 0].any()
     about = json.loads((tmp_path / "out" / "prediction.json").read_text())
     assert about["cases"] == ["phantom_001", "phantom_002", "phantom_003"]
-    assert about["model"] == "run"
+    network, = about["networks"]
+    assert network["model"] == "run"
+    assert network["correction"] == [0.0] * 4
     assert about["config"] == json.loads(json.dumps(config_to_dict(CONFIG)))
 
 

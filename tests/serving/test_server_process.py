@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from pixelnet_tf.cli import main
-from pixelnet_tf.inference.predict import CaseSource, predict_cases
+from pixelnet_tf.inference.predict import CaseSource, TrainedNetwork, predict_cases
 from pixelnet_tf.serving import client as client_module
 
 from .conftest import CASE, slices_with_brain
@@ -73,7 +73,7 @@ def test_predict_by_a_server_writes_the_local_file(server, run, study, tmp_path,
                                                    serving_config):
     assert verb("predict", "--server", server.url, "--data", study,
                 "--out", tmp_path / "served") == 0
-    predict_cases(run.model(), np.zeros(4, np.float32),
+    predict_cases([TrainedNetwork(run.model(), np.zeros(4, np.float32))],
                   CaseSource.open(str(study), serving_config, None), serving_config,
                   tmp_path / "local")
     name = f"{CASE}.nii.gz"

@@ -7,7 +7,9 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from pixelnet_tf.config import GuidedFilterConfig
 from pixelnet_tf.inference.predict import CaseSource
+from pixelnet_tf.inference.segmenter import Segmenter
 from pixelnet_tf.inference.volume import segment_volume
 from pixelnet_tf.serving.signatures import (
     SIGNATURES,
@@ -53,6 +55,16 @@ def test_labels_and_probabilities_are_the_local_ones(served, local, size, batch)
     shares = np.exp(scores - scores.max(-1, keepdims=True))
     shares /= shares.sum(-1, keepdims=True)
     np.testing.assert_allclose(outputs["probabilities"], shares, atol=1e-6)
+
+
+def test_the_guided_filter_is_served_too(run, serving_config, local):
+    smoothed = Segmenter(run.model(), smoothing=GuidedFilterConfig(4, 0.1))
+    image = slices_with_brain(5, 40, 48)
+    brain = (image != 0).any(axis=-1)
+    _, functions = build_signatures(smoothed, serving_config)
+    labels = functions["serving_default"](image)["labels"].numpy()
+    np.testing.assert_array_equal(labels, VALUES[smoothed.scores(image, brain).numpy().argmax(-1)])
+    assert (labels != VALUES[local.scores(image, brain).numpy().argmax(-1)])[brain].mean() > 0.05
 
 
 def test_one_trace_for_all_sizes_and_batches(local, serving_config):

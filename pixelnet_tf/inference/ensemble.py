@@ -1,0 +1,36 @@
+"""Several trained networks as one: their scores, averaged."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import tensorflow as tf
+
+from pixelnet_tf.errors import ModelError
+from pixelnet_tf.inference.segmenter import Segmenter
+
+
+class Ensemble:
+    """Segments slices by the mean of the corrected scores of several networks.
+
+    The mean of scores is, after the softmax, the normalised geometric mean of the networks'
+    probabilities. Each network brings its own correction of the prior. In use like a `Segmenter`.
+
+    Raises:
+        ModelError: there is no network, or they have other numbers of classes.
+    """
+
+    def __init__(self, members: Sequence[Segmenter]):
+        if len({member.classes for member in members}) != 1:
+            raise ModelError("an ensemble needs networks of the same classes, got "
+                             f"{[member.classes for member in members]} classes")
+        self.members = tuple(members)
+        self.classes = self.members[0].classes
+
+    def scores(self, image: tf.Tensor, wanted: tf.Tensor) -> tf.Tensor:
+        """Mean scores (batch, height, width, class) float32; arguments as `Segmenter.scores`."""
+        # One after the other: no more than one network's intermediate results are held.
+        total = self.members[0].scores(image, wanted)
+        for member in self.members[1:]:
+            total += member.scores(image, wanted)
+        return total / len(self.members)

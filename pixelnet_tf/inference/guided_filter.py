@@ -1,0 +1,68 @@
+"""Scores that follow the edges of the image: the guided filter of He, Sun and Tang (2013)."""
+
+from __future__ import annotations
+
+import tensorflow as tf
+
+#: No probability of a class is below this after filtering: its logarithm is a score.
+_LEAST = 1e-6
+
+
+def refine_scores(scores: tf.Tensor, image: tf.Tensor, radius: int, epsilon: float) -> tf.Tensor:
+    """Smooth the probabilities of scores inside each region of the image, but not across edges.
+
+    Args:
+        scores: (batch, height, width, class) float32.
+        image: (batch, height, width, channel) float32, normalised slices; an edge in any channel
+            counts.
+        radius, epsilon: as for `guided_filter`.
+
+    Returns scores of the shape of `scores`: logarithms of the filtered probabilities.
+    """
+    filtered = guided_filter(image, tf.nn.softmax(scores), radius, epsilon)
+    # The local lines may leave [0, 1] a little.
+    filtered = tf.maximum(filtered, _LEAST)
+    return tf.math.log(filtered / tf.reduce_sum(filtered, axis=-1, keepdims=True))
+
+
+def guided_filter(guide: tf.Tensor, values: tf.Tensor, radius: int, epsilon: float) -> tf.Tensor:
+    """Filter values (batch, height, width, value) by a guide (batch, height, width, channel).
+
+    In every square window the values are fitted by a linear function of the guide's channels
+    (ridge regression); a pixel receives the mean of what the windows that hold it say.
+
+    Args:
+        radius: of the windows, pixels: their side is 2 * radius + 1, less at the image's edges.
+        epsilon: weight of the ridge: the guide's variance, in its units squared, below which it
+            counts as flat and the values are merely averaged.
+    """
+    channels, count = guide.shape[-1], values.shape[-1]
+    shape = tf.shape(guide)[:3]
+
+    def joint(one: tf.Tensor, other: tf.Tensor, mean_one: tf.Tensor, mean_other: tf.Tensor
+              ) -> tf.Tensor:
+        """Covariance over each window, (batch, height, width, len(one), len(other))."""
+        size = one.shape[-1] * other.shape[-1]
+        products = tf.reshape(one[..., None] * other[..., None, :], tf.concat([shape, [size]], 0))
+        wanted = tf.concat([shape, [one.shape[-1], other.shape[-1]]], 0)
+        return (tf.reshape(_window_mean(tf.ensure_shape(products, [None, None, None, size]),
+                                        radius), wanted)
+                - mean_one[..., None] * mean_other[..., None, :])
+
+    mean_guide, mean_values = _window_mean(guide, radius), _window_mean(values, radius)
+    spread = joint(guide, guide, mean_guide, mean_guide) + epsilon * tf.eye(channels)
+    slope = tf.linalg.solve(spread, joint(guide, values, mean_guide, mean_values))
+    offset = mean_values - tf.einsum("nyxc,nyxcv->nyxv", mean_guide, slope)
+    flat = tf.reshape(slope, tf.concat([shape, [channels * count]], 0))
+    flat = tf.ensure_shape(flat, [None, None, None, channels * count])
+    slope = tf.reshape(_window_mean(flat, radius), tf.shape(slope))
+    return tf.einsum("nyxc,nyxcv->nyxv", guide, slope) + _window_mean(offset, radius)
+
+
+def _window_mean(values: tf.Tensor, radius: int) -> tf.Tensor:
+    """Mean over each pixel's window, as far as it lies inside the image."""
+    side = 2 * radius + 1
+    for window in ([side, 1], [1, side]):
+        # SAME counts no padding: rows and columns apart give the mean over the square.
+        values = tf.nn.avg_pool2d(values, window, 1, "SAME")
+    return values
