@@ -60,7 +60,17 @@ def _output(about: dict[str, Any]) -> list[str]:
             *(f"| {c['index']} | {c['value']} | {c['name']} |" for c in about["classes"]), "",
             f"Prior: {prior['kind']}; added to the scores: {added}. Labels are the arg max of "
             "these scores, probabilities their softmax. Mode: "
-            f"{about['mode']}; precision: {about['precision']}.", ""]
+            f"{about['mode']}; precision: {about['precision']}.", *_smoothing(about), ""]
+
+
+def _smoothing(about: dict[str, Any]) -> list[str]:
+    """The guided filter, where it is on; what classifies single pixels has none."""
+    smoothing = about["config"]["prediction"].get("guided_filter", {"radius": 0})
+    if not smoothing["radius"] or set(about["signatures"]) == {"classify_pixels"}:
+        return []
+    return ["", f"Probabilities pass a guided filter over the slice (radius {smoothing['radius']} "
+            f"pixels, epsilon {smoothing['epsilon']}) before labels are taken; scores of "
+            "`classify_pixels` do not."]
 
 
 def _signatures(about: dict[str, Any]) -> list[str]:

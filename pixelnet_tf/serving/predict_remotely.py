@@ -14,7 +14,7 @@ from pixelnet_tf.serving.client import ServedModel
 from pixelnet_tf.serving.remote_volume import segment_remotely
 
 #: Settings of `prediction` that are part of the exported graph.
-_EXPORTED = ("prior", "mode", "precision")
+_EXPORTED = ("prior", "mode", "precision", "guided_filter")
 
 
 def served_config(about: dict[str, Any], adapt: Callable[[Config], Config]) -> Config:

@@ -1,14 +1,21 @@
 """What `export` writes, and what it refuses."""
 
 import json
+from dataclasses import replace
 
+import numpy as np
 import pytest
+import tensorflow as tf
 
+from pixelnet_tf.config import GuidedFilterConfig, config_from_dict, config_to_dict
 from pixelnet_tf.errors import ConfigError, ModelError
+from pixelnet_tf.inference.segmenter import Segmenter
 from pixelnet_tf.serving.about import exported_config
 from pixelnet_tf.serving.export import export_model, versions_in
+from pixelnet_tf.serving.predict_remotely import served_config
+from pixelnet_tf.training.run_folder import RunFolder
 
-from .conftest import CASE
+from .conftest import CASE, slices_with_brain
 
 
 def test_the_folder(exported):
@@ -41,6 +48,27 @@ def test_the_card_says_what_matters(exported):
     for text in ("For research use only.", "flair, t1ce, t2", "**not part of the graph**",
                  "| 3 | 4 | enhancing |", "Prior: sampled", "`segment_raw`", "2 train"):
         assert text in card, text
+
+
+def test_the_guided_filter_goes_out_with_the_model(run, serving_config, tmp_path):
+    config = config_from_dict(config_to_dict(serving_config), overrides=[
+        "prediction.guided_filter.radius=4", "prediction.prior=sampled"])
+    smoothed = RunFolder(str(tmp_path / "run"))
+    smoothed.start(config, run.split(), run.priors())
+    smoothed.save_model(run.model())
+    folder = export_model(smoothed, tmp_path / "models", "tiny")
+    assert "a guided filter over the slice (radius 4 pixels" in (
+        folder / "model_card.md").read_text()
+    image = slices_with_brain(3, 40, 44)
+    model = tf.saved_model.load(str(folder))
+    found = model.signatures["serving_default"](image=tf.constant(image))["probabilities"]
+    segmenter = Segmenter.of(config, run.model(), run.priors().correction("sampled"))
+    expected = tf.nn.softmax(segmenter.scores(image, (image != 0).any(axis=-1)))
+    np.testing.assert_allclose(found, expected, atol=1e-6)
+    about = json.loads((folder / "serving.json").read_text())
+    with pytest.raises(ConfigError, match=r"prediction\.guided_filter was settled by"):
+        served_config(about, lambda exported: replace(exported, prediction=replace(
+            exported.prediction, guided_filter=GuidedFilterConfig(5))))
 
 
 def test_a_json_of_another_program_is_refused():
