@@ -68,7 +68,7 @@ def check_case(case: Case, study: StudyConfig) -> CheckResult:
             messages.append(str(error))
             continue
         first = first or geometry
-        difference = None if study.resample else first.difference(geometry)
+        difference = None if study.resample else geometry.difference(first)
         if difference:
             messages.append(f"{path}: not on the grid of {case.files[0].name}: {difference}; set "
                             "study.resample to true to bring it there")

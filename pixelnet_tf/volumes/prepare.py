@@ -103,7 +103,7 @@ def on_grid(array: np.ndarray, own: VolumeGeometry, first: VolumeGeometry, allow
     Raises:
         DataError: the grids differ and `allowed` is false; both are named.
     """
-    difference = first.difference(own)
+    difference = own.difference(first)
     if difference is None:
         return array
     if not allowed:

@@ -44,6 +44,7 @@ def test_labels_take_the_exact_geometry(tmp_path, kind, suffix, codes):
     image.header.set_qform(affine, code=codes[0])
     image.header.set_sform(affine, code=codes[1])
     image.header.set_slope_inter(2.0, 1.0)
+    image.header["pixdim"][4:] = [0, 2.5, 0, 1]     # of dimensions that a volume does not have
     nib.save(image, tmp_path / "reference.nii")
     reference = nib.load(tmp_path / "reference.nii")
     labels = (ARRAY % 5).astype(np.uint8)
@@ -53,8 +54,8 @@ def test_labels_take_the_exact_geometry(tmp_path, kind, suffix, codes):
     assert written.get_data_dtype() == np.uint8
     np.testing.assert_array_equal(np.asarray(written.dataobj), labels)
     assert written.affine.tobytes() == reference.affine.tobytes()
-    for field in ("qform_code", "sform_code", "srow_x", "srow_y", "srow_z", "quatern_b",
-                  "quatern_c", "quatern_d", "qoffset_x", "qoffset_y", "qoffset_z"):
+    for field in ("dim", "pixdim", "qform_code", "sform_code", "srow_x", "srow_y", "srow_z",
+                  "quatern_b", "quatern_c", "quatern_d", "qoffset_x", "qoffset_y", "qoffset_z"):
         assert written.header[field].tobytes() == reference.header[field].tobytes(), field
 
 
