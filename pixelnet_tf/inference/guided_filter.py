@@ -36,33 +36,26 @@ def guided_filter(guide: tf.Tensor, values: tf.Tensor, radius: int, epsilon: flo
         epsilon: weight of the ridge: the guide's variance, in its units squared, below which it
             counts as flat and the values are merely averaged.
     """
-    channels, count = guide.shape[-1], values.shape[-1]
-    shape = tf.shape(guide)[:3]
-
-    def joint(one: tf.Tensor, other: tf.Tensor, mean_one: tf.Tensor, mean_other: tf.Tensor
-              ) -> tf.Tensor:
-        """Covariance over each window, (batch, height, width, len(one), len(other))."""
-        size = one.shape[-1] * other.shape[-1]
-        products = tf.reshape(one[..., None] * other[..., None, :], tf.concat([shape, [size]], 0))
-        wanted = tf.concat([shape, [one.shape[-1], other.shape[-1]]], 0)
-        return (tf.reshape(_window_mean(tf.ensure_shape(products, [None, None, None, size]),
-                                        radius), wanted)
+    def covariance(one: tf.Tensor, other: tf.Tensor, mean_one: tf.Tensor, mean_other: tf.Tensor
+                   ) -> tf.Tensor:
+        """Over each window, (batch, height, width, number of one, number of other)."""
+        return (_window_mean(one[..., None] * other[..., None, :], radius)
                 - mean_one[..., None] * mean_other[..., None, :])
 
     mean_guide, mean_values = _window_mean(guide, radius), _window_mean(values, radius)
-    spread = joint(guide, guide, mean_guide, mean_guide) + epsilon * tf.eye(channels)
-    slope = tf.linalg.solve(spread, joint(guide, values, mean_guide, mean_values))
+    ridge = epsilon * tf.eye(guide.shape[-1])
+    slope = tf.linalg.solve(covariance(guide, guide, mean_guide, mean_guide) + ridge,
+                            covariance(guide, values, mean_guide, mean_values))
     offset = mean_values - tf.einsum("nyxc,nyxcv->nyxv", mean_guide, slope)
-    flat = tf.reshape(slope, tf.concat([shape, [channels * count]], 0))
-    flat = tf.ensure_shape(flat, [None, None, None, channels * count])
-    slope = tf.reshape(_window_mean(flat, radius), tf.shape(slope))
-    return tf.einsum("nyxc,nyxcv->nyxv", guide, slope) + _window_mean(offset, radius)
+    return (tf.einsum("nyxc,nyxcv->nyxv", guide, _window_mean(slope, radius))
+            + _window_mean(offset, radius))
 
 
 def _window_mean(values: tf.Tensor, radius: int) -> tf.Tensor:
-    """Mean over each pixel's window, as far as it lies inside the image."""
-    side = 2 * radius + 1
+    """Mean of (batch, height, width, ...) over each pixel's window, as far as it lies inside."""
+    side, maps = 2 * radius + 1, values.shape[3:].num_elements()
+    means = tf.reshape(values, tf.concat([tf.shape(values)[:3], [maps]], 0))
     for window in ([side, 1], [1, side]):
         # SAME counts no padding: rows and columns apart give the mean over the square.
-        values = tf.nn.avg_pool2d(values, window, 1, "SAME")
-    return values
+        means = tf.nn.avg_pool2d(means, window, 1, "SAME")
+    return tf.reshape(means, tf.shape(values))

@@ -21,7 +21,7 @@ from pixelnet_tf.dataset.prepared import PreparedStudy
 from pixelnet_tf.dataset.storage import write_json
 from pixelnet_tf.errors import DataError, nearest_hint
 from pixelnet_tf.inference.ensemble import Ensemble
-from pixelnet_tf.inference.segmenter import Segmenter
+from pixelnet_tf.inference.segmenter import Segmenter, TrainedNetwork
 from pixelnet_tf.inference.volume import SegmentedVolume, segment_volume
 from pixelnet_tf.model.pixelnet import PixelNet
 from pixelnet_tf.volumes.nifti import write_labels, write_probabilities
@@ -29,16 +29,6 @@ from pixelnet_tf.volumes.prepare import PreparedVolume, prepare_case
 
 #: Draws a segmented volume: receives it and its labels (x, y, z).
 Draw = Callable[[PreparedVolume, np.ndarray], None]
-
-
-@dataclass(frozen=True, eq=False)
-class TrainedNetwork:
-    """A network as predictions use it: `correction` (class,) is added to its scores
-    (`ClassPriors.correction`), `name` says in `prediction.json` where it came from."""
-
-    model: PixelNet
-    correction: np.ndarray
-    name: str = ""
 
 
 @dataclass(frozen=True)
@@ -108,7 +98,7 @@ def predict_cases(networks: Sequence[TrainedNetwork], source: CaseSource, config
                           for network in networks],
              "cases": list(source.names), "config": config_to_dict(config),
              "prior": config.prediction.prior, "mode": config.prediction.mode}
-    members = [Segmenter.of(config, network.model, network.correction) for network in networks]
+    members = [Segmenter.of(config, network) for network in networks]
     segmenter = members[0] if len(members) == 1 else Ensemble(members)
     write_cases(lambda volume: segment_volume(segmenter, volume, config,
                                               config.prediction.probability_maps),

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
 import tensorflow as tf
 
@@ -13,6 +15,16 @@ from pixelnet_tf.inference.guided_filter import refine_scores
 from pixelnet_tf.model.pixelnet import PixelNet
 
 MODES = ("exact", "adaptive", "reference")
+
+
+@dataclass(frozen=True, eq=False)
+class TrainedNetwork:
+    """A network as predictions use it: `correction` (class,) is added to its scores
+    (`ClassPriors.correction`), `name` says in `prediction.json` where it came from."""
+
+    model: PixelNet
+    correction: np.ndarray
+    name: str = ""
 
 
 class Segmenter(tf.Module):
@@ -42,10 +54,11 @@ class Segmenter(tf.Module):
             image, tf.TensorSpec([None, None, None], tf.bool)])
 
     @classmethod
-    def of(cls, config: Config, model: PixelNet, correction: np.ndarray) -> Segmenter:
+    def of(cls, config: Config, network: TrainedNetwork) -> Segmenter:
         """The segmenter that a configuration's section `prediction` asks for."""
         asked = config.prediction
-        return cls(model, correction, asked.mode, asked.precision, asked.guided_filter)
+        return cls(network.model, network.correction, asked.mode, asked.precision,
+                   asked.guided_filter)
 
     def scores(self, image: tf.Tensor, wanted: tf.Tensor) -> tf.Tensor:
         """Corrected scores (batch, height, width, class) float32.

@@ -64,8 +64,7 @@ def export_model(run: RunFolder, out: Path, name: str | None = None, version: in
         raise ConfigError(f"{target} is there already; leave --version out for the next number")
     write = _writer(model_format)
     about = describe_export(run, config, name, version, evaluation)
-    segmenter = Segmenter.of(config, run.model(),
-                             run.priors().correction(config.prediction.prior))
+    segmenter = Segmenter.of(config, run.network(config.prediction.prior))
     temporary = base / f".{version}.{uuid.uuid4().hex[:8]}.tmp"
     try:
         temporary.mkdir(parents=True)

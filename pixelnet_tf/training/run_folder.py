@@ -17,7 +17,7 @@ from pixelnet_tf.config import Config, config_from_dict, config_to_dict, config_
 from pixelnet_tf.dataset.priors import ClassPriors
 from pixelnet_tf.dataset.storage import read_json, read_text, write_json, write_text
 from pixelnet_tf.errors import ConfigError, ModelError
-from pixelnet_tf.inference.predict import TrainedNetwork
+from pixelnet_tf.inference.segmenter import TrainedNetwork
 from pixelnet_tf.model.fillers import undrawn
 from pixelnet_tf.model.pixelnet import PixelNet
 

@@ -65,10 +65,10 @@ def write_volume(path: Path, array: np.ndarray, geometry: VolumeGeometry) -> Non
                         f"{geometry.shape}")
     header = geometry.nifti_header()
     header.set_data_dtype(array.dtype)
+    read, unused = header["pixdim"].copy(), slice(array.ndim + 1, None)
     header.set_data_shape(array.shape)
     # Entries of pixdim that the array's dimensions do not use stay as they were read, too.
-    unused = slice(array.ndim + 1, None)
-    header["pixdim"][unused] = geometry.nifti_header()["pixdim"][unused]
+    header["pixdim"][unused] = read[unused]
     header.set_slope_inter(1, 0)
     header["cal_max"] = header["cal_min"] = 0
     kind = nib.Nifti1Image if len(geometry.header) == 348 else nib.Nifti2Image
