@@ -79,12 +79,6 @@ def test_preparing_and_scoring_load_no_tensorflow():
             assert not {name.split(".")[0] for name in imports_of(path)} & {"tensorflow", "keras"}
 
 
-def test_files_are_short():
-    lengths = {path.relative_to(ROOT).as_posix(): len(path.read_text().splitlines())
-               for path in FILES}
-    assert {name: count for name, count in lengths.items() if count > 300} == {}
-
-
 def test_the_document_names_the_same_order():
     text = (ROOT / "docs" / "architecture.md").read_text()
     order = text[text.index("Imports point down"):text.index("`prototxt_import/` stands alone")]
