@@ -10,8 +10,8 @@ ROOT = Path(__file__).parents[1]
 
 #: Layers from the top; a module imports from its own layer and from layers below. Packages of one
 #: layer do not know each other.
-LAYERS = (("cli",), ("serving",), ("training",), ("evaluation",), ("inference",), ("caffe",),
-          ("dataset", "model"), ("volumes",), ("cases",), ("config", "errors"))
+LAYERS = (("cli",), ("serving", "training"), ("evaluation",), ("inference",), ("runs",),
+          ("caffe",), ("dataset", "model"), ("volumes",), ("cases",), ("config", "errors"))
 RANK = {name: rank for rank, names in enumerate(LAYERS) for name in names}
 
 #: What `errors` may be used by: everyone, and `config`, which stands in its layer.

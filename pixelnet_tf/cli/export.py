@@ -30,8 +30,8 @@ def command(model, out, name, version, prior, mode, precision, model_format, eva
     model card, serving.json and warm-up requests. For research use only.
     """
     from pixelnet_tf.evaluation.summary import read_evaluation
+    from pixelnet_tf.runs.folder import RunFolder
     from pixelnet_tf.serving.export import export_model
-    from pixelnet_tf.training.run_folder import RunFolder
 
     scores = None if evaluation is None else read_evaluation(evaluation)
     target = export_model(RunFolder(model), out, name, version, prior, mode, precision,

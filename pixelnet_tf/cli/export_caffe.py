@@ -18,7 +18,7 @@ from pixelnet_tf.cli.options import PATH, dry_run_option
 def command(model_path: Path, out: Path, dry_run: bool) -> None:
     """Turn a trained model into a prototxt and a caffemodel that the original Caffe loads."""
     from pixelnet_tf.caffe.export import caffe_network, export_caffe
-    from pixelnet_tf.training.run_folder import RunFolder
+    from pixelnet_tf.runs.folder import RunFolder
 
     model = RunFolder(str(model_path)).model()
     if dry_run:

@@ -70,7 +70,7 @@ def command(caffemodel: Path | None, prototxt: Path | None, out: Path | None, so
     if caffemodel is None:
         return
     from pixelnet_tf.caffe.import_pixelnet import import_pixelnet
-    from pixelnet_tf.training.imported import imported_config, write_imported
+    from pixelnet_tf.runs.imported import imported_config, write_imported
 
     if config is not None:
         classes = classes or len(config.study.labels)

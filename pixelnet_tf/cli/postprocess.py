@@ -25,7 +25,7 @@ def command(model: str, predictions_dir: Path, references_dir: Path) -> None:
     """
     from pixelnet_tf.evaluation.matching import match_cases
     from pixelnet_tf.evaluation.tuning import Round, as_overrides, tune_postprocess
-    from pixelnet_tf.training.run_folder import RunFolder
+    from pixelnet_tf.runs.folder import RunFolder
 
     run = RunFolder(model)
     study = run.config().study

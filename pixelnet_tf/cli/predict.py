@@ -57,7 +57,8 @@ def command(models, server, serving_json, token_file, data, out, split, only, pr
     section prediction are taken from it. For research use only.
     """
     from pixelnet_tf.inference.predict import CaseSource, predict_cases
-    from pixelnet_tf.training.run_folder import RunFolder, check_ensemble
+    from pixelnet_tf.runs.compatibility import check_ensemble
+    from pixelnet_tf.runs.folder import RunFolder
 
     if bool(models) == (server is not None):
         raise click.UsageError("give one of --model RUN and --server URL")

@@ -21,9 +21,10 @@ from pixelnet_tf.dataset.prepared import PreparedStudy
 from pixelnet_tf.dataset.storage import write_json
 from pixelnet_tf.errors import DataError, nearest_hint
 from pixelnet_tf.inference.ensemble import Ensemble
-from pixelnet_tf.inference.segmenter import Segmenter, TrainedNetwork
+from pixelnet_tf.inference.segmenter import Segmenter
 from pixelnet_tf.inference.volume import SegmentedVolume, segment_volume
 from pixelnet_tf.model.pixelnet import PixelNet
+from pixelnet_tf.runs.network import TrainedNetwork
 from pixelnet_tf.volumes.nifti import write_labels, write_probabilities
 from pixelnet_tf.volumes.prepare import PreparedVolume, prepare_case
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import numpy as np
 import tensorflow as tf
 
@@ -13,18 +11,9 @@ from pixelnet_tf.inference.adaptive import adaptive_scores
 from pixelnet_tf.inference.dense import DenseScorer
 from pixelnet_tf.inference.guided_filter import refine_scores
 from pixelnet_tf.model.pixelnet import PixelNet
+from pixelnet_tf.runs.network import TrainedNetwork
 
 MODES = ("exact", "adaptive", "reference")
-
-
-@dataclass(frozen=True, eq=False)
-class TrainedNetwork:
-    """A network as predictions use it: `correction` (class,) is added to its scores
-    (`ClassPriors.correction`), `name` says in `prediction.json` where it came from."""
-
-    model: PixelNet
-    correction: np.ndarray
-    name: str = ""
 
 
 class Segmenter(tf.Module):

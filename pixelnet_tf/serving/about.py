@@ -13,9 +13,8 @@ from pixelnet_tf import __version__
 from pixelnet_tf.config import Config, config_from_dict, config_to_dict
 from pixelnet_tf.errors import ModelError
 from pixelnet_tf.evaluation.summary import Evaluation
+from pixelnet_tf.runs.folder import RunFolder
 from pixelnet_tf.serving.signatures import SIGNATURES, brain_is_zero_free
-from pixelnet_tf.training.log import read_log
-from pixelnet_tf.training.run_folder import RunFolder
 
 RESEARCH_ONLY = ("For research use only. Not a medical device; not for diagnosis, treatment or any "
                  "other clinical decision.")
@@ -88,7 +87,7 @@ def exported_config(about: dict[str, Any]) -> Config:
 
 def _training(run: RunFolder, priors: dict[str, Any]) -> dict[str, Any]:
     config, split = run.config(), run.split()
-    rows = read_log(run.path)
+    rows = run.log_rows()
     return {
         "study": config.study.name,
         "cases": {"train": len(split.train), "validation": len(split.validation),
@@ -114,7 +113,7 @@ def _averaged(evaluation: Evaluation | None) -> dict[str, Any] | None:
 def _validation(run: RunFolder) -> dict[str, float] | None:
     """The last scores on validation cases, as the log has them; None without any."""
     prefix = "validation/"
-    for row in reversed(read_log(run.path)):
+    for row in reversed(run.log_rows()):
         scores = {key.removeprefix(prefix): value for key, value in row.items()
                   if key.startswith(prefix)}
         if scores:

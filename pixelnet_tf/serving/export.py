@@ -16,11 +16,11 @@ from pixelnet_tf.dataset.storage import write_json, write_text
 from pixelnet_tf.errors import ConfigError, RunError
 from pixelnet_tf.evaluation.summary import Evaluation
 from pixelnet_tf.inference.segmenter import Segmenter
+from pixelnet_tf.runs.folder import RunFolder
 from pixelnet_tf.serving.about import describe_export
 from pixelnet_tf.serving.model_card import model_card
 from pixelnet_tf.serving.signatures import build_signatures
 from pixelnet_tf.serving.warmup import write_warmup
-from pixelnet_tf.training.run_folder import RunFolder
 
 FORMATS = ("savedmodel", "onnx")
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,99}")

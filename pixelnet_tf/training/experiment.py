@@ -18,8 +18,8 @@ from pixelnet_tf.evaluation.scoring import score_cases
 from pixelnet_tf.evaluation.summary import Evaluation, write_evaluation, write_text
 from pixelnet_tf.evaluation.tables import FORMATS, paper_table, render_all
 from pixelnet_tf.inference.predict import CaseSource, predict_cases
+from pixelnet_tf.runs.folder import RunFolder
 from pixelnet_tf.training.loop import Progress, Trainer
-from pixelnet_tf.training.run_folder import RunFolder
 
 STRATEGIES = ("balanced", "uniform")
 PRIORS = ("sampled", "corrected")

@@ -10,7 +10,7 @@ from pixelnet_tf.caffe.weights import load_caffemodel
 from pixelnet_tf.errors import ConfigError, ModelError
 from pixelnet_tf.model.pixelnet import PixelNet, head_names
 from pixelnet_tf.model.vgg16 import BLOCKS
-from pixelnet_tf.training.run_folder import load_model
+from pixelnet_tf.runs.network import load_model
 
 
 def initialise(model: PixelNet, source: str, intensity: float = 1.0) -> list[str]:

@@ -12,6 +12,8 @@ from typing import Any
 
 import tensorflow as tf
 
+from pixelnet_tf.runs.folder import RunFolder
+
 COLUMNS = ("step", "epoch", "loss", "learning_rate", "slices_per_second", "seconds")
 
 
@@ -29,7 +31,7 @@ class TrainingLog:
     def __init__(self, folder: str, first_step: int = 0, columns: tuple[str, ...] = ()):
         self.folder = folder
         self.columns = (*COLUMNS, *columns)
-        self.rows = [row for row in read_log(folder) if row["step"] <= first_step]
+        self.rows = [row for row in RunFolder(folder).log_rows() if row["step"] <= first_step]
         self._seconds_before = self.rows[-1]["seconds"] if self.rows else 0.0
         self._start = time.monotonic()
         self._write_all()
@@ -73,18 +75,3 @@ class TrainingLog:
         buffer = io.StringIO()
         csv.writer(buffer, lineterminator="\n").writerow(values)
         return buffer.getvalue()
-
-
-def read_log(folder: str) -> list[dict[str, Any]]:
-    """Read the rows of RUN/log.jsonl; a last line that was cut off is left out."""
-    path = posixpath.join(folder, "log.jsonl")
-    if not tf.io.gfile.exists(path):
-        return []
-    rows = []
-    with tf.io.gfile.GFile(path) as file:
-        for line in file.read().splitlines():
-            try:
-                rows.append(json.loads(line))
-            except json.JSONDecodeError:
-                break
-    return rows

@@ -19,11 +19,11 @@ from pixelnet_tf.dataset.schedule import SliceSchedule
 from pixelnet_tf.dataset.shards import parse_record
 from pixelnet_tf.errors import DataError, RunError
 from pixelnet_tf.model.pixelnet import PixelNet
-from pixelnet_tf.training.checkpoints import Checkpoints
+from pixelnet_tf.runs.checkpoints import Checkpoints
+from pixelnet_tf.runs.folder import RunFolder
 from pixelnet_tf.training.initial import initialise
 from pixelnet_tf.training.log import TrainingLog
 from pixelnet_tf.training.multipliers import training_multipliers
-from pixelnet_tf.training.run_folder import RunFolder
 from pixelnet_tf.training.solver import solver_from_config
 from pixelnet_tf.training.step import loss_and_gradients
 from pixelnet_tf.training.tap_balance import balance_taps

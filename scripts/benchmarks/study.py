@@ -81,8 +81,8 @@ def prepared_study(options: Options):
 def trained_run(options: Options):
     """The run in the working folder, trained there on the first call."""
     from pixelnet_tf.cases.split import Split
+    from pixelnet_tf.runs.folder import RunFolder
     from pixelnet_tf.training.loop import Trainer
-    from pixelnet_tf.training.run_folder import RunFolder
     folder, study = options.work / "run", prepared_study(options)
     if not (folder / "model.keras").is_file():
         trainer = Trainer(configuration(options), study, Split(train=study.cases), str(folder),

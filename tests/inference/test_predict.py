@@ -10,8 +10,8 @@ from pixelnet_tf.config import config_to_dict, load_config
 from pixelnet_tf.dataset.prepare import prepare_study
 from pixelnet_tf.errors import DataError
 from pixelnet_tf.inference.predict import CaseSource, predict_cases
-from pixelnet_tf.inference.segmenter import TrainedNetwork
 from pixelnet_tf.model.pixelnet import PixelNet
+from pixelnet_tf.runs.network import TrainedNetwork
 from pixelnet_tf.volumes.phantom_study import write_phantom
 
 CONFIG = load_config("phantom", [

@@ -12,8 +12,8 @@ from pixelnet_tf.config import Config, load_config
 from pixelnet_tf.dataset.priors import ClassPriors
 from pixelnet_tf.inference.segmenter import Segmenter
 from pixelnet_tf.model.pixelnet import PixelNet
+from pixelnet_tf.runs.folder import RunFolder
 from pixelnet_tf.serving.export import export_model
-from pixelnet_tf.training.run_folder import RunFolder
 from pixelnet_tf.volumes.phantom_study import write_phantom
 
 CASE = "phantom_001"

@@ -10,10 +10,10 @@ import tensorflow as tf
 from pixelnet_tf.config import GuidedFilterConfig, config_from_dict, config_to_dict
 from pixelnet_tf.errors import ConfigError, ModelError
 from pixelnet_tf.inference.segmenter import Segmenter
+from pixelnet_tf.runs.folder import RunFolder
 from pixelnet_tf.serving.about import exported_config
 from pixelnet_tf.serving.export import export_model, versions_in
 from pixelnet_tf.serving.predict_remotely import served_config
-from pixelnet_tf.training.run_folder import RunFolder
 
 from .conftest import CASE, slices_with_brain
 

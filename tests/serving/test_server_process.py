@@ -15,7 +15,7 @@ import pytest
 
 from pixelnet_tf.cli import main
 from pixelnet_tf.inference.predict import CaseSource, predict_cases
-from pixelnet_tf.inference.segmenter import TrainedNetwork
+from pixelnet_tf.runs.network import TrainedNetwork
 from pixelnet_tf.serving import client as client_module
 
 from .conftest import CASE, slices_with_brain

@@ -7,7 +7,8 @@ import sys
 import pytest
 import tensorflow as tf
 
-from pixelnet_tf.training.log import COLUMNS, TrainingLog, read_log
+from pixelnet_tf.runs.folder import RunFolder
+from pixelnet_tf.training.log import COLUMNS, TrainingLog
 
 
 def board_scalars(folder) -> dict[tuple[int, str], float]:
@@ -27,7 +28,7 @@ def test_the_same_rows_in_every_form(tmp_path):
     log.write(step=5, **{"validation/dice_a": 0.75})
     log.close()
     rows = [json.loads(line) for line in (tmp_path / "log.jsonl").read_text().splitlines()]
-    assert rows == log.rows == read_log(str(tmp_path))
+    assert rows == log.rows == RunFolder(str(tmp_path)).log_rows()
     assert [row["step"] for row in rows] == [5, 5]
     assert rows[0]["loss"] == 0.5
     with open(tmp_path / "log.csv", newline="") as file:
@@ -45,7 +46,7 @@ def test_numbers_that_are_not_finite_are_left_out(tmp_path):
     log = TrainingLog(str(tmp_path))
     log.write(step=1, loss=float("nan"), learning_rate=0.5)
     log.close()
-    row, = read_log(str(tmp_path))
+    row, = RunFolder(str(tmp_path)).log_rows()
     assert "loss" not in row
     assert row["learning_rate"] == 0.5
 
@@ -64,13 +65,13 @@ def test_a_resume_cuts_back_to_its_first_step(tmp_path):
     assert log.seconds() >= seconds
     log.write(step=6, loss=-1.0)
     log.close()
-    assert [(row["step"], row["loss"]) for row in read_log(str(tmp_path))] == [
+    assert [(row["step"], row["loss"]) for row in RunFolder(str(tmp_path)).log_rows()] == [
         (2, 2.0), (4, 4.0), (6, -1.0)]
     assert (tmp_path / "log.csv").read_text().count("\n") == 4
 
 
 def test_no_log_yet(tmp_path):
-    assert read_log(str(tmp_path)) == []
+    assert RunFolder(str(tmp_path)).log_rows() == []
 
 
 def test_without_the_package_tensorboard(tmp_path, monkeypatch):

@@ -10,10 +10,10 @@ import pytest
 from pixelnet_tf.config import SolverConfig, load_config
 from pixelnet_tf.errors import ConfigError, DataError, ModelError, RunError
 from pixelnet_tf.model.pixelnet import PixelNet
-from pixelnet_tf.training.log import read_log
+from pixelnet_tf.runs.folder import RunFolder
+from pixelnet_tf.runs.network import load_model
 from pixelnet_tf.training.loop import Trainer, plan_training
 from pixelnet_tf.training.multipliers import training_multipliers
-from pixelnet_tf.training.run_folder import RunFolder, load_model
 
 
 def test_the_loss_falls_and_the_run_is_complete(make_trainer, tmp_path):
@@ -21,7 +21,7 @@ def test_the_loss_falls_and_the_run_is_complete(make_trainer, tmp_path):
     trainer = make_trainer(steps=60, checkpoint_every=25, validate_every=30)
     trainer.say, trainer.progress = said.append, lambda row, total: rows.append((row, total))
     model = trainer.run()
-    losses = [row["loss"] for row in read_log(str(tmp_path / "run")) if "loss" in row]
+    losses = [row["loss"] for row in RunFolder(str(tmp_path / "run")).log_rows() if "loss" in row]
     assert np.mean(losses[-10:]) < 0.7 * np.mean(losses[:10])
     assert {path.name for path in (tmp_path / "run").iterdir()} == {
         "config.yaml", "split.json", "priors.json", "model.keras", "checkpoints", "log.jsonl",

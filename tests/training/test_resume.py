@@ -11,7 +11,7 @@ import pytest
 import tensorflow as tf
 
 from pixelnet_tf.config import config_to_yaml
-from pixelnet_tf.training.log import read_log
+from pixelnet_tf.runs.folder import RunFolder
 
 STEPS = 60
 #: Some twenty slices an epoch, one a step: a state every seven steps is a state in mid-epoch.
@@ -78,7 +78,7 @@ def test_killed_and_resumed_it_ends_with_the_same_bits(start, tmp_path):
         for key in one:
             np.testing.assert_array_equal(one[key], other[key], err_msg=f"{kind} {key}")
     for run in ("whole", "killed"):
-        rows = read_log(str(tmp_path / run))
+        rows = RunFolder(str(tmp_path / run)).log_rows()
         losses = {row["step"]: row["loss"] for row in rows if "loss" in row}
         assert len(losses) == len([row for row in rows if "loss" in row])
         if run == "whole":

@@ -10,7 +10,7 @@ from pixelnet_tf.config import Config, config_from_dict, config_to_dict, config_
 from pixelnet_tf.dataset.storage import write_text
 from pixelnet_tf.errors import RunError
 from pixelnet_tf.model.pixelnet import PixelNet, head_names
-from pixelnet_tf.training.run_folder import RunFolder
+from pixelnet_tf.runs.folder import RunFolder
 
 #: Of a model whose study nobody named.
 _NAME = "pixelnet"

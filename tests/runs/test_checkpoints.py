@@ -7,7 +7,7 @@ import pytest
 import tensorflow as tf
 
 from pixelnet_tf.errors import RunError
-from pixelnet_tf.training.checkpoints import Checkpoints
+from pixelnet_tf.runs.checkpoints import Checkpoints
 
 
 @pytest.fixture

@@ -5,10 +5,8 @@ from __future__ import annotations
 import json
 import posixpath
 import tempfile
-import zipfile
-from collections.abc import Sequence
+from typing import Any
 
-import keras
 import tensorflow as tf
 import yaml
 
@@ -17,9 +15,8 @@ from pixelnet_tf.config import Config, config_from_dict, config_to_dict, config_
 from pixelnet_tf.dataset.priors import ClassPriors
 from pixelnet_tf.dataset.storage import read_json, read_text, write_json, write_text
 from pixelnet_tf.errors import ConfigError, ModelError
-from pixelnet_tf.inference.segmenter import TrainedNetwork
-from pixelnet_tf.model.fillers import undrawn
 from pixelnet_tf.model.pixelnet import PixelNet
+from pixelnet_tf.runs.network import TrainedNetwork, load_model
 
 
 class RunFolder:
@@ -109,45 +106,16 @@ class RunFolder:
         """The model with the correction of a prior, to predict with."""
         return TrainedNetwork(self.model(), self.priors().correction(prior), self.path)
 
-
-def check_ensemble(runs: Sequence[RunFolder], same_split: bool) -> None:
-    """Raise `ConfigError` where networks of several runs cannot be averaged.
-
-    They must take the same modalities, prepared the same way, and give the same labels; with
-    `same_split` also set the same cases aside, or one would be judged on cases that another
-    learned from.
-    """
-    first, *others = runs
-    mine = config_to_dict(first.config())
-    for other in others:
-        theirs = config_to_dict(other.config())
-        for section, keys in (("study", ("modalities", "labels", "skull_stripped")),
-                              ("prepare", mine["prepare"].keys() - {"workers"})):
-            for key in sorted(keys):
-                if mine[section][key] != theirs[section][key]:
-                    raise ConfigError(
-                        f"{other.path}: has {section}.{key}={theirs[section][key]!r}, "
-                        f"{first.path} has {mine[section][key]!r}; networks are averaged only "
-                        "over the same input and labels, predict with each by itself")
-        if same_split and other.split() != first.split():
-            raise ConfigError(f"{other.path}: was trained on another split than {first.path}; "
-                              "leave --split out, and name cases that none has seen by --case")
-
-
-def load_model(path: str) -> PixelNet:
-    """Load a .keras file of this project; raises `ModelError`."""
-    try:
-        # Keras' own loader holds the whole file in memory, and draws weights for nothing.
-        with (tf.io.gfile.GFile(path, "rb") as file, zipfile.ZipFile(file) as archive,
-              tempfile.TemporaryDirectory() as folder):
-            with undrawn():
-                model = keras.saving.deserialize_keras_object(
-                    json.loads(archive.read("config.json")))
-            model.load_weights(archive.extract("model.weights.h5", folder))
-    except (ValueError, OSError, TypeError, KeyError, AttributeError, tf.errors.OpError,
-            zipfile.BadZipFile) as error:
-        raise ModelError(f"{path}: cannot be loaded as a model of this project: "
-                         f"{(str(error).splitlines() or [type(error).__name__])[0]}") from None
-    if not isinstance(model, PixelNet):
-        raise ModelError(f"{path}: holds a {type(model).__name__}, not a PixelNet")
-    return model
+    def log_rows(self) -> list[dict[str, Any]]:
+        """The rows of log.jsonl; a last line that was cut off is left out."""
+        path = self.file("log.jsonl")
+        if not tf.io.gfile.exists(path):
+            return []
+        rows = []
+        with tf.io.gfile.GFile(path) as file:
+            for line in file.read().splitlines():
+                try:
+                    rows.append(json.loads(line))
+                except json.JSONDecodeError:
+                    break
+        return rows

@@ -1,0 +1,1 @@
+"""Trainings on disk: the folder of a run, its network, and what fits to what."""

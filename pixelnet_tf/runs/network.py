@@ -1,0 +1,45 @@
+"""The network of a run: loaded from its file, ready to predict with."""
+
+from __future__ import annotations
+
+import json
+import tempfile
+import zipfile
+from dataclasses import dataclass
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from pixelnet_tf.errors import ModelError
+from pixelnet_tf.model.fillers import undrawn
+from pixelnet_tf.model.pixelnet import PixelNet
+
+
+@dataclass(frozen=True, eq=False)
+class TrainedNetwork:
+    """A network as predictions use it: `correction` (class,) is added to its scores
+    (`ClassPriors.correction`), `name` says in `prediction.json` where it came from."""
+
+    model: PixelNet
+    correction: np.ndarray
+    name: str = ""
+
+
+def load_model(path: str) -> PixelNet:
+    """Load a .keras file of this project; raises `ModelError`."""
+    try:
+        # Keras' own loader holds the whole file in memory, and draws weights for nothing.
+        with (tf.io.gfile.GFile(path, "rb") as file, zipfile.ZipFile(file) as archive,
+              tempfile.TemporaryDirectory() as folder):
+            with undrawn():
+                model = keras.saving.deserialize_keras_object(
+                    json.loads(archive.read("config.json")))
+            model.load_weights(archive.extract("model.weights.h5", folder))
+    except (ValueError, OSError, TypeError, KeyError, AttributeError, tf.errors.OpError,
+            zipfile.BadZipFile) as error:
+        raise ModelError(f"{path}: cannot be loaded as a model of this project: "
+                         f"{(str(error).splitlines() or [type(error).__name__])[0]}") from None
+    if not isinstance(model, PixelNet):
+        raise ModelError(f"{path}: holds a {type(model).__name__}, not a PixelNet")
+    return model
