@@ -29,9 +29,24 @@ def atomic_path(path: str | os.PathLike) -> Iterator[str]:
     os.chmod(temporary, 0o666 & ~umask)
     try:
         yield temporary
+        # After a power cut the old file is there or the new one, never an empty one.
+        _sync(temporary)
         os.replace(temporary, path)
+        _sync(os.path.dirname(path))
     except OSError as error:
         raise CaffeFormatError(f"cannot be written: {error.strerror or error}", path) from None
     finally:
         with contextlib.suppress(FileNotFoundError):
             os.unlink(temporary)
+
+
+def _sync(path: str) -> None:
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    except OSError:
+        # Some network shares cannot sync a folder.
+        if not os.path.isdir(path):
+            raise
+    finally:
+        os.close(handle)

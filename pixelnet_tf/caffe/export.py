@@ -7,6 +7,7 @@ from pathlib import Path
 
 from pixelnet_tf.caffe.blobs import get_blobs
 from pixelnet_tf.caffe.reading import write_caffemodel, write_prototxt
+from pixelnet_tf.io.files import write_text
 from pixelnet_tf.model.pixelnet import PixelNet, head_names
 from pixelnet_tf.model.vgg16 import BLOCKS
 from prototxt_import import (
@@ -60,9 +61,7 @@ def export_caffe(model: PixelNet, folder: str | Path) -> tuple[Path, Path]:
         output=f"f_score (pixel, {model.classes}): probabilities; fc8_new: scores before softmax.",
         note="" if border else _NO_BORDER,
     )
-    temporary = prototxt.with_name(prototxt.name + ".tmp")
-    temporary.write_text(comment + prototxt.read_text(encoding="utf-8"), encoding="utf-8")
-    temporary.replace(prototxt)
+    write_text(prototxt, comment + prototxt.read_text(encoding="utf-8"))
     write_caffemodel(caffemodel, network)
     return prototxt, caffemodel
 

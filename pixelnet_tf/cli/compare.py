@@ -9,8 +9,9 @@ import click
 from pixelnet_tf.cli.options import PATH
 from pixelnet_tf.errors import ConfigError
 from pixelnet_tf.evaluation.comparison import common_cases, comparison_tables, unique_names
-from pixelnet_tf.evaluation.summary import read_evaluation, write_text
+from pixelnet_tf.evaluation.summary import read_evaluation
 from pixelnet_tf.evaluation.tables import FORMATS, paper_table, render_all, spread_table
+from pixelnet_tf.io.files import write_text
 
 
 @click.command()

@@ -8,6 +8,7 @@ import click
 
 from pixelnet_tf.cli.options import PATH
 from pixelnet_tf.errors import ModelError
+from pixelnet_tf.io.files import write_text
 
 
 @click.command("parity")
@@ -35,8 +36,6 @@ def command(prototxt: Path, caffemodel: Path, golden: Path, tolerance: float, ph
                                  dtype=precision)
     click.echo(str(report))
     if json_path is not None:
-        temporary = json_path.with_name(json_path.name + ".tmp")
-        temporary.write_text(report.to_json() + "\n", encoding="utf-8")
-        temporary.replace(json_path)
+        write_text(json_path, report.to_json() + "\n")
     if not report.passed:
         raise click.exceptions.Exit(ModelError.exit_code)

@@ -95,8 +95,8 @@ def command(models, server, serving_json, token_file, data, out, split, only, pr
 
 def _predict_by_server(server, serving_json, token_file, data, out, only, adapt, overlays,
                        dry_run) -> None:
-    from pixelnet_tf.dataset.storage import read_json
     from pixelnet_tf.inference.predict import CaseSource
+    from pixelnet_tf.io.files import read_json
     from pixelnet_tf.serving.client import ServedModel
     from pixelnet_tf.serving.predict_remotely import predict_remotely, served_config
 

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 from pixelnet_tf.cli.options import print_and_leave, read_config
-from pixelnet_tf.config import Config, config_from_dict
+from pixelnet_tf.config import Config, config_from_json
 from pixelnet_tf.evaluation.matching import PREDICTION_FILE, read_prediction_file
 
 
@@ -23,7 +22,7 @@ def read_scoring_config(
     if config_path is None:
         stored = read_prediction_file(predictions_dir).get("config")
         if stored is not None:
-            config = config_from_dict(_with_label_keys(stored), overrides=overrides,
+            config = config_from_json(stored, overrides=overrides,
                                       source=str(Path(predictions_dir) / PREDICTION_FILE))
             print_and_leave(config, print_config)
             return config
@@ -32,11 +31,3 @@ def read_scoring_config(
                 config_path = str(path)
                 break
     return read_config(config_path, overrides, print_config)
-
-
-def _with_label_keys(tree: Any) -> Any:
-    """Give label values their type back: JSON has no other keys than strings."""
-    if isinstance(tree, dict):
-        return {int(key) if isinstance(key, str) and key.isdigit() else key:
-                _with_label_keys(value) for key, value in tree.items()}
-    return tree

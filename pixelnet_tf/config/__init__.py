@@ -7,7 +7,14 @@ from pixelnet_tf.config.data_sections import (
     SplitConfig,
     StudyConfig,
 )
-from pixelnet_tf.config.load import config_from_dict, config_to_dict, config_to_yaml, load_config
+from pixelnet_tf.config.load import (
+    config_from_dict,
+    config_from_json,
+    config_to_dict,
+    config_to_json,
+    config_to_yaml,
+    load_config,
+)
 from pixelnet_tf.config.result_sections import (
     EvaluationConfig,
     GuidedFilterConfig,
@@ -32,7 +39,9 @@ __all__ = [
     "StudyConfig",
     "TrainingConfig",
     "config_from_dict",
+    "config_from_json",
     "config_to_dict",
+    "config_to_json",
     "config_to_yaml",
     "load_config",
 ]

@@ -53,6 +53,20 @@ def config_from_dict(tree: dict[str, Any], source: str = "the configuration",
         raise ConfigError(f"{source}: {error}") from None
 
 
+def config_from_json(tree: dict[str, Any], source: str = "the configuration",
+                     overrides: Iterable[str] = ()) -> Config:
+    """Build a `Config` from what `config_to_json` gave, after its way through a JSON file.
+
+    JSON has no other keys than strings: label values get their type back here, nowhere else.
+    """
+    return config_from_dict(_restore_keys(Config, tree), source, overrides)
+
+
+def config_to_json(config: Any) -> dict[str, Any]:
+    """Turn a `Config` (or a section) into what a JSON file holds, keys as text."""
+    return _text_keys(config_to_dict(config))
+
+
 def config_to_dict(config: Any) -> dict[str, Any]:
     """Turn a `Config` (or a section) into plain dictionaries, lists and scalars."""
     return _plain(dataclasses.asdict(config))
@@ -68,6 +82,25 @@ def _plain(value: Any) -> Any:
         return {key: _plain(item) for key, item in value.items()}
     if isinstance(value, (tuple, list)):
         return [_plain(item) for item in value]
+    return value
+
+
+def _text_keys(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {str(key): _text_keys(item) for key, item in value.items()}
+    return [_text_keys(item) for item in value] if isinstance(value, list) else value
+
+
+def _restore_keys(hint: Any, value: Any) -> Any:
+    """Turn text keys into integers wherever the schema has integer keys."""
+    if not isinstance(value, dict):
+        return value
+    if dataclasses.is_dataclass(hint):
+        hints = typing.get_type_hints(hint)
+        return {key: _restore_keys(hints.get(key), item) for key, item in value.items()}
+    if typing.get_origin(hint) is dict and typing.get_args(hint)[0] is int:
+        return {int(key) if isinstance(key, str) and key.lstrip("-").isdigit() else key: item
+                for key, item in value.items()}
     return value
 
 

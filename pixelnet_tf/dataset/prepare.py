@@ -20,9 +20,9 @@ from pixelnet_tf.dataset.encode import EncodedCase, encode_case
 from pixelnet_tf.dataset.fingerprint import fingerprint
 from pixelnet_tf.dataset.index import SliceIndex
 from pixelnet_tf.dataset.shards import RECORD_FORMAT, write_shard
-from pixelnet_tf.dataset.storage import read_json, remove_leftovers, write_json, write_text
 from pixelnet_tf.dataset.workers import run_cases, worker_count
 from pixelnet_tf.errors import DataError, RunError
+from pixelnet_tf.io.files import read_json, remove_leftovers, write_json, write_text
 from pixelnet_tf.volumes.checks import Problem, check_case, no_lesion, problems_message
 from pixelnet_tf.volumes.nifti import read_geometry
 from pixelnet_tf.volumes.slicing import SlicePlan

@@ -14,8 +14,8 @@ from pixelnet_tf.cases.split import Split
 from pixelnet_tf.config import Config, config_from_dict
 from pixelnet_tf.dataset.encode import decode
 from pixelnet_tf.dataset.index import SliceIndex
-from pixelnet_tf.dataset.storage import read_json, read_text
 from pixelnet_tf.errors import DataError
+from pixelnet_tf.io.files import read_json, read_text
 from pixelnet_tf.volumes.geometry import VolumeGeometry
 from pixelnet_tf.volumes.prepare import PreparedVolume
 from pixelnet_tf.volumes.slicing import SlicePlan

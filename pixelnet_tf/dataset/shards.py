@@ -12,7 +12,8 @@ from collections.abc import Iterable
 import tensorflow as tf
 
 from pixelnet_tf.dataset.encode import EncodedSlice
-from pixelnet_tf.dataset.storage import replacing
+from pixelnet_tf.errors import RunError
+from pixelnet_tf.io.files import replacing
 
 #: Changes when records are written in another way; older prepared cases are then done again.
 RECORD_FORMAT = 1
@@ -39,12 +40,18 @@ def write_shard(path: str, slices: Iterable[EncodedSlice]) -> list[tuple[int, in
         RunError: writing failed, for instance on a full disk.
     """
     places, end = [], 0
-    with replacing(path) as temporary, tf.io.TFRecordWriter(temporary) as writer:
-        for encoded in slices:
-            record = to_example(encoded).SerializeToString(deterministic=True)
-            writer.write(record)
-            places.append((end + _FRAME_HEAD, len(record)))
-            end += _FRAME_HEAD + len(record) + _FRAME_TAIL
+    with replacing(path) as temporary:
+        try:
+            with tf.io.TFRecordWriter(temporary) as writer:
+                for encoded in slices:
+                    record = to_example(encoded).SerializeToString(deterministic=True)
+                    writer.write(record)
+                    places.append((end + _FRAME_HEAD, len(record)))
+                    end += _FRAME_HEAD + len(record) + _FRAME_TAIL
+        except tf.errors.ResourceExhaustedError:
+            raise RunError(f"{path}: cannot be written: no space is left on the device") from None
+        except tf.errors.OpError as error:
+            raise RunError(f"{path}: cannot be written: {error.message}") from None
     return places
 
 

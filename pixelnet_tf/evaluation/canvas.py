@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import io
-import os
-import uuid
 from pathlib import Path
 
 from pixelnet_tf.config import StudyConfig
 from pixelnet_tf.errors import RunError
+from pixelnet_tf.io.files import write_bytes
 
 try:
     from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -44,14 +43,7 @@ def png_bytes(figure: Figure) -> bytes:
 
 def write_png(figure: Figure, path: Path) -> None:
     """Write a figure as PNG; the file appears whole or not at all."""
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.tmp")
-    try:
-        temporary.write_bytes(png_bytes(figure))
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    write_bytes(path, png_bytes(figure))
 
 
 def class_colours(study: StudyConfig) -> dict[int, str]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections import defaultdict
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,6 +9,7 @@ from pathlib import Path
 from pixelnet_tf.cases.layouts import find_cases
 from pixelnet_tf.config import StudyConfig
 from pixelnet_tf.errors import DataError
+from pixelnet_tf.io.files import read_json_object
 
 _SUFFIXES = (".nii.gz", ".nii")
 #: Written by `predict` beside the volumes: the configuration and the cases it was asked for.
@@ -115,13 +115,7 @@ def read_prediction_file(predictions_dir: Path) -> dict:
     path = Path(predictions_dir) / PREDICTION_FILE
     if not path.is_file():
         return {}
-    try:
-        tree = json.loads(path.read_text(encoding="utf-8"))
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise DataError(f"{path}: is not JSON ({error}); predict again or remove it") from None
-    if not isinstance(tree, dict):
-        raise DataError(f"{path}: must hold a JSON object; predict again or remove it")
-    return tree
+    return read_json_object(path, "predict again or remove it")
 
 
 def _references(folder: Path, study: StudyConfig) -> dict[str, Path]:

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -75,19 +73,6 @@ def _boxes(ax: Axes, values: Sequence[list[float]], places: np.ndarray, width: f
         spots = place + rng.uniform(-0.18, 0.18, len(cases)) * width
         ax.plot(spots, cases, "o", color=colour, markersize=3.5, alpha=0.8,
                 label=name if number == 0 else None)
-
-
-def read_log(run_dir: Path) -> list[dict[str, Any]]:
-    """Read the rows of RUN/log.jsonl; none where there is no log, or after a broken line."""
-    path = Path(run_dir) / "log.jsonl"
-    rows = []
-    for line in path.read_text(encoding="utf-8").splitlines() if path.is_file() else ():
-        try:
-            rows.append(json.loads(line))
-        except json.JSONDecodeError:
-            # A run that was killed while writing.
-            break
-    return rows
 
 
 def training_curves(rows: Sequence[Mapping[str, Any]]) -> Figure:

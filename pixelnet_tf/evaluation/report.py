@@ -17,9 +17,10 @@ from pixelnet_tf.evaluation.case_images import ImageReader
 from pixelnet_tf.evaluation.labels import read_labels
 from pixelnet_tf.evaluation.matching import Matching
 from pixelnet_tf.evaluation.overlay import overlay_figure
-from pixelnet_tf.evaluation.plots import box_plots, read_log, training_curves
-from pixelnet_tf.evaluation.summary import Evaluation, write_text
+from pixelnet_tf.evaluation.plots import box_plots, training_curves
+from pixelnet_tf.evaluation.summary import Evaluation
 from pixelnet_tf.evaluation.tables import Table, paper_table, spread_table
+from pixelnet_tf.io.files import read_json_lines, write_text
 
 _TEMPLATE = "report.html.j2"
 
@@ -80,7 +81,7 @@ def write_report(source: ReportSource, out: Path, overlays: int = 3) -> list[Pat
         return Picture(path.name, caption, base64.b64encode(path.read_bytes()).decode())
 
     configuration = content.configuration_text(source.run_dir)
-    rows = read_log(source.run_dir)
+    rows = read_json_lines(source.run_dir / "log.jsonl")
     evaluation = source.evaluation
     pairs = {case: paths for case, paths in source.matching.pairs.items()
              if case in evaluation.scores}

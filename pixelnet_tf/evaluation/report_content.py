@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -11,11 +10,11 @@ import numpy as np
 import yaml
 
 from pixelnet_tf.config import StudyConfig
-from pixelnet_tf.errors import DataError
 from pixelnet_tf.evaluation.comparison import PAPER_MEASURES
 from pixelnet_tf.evaluation.labels import read_labels
 from pixelnet_tf.evaluation.summary import Evaluation
 from pixelnet_tf.evaluation.tables import Table, number
+from pixelnet_tf.io.files import read_json
 
 #: What a reader asks first of a configuration; keys as in the YAML file.
 _HEADLINES = (
@@ -25,20 +24,6 @@ _HEADLINES = (
     "training.batch_slices", "training.solver.base_lr", "training.solver.lr_policy",
     "training.seed", "prediction.prior",
 )
-
-
-def read_json(path: Path) -> Any:
-    """Read a JSON file of a run, or return None where there is none.
-
-    Raises:
-        DataError: it is not JSON.
-    """
-    if not path.is_file():
-        return None
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise DataError(f"{path}: is not JSON ({error}); remove it or train again") from None
 
 
 def configuration_text(run_dir: Path) -> str:
@@ -63,7 +48,7 @@ def headline_table(configuration: str) -> Table | None:
 
 def split_table(run_dir: Path, scored: int) -> Table:
     """Count the cases of each part of the split that the run was trained on."""
-    tree = read_json(Path(run_dir) / "split.json") or {}
+    tree = _stored(run_dir, "split.json") or {}
     # `prepare` keeps the split beside what it was drawn from.
     split = tree.get("split", tree)
     rows = [(part, str(len(split[part]))) for part in ("train", "validation", "test")
@@ -82,7 +67,7 @@ def class_frequencies(
         study: classes in the order of their indices.
     """
     columns: list[tuple[str, np.ndarray]] = []
-    priors = read_json(Path(run_dir) / "priors.json")
+    priors = _stored(run_dir, "priors.json")
     if priors:
         columns += [("Training slices", np.array(priors["real"], float)),
                     ("Sampled pixels", np.array(priors["sampled"], float))]
@@ -118,3 +103,9 @@ def case_table(evaluation: Evaluation) -> Table:
         for case, mean in ranked_cases(evaluation))
     return Table("Cases, the worst first",
                  ("Case", "Mean Dice", *(f"{m} {r}" if several else m for m, r in columns)), rows)
+
+
+def _stored(run_dir: Path, name: str) -> Any:
+    """A JSON file of a run, or None where there is none."""
+    path = Path(run_dir) / name
+    return read_json(path, "remove it or train again") if path.is_file() else None

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import os
 import re
-import uuid
 import zipfile
 from collections.abc import Sequence
 from pathlib import Path
@@ -17,8 +15,9 @@ from pixelnet_tf.config import StudyConfig
 from pixelnet_tf.errors import ConfigError, DataError
 from pixelnet_tf.evaluation.labels import check_same_grid, read_labels
 from pixelnet_tf.evaluation.matching import volumes_by_case
+from pixelnet_tf.io.files import replacing
 from pixelnet_tf.volumes.geometry import VolumeGeometry
-from pixelnet_tf.volumes.nifti import read_geometry, write_labels
+from pixelnet_tf.volumes.nifti import nifti_bytes, read_geometry
 
 CHALLENGES = ("brats2017", "isles2017")
 #: Label values that the challenges' servers know.
@@ -120,25 +119,15 @@ def _read_checked(challenge: str, case: Case, path: Path, study: StudyConfig
 
 def _write_archive(challenge: str, cases: Sequence[Case], predictions: dict[str, Path],
                    names: dict[str, str], study: StudyConfig, out: Path) -> None:
-    out.parent.mkdir(parents=True, exist_ok=True)
-    mark = uuid.uuid4().hex[:8]
-    temporary = out.with_name(f".{out.name}.{mark}.tmp")
-    try:
-        with zipfile.ZipFile(temporary, "w", zipfile.ZIP_DEFLATED) as archive:
-            for case in cases:
-                labels, geometry = _read_checked(challenge, case, predictions[case.name], study)
-                name = names[case.name]
-                # The server compares headers: the file takes those of the case's own image.
-                volume = out.with_name(f".{mark}.{name}")
-                try:
-                    write_labels(volume, labels, geometry)
-                    archive.writestr(zipfile.ZipInfo(name, _DATE), volume.read_bytes(),
-                                     zipfile.ZIP_DEFLATED)
-                finally:
-                    volume.unlink(missing_ok=True)
-        os.replace(temporary, out)
-    finally:
-        temporary.unlink(missing_ok=True)
+    with replacing(out) as temporary, zipfile.ZipFile(temporary, "w",
+                                                      zipfile.ZIP_DEFLATED) as archive:
+        for case in cases:
+            labels, geometry = _read_checked(challenge, case, predictions[case.name], study)
+            name = names[case.name]
+            # The server compares headers: the file takes those of the case's own image.
+            archive.writestr(zipfile.ZipInfo(name, _DATE),
+                             nifti_bytes(name, np.asarray(labels, np.uint8), geometry),
+                             zipfile.ZIP_DEFLATED)
 
 
 def _twice(names: list[str]) -> set[str]:

@@ -4,10 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
-import json
 import math
-import os
-import uuid
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,6 +15,7 @@ from pixelnet_tf.errors import DataError
 from pixelnet_tf.evaluation.overlap import EMPTINESS
 from pixelnet_tf.evaluation.protocols import Protocol, RegionScore
 from pixelnet_tf.evaluation.scoring import Scores
+from pixelnet_tf.io.files import read_json, write_json, write_text
 
 SUMMARY_FILE, CASES_FILE = "summary.json", "cases.csv"
 #: Rows of `cases.csv` under the cases, as the challenges' tables have them -> key of a summary.
@@ -125,10 +123,8 @@ def spread(values: list[float]) -> dict[str, float | int | None]:
 def write_evaluation(evaluation: Evaluation, out_dir: Path) -> None:
     """Write `summary.json` and `cases.csv`; the summary is there last, and whole."""
     out_dir = Path(out_dir)
-    out_dir.mkdir(parents=True, exist_ok=True)
     write_text(out_dir / CASES_FILE, evaluation.to_csv())
-    write_text(out_dir / SUMMARY_FILE,
-               json.dumps(evaluation.to_json(), indent=2, allow_nan=False) + "\n")
+    write_json(out_dir / SUMMARY_FILE, evaluation.to_json())
 
 
 def read_evaluation(folder: Path) -> Evaluation:
@@ -142,7 +138,7 @@ def read_evaluation(folder: Path) -> Evaluation:
         raise DataError(f"{folder}: holds no {SUMMARY_FILE}; give a folder that "
                         "`pixelnet-tf evaluate --out` wrote")
     try:
-        tree = json.loads(path.read_text(encoding="utf-8"))
+        tree = read_json(path, "evaluate again")
         measures = list(tree["definitions"])
         scores = {case: {region: _score(entry, measures) for region, entry in by_region.items()}
                   for case, by_region in tree["per_case"].items()}
@@ -151,20 +147,9 @@ def read_evaluation(folder: Path) -> Evaluation:
                "per_case"}
         return Evaluation(tree["protocol"], tree["definitions"], regions, scores,
                           {key: value for key, value in tree.items() if key not in own})
-    except (json.JSONDecodeError, UnicodeDecodeError, KeyError, TypeError,
-            AttributeError) as error:
+    except (KeyError, TypeError, AttributeError) as error:
         raise DataError(f"{path}: is no summary of `pixelnet-tf evaluate` ({error!r}); "
                         "evaluate again") from None
-
-
-def write_text(path: Path, text: str) -> None:
-    """Write a text file under a temporary name and move it into place."""
-    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.tmp")
-    try:
-        temporary.write_text(text, encoding="utf-8")
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def _score(entry: dict[str, Any], measures: list[str]) -> RegionScore:

@@ -16,13 +16,13 @@ import tensorflow as tf
 
 from pixelnet_tf.cases.case import Case
 from pixelnet_tf.cases.layouts import find_cases
-from pixelnet_tf.config import Config, config_to_dict
+from pixelnet_tf.config import Config, config_to_json
 from pixelnet_tf.dataset.prepared import PreparedStudy
-from pixelnet_tf.dataset.storage import write_json
 from pixelnet_tf.errors import DataError, nearest_hint
 from pixelnet_tf.inference.ensemble import Ensemble
 from pixelnet_tf.inference.segmenter import Segmenter
 from pixelnet_tf.inference.volume import SegmentedVolume, segment_volume
+from pixelnet_tf.io.files import read_json_object, write_json
 from pixelnet_tf.model.pixelnet import PixelNet
 from pixelnet_tf.runs.network import TrainedNetwork
 from pixelnet_tf.volumes.nifti import write_labels, write_probabilities
@@ -97,7 +97,7 @@ def predict_cases(networks: Sequence[TrainedNetwork], source: CaseSource, config
     about = {"networks": [{"model": network.name, "weights": _digest(network.model),
                            "correction": [float(value) for value in network.correction]}
                           for network in networks],
-             "cases": list(source.names), "config": config_to_dict(config),
+             "cases": list(source.names), "config": config_to_json(config),
              "prior": config.prediction.prior, "mode": config.prediction.mode}
     members = [Segmenter.of(config, network) for network in networks]
     segmenter = members[0] if len(members) == 1 else Ensemble(members)
@@ -176,7 +176,7 @@ def _finished(out: Path, about: dict) -> set[str]:
     path = out / "prediction.json"
     if not path.is_file():
         return set()
-    before = json.loads(path.read_text(encoding="utf-8"))
+    before = read_json_object(path, "remove the folder, or give a new --out")
     same = [key for key in about if key != "cases"]
     if any(before.get(key) != json.loads(json.dumps(about[key])) for key in same):
         raise DataError(f"{out}: holds predictions of another model or with other settings; give "

@@ -7,8 +7,8 @@ from typing import Any
 
 import tensorflow as tf
 
-from pixelnet_tf.dataset.storage import read_json, write_json
 from pixelnet_tf.errors import RunError
+from pixelnet_tf.io.files import read_json, sync, write_json
 
 
 class Checkpoints:
@@ -38,6 +38,9 @@ class Checkpoints:
         previous = self.state.get(kind, {}).get("name")
         try:
             self._checkpoint.write(posixpath.join(self.folder, name))
+            # On the disk before `state.json` names them, or a power cut leaves empty files.
+            for file in tf.io.gfile.glob(posixpath.join(self.folder, name + ".*")):
+                sync(file)
             self.state[kind] = {"name": name, "step": step, **details}
             write_json(posixpath.join(self.folder, "state.json"), self.state)
         except tf.errors.OpError as error:

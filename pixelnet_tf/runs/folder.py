@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import posixpath
 import tempfile
 from typing import Any
@@ -13,8 +12,15 @@ import yaml
 from pixelnet_tf.cases.split import Split
 from pixelnet_tf.config import Config, config_from_dict, config_to_dict, config_to_yaml
 from pixelnet_tf.dataset.priors import ClassPriors
-from pixelnet_tf.dataset.storage import read_json, read_text, write_json, write_text
 from pixelnet_tf.errors import ConfigError, ModelError
+from pixelnet_tf.io.files import (
+    read_json,
+    read_json_lines,
+    read_text,
+    replacing,
+    write_json,
+    write_text,
+)
 from pixelnet_tf.model.pixelnet import PixelNet
 from pixelnet_tf.runs.network import TrainedNetwork, load_model
 
@@ -87,12 +93,11 @@ class RunFolder:
 
     def save_model(self, model: PixelNet) -> None:
         """Write model.keras whole."""
-        tf.io.gfile.makedirs(posixpath.dirname(self.file("model.keras")) or ".")
-        with tempfile.TemporaryDirectory() as folder:
+        # Keras wants the ending .keras, which the temporary name of a whole file lacks.
+        with tempfile.TemporaryDirectory() as folder, replacing(self.file("model.keras")) as whole:
             local = posixpath.join(folder, "model.keras")
             model.save(local)
-            tf.io.gfile.copy(local, self.file("model.keras.tmp"), overwrite=True)
-        tf.io.gfile.rename(self.file("model.keras.tmp"), self.file("model.keras"), overwrite=True)
+            tf.io.gfile.copy(local, whole)
 
     def model(self) -> PixelNet:
         """Load model.keras; raises `ModelError` where training has not finished or it is broken."""
@@ -108,14 +113,4 @@ class RunFolder:
 
     def log_rows(self) -> list[dict[str, Any]]:
         """The rows of log.jsonl; a last line that was cut off is left out."""
-        path = self.file("log.jsonl")
-        if not tf.io.gfile.exists(path):
-            return []
-        rows = []
-        with tf.io.gfile.GFile(path) as file:
-            for line in file.read().splitlines():
-                try:
-                    rows.append(json.loads(line))
-                except json.JSONDecodeError:
-                    break
-        return rows
+        return read_json_lines(self.file("log.jsonl"))

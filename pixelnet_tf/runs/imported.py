@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from pixelnet_tf.config import Config, config_from_dict, config_to_dict, config_to_yaml
-from pixelnet_tf.dataset.storage import write_text
 from pixelnet_tf.errors import RunError
+from pixelnet_tf.io.files import write_text
 from pixelnet_tf.model.pixelnet import PixelNet, head_names
 from pixelnet_tf.runs.folder import RunFolder
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from dataclasses import asdict
 from typing import Any
 
@@ -10,7 +9,7 @@ import keras
 import tensorflow as tf
 
 from pixelnet_tf import __version__
-from pixelnet_tf.config import Config, config_from_dict, config_to_dict
+from pixelnet_tf.config import Config, config_from_json, config_to_dict, config_to_json
 from pixelnet_tf.errors import ModelError
 from pixelnet_tf.evaluation.summary import Evaluation
 from pixelnet_tf.runs.folder import RunFolder
@@ -34,7 +33,7 @@ def describe_export(run: RunFolder, config: Config, name: str, version: int,
         evaluation: scores to state, or None; only what is averaged over cases is taken.
     """
     priors, prediction = run.priors(), config.prediction
-    tree = config_to_dict(config)
+    tree = config_to_json(config)
     if tree["training"]["initial_weights"] not in ("random", "imagenet"):
         tree["training"]["initial_weights"] = "caffemodel"
     classes = zip(config.study.label_values, config.study.class_names, strict=True)
@@ -78,11 +77,7 @@ def exported_config(about: dict[str, Any]) -> Config:
     if not isinstance(about, dict) or about.get("format") != FORMAT or "config" not in about:
         raise ModelError("serving.json was not written by this version of `pixelnet-tf export`; "
                          "export the model again")
-    tree = copy.deepcopy(about["config"])
-    # JSON has no other keys than strings.
-    tree["study"]["labels"] = {int(value): name for value, name in
-                               tree["study"]["labels"].items()}
-    return config_from_dict(tree, source="serving.json")
+    return config_from_json(about["config"], source="serving.json")
 
 
 def _training(run: RunFolder, priors: dict[str, Any]) -> dict[str, Any]:

@@ -12,10 +12,10 @@ from pathlib import Path
 import tensorflow as tf
 
 from pixelnet_tf.config import Config, config_from_dict, config_to_dict
-from pixelnet_tf.dataset.storage import write_json, write_text
 from pixelnet_tf.errors import ConfigError, RunError
 from pixelnet_tf.evaluation.summary import Evaluation
 from pixelnet_tf.inference.segmenter import Segmenter
+from pixelnet_tf.io.files import write_json, write_text
 from pixelnet_tf.runs.folder import RunFolder
 from pixelnet_tf.serving.about import describe_export
 from pixelnet_tf.serving.model_card import model_card

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,7 +13,8 @@ from tensorflow.core.framework import types_pb2
 from tensorflow.core.protobuf import saved_model_pb2
 
 from pixelnet_tf.config import Config
-from pixelnet_tf.errors import ModelError, PixelNetError
+from pixelnet_tf.errors import DataError, ModelError, PixelNetError
+from pixelnet_tf.io.files import read_json_object
 from pixelnet_tf.serving.about import exported_config
 from pixelnet_tf.serving.api_error import ApiError
 from pixelnet_tf.serving.warmup import warmup_image
@@ -109,9 +109,9 @@ def _read_about(folder: Path) -> dict[str, Any] | None:
     if not path.is_file():
         return None
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise ModelError(f"{path}: cannot be read ({error}); export the model again") from None
+        return read_json_object(path, "export the model again")
+    except DataError as error:
+        raise ModelError(str(error)) from None
 
 
 def _signatures(graph) -> dict[str, Signature]:

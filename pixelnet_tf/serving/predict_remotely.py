@@ -6,7 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from pixelnet_tf.config import Config, config_to_dict
+from pixelnet_tf.config import Config, config_to_json
 from pixelnet_tf.errors import ConfigError
 from pixelnet_tf.inference.predict import CaseSource, Draw, write_cases
 from pixelnet_tf.serving.about import exported_config
@@ -47,7 +47,7 @@ def predict_remotely(model: ServedModel, about: dict[str, Any], source: CaseSour
     """
     maps = config.prediction.probability_maps
     record = {"model": model.url, "version": about["version"], "cases": list(source.names),
-              "config": config_to_dict(config), "prior": config.prediction.prior,
+              "config": config_to_json(config), "prior": config.prediction.prior,
               "mode": config.prediction.mode, "correction": about["prior"]["correction"]}
     write_cases(lambda volume: segment_remotely(
         lambda images: model.segment_slices(images, maps), volume, config, maps),

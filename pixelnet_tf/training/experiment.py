@@ -15,9 +15,10 @@ from pixelnet_tf.evaluation.comparison import comparison_tables
 from pixelnet_tf.evaluation.matching import match_cases
 from pixelnet_tf.evaluation.protocols import make_protocol
 from pixelnet_tf.evaluation.scoring import score_cases
-from pixelnet_tf.evaluation.summary import Evaluation, write_evaluation, write_text
+from pixelnet_tf.evaluation.summary import Evaluation, write_evaluation
 from pixelnet_tf.evaluation.tables import FORMATS, paper_table, render_all
 from pixelnet_tf.inference.predict import CaseSource, predict_cases
+from pixelnet_tf.io.files import write_text
 from pixelnet_tf.runs.folder import RunFolder
 from pixelnet_tf.training.loop import Progress, Trainer
 

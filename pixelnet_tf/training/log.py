@@ -12,6 +12,7 @@ from typing import Any
 
 import tensorflow as tf
 
+from pixelnet_tf.io.files import write_text
 from pixelnet_tf.runs.folder import RunFolder
 
 COLUMNS = ("step", "epoch", "loss", "learning_rate", "slices_per_second", "seconds")
@@ -67,8 +68,7 @@ class TrainingLog:
         table = self._csv_line(self.columns) + "".join(
             self._csv_line([row.get(name, "") for name in self.columns]) for row in self.rows)
         for name, text in (("log.jsonl", lines), ("log.csv", table)):
-            with tf.io.gfile.GFile(posixpath.join(self.folder, name), "w") as file:
-                file.write(text)
+            write_text(posixpath.join(self.folder, name), text)
 
     @staticmethod
     def _csv_line(values) -> str:

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import gzip
-import os
-import uuid
 import zlib
 from pathlib import Path
 
@@ -12,6 +10,7 @@ import nibabel as nib
 import numpy as np
 
 from pixelnet_tf.errors import DataError
+from pixelnet_tf.io.files import write_bytes
 from pixelnet_tf.volumes.geometry import VolumeGeometry
 
 
@@ -59,7 +58,12 @@ def write_volume(path: Path, array: np.ndarray, geometry: VolumeGeometry) -> Non
     Raises:
         DataError: the array does not have the geometry's shape.
     """
-    path = Path(path)
+    write_bytes(path, nifti_bytes(path, array, geometry))
+
+
+def nifti_bytes(path: Path | str, array: np.ndarray, geometry: VolumeGeometry) -> bytes:
+    """Return what `write_volume` writes: the file's bytes, compressed if its name ends with .gz."""
+    name = Path(path).name
     if array.shape[:3] != geometry.shape:
         raise DataError(f"{path}: an array of shape {array.shape} does not fit the geometry's "
                         f"{geometry.shape}")
@@ -73,15 +77,8 @@ def write_volume(path: Path, array: np.ndarray, geometry: VolumeGeometry) -> Non
     header["cal_max"] = header["cal_min"] = 0
     kind = nib.Nifti1Image if len(geometry.header) == 348 else nib.Nifti2Image
     data = kind(array, None, header).to_bytes()
-    if path.name.endswith(".gz"):
-        # Without a time stamp two runs write the same bytes.
-        data = gzip.compress(data, compresslevel=6, mtime=0)
-    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.tmp")
-    try:
-        temporary.write_bytes(data)
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    # Without a time stamp two runs write the same bytes.
+    return gzip.compress(data, compresslevel=6, mtime=0) if name.endswith(".gz") else data
 
 
 def _open(path: Path) -> tuple[nib.Nifti1Image, VolumeGeometry]:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
-import uuid
 from collections.abc import Callable
 from pathlib import Path
 
@@ -12,6 +10,7 @@ import numpy as np
 
 from pixelnet_tf.cases.phantom import PhantomCase, draw_brats_case, draw_isles_case
 from pixelnet_tf.errors import DataError
+from pixelnet_tf.io.files import replacing_folder
 from pixelnet_tf.volumes.geometry import VolumeGeometry
 from pixelnet_tf.volumes.nifti import write_volume
 
@@ -72,17 +71,9 @@ def _isles_files(case: PhantomCase, number: int) -> dict[str, tuple[np.ndarray, 
 
 def _write(case_dir: Path, files: dict[str, tuple[np.ndarray, VolumeGeometry]]) -> None:
     """Write a case into a hidden folder and move it into place when it is whole."""
-    temporary = case_dir.with_name(f".{case_dir.name}.{uuid.uuid4().hex[:8]}.tmp")
-    try:
+    with replacing_folder(case_dir) as temporary:
         for name, (array, geometry) in files.items():
-            path = temporary / name
-            path.parent.mkdir(parents=True, exist_ok=True)
-            write_volume(path, array, geometry)
-        if case_dir.exists():
-            shutil.rmtree(case_dir)
-        temporary.rename(case_dir)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
+            write_volume(temporary / name, array, geometry)
 
 
 def _geometry(case: PhantomCase) -> VolumeGeometry:

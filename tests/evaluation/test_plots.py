@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import json
-
 import numpy as np
 import pytest
 
-from pixelnet_tf.evaluation.plots import box_plots, read_log, training_curves
+from pixelnet_tf.evaluation.plots import box_plots, training_curves
 from pixelnet_tf.evaluation.protocols import BratsProtocol, RegionScore
 from pixelnet_tf.evaluation.summary import Evaluation
 
@@ -52,9 +50,3 @@ def test_training_curves_show_the_log():
     assert set(rate.lines[0].get_ydata()) == {0.1}
     assert validation.lines[0].get_label() == "Dice edema"
     assert list(validation.lines[0].get_ydata()) == [0.5]
-
-
-def test_read_log_stops_at_a_broken_line(tmp_path):
-    assert read_log(tmp_path) == []
-    (tmp_path / "log.jsonl").write_text(json.dumps({"step": 1, "loss": 2.0}) + '\n{"step": 2, "lo')
-    assert read_log(tmp_path) == [{"step": 1, "loss": 2.0}]

@@ -1,0 +1,252 @@
+"""Whole files or none: the one place where this project writes, and what it reads text and JSON by.
+
+A file is written under a temporary name in its own folder, synced to the disk, moved into place,
+and the folder is synced, so that after a power cut the old file is there or the new one, never an
+empty one. Paths of the form `scheme://` go through TensorFlow's file systems, which is loaded for
+them alone.
+"""
+
+from __future__ import annotations
+
+import errno
+import importlib
+import json
+import os
+import shutil
+import uuid
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+from pixelnet_tf.errors import DataError, RunError
+
+Pathname = str | os.PathLike[str]
+
+
+@contextmanager
+def replacing(path: Pathname) -> Iterator[str]:
+    """Give a temporary name to write to; on leaving, its file takes the place of `path`.
+
+    The folder is made where it is missing. On an error the temporary file is removed and `path`
+    stays as it was.
+
+    Raises:
+        RunError: writing failed, for instance on a full disk.
+    """
+    path = os.fspath(path)
+    if _is_url(path):
+        with _replacing_remote(path) as temporary:
+            yield temporary
+        return
+    temporary = _temporary_name(path)
+    try:
+        make_folder(os.path.dirname(path))
+        yield temporary
+        sync(temporary)
+        os.replace(temporary, path)
+        sync(os.path.dirname(path) or ".")
+    except OSError as error:
+        raise RunError(f"{path}: cannot be written: {_reason(error)}") from None
+    finally:
+        with suppress(OSError):
+            os.remove(temporary)
+
+
+@contextmanager
+def replacing_folder(path: Pathname) -> Iterator[Path]:
+    """Give a temporary folder to fill; on leaving, it takes the place of the folder `path`.
+
+    A folder that was there is moved aside first and removed afterwards, so that a killed program
+    leaves the old one or the new one.
+
+    Raises:
+        RunError: writing failed, for instance on a full disk.
+    """
+    path = os.fspath(path)
+    temporary, aside = Path(_temporary_name(path)), Path(_temporary_name(path))
+    try:
+        temporary.mkdir(parents=True)
+        yield temporary
+        for folder, _, names in os.walk(temporary):
+            for name in names:
+                sync(os.path.join(folder, name))
+            sync(folder)
+        if os.path.isdir(path):
+            os.replace(path, aside)
+        os.replace(temporary, path)
+        sync(os.path.dirname(path) or ".")
+    except OSError as error:
+        raise RunError(f"{path}: cannot be written: {_reason(error)}") from None
+    finally:
+        if aside.is_dir() and not os.path.isdir(path):
+            os.replace(aside, path)
+        shutil.rmtree(temporary, ignore_errors=True)
+        shutil.rmtree(aside, ignore_errors=True)
+
+
+def remove_leftovers(folder: Pathname) -> None:
+    """Remove the temporary files and folders that a killed program left in a folder."""
+    folder = os.fspath(folder)
+    if _is_url(folder):
+        gfile = _gfile()
+        for path in gfile.glob(os.path.join(folder, ".*.tmp")):
+            gfile.remove(path)
+        return
+    if not os.path.isdir(folder):
+        return
+    for name in os.listdir(folder):
+        if name.startswith(".") and name.endswith(".tmp"):
+            path = os.path.join(folder, name)
+            if os.path.isdir(path) and not os.path.islink(path):
+                shutil.rmtree(path, ignore_errors=True)
+            else:
+                os.remove(path)
+
+
+def make_folder(path: Pathname) -> None:
+    """Make a folder and its parents, and sync the names of those that were missing."""
+    path = os.fspath(path)
+    missing = []
+    while path and not os.path.isdir(path):
+        missing.append(path)
+        path = os.path.dirname(path)
+    for folder in reversed(missing):
+        os.makedirs(folder, exist_ok=True)
+        sync(os.path.dirname(folder) or ".")
+
+
+def sync(path: Pathname) -> None:
+    """Make the disk hold what was written to a file, or a folder's names.
+
+    A file system that cannot sync a folder (some network shares) is left to its own ways, and so
+    is an object store, which holds what it has acknowledged.
+    """
+    if _is_url(os.fspath(path)):
+        return
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    except OSError:
+        if not os.path.isdir(path):
+            raise
+    finally:
+        os.close(handle)
+
+
+def write_bytes(path: Pathname, data: bytes) -> None:
+    """Write a file whole; raises `RunError`."""
+    with replacing(path) as temporary, _open(temporary, "wb") as file:
+        file.write(data)
+
+
+def write_text(path: Pathname, text: str) -> None:
+    """Write a text file whole, in UTF-8; raises `RunError`."""
+    write_bytes(path, text.encode("utf-8"))
+
+
+def write_json(path: Pathname, tree: Any) -> None:
+    """Write a JSON file whole; raises `RunError`. NaN and infinity are a ValueError."""
+    write_text(path, json.dumps(tree, indent=1, allow_nan=False) + "\n")
+
+
+def read_text(path: Pathname) -> str:
+    """Read a text file.
+
+    Raises:
+        DataError: it is missing, cannot be read or is not UTF-8.
+    """
+    try:
+        with _open(path, "rb") as file:
+            return file.read().decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise DataError(f"{path}: cannot be read: it is no UTF-8 text ({error})") from None
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read: {_reason(error)}") from None
+    except Exception as error:  # TensorFlow's own kinds; their class is not known without it.
+        if not _is_url(os.fspath(path)):
+            raise
+        raise DataError(f"{path}: cannot be read: {error}") from None
+
+
+def read_json(path: Pathname, advice: str = "delete it and run `pixelnet-tf prepare` again") -> Any:
+    """Read a JSON file.
+
+    Raises:
+        DataError: it is missing or broken; the message ends with `advice`, the next step.
+    """
+    try:
+        return json.loads(read_text(path))
+    except (json.JSONDecodeError, RecursionError) as error:
+        raise DataError(f"{path}: is not JSON ({error}); it was written by another program or cut "
+                        f"short: {advice}") from None
+
+
+def read_json_object(path: Pathname, advice: str) -> dict[str, Any]:
+    """Read a JSON file that must hold an object; raises as `read_json`."""
+    tree = read_json(path, advice)
+    if not isinstance(tree, dict):
+        raise DataError(f"{path}: must hold a JSON object, holds {type(tree).__name__}: {advice}")
+    return tree
+
+
+def read_json_lines(path: Pathname) -> list[dict[str, Any]]:
+    """Read a file of one JSON object a line; none where there is no file.
+
+    Lines from the first broken one on are left out: a program was killed while it wrote.
+    """
+    try:
+        lines: Iterable[str] = read_text(path).splitlines()
+    except DataError:
+        return []
+    rows = []
+    for line in lines:
+        try:
+            row = json.loads(line)
+        except json.JSONDecodeError:
+            break
+        if not isinstance(row, dict):
+            break
+        rows.append(row)
+    return rows
+
+
+def _temporary_name(path: str) -> str:
+    folder, name = os.path.split(path.rstrip("/"))
+    # A long name keeps within the file system's 255 bytes.
+    return os.path.join(folder, f".{name[:200]}.{uuid.uuid4().hex[:8]}.tmp")
+
+
+def _reason(error: OSError) -> str:
+    if error.errno == errno.ENOSPC:
+        return "no space is left on the device"
+    return error.strerror or str(error)
+
+
+def _is_url(path: str) -> bool:
+    return "://" in path
+
+
+def _gfile() -> Any:
+    return importlib.import_module("tensorflow").io.gfile
+
+
+def _open(path: Pathname, mode: str) -> Any:
+    path = os.fspath(path)
+    return _gfile().GFile(path, mode) if _is_url(path) else open(path, mode)
+
+
+@contextmanager
+def _replacing_remote(path: str) -> Iterator[str]:
+    gfile = _gfile()
+    errors = importlib.import_module("tensorflow").errors
+    temporary = _temporary_name(path)
+    try:
+        gfile.makedirs(os.path.dirname(path))
+        yield temporary
+        gfile.rename(temporary, path, overwrite=True)
+    except (OSError, errors.OpError) as error:
+        raise RunError(f"{path}: cannot be written: {error}") from None
+    finally:
+        if gfile.exists(temporary):
+            gfile.remove(temporary)
