@@ -8,8 +8,8 @@ from pathlib import Path
 from pixelnet_tf.caffe.blobs import get_blobs
 from pixelnet_tf.caffe.reading import write_caffemodel, write_prototxt
 from pixelnet_tf.io.files import write_text
-from pixelnet_tf.model.pixelnet import PixelNet, head_names
-from pixelnet_tf.model.vgg16 import BLOCKS
+from pixelnet_tf.model.architecture import Convolution, Dense
+from pixelnet_tf.model.pixelnet import PixelNet
 from prototxt_import import (
     BatchNormParams,
     ConvolutionParams,
@@ -27,7 +27,6 @@ from prototxt_import import (
 
 PROTOTXT, CAFFEMODEL = "deploy.prototxt", "weights.caffemodel"
 _IMAGE_SIZE, _PIXELS = 224, 1000  # written as in the authors' files; nets are reshaped at run time
-_TRAINED = (ParamSpec("", 1, 1), ParamSpec("", 2, 0))
 _KEPT = (ParamSpec("", 0, 1),) * 3
 
 _COMMENT = """\
@@ -83,13 +82,13 @@ def caffe_network(model: PixelNet) -> Network:
 
 
 def _trunk(model: PixelNet, taps: list[str]) -> Iterator[Layer]:
-    config, bottom = model.config, "data"
-    for number, names in enumerate(BLOCKS, start=1):
-        for name in names:
-            yield _convolution(model, name, bottom)
-            bottom = name
+    table, bottom = model.architecture, "data"
+    for number, block in enumerate(table.blocks):
+        for layer in block:
+            yield _convolution(model, layer, bottom)
+            bottom = name = layer.name
             place = name.removeprefix("conv")
-            if name == names[-1] and config.batch_norm:
+            if layer is block[-1] and table.batch_norm:
                 yield _batch_norm(model, name, f"bn_{name}")
                 taps.append(f"{name}_bn")
                 # Not in place: BatchNorm reads the response before its ReLU.
@@ -97,59 +96,62 @@ def _trunk(model: PixelNet, taps: list[str]) -> Iterator[Layer]:
                 yield Layer(f"relu{place}", "ReLU", (name,), (bottom,), ReLUParams())
             else:
                 yield _relu(f"relu{place}", name)
-        if not config.batch_norm:
-            taps.append(names[-1])
-        if number < len(BLOCKS) or config.fc7 != "none":
-            top = f"pool{number}"
+        if not table.batch_norm:
+            taps.append(block[-1].name)
+        if table.pools_after(number):
+            top = f"pool{number + 1}"
             pooling = PoolingParams("MAX", (2, 2), (2, 2))
             yield Layer(top, "Pooling", (bottom,), (top,), pooling)
             bottom = top
-    if config.fc7 != "none":
+    if table.context:
         yield from _fully_connected(model, bottom, taps)
 
 
 def _fully_connected(model: PixelNet, bottom: str, taps: list[str]) -> Iterator[Layer]:
-    yield _convolution(model, "fc6_conv", bottom)
-    yield _relu("relu6", "fc6_conv")
-    yield from _dropout(model, "drop6", "fc6_conv")
-    yield _convolution(model, "fc7_conv", "fc6_conv")
-    if model.config.batch_norm:
-        yield _batch_norm(model, "fc7_conv", "bn_conv7")
-        taps.append("fc7_conv_bn")
+    fc6, fc7 = model.architecture.context
+    yield _convolution(model, fc6, bottom)
+    yield _relu("relu6", fc6.name)
+    yield from _dropout(model, fc6.dropout, fc6.name)
+    yield _convolution(model, fc7, fc6.name)
+    if model.architecture.batch_norm:
+        yield _batch_norm(model, fc7.name, "bn_conv7")
+        taps.append(f"{fc7.name}_bn")
         return
-    yield _relu("relu7", "fc7_conv")
-    yield from _dropout(model, "drop7", "fc7_conv")
-    taps.append("fc7_conv")
+    yield _relu("relu7", fc7.name)
+    yield from _dropout(model, fc7.dropout, fc7.name)
+    taps.append(fc7.name)
 
 
 def _head(model: PixelNet) -> Iterator[Layer]:
-    *hidden, scores = head_names(model.config)
+    *hidden, scores = model.architecture.head
     bottom = "fc5"
-    if model.config.head == "linear":
+    if model.architecture.relu_on_hypercolumn:
         yield _relu("relu_fc5", "fc5")
-    for name in hidden:
-        yield _product(model, name, bottom, name)
-        yield _relu(name.replace("fc", "relu"), name)
-        yield from _dropout(model, name.replace("fc", "drop"), name)
-        bottom = name
+    for layer in hidden:
+        yield _product(model, layer, bottom, layer.name)
+        yield _relu(layer.name.replace("fc", "relu"), layer.name)
+        yield from _dropout(model, layer.dropout, layer.name)
+        bottom = layer.name
     yield _product(model, scores, bottom, "fc8_new")
     yield Layer("loss_opt", "Softmax", ("fc8_new",), ("f_score",), SoftmaxParams())
 
 
-def _convolution(model: PixelNet, name: str, bottom: str) -> Layer:
-    layer = model.parts[name]
-    kernel = tuple(layer.kernel_size)
-    pad = tuple(size // 2 if layer.padding == "same" else 0 for size in kernel)
-    # The authors' files give fc6_conv and fc7_conv no `param`: lr x1 and decay for the biases, too.
-    specs = () if name in ("fc6_conv", "fc7_conv") else _TRAINED
-    params = ConvolutionParams(layer.filters, kernel, pad=pad)
-    return Layer(name, "Convolution", (bottom,), (name,), params, get_blobs(layer), specs)
+def _convolution(model: PixelNet, layer: Convolution, bottom: str) -> Layer:
+    params = ConvolutionParams(layer.width, (layer.kernel,) * 2, pad=(layer.padding,) * 2)
+    return Layer(layer.name, "Convolution", (bottom,), (layer.name,), params,
+                 get_blobs(model.parts[layer.name]), _specs(layer))
 
 
-def _product(model: PixelNet, name: str, bottom: str, top: str) -> Layer:
-    layer = model.parts[name]
-    params = InnerProductParams(layer.units)
-    return Layer(name, "InnerProduct", (bottom,), (top,), params, get_blobs(layer), _TRAINED)
+def _product(model: PixelNet, layer: Dense, bottom: str, top: str) -> Layer:
+    return Layer(layer.name, "InnerProduct", (bottom,), (top,), InnerProductParams(layer.width),
+                 get_blobs(model.parts[layer.name]), _specs(layer))
+
+
+def _specs(layer: Convolution | Dense) -> tuple[ParamSpec, ...]:
+    """`param` blocks of kernel and bias; none where both have Caffe's defaults."""
+    if layer.bias_multipliers == (1.0, 1.0):
+        return ()
+    return ParamSpec("", 1, 1), ParamSpec("", *layer.bias_multipliers)
 
 
 def _batch_norm(model: PixelNet, name: str, title: str) -> Layer:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pixelnet_tf.caffe.layer_names import names_in_files
 from pixelnet_tf.config import ModelConfig
 from pixelnet_tf.errors import ModelError
-from pixelnet_tf.model.vgg16 import BLOCKS, STRIDES, TAPS
+from pixelnet_tf.model.architecture import BLOCKS, CONTEXT_RATES, STRIDES
 from prototxt_import import Layer, Network
 
 _BORDER = 100  # that of the authors' files; no file states it
@@ -86,7 +86,7 @@ def _convolution(layers: dict[str, Layer], name: str, kernel: int, pad: int) -> 
 def _taps(network: Network, sampling: Layer, fc6: Layer | None) -> dict:
     """fc7 and batch_norm, from the maps that RandBI reads and their rates."""
     rates, maps = sampling.params.rates, sampling.bottoms[:-1]
-    kinds = {STRIDES: "none", (*STRIDES, 224): "faithful", (*STRIDES, 32): "aligned"}
+    kinds = {STRIDES: "none", **{(*STRIDES, rate): kind for kind, rate in CONTEXT_RATES.items()}}
     if rates not in kinds or not sampling.params.pad:
         _refuse(sampling, f"rates {rates} with pad {sampling.params.pad}; the project's model has "
                           "1, 2, 4, 8, 16 and, for fc7, 224 or 32, all with pad")
@@ -94,7 +94,7 @@ def _taps(network: Network, sampling: Layer, fc6: Layer | None) -> dict:
     pads = {"faithful": (0, 0), "aligned": (3, 3)}
     if kind in pads and (fc6 is None or getattr(fc6.params, "pad", None) != pads[kind]):
         _refuse(sampling, f"rate {rates[-1]} goes with fc6 padded by {pads[kind][0]} here")
-    names = (*TAPS, "fc7_conv")[:len(maps)]
+    names = (*(block[-1] for block in BLOCKS), "fc7_conv")[:len(maps)]
     steps = [_steps(network, blob, sampling) for blob in maps]
     for name, found in zip(names, steps, strict=True):
         if found[0] not in names_in_files(name):

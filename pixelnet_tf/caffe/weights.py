@@ -20,8 +20,8 @@ from pixelnet_tf.caffe.match_table import (
 )
 from pixelnet_tf.caffe.reading import read_network
 from pixelnet_tf.errors import ModelError
+from pixelnet_tf.model.architecture import BLOCKS
 from pixelnet_tf.model.pixelnet import PixelNet
-from pixelnet_tf.model.vgg16 import BLOCKS
 from prototxt_import import Layer, Network
 
 #: How the first kernel is fitted to another number of channels.

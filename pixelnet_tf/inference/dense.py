@@ -5,9 +5,9 @@ from __future__ import annotations
 import tensorflow as tf
 
 from pixelnet_tf.inference.tiles import TILE, TileLayer
-from pixelnet_tf.model.fast_head import FastHead
+from pixelnet_tf.model.fast_head import FastHead, Perceptron
 from pixelnet_tf.model.fast_trunk import Tap, canvas_pixels, fast_taps
-from pixelnet_tf.model.pixelnet import PixelNet, head_names, plain_scores, plain_taps
+from pixelnet_tf.model.pixelnet import PixelNet, plain_scores, plain_taps
 
 #: Pixels that pass the head together: enough for the matrix products, little memory. Loops over
 #: chunks run one at a time: TensorFlow would begin ten side by side, which is not faster (a chunk's
@@ -65,18 +65,16 @@ class DenseScorer(tf.Module):
 
         Returns `(pixels_nyx, scores)`: (pixel, 3) int32 and (pixel, class) float32, tile by tile.
         """
-        model, config = self.model, self.model.config
+        model = self.model
         side = TILE // stride
         by_tile = _tiles_of(wanted, stride)
         tiles = tf.cast(tf.where(tf.reduce_any(by_tile, axis=-1)), tf.int32)
         masks = tf.gather_nd(by_tile, tiles)
-        weights = {name: (tf.cast(model.parts[name].kernel, self.precision),
-                          tf.cast(model.parts[name].bias, self.precision))
-                   for name in head_names(config)}
-        linear = config.head == "linear"
-        first, *rest = head_names(config)
-        layer = TileLayer(taps, config.border, *((None, None) if linear else weights[first]),
-                          stride=stride)
+        perceptron = Perceptron(model, self.precision)
+        # Behind a ReLU on the hypercolumn the first layer cannot be applied before interpolation.
+        late = model.architecture.relu_on_hypercolumn
+        layer = TileLayer(taps, model.architecture.border,
+                          *((None, None) if late else perceptron.first_weights), stride=stride)
         step = CHUNK // (side * side)
         count = (tf.shape(tiles)[0] + step - 1) // step
         chunks = tf.TensorArray(tf.float32, count, infer_shape=False,
@@ -84,13 +82,9 @@ class DenseScorer(tf.Module):
         for i in tf.range(count):
             set_loop_options(parallel_iterations=1)
             part = slice(i * step, (i + 1) * step)
-            values = tf.nn.relu(tf.boolean_mask(layer(tiles[part]), masks[part]))
-            for name in [first] if linear else rest:
-                kernel, bias = weights[name]
-                values = tf.nn.bias_add(tf.matmul(values, kernel), bias)
-                if name != "cls_score_new":
-                    values = tf.nn.relu(values)
-            chunks = chunks.write(i, tf.cast(values, tf.float32))
+            values = tf.boolean_mask(layer(tiles[part]), masks[part])
+            sums = perceptron.first(values) if late else values
+            chunks = chunks.write(i, perceptron.finish(sums))
         scores = tf.ensure_shape(chunks.concat(), [None, model.classes])
         place = tf.cast(tf.where(masks), tf.int32)
         tile, inside = tf.gather(tiles, place[:, 0]), place[:, 1]

@@ -13,8 +13,8 @@ from functools import lru_cache
 
 import tensorflow as tf
 
-#: Convolutions in each block of VGG-16.
-CONVOLUTIONS = (2, 2, 3, 3, 3)
+from pixelnet_tf.model.architecture import BLOCKS
+
 #: Cells added around the box of the image before each block, enough for what its convolutions
 #: spread to, at least one cell more, and a start that stays on the pooling grid.
 MARGINS = (4, 2, 4, 5)
@@ -36,7 +36,7 @@ def _separable(border: int, end: int) -> int:
     size = end + border
     image, edge = [border, end], [0, size]
     margin_fits = 0
-    for block, count in enumerate(CONVOLUTIONS[:4]):
+    for block, count in enumerate(map(len, BLOCKS[:4])):
         image = [image[0] - count, image[1] + count]
         edge = [edge[0] + count, edge[1] - count]
         margin_fits = (margin_fits + MARGINS[block] * 2**block)

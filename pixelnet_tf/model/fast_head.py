@@ -7,13 +7,58 @@ largest part costs next to nothing. The sums are the same, and so are the gradie
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import tensorflow as tf
 
-from pixelnet_tf.model.fast_trunk import Tap
-from pixelnet_tf.model.pixelnet import PixelNet, head_names
+from pixelnet_tf.model.fast_trunk import Dropout, Tap
+from pixelnet_tf.model.pixelnet import PixelNet
 from pixelnet_tf.model.product import matrix_product
+
+
+class Perceptron:
+    """The head's layers, their weights cast once.
+
+    Args:
+        model: trained network.
+        precision: type of the matrix products.
+        first_kernel: the rows of the first layer's kernel that `first` multiplies; None: all.
+    """
+
+    def __init__(self, model: PixelNet, precision: tf.DType = tf.float32,
+                 first_kernel: tf.Tensor | None = None):
+        self.precision = precision
+        self.table = model.architecture
+        self._weights = {}
+        for layer in self.table.head:
+            kernel, bias = (tf.convert_to_tensor(v) for v in (model.parts[layer.name].kernel,
+                                                              model.parts[layer.name].bias))
+            if layer is self.table.head[0] and first_kernel is not None:
+                kernel = first_kernel
+            self._weights[layer.name] = tf.cast(kernel, precision), tf.cast(bias, precision)
+
+    @property
+    def first_weights(self) -> tuple[tf.Tensor, tf.Tensor]:
+        """Kernel (channel, unit) and bias (unit,) of the first layer."""
+        return self._weights[self.table.head[0].name]
+
+    def first(self, columns: tf.Tensor) -> tf.Tensor:
+        """Sums (pixel, unit) of the first layer over hypercolumns (pixel, channel)."""
+        return self._dense(self.table.head[0].name,
+                           tf.nn.relu(columns) if self.table.relu_on_hypercolumn else columns)
+
+    def finish(self, sums: tf.Tensor, dropout: Dropout | None = None) -> tf.Tensor:
+        """Scores (pixel, class) float32 from the first layer's sums."""
+        for before, layer in zip(self.table.head, self.table.head[1:], strict=False):
+            values = tf.nn.relu(sums)
+            if dropout is not None:
+                values = dropout(values, before.dropout)
+            sums = self._dense(layer.name, values)
+        return tf.cast(sums, tf.float32)
+
+    def _dense(self, name: str, values: tf.Tensor) -> tf.Tensor:
+        kernel, bias = self._weights[name]
+        return tf.nn.bias_add(matrix_product(tf.cast(values, self.precision), kernel), bias)
 
 
 class FastHead:
@@ -25,17 +70,13 @@ class FastHead:
     """
 
     def __init__(self, model: PixelNet, taps: Sequence[Tap], precision: tf.DType = tf.float32):
-        self._precision = precision
-        self._names = head_names(model.config)
-        self._linear = model.config.head == "linear"
         self._near, self._context, self._cells = list(taps), None, None
-        self._weights = {}
-        for name in self._names:
-            kernel, bias = (tf.convert_to_tensor(v) for v in
-                            (model.parts[name].kernel, model.parts[name].bias))
-            if name == self._names[0] and not self._linear and model.config.fc7 != "none":
-                kernel = self._map_context(kernel)
-            self._weights[name] = tf.cast(kernel, precision), tf.cast(bias, precision)
+        near_rows = None
+        # A ReLU between hypercolumn and head would not commute with the interpolation.
+        if model.architecture.context and not model.architecture.relu_on_hypercolumn:
+            first = model.architecture.head[0].name
+            near_rows = self._map_context(tf.convert_to_tensor(model.parts[first].kernel))
+        self._perceptron = Perceptron(model, precision, near_rows)
 
     def _map_context(self, kernel: tf.Tensor) -> tf.Tensor:
         """Lead the context through the first layer; returns the kernel's rows of the other maps."""
@@ -55,33 +96,21 @@ class FastHead:
             values=tf.reshape(tf.eye(count), tf.concat([cells, [count]], 0)))
         return near
 
-    def __call__(self, canvas_nyx: tf.Tensor,
-                 dropout: Callable[[tf.Tensor, str], tf.Tensor] | None = None) -> tf.Tensor:
+    def __call__(self, canvas_nyx: tf.Tensor, dropout: Dropout | None = None) -> tf.Tensor:
         """Scores (pixel, class) float32 of pixels.
 
         canvas_nyx (pixel, 3) float32 rows of n, y, x in canvas coordinates (`canvas_pixels`);
         dropout as in `fast_taps`.
         """
-        columns = tf.concat([tap.sample(canvas_nyx) for tap in self._near], axis=-1)
-        first, *rest = self._names
-        values = self._dense(first, tf.nn.relu(columns) if self._linear else columns)
+        sums = self._perceptron.first(
+            tf.concat([tap.sample(canvas_nyx) for tap in self._near], axis=-1))
         if self._context is not None:
             context = tf.matmul(self._cells.sample(canvas_nyx), self._context)
-            values += tf.cast(context, self._precision)
-        for name in rest:
-            values = tf.nn.relu(values)
-            if dropout is not None:
-                values = dropout(values, name)
-            values = self._dense(name, values)
-        return tf.cast(values, tf.float32)
-
-    def _dense(self, name: str, values: tf.Tensor) -> tf.Tensor:
-        kernel, bias = self._weights[name]
-        return tf.nn.bias_add(matrix_product(tf.cast(values, self._precision), kernel), bias)
+            sums += tf.cast(context, self._perceptron.precision)
+        return self._perceptron.finish(sums, dropout)
 
 
 def fast_scores(model: PixelNet, taps: Sequence[Tap], canvas_nyx: tf.Tensor, *,
-                precision: tf.DType = tf.float32,
-                dropout: Callable[[tf.Tensor, str], tf.Tensor] | None = None) -> tf.Tensor:
+                precision: tf.DType = tf.float32, dropout: Dropout | None = None) -> tf.Tensor:
     """Scores (pixel, class) float32 of pixels, given the maps of `fast_taps`; see `FastHead`."""
     return FastHead(model, taps, precision)(canvas_nyx, dropout)

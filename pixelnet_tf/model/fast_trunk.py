@@ -23,8 +23,9 @@ from pixelnet_tf.model.empty_canvas import (
 from pixelnet_tf.model.hypercolumn import sample_map
 from pixelnet_tf.model.pixelnet import PixelNet
 from pixelnet_tf.model.product import matrix_product
-from pixelnet_tf.model.vgg16 import BLOCKS
 
+#: Drops some of the values (first argument) of the dropout of this name (second).
+Dropout = Callable[[tf.Tensor, str], tf.Tensor]
 #: Boxes are rounded outwards to this many pixels, so that few different shapes occur.
 GRID = 32
 
@@ -68,7 +69,7 @@ def image_box(image: tf.Tensor) -> tf.Tensor:
 
 
 def fast_taps(model: PixelNet, image: tf.Tensor, *, precision: tf.DType = tf.float32,
-              dropout: Callable[[tf.Tensor, str], tf.Tensor] | None = None) -> list[Tap]:
+              dropout: Dropout | None = None) -> list[Tap]:
     """The maps of the hypercolumn for every pixel inside the image.
 
     Args:
@@ -77,11 +78,11 @@ def fast_taps(model: PixelNet, image: tf.Tensor, *, precision: tf.DType = tf.flo
         precision: type of the convolutions; weights are cast on the way.
         dropout: applied to fc6 and fc7, as in `vgg16_taps`.
     """
-    config = model.config
+    table = model.architecture
     weights = {name: (tf.cast(model.parts[name].kernel, precision),
-                      tf.cast(model.parts[name].bias, precision)) for name in sum(BLOCKS, ())}
+                      tf.cast(model.parts[name].bias, precision)) for name in table.trunk_names}
     image = tf.cast(image, precision)
-    border, blocks = config.border, separable_blocks(config.border)
+    border, blocks = table.border, separable_blocks(table.border)
     size = tf.shape(image)[1:3]
     canvas_size = size + 2 * border
     if blocks:
@@ -89,21 +90,21 @@ def fast_taps(model: PixelNet, image: tf.Tensor, *, precision: tf.DType = tf.flo
     else:
         taps, x = [], tf.pad(image, [[0, 0], [border, border], [border, border], [0, 0]])
     zero = tf.zeros([2], tf.int32)
-    for number in range(blocks, len(BLOCKS)):
-        for name in BLOCKS[number]:
-            kernel, bias = weights[name]
+    for number in range(blocks, len(table.blocks)):
+        for layer in table.blocks[number]:
+            kernel, bias = weights[layer.name]
             response = tf.nn.bias_add(tf.nn.conv2d(x, kernel, 1, "SAME"), bias)
             x = tf.nn.relu(response)
-        taps.append(Tap(_tap(model, name, response, x), 2**number, zero))
-        if number < len(BLOCKS) - 1 or config.fc7 != "none":
+        taps.append(Tap(_tap(model, layer.name, response, x), table.taps[number].rate, zero))
+        if table.pools_after(number):
             x = tf.nn.max_pool2d(x, 2, 2, "SAME")
-    if config.fc7 != "none":
+    if table.context:
         taps.append(_context(model, x, size, dropout or (lambda values, name: values)))
     return taps
 
 
 def _tap(model: PixelNet, name: str, response: tf.Tensor, activation: tf.Tensor) -> tf.Tensor:
-    if not model.config.batch_norm:
+    if not model.architecture.batch_norm:
         return activation
     # Keras brings the response to the layer's own float32.
     return tf.cast(model.parts[f"bn_{name}"](response, training=False), activation.dtype)
@@ -111,7 +112,8 @@ def _tap(model: PixelNet, name: str, response: tf.Tensor, activation: tf.Tensor)
 
 def _boxed_blocks(model, weights, image, canvas_size, blocks) -> tuple[list[Tap], tf.Tensor]:
     """Run the first blocks on the image's box; returns their taps and the pooled whole canvas."""
-    border, size = model.config.border, tf.shape(image)[1:3]
+    table = model.architecture
+    border, size = table.border, tf.shape(image)[1:3]
     start, stop = _rounded_box(image_box(image), border, size, blocks)
     # Cut the box out of the canvas: the image's own pixels with zeros around them.
     low, high = start - MARGINS[0], stop + MARGINS[0]
@@ -126,16 +128,16 @@ def _boxed_blocks(model, weights, image, canvas_size, blocks) -> tuple[list[Tap]
             margin = MARGINS[number]
             deviation = tf.pad(deviation, [[0, 0], [margin] * 2, [margin] * 2, [0, 0]])
             origin = origin // 2 - margin
-        for name in BLOCKS[number]:
-            kernel, bias = weights[name]
+        for layer in table.blocks[number]:
+            kernel, bias = weights[layer.name]
             rest = constant_response(kernel, bias, constant)
             response = tf.nn.bias_add(tf.nn.conv2d(deviation, kernel, 1, "SAME"), rest)
             x, constant = tf.nn.relu(response), tf.nn.relu(rest)
             deviation = x - constant
-        taps.append(Tap(_tap(model, name, response, x), 2**number, origin))
+        taps.append(Tap(_tap(model, layer.name, response, x), table.taps[number].rate, origin))
         deviation = tf.nn.max_pool2d(deviation, 2, 2, "SAME")
-    empty = empty_pooled_map([[weights[name] for name in names] for names in BLOCKS[:blocks]],
-                             canvas_size[0], canvas_size[1])
+    empty = empty_pooled_map([[weights[layer.name] for layer in block]
+                              for block in table.blocks[:blocks]], canvas_size[0], canvas_size[1])
     whole, origin = tf.shape(empty)[1:3], origin // 2
     after = whole - origin - tf.shape(deviation)[1:3]
     return taps, tf.pad(deviation, _paddings(origin, after)) + empty
@@ -160,23 +162,24 @@ def _context(model: PixelNet, pooled: tf.Tensor, size, dropout) -> Tap:
     A handful of cells against 420 MB of weights: each is a matrix product, bound by reading the
     weights once. So they stay in float32, and no convolution reorders them.
     """
-    config, rate = model.config, model.rates[-1]
-    pad = 3 if config.fc7 == "aligned" else 0
-    cells = tf.shape(pooled)[1:3] + 2 * pad - 6
+    table, rate = model.architecture, model.rates[-1]
+    fc6, fc7 = table.context
+    pad, side = fc6.padding, fc6.kernel
+    cells = tf.shape(pooled)[1:3] + 2 * pad - (side - 1)
     offset = (rate - 1) / 2
-    first = tf.cast(tf.floor((config.border - offset) / rate), tf.int32)
-    last = tf.cast(tf.math.ceil((tf.cast(config.border + size - 1, tf.float32) - offset) / rate),
+    first = tf.cast(tf.floor((table.border - offset) / rate), tf.int32)
+    last = tf.cast(tf.math.ceil((tf.cast(table.border + size - 1, tf.float32) - offset) / rate),
                    tf.int32)
     low, high = (tf.maximum(tf.minimum(cell, cells - 1), 0) for cell in (first, last))
     padded = tf.pad(pooled, [[0, 0], [pad, pad], [pad, pad], [0, 0]])
-    window = padded[:, low[0]:high[0] + 7, low[1]:high[1] + 7]
-    patches = tf.image.extract_patches(window, [1, 7, 7, 1], [1] * 4, [1] * 4, "VALID")
-    x = dropout(tf.nn.relu(_product(model.parts["fc6_conv"], patches)), "drop6")
-    response = _product(model.parts["fc7_conv"], x)
-    if config.batch_norm:
-        values = model.parts["bn_fc7_conv"](response, training=False)
+    window = padded[:, low[0]:high[0] + side, low[1]:high[1] + side]
+    patches = tf.image.extract_patches(window, [1, side, side, 1], [1] * 4, [1] * 4, "VALID")
+    x = dropout(tf.nn.relu(_product(model.parts[fc6.name], patches)), fc6.dropout)
+    response = _product(model.parts[fc7.name], x)
+    if table.batch_norm:
+        values = model.parts[f"bn_{fc7.name}"](response, training=False)
     else:
-        values = dropout(tf.nn.relu(response), "drop7")
+        values = dropout(tf.nn.relu(response), fc7.dropout)
     return Tap(tf.cast(values, pooled.dtype), rate, low)
 
 

@@ -9,12 +9,11 @@ import tensorflow as tf
 
 from pixelnet_tf.config import ModelConfig, StudyConfig, config_from_dict, config_to_dict
 from pixelnet_tf.errors import ModelError
+from pixelnet_tf.model.architecture import Architecture
 from pixelnet_tf.model.batch_norm import CaffeBatchNorm
 from pixelnet_tf.model.fillers import CaffeFiller
 from pixelnet_tf.model.hypercolumn import Hypercolumn
-from pixelnet_tf.model.vgg16 import STRIDES, TAPS, vgg16_layers, vgg16_taps
-
-FAITHFUL_RATE, ALIGNED_RATE = 224, 32
+from pixelnet_tf.model.vgg16 import vgg16_layers, vgg16_taps
 
 
 @keras.saving.register_keras_serializable("pixelnet_tf")
@@ -42,15 +41,18 @@ class PixelNet(keras.Model):
         config = config or ModelConfig()
         if channels < 1 or classes < 1:
             raise ModelError(f"channels and classes must be positive, got {channels}, {classes}")
-        layers = {**vgg16_layers(config, seed), **_head_layers(config, classes, seed)}
+        table = Architecture.of(config, classes)
+        layers = {**vgg16_layers(table, seed), **_head_layers(table, config, seed)}
         image = keras.Input((None, None, channels), name="image")
         pixels = keras.Input((3,), name="pixels")
-        taps = vgg16_taps(layers, _canvas(image, config), config, _keras_dropout(config))
-        hypercolumns = layers["rand_concat"]([*taps, _shift(pixels, config)])
-        scores = head_scores(layers, hypercolumns, config, _keras_dropout(config))
+        taps = vgg16_taps(layers, _canvas(image, config.border), table, _keras_dropout(config))
+        hypercolumns = layers["rand_concat"]([*taps, _shift(pixels, config.border)])
+        scores = head_scores(layers, hypercolumns, table, _keras_dropout(config))
         super().__init__(inputs=[image, pixels], outputs=scores,
                          **{"name": "pixelnet", **kwargs})
         self.config, self.channels, self.classes = config, channels, classes
+        #: What its layers are and how they follow each other.
+        self.architecture = table
         #: The layers by their Caffe names.
         self.parts = layers
         #: Names of layers that still hold what was drawn at random.
@@ -59,7 +61,7 @@ class PixelNet(keras.Model):
     @property
     def rates(self) -> tuple[int, ...]:
         """Stride in pixels at which each tap is read."""
-        return hypercolumn_rates(self.config)
+        return self.architecture.rates
 
     @property
     def multipliers(self) -> dict[str, tuple[float, float]]:
@@ -68,13 +70,9 @@ class PixelNet(keras.Model):
         Biases learn twice as fast and do not decay, except those of fc6_conv and fc7_conv, whose
         layers carry no `param` blocks there.
         """
-        found = {}
-        for name, layer in self.parts.items():
-            plain = name in ("fc6_conv", "fc7_conv")
-            for variable in layer.trainable_variables:
-                bias = variable.name == "bias" and not plain
-                found[variable.path] = (2.0, 0.0) if bias else (1.0, 1.0)
-        return found
+        of_bias = self.architecture.multipliers
+        return {variable.path: of_bias[name] if variable.name == "bias" else (1.0, 1.0)
+                for name, layer in self.parts.items() for variable in layer.trainable_variables}
 
     def check_image_size(self, height: int, width: int) -> None:
         """Raise `ModelError` where Caffe's RandBI would abort: an image too small for the rates.
@@ -85,14 +83,15 @@ class PixelNet(keras.Model):
         border = self.config.border
         for length, axis in ((height, "height"), (width, "width")):
             cells = length + 2 * border
-            for rate, tap in zip(self.rates, (*TAPS, "fc7_conv"), strict=False):
+            for tap in self.architecture.taps:
+                rate = tap.rate
                 size = -(-cells // min(rate, 32)) if rate <= 32 else -(-cells // 32) - 6
                 last = border + length - 1
                 if size < 1 or (border and last > rate * (size - 1) + (rate - 1) / 2):
                     raise ModelError(
                         f"image {axis} {length} with a border of {border} is too small "
-                        f"for the hypercolumn's rate {rate} on {tap} (Caffe aborts here); use a "
-                        "larger image or model.border, or model.fc7=aligned or none"
+                        f"for the hypercolumn's rate {rate} on {tap.layer} (Caffe aborts here); "
+                        "use a larger image or model.border, or model.fc7=aligned or none"
                     )
 
     def check_study(self, study: StudyConfig) -> None:
@@ -113,58 +112,38 @@ class PixelNet(keras.Model):
         return cls(**config)
 
 
-def hypercolumn_rates(config: ModelConfig) -> tuple[int, ...]:
-    """Stride in pixels at which each tap is read."""
-    last = {"faithful": (FAITHFUL_RATE,), "aligned": (ALIGNED_RATE,), "none": ()}[config.fc7]
-    return STRIDES + last
-
-
-def tap_widths(config: ModelConfig) -> tuple[int, ...]:
-    """Channels of each tap: 5568 in all for the original."""
-    return config.widths + (() if config.fc7 == "none" else (config.fc_width,))
-
-
-def head_names(config: ModelConfig) -> list[str]:
-    """Names of the perceptron's layers, the scores last."""
-    hidden = len(config.head_widths) if config.head == "mlp" else 0
-    return [*(f"fc{6 + i}_new" for i in range(hidden)), "cls_score_new"]
-
-
-def _head_layers(config: ModelConfig, classes: int, seed) -> dict[str, keras.layers.Layer]:
-    layers = {"rand_concat": Hypercolumn(hypercolumn_rates(config), name="rand_concat",
-                                         out_of_range="error" if config.border else "clamp")}
-    if config.batch_norm:
-        names = TAPS + (() if config.fc7 == "none" else ("fc7_conv",))
-        layers |= {f"bn_{name}": CaffeBatchNorm(name=f"bn_{name}") for name in names}
-    names = head_names(config)
-    for number, (name, width) in enumerate(zip(names, (*config.head_widths, classes)
-                                               if config.head == "mlp" else (classes,),
-                                               strict=True)):
+def _head_layers(table: Architecture, config: ModelConfig, seed: int | None
+                 ) -> dict[str, keras.layers.Layer]:
+    layers = {"rand_concat": Hypercolumn(table.rates, name="rand_concat",
+                                         out_of_range="error" if table.border else "clamp")}
+    if table.batch_norm:
+        layers |= {f"bn_{tap.layer}": CaffeBatchNorm(name=f"bn_{tap.layer}") for tap in table.taps}
+    for number, layer in enumerate(table.head):
         draw = None if seed is None else seed + 100 + number
         filler = (CaffeFiller("msra", seed=draw) if config.head_filler == "he"
                   else CaffeFiller("gaussian", std=config.filler_std, seed=draw))
-        layers[name] = keras.layers.Dense(width, kernel_initializer=filler, name=name)
+        layers[layer.name] = keras.layers.Dense(layer.width, kernel_initializer=filler,
+                                                name=layer.name)
     return layers
 
 
-def head_scores(layers, hypercolumns, config: ModelConfig, dropout=None):
+def head_scores(layers, hypercolumns, table: Architecture, dropout=None):
     """Run the head on hypercolumns (pixel, channel); returns scores (pixel, class) float32."""
-    *hidden, last = head_names(config)
-    values = keras.ops.relu(hypercolumns) if config.head == "linear" else hypercolumns
-    for name in hidden:
-        values = keras.ops.relu(layers[name](values))
+    *hidden, last = table.head
+    values = keras.ops.relu(hypercolumns) if table.relu_on_hypercolumn else hypercolumns
+    for layer in hidden:
+        values = keras.ops.relu(layers[layer.name](values))
         if dropout is not None:
-            values = dropout(values, name.replace("fc", "drop"))
-    return keras.ops.cast(layers[last](values), "float32")
+            values = dropout(values, layer.dropout)
+    return keras.ops.cast(layers[last.name](values), "float32")
 
 
-def _canvas(image, config: ModelConfig):
-    border = config.border
+def _canvas(image, border: int):
     return keras.ops.pad(image, [[0, 0], [border, border], [border, border], [0, 0]])
 
 
-def _shift(pixels, config: ModelConfig):
-    return pixels + keras.ops.convert_to_tensor([[0.0, config.border, config.border]])
+def _shift(pixels, border: int):
+    return pixels + keras.ops.convert_to_tensor([[0.0, border, border]])
 
 
 def _keras_dropout(config: ModelConfig):
@@ -185,10 +164,11 @@ def plain_taps(model: PixelNet, image: tf.Tensor, dropout=None,
 
     image `(batch, height, width, channel)`; returns the maps of `vgg16_taps`.
     """
-    return vgg16_taps(model.parts, _canvas(image, model.config), model.config, dropout, training)
+    return vgg16_taps(model.parts, _canvas(image, model.config.border), model.architecture,
+                      dropout, training)
 
 
 def plain_scores(model: PixelNet, taps, pixels_nyx: tf.Tensor, dropout=None) -> tf.Tensor:
     """Scores `(pixel, class)` of pixels in image coordinates from the maps of `plain_taps`."""
-    columns = model.parts["rand_concat"]([*taps, _shift(pixels_nyx, model.config)])
-    return head_scores(model.parts, columns, model.config, dropout)
+    columns = model.parts["rand_concat"]([*taps, _shift(pixels_nyx, model.config.border)])
+    return head_scores(model.parts, columns, model.architecture, dropout)

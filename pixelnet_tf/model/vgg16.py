@@ -6,42 +6,29 @@ from collections.abc import Mapping
 
 import keras
 
-from pixelnet_tf.config import ModelConfig
+from pixelnet_tf.model.architecture import Architecture, Convolution
 from pixelnet_tf.model.fillers import CaffeFiller
 
-#: Names of the convolutions of each block, as Caffe's VGG-16 files write them.
-BLOCKS = tuple(
-    tuple(f"conv{block}_{i}" for i in range(1, count + 1))
-    for block, count in enumerate((2, 2, 3, 3, 3), start=1)
-)
-#: The convolution of each block that the hypercolumn reads, and its stride in pixels.
-TAPS = tuple(block[-1] for block in BLOCKS)
-STRIDES = (1, 2, 4, 8, 16)
 
-
-def vgg16_layers(config: ModelConfig, seed: int | None = None) -> dict[str, keras.layers.Layer]:
+def vgg16_layers(table: Architecture, seed: int | None = None) -> dict[str, keras.layers.Layer]:
     """Make the convolutions of the trunk by their Caffe names, with random (He) kernels.
 
     Convolutions are linear: the ReLU is applied by `vgg16_taps`, since the BatchNorm variant reads
     the response before it (as the original's lin_bn prototxt does).
     """
-    layers = {}
-    for names, width in zip(BLOCKS, config.widths, strict=True):
-        for name in names:
-            layers[name] = _convolution(name, width, 3, "same", len(layers), seed)
-    if config.fc7 != "none":
-        padding = "same" if config.fc7 == "aligned" else "valid"
-        layers["fc6_conv"] = _convolution("fc6_conv", config.fc_width, 7, padding, 20, seed)
-        layers["fc7_conv"] = _convolution("fc7_conv", config.fc_width, 1, "valid", 21, seed)
-    return layers
+    trunk = [layer for block in table.blocks for layer in block]
+    numbered = [*enumerate(trunk), *enumerate(table.context, start=20)]
+    return {layer.name: _convolution(layer, None if seed is None else seed + number)
+            for number, layer in numbered}
 
 
-def _convolution(name, width, size, padding, number, seed) -> keras.layers.Conv2D:
-    filler = CaffeFiller("msra", seed=None if seed is None else seed + number)
-    return keras.layers.Conv2D(width, size, padding=padding, kernel_initializer=filler, name=name)
+def _convolution(layer: Convolution, seed: int | None) -> keras.layers.Conv2D:
+    return keras.layers.Conv2D(
+        layer.width, layer.kernel, padding="same" if layer.padding else "valid",
+        kernel_initializer=CaffeFiller("msra", seed=seed), name=layer.name)
 
 
-def vgg16_taps(layers: Mapping[str, keras.layers.Layer], canvas, config: ModelConfig,
+def vgg16_taps(layers: Mapping[str, keras.layers.Layer], canvas, table: Architecture,
                dropout=None, training: bool | None = None) -> list:
     """Run the trunk over a whole canvas.
 
@@ -58,19 +45,20 @@ def vgg16_taps(layers: Mapping[str, keras.layers.Layer], canvas, config: ModelCo
     """
     relu, dropout = keras.ops.relu, dropout or (lambda values, name: values)
     taps, x = [], canvas
-    for number, names in enumerate(BLOCKS):
-        for name in names:
-            response = layers[name](x)
+    for number, block in enumerate(table.blocks):
+        for layer in block:
+            response = layers[layer.name](x)
             x = relu(response)
-        taps.append(layers[f"bn_{names[-1]}"](response, training=training)
-                    if config.batch_norm else x)
-        if number < len(BLOCKS) - 1 or config.fc7 != "none":
+        taps.append(layers[f"bn_{block[-1].name}"](response, training=training)
+                    if table.batch_norm else x)
+        if table.pools_after(number):
             x = keras.ops.max_pool(x, 2, 2, padding="same")
-    if config.fc7 == "none":
+    if not table.context:
         return taps
-    x = dropout(relu(layers["fc6_conv"](x)), "drop6")
-    response = layers["fc7_conv"](x)
-    if config.batch_norm:
+    fc6, fc7 = table.context
+    x = dropout(relu(layers[fc6.name](x)), fc6.dropout)
+    response = layers[fc7.name](x)
+    if table.batch_norm:
         # The original's lin_bn net has no ReLU on fc7_conv: one follows the hypercolumn.
-        return [*taps, layers["bn_fc7_conv"](response, training=training)]
-    return [*taps, dropout(relu(response), "drop7")]
+        return [*taps, layers[f"bn_{fc7.name}"](response, training=training)]
+    return [*taps, dropout(relu(response), fc7.dropout)]

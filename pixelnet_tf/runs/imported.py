@@ -9,7 +9,7 @@ from typing import Any
 from pixelnet_tf.config import Config, config_from_dict, config_to_dict, config_to_yaml
 from pixelnet_tf.errors import RunError
 from pixelnet_tf.io.files import write_text
-from pixelnet_tf.model.pixelnet import PixelNet, head_names
+from pixelnet_tf.model.pixelnet import PixelNet
 from pixelnet_tf.runs.folder import RunFolder
 
 #: Of a model whose study nobody named.
@@ -44,7 +44,7 @@ def imported_config(model: PixelNet, caffemodel: Path, out: Path, given: Config 
     tree["model"] = config_to_dict(model.config)
     section = tree.setdefault("training", {})
     solver = {**section.get("solver", {}), **(training or {}).get("solver", {})}
-    new_head = head_names(model.config)[0] in model.untrained_layers
+    new_head = model.architecture.head_names[0] in model.untrained_layers
     section |= {**(training or {}), "solver": solver,
                 "initial_weights": str(caffemodel if new_head
                                        else RunFolder(str(out)).file("model.keras"))}

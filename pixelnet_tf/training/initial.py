@@ -8,8 +8,8 @@ import keras
 
 from pixelnet_tf.caffe.weights import load_caffemodel
 from pixelnet_tf.errors import ConfigError, ModelError
-from pixelnet_tf.model.pixelnet import PixelNet, head_names
-from pixelnet_tf.model.vgg16 import BLOCKS
+from pixelnet_tf.model.architecture import BLOCKS
+from pixelnet_tf.model.pixelnet import PixelNet
 from pixelnet_tf.runs.network import load_model
 
 
@@ -53,11 +53,10 @@ def rescale_intensity(model: PixelNet, intensity: float) -> None:
     """
     if model.config.batch_norm or intensity == 1.0:
         return
-    trunk = [*sum(BLOCKS, ()), *(() if model.config.fc7 == "none" else ("fc6_conv", "fc7_conv"))]
-    for name in trunk:
+    for name in (layer.name for layer in model.architecture.convolutions):
         if name not in model.untrained_layers:
             model.parts[name].bias.assign(model.parts[name].bias / intensity)
-    first = head_names(model.config)[0]
+    first = model.architecture.head_names[0]
     if first not in model.untrained_layers:
         model.parts[first].kernel.assign(model.parts[first].kernel * intensity)
 

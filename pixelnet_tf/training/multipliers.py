@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from pixelnet_tf.config import TrainingConfig
-from pixelnet_tf.model.pixelnet import PixelNet, head_names
-from pixelnet_tf.model.vgg16 import BLOCKS
+from pixelnet_tf.model.pixelnet import PixelNet
 
 
 def training_multipliers(model: PixelNet, config: TrainingConfig) -> dict[str, tuple[float, float]]:
@@ -14,8 +13,9 @@ def training_multipliers(model: PixelNet, config: TrainingConfig) -> dict[str, t
     and so do fc6_conv and fc7_conv when they do not come from pretrained weights; the first
     `frozen_blocks` blocks do not learn.
     """
-    frozen = {name for block in BLOCKS[:config.frozen_blocks] for name in block}
-    new = set(head_names(model.config)) | (model.untrained_layers - set(sum(BLOCKS, ())))
+    table = model.architecture
+    frozen = {layer.name for block in table.blocks[:config.frozen_blocks] for layer in block}
+    new = set(table.head_names) | (model.untrained_layers - set(table.trunk_names))
     found = {}
     for path, (rate, decay) in model.multipliers.items():
         layer = path.split("/")[0]

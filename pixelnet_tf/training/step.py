@@ -2,33 +2,33 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Sequence
 
 import tensorflow as tf
 
 from pixelnet_tf.model.fast_head import fast_scores
-from pixelnet_tf.model.fast_trunk import canvas_pixels, fast_taps
+from pixelnet_tf.model.fast_trunk import Dropout, canvas_pixels, fast_taps
 from pixelnet_tf.model.pixelnet import PixelNet, plain_scores, plain_taps
 
 
-def seeded_dropout(rate: float, seed: tf.Tensor) -> Callable[[tf.Tensor, str], tf.Tensor] | None:
-    """Caffe's dropout, scaled by 1 / (1 - rate), as a function of (values, layer name).
+def seeded_dropout(rate: float, names: Sequence[str], seed: tf.Tensor) -> Dropout | None:
+    """Caffe's dropout, scaled by 1 / (1 - rate); None where the rate is 0.
 
-    seed (2,) int32: the same seed gives the same masks, so that a resumed run repeats them. Each
-    layer draws its own.
+    names: all dropouts of the network. Each draws its own mask, by its place among them, whatever
+    the order of the calls. seed (2,) int32: the same seed gives the same masks, so that a resumed
+    run repeats them.
     """
     if not rate:
         return None
-    drawn = []
+    numbers = {name: number for number, name in enumerate(names, start=1)}
 
     def apply(values: tf.Tensor, name: str) -> tf.Tensor:
-        drawn.append(name)
-        own = tf.random.experimental.stateless_fold_in(seed, len(drawn))
+        own = tf.random.experimental.stateless_fold_in(seed, numbers[name])
         # Two numbers from each drawn one: drawing is most of the cost.
         count = tf.size(values)
         drawn_bits = tf.random.stateless_uniform([(count + 1) // 2], own, None, None, tf.uint32)
-        numbers = tf.reshape(tf.bitcast(drawn_bits, tf.uint16), [-1])[:count]
-        keep = tf.reshape(numbers >= round(rate * 2**16), tf.shape(values))
+        drawn = tf.reshape(tf.bitcast(drawn_bits, tf.uint16), [-1])[:count]
+        keep = tf.reshape(drawn >= round(rate * 2**16), tf.shape(values))
         # The backward pass keeps the mask alone, a byte a number.
         scaled = values * tf.cast(1.0 / (1.0 - rate), values.dtype)
         return tf.where(keep, scaled, tf.zeros([], values.dtype))
@@ -68,7 +68,7 @@ def loss_and_gradients(model: PixelNet, batch: dict[str, tf.Tensor], seed: tf.Te
     batch: `image` (batch, height, width, channel) float32, `pixels` (pixel, 3) float32, `classes`
     (pixel,) int32. Gradients are dense float32.
     """
-    dropout = seeded_dropout(model.config.dropout, seed)
+    dropout = seeded_dropout(model.config.dropout, model.architecture.dropouts, seed)
     with tf.GradientTape(watch_accessed_variables=False) as tape:
         tape.watch(variables)
         scores = pixel_scores(model, batch["image"], batch["pixels"], fast=fast,

@@ -7,7 +7,6 @@ import tensorflow as tf
 
 from pixelnet_tf.model.fast_trunk import fast_taps
 from pixelnet_tf.model.pixelnet import PixelNet
-from pixelnet_tf.model.vgg16 import BLOCKS
 
 
 def balance_taps(model: PixelNet, images: np.ndarray) -> list[float]:
@@ -29,10 +28,9 @@ def balance_taps(model: PixelNet, images: np.ndarray) -> list[float]:
     for tap in fast_taps(model, tf.constant(images)):
         level = float(tf.sqrt(tf.reduce_mean(tf.square(tap.values))))
         factors.append(1.0 / level if level > 0 else 1.0)
-    chains = [*BLOCKS, *([] if model.config.fc7 == "none" else [("fc6_conv", "fc7_conv")])]
     before = 1.0
-    for names, factor in zip(chains, factors, strict=True):
-        first, last = model.parts[names[0]], model.parts[names[-1]]
+    for chain, factor in zip(model.architecture.chains, factors, strict=True):
+        first, last = model.parts[chain[0].name], model.parts[chain[-1].name]
         first.kernel.assign(first.kernel / before)
         last.kernel.assign(last.kernel * factor)
         last.bias.assign(last.bias * factor)

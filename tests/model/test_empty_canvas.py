@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from pixelnet_tf.model.architecture import BLOCKS
 from pixelnet_tf.model.empty_canvas import (
-    CONVOLUTIONS,
     constant_response,
     empty_pooled_map,
     separable_blocks,
@@ -15,7 +15,7 @@ from pixelnet_tf.model.empty_canvas import (
 def random_kernels(blocks: int, seed: int = 0) -> list:
     rng = np.random.default_rng(seed)
     kernels, channels = [], 2
-    for count in CONVOLUTIONS[:blocks]:
+    for count in map(len, BLOCKS[:blocks]):
         layers = []
         for _ in range(count):
             layers.append((tf.constant(rng.normal(0, 0.4, (3, 3, channels, 3)), tf.float32),

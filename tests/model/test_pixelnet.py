@@ -7,9 +7,10 @@ import tensorflow as tf
 
 from pixelnet_tf.config import ModelConfig
 from pixelnet_tf.errors import ModelError
+from pixelnet_tf.model.architecture import Architecture
 from pixelnet_tf.model.fast_head import fast_scores
 from pixelnet_tf.model.fast_trunk import canvas_pixels, fast_taps
-from pixelnet_tf.model.pixelnet import PixelNet, plain_scores, plain_taps, tap_widths
+from pixelnet_tf.model.pixelnet import PixelNet, plain_scores, plain_taps
 
 VARIANTS = {
     "original": {"fc7": "faithful", "border": 100},
@@ -103,9 +104,9 @@ def test_without_a_border_the_last_pixels_read_the_last_cell(narrow_net, images)
 
 def test_the_originals_layers():
     """Names, shapes and number of weights of the authors' network, without building it whole."""
-    config = ModelConfig()
-    assert tap_widths(config) == (64, 128, 256, 512, 512, 4096)
-    assert sum(tap_widths(config)) == 5568
+    widths = [tap.width for tap in Architecture.of(ModelConfig(), 4).taps]
+    assert widths == [64, 128, 256, 512, 512, 4096]
+    assert sum(widths) == 5568
     narrow = PixelNet(ModelConfig(widths=(1,) * 5, fc_width=1, head_widths=(1, 1)), 3, 4)
     assert list(narrow.rates) == [1, 2, 4, 8, 16, 224]
     assert list(narrow.parts) == [

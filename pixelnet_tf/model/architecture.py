@@ -1,0 +1,149 @@
+"""The network as one table of layers, which every form of it reads.
+
+The Keras model (`vgg16.py`, `pixelnet.py`), its fast forms (`fast_trunk.py`, `fast_head.py`), the
+response to an empty canvas, and Caffe's files (`caffe/export.py`, `caffe/pixelnet_form.py`) are
+interpreters of this table: a layer is named, sized and ordered here and nowhere else.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from pixelnet_tf.config import ModelConfig
+
+#: Names of VGG-16's convolutions, block by block, as Caffe's files write them.
+BLOCKS = tuple(
+    tuple(f"conv{block}_{i}" for i in range(1, count + 1))
+    for block, count in enumerate((2, 2, 3, 3, 3), start=1)
+)
+#: Stride in pixels of each block's last map, at which the hypercolumn reads it.
+STRIDES = (1, 2, 4, 8, 16)
+#: Rate at which fc7_conv is read: the original's, and the one of fc6 padded by 3.
+CONTEXT_RATES = {"faithful": 224, "aligned": 32}
+
+
+@dataclass(frozen=True)
+class Convolution:
+    """A convolution with bias, of stride 1, which a ReLU follows.
+
+    Attributes:
+        name: of the layer in Caffe's files.
+        width: output channels.
+        kernel: side of the square kernel.
+        padding: zeros on each side of its input: none, or as many as keep the size.
+        bias_multipliers: lr_mult and decay_mult of the bias in the authors' files.
+        dropout: name of the dropout after the ReLU; empty where there is none.
+    """
+
+    name: str
+    width: int
+    kernel: int = 3
+    padding: int = 1
+    bias_multipliers: tuple[float, float] = (2.0, 0.0)
+    dropout: str = ""
+
+
+@dataclass(frozen=True)
+class Tap:
+    """A map that the hypercolumn reads: the layer, its stride in pixels, its channels."""
+
+    layer: str
+    rate: int
+    width: int
+
+
+@dataclass(frozen=True)
+class Dense:
+    """A layer of the perceptron; a ReLU, and dropout where it has a name, follow all but the last.
+    """
+
+    name: str
+    width: int
+    bias_multipliers: tuple[float, float] = (2.0, 0.0)
+    dropout: str = ""
+
+
+@dataclass(frozen=True)
+class Architecture:
+    """The layers of a PixelNet in their order (paper section 2).
+
+    Attributes:
+        blocks: VGG-16's five blocks of convolutions; 2x2 max pooling follows each block that
+            `pools_after` names.
+        context: fc6_conv and fc7_conv, or nothing.
+        taps: what the hypercolumn reads, in the order of its channels.
+        head: the perceptron, the scores last.
+        border: zero pixels around the image.
+        batch_norm: a tap is read through Caffe's BatchNorm, before its ReLU; then fc7_conv has
+            no ReLU of its own.
+        relu_on_hypercolumn: a ReLU stands between hypercolumn and head (the linear variant).
+    """
+
+    blocks: tuple[tuple[Convolution, ...], ...]
+    context: tuple[Convolution, ...]
+    taps: tuple[Tap, ...]
+    head: tuple[Dense, ...]
+    border: int
+    batch_norm: bool
+    relu_on_hypercolumn: bool
+
+    @classmethod
+    def of(cls, config: ModelConfig, classes: int) -> Architecture:
+        """Lay out the network that a configuration describes, with `classes` scores a pixel."""
+        blocks = tuple(tuple(Convolution(name, width) for name in names)
+                       for names, width in zip(BLOCKS, config.widths, strict=True))
+        taps = tuple(Tap(block[-1].name, rate, block[-1].width)
+                     for block, rate in zip(blocks, STRIDES, strict=True))
+        context: tuple[Convolution, ...] = ()
+        if config.fc7 != "none":
+            # The authors' files give these two no `param` blocks: their biases learn like kernels.
+            context = (
+                Convolution("fc6_conv", config.fc_width, 7, 3 if config.fc7 == "aligned" else 0,
+                            (1.0, 1.0), "drop6"),
+                Convolution("fc7_conv", config.fc_width, 1, 0, (1.0, 1.0),
+                            "" if config.batch_norm else "drop7"))
+            taps += (Tap("fc7_conv", CONTEXT_RATES[config.fc7], config.fc_width),)
+        widths = config.head_widths if config.head == "mlp" else ()
+        hidden = tuple(Dense(f"fc{6 + i}_new", width, dropout=f"drop{6 + i}_new")
+                       for i, width in enumerate(widths))
+        return cls(blocks, context, taps, (*hidden, Dense("cls_score_new", classes)),
+                   config.border, config.batch_norm, config.head == "linear")
+
+    def pools_after(self, block: int) -> bool:
+        """Whether max pooling follows a block, counted from 0."""
+        return block < len(self.blocks) - 1 or bool(self.context)
+
+    @property
+    def chains(self) -> tuple[tuple[Convolution, ...], ...]:
+        """The convolutions from one tap to the next, in the order of the taps."""
+        return (*self.blocks, *((self.context,) if self.context else ()))
+
+    @property
+    def convolutions(self) -> tuple[Convolution, ...]:
+        """All convolutions in their order."""
+        return tuple(layer for chain in self.chains for layer in chain)
+
+    @property
+    def trunk_names(self) -> tuple[str, ...]:
+        """Names of VGG-16's thirteen convolutions."""
+        return tuple(layer.name for block in self.blocks for layer in block)
+
+    @property
+    def head_names(self) -> tuple[str, ...]:
+        """Names of the perceptron's layers, the scores last."""
+        return tuple(layer.name for layer in self.head)
+
+    @property
+    def rates(self) -> tuple[int, ...]:
+        """Stride in pixels at which each tap is read."""
+        return tuple(tap.rate for tap in self.taps)
+
+    @property
+    def dropouts(self) -> tuple[str, ...]:
+        """Names of the dropouts in their order."""
+        return tuple(layer.dropout for layer in (*self.context, *self.head) if layer.dropout)
+
+    @property
+    def multipliers(self) -> dict[str, tuple[float, float]]:
+        """Layer -> lr_mult and decay_mult of its bias; every kernel has (1, 1)."""
+        return {layer.name: layer.bias_multipliers for layer in (*self.convolutions, *self.head)}
