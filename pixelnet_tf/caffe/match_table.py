@@ -28,6 +28,11 @@ class MatchTable:
         """Names of the model's layers whose weights come from the file."""
         return tuple(row.layer for row in self.rows if row.status in (MATCHED, CONVERTED))
 
+    @property
+    def new_layers(self) -> frozenset[str]:
+        """Names of the model's layers that have weights, but keep their start weights."""
+        return frozenset(row.layer for row in self.rows if row.layer) - set(self.loaded)
+
     def __str__(self) -> str:
         cells = [("layer", "in the file", "what was done", "")]
         cells += [(r.layer or "-", r.source or "-", r.status, r.detail) for r in self.rows]

@@ -83,10 +83,7 @@ def load_caffe_weights(
             rows.append(MatchRow(name, "", NOT_IN_FILE, "keeps its start weights"))
             continue
         used.add(source.name)
-        row = _load(name, target, source, channel_rule)
-        rows.append(row)
-        if row.status != LEFT_OUT:
-            model.untrained_layers.discard(name)
+        rows.append(_load(name, target, source, channel_rule))
     rows += [
         MatchRow("", name, LEFT_OUT, "PixelNet has no such layer")
         for name in (*(n for n in sources if n not in used), *network.unmatched)

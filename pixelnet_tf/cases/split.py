@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
 
 from pixelnet_tf.config import SplitConfig
-from pixelnet_tf.errors import ConfigError
+from pixelnet_tf.errors import ConfigError, nearest_hint
 
 
 @dataclass(frozen=True)
@@ -28,6 +29,23 @@ class Split:
     def cases(self) -> tuple[str, ...]:
         """Every case of the split, by name."""
         return tuple(sorted((*self.train, *self.validation, *self.test)))
+
+    def choose(self, part: str, only: Sequence[str] = ()) -> tuple[str, ...]:
+        """Return the cases of a part (`train`, `validation` or `test`); of these, the ones named.
+
+        Raises:
+            ConfigError: a case that does not belong to the part; its own part is named.
+        """
+        names = getattr(self, part)
+        for name in only:
+            if name not in names:
+                own = next((f"a {other} case" for other in ("train", "validation", "test")
+                            if name in getattr(self, other)), "no case")
+                raise ConfigError(
+                    f"case {name!r} is {own} of the run's split, not one of its {len(names)} "
+                    f"{part} cases{nearest_hint(name, names)}; to take it all the same, leave "
+                    "--split out")
+        return tuple(only) or names
 
     def fold(self, number: int) -> Split:
         """Return the split that tests on fold `number` (from 0) and trains on the other folds.

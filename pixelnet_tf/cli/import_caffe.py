@@ -82,13 +82,13 @@ def command(caffemodel: Path | None, prototxt: Path | None, out: Path | None, so
         channel_rule=channel_rule, allow_nan=allow_nan,
     )
     click.echo(str(table))
-    complete = imported_config(model, caffemodel, out or Path("imported"), config,
+    complete = imported_config(model, table.new_layers, caffemodel, out or Path("imported"), config,
                                training=section, overrides=overrides)
     if complete is None:
         click.echo("note: one score makes no segmentation; predict and export do not take this "
                    "model, export-caffe does")
-    elif model.untrained_layers:
-        click.echo(f"note: {', '.join(sorted(model.untrained_layers))} hold random start weights; "
+    elif table.new_layers:
+        click.echo(f"note: {', '.join(sorted(table.new_layers))} hold random start weights; "
                    "train before you predict")
     if dry_run or out is None:
         click.echo("dry run: nothing was written")

@@ -16,7 +16,7 @@ from pixelnet_tf.cli.options import (
     read_token,
 )
 from pixelnet_tf.config import Config
-from pixelnet_tf.errors import require
+from pixelnet_tf.errors import ConfigError
 
 
 @click.command("predict")
@@ -57,11 +57,9 @@ def command(models, server, serving_json, token_file, data, out, split, only, pr
     section prediction are taken from it. For research use only.
     """
     from pixelnet_tf.inference.predict import CaseSource, predict_cases
-    from pixelnet_tf.runs.compatibility import check_ensemble
+    from pixelnet_tf.runs.compatibility import AVERAGE, AVERAGE_ON_SPLIT, check_fit
     from pixelnet_tf.runs.folder import RunFolder
 
-    if overlays:
-        require("--overlays", "report", "matplotlib")
     if bool(models) == (server is not None):
         raise click.UsageError("give one of --model RUN and --server URL")
     if server is not None and split != "all":
@@ -80,10 +78,14 @@ def command(models, server, serving_json, token_file, data, out, split, only, pr
                            dry_run)
         return
     runs = [RunFolder(model) for model in models]
-    check_ensemble(runs, same_split=split != "all")
+    for other in runs[1:]:
+        check_fit(runs[0].basis(), other.basis(),
+                  AVERAGE if split == "all" else AVERAGE_ON_SPLIT)
     config = adapt(runs[0].config())
-    names = None if split == "all" else getattr(runs[0].split(), split)
-    source = CaseSource.open(data, config, names, only)
+    if split == "all":
+        source = CaseSource.open(data, config, None, only)
+    else:
+        source = CaseSource.open(data, config, runs[0].split().choose(split, only))
     click.echo(f"{len(source.names)} cases, prior {config.prediction.prior}, mode "
                f"{config.prediction.mode}, {config.prediction.precision}")
     if dry_run:
@@ -127,8 +129,12 @@ def _say_where(out: Path, overlays: bool) -> None:
 
 def _drawer(out: Path, study):
     """Draw overlays under DIR/overlays: first modality, truth where there is one, prediction."""
+    try:
+        from pixelnet_tf.evaluation.overlay import write_overlay
+    except ImportError as error:
+        raise ConfigError(f"--overlays needs Matplotlib ({error}): "
+                          'pip install "pixelnet-tf[report]"') from None
     from pixelnet_tf.cases.labels import classes_to_values
-    from pixelnet_tf.evaluation.overlay import write_overlay
 
     def draw(volume, labels) -> None:
         truth = None

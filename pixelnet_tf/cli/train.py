@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import click
 
 from pixelnet_tf.cli.options import config_options, dry_run_option, read_config
@@ -25,29 +23,28 @@ def command(config_path, overrides, print_config, data, out, resume, fold, dry_r
 
     The study and how it was prepared come from the prepared folder; --config gives model, sampling
     and training. For the original PixelNet's sampling add --set sampling.strategy=uniform.
+
+    Ctrl-C and SIGTERM let the step at hand end and save the state before they stop (exit codes 130
+    and 143); --resume goes on from there. A second Ctrl-C does not wait.
     """
     config = read_config(config_path, overrides, print_config)
     from pixelnet_tf.dataset.prepared import PreparedStudy
     from pixelnet_tf.training.loop import Trainer
 
     study = PreparedStudy.open(data)
-    config = replace(config, study=study.config.study, prepare=study.config.prepare)
     split = study.split if fold is None else study.split.fold(fold)
     trainer = Trainer(config, study, split, out, progress=TrainingProgress(), say=click.echo)
-    _describe(trainer)
+    config, plan = trainer.config, trainer.plan
+    click.echo(f"{len(split.train)} training and {len(split.validation)} validation cases; "
+               f"{plan.epoch_slices} slices an epoch, {plan.steps} steps of "
+               f"{config.training.batch_slices} slices, {config.sampling.pixels} pixels each "
+               f"({config.sampling.strategy})")
     if dry_run:
+        trainer.check(resume)
+        # Those of mixed lesions would have to be drawn first.
+        for line in () if config.sampling.lesion_mixing else trainer.measure_priors().lines():
+            click.echo(line)
         click.echo("dry run: nothing was trained")
         return
     trainer.run(resume)
     click.echo(f"model written to {trainer.run_folder.file('model.keras')}")
-
-
-def _describe(trainer) -> None:
-    config, plan, priors = trainer.config, trainer.plan, trainer.priors
-    click.echo(f"{len(trainer.split.train)} training and {len(trainer.split.validation)} "
-               f"validation cases; {plan.epoch_slices} slices an epoch, {plan.steps} steps of "
-               f"{config.training.batch_slices} slices, {config.sampling.pixels} pixels each "
-               f"({config.sampling.strategy})")
-    for name, real, sampled in zip(priors.class_names, priors.real, priors.sampled, strict=True):
-        click.echo(f"  {name}: {100 * real:.3f}% of the pixels, {100 * sampled:.2f}% of the "
-                   "sampled ones")

@@ -8,7 +8,8 @@ scripts/make_configuration_reference.py writes that file.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
+from typing import Any
 
 from pixelnet_tf.config.data_sections import (
     PrepareConfig,
@@ -38,3 +39,23 @@ class Config:
         """Whether pixels outside the brain are background unseen (`prediction.brain_only`)."""
         choice = self.prediction.brain_only
         return choice == "yes" or (choice == "auto" and self.study.skull_stripped)
+
+    def slice_settings(self) -> dict[str, Any]:
+        """Every setting that shapes a prepared slice, by its key; equal ones give equal slices.
+
+        Where volumes lie, what classes and regions are called and the number of workers do not.
+        `study.resample` is not among them: it decides whether a case can be read at all.
+        """
+        prepare, field_ = self.prepare, self.prepare.bias_field
+        correction: dict[str, Any] = {"enabled": field_.enabled}
+        if field_.enabled:
+            corrected = sorted(field_.modalities or self.study.modalities)
+            correction = asdict(field_) | {"modalities": corrected}
+        return {
+            "study.modalities": self.study.modalities,
+            "study.skull_stripped": self.study.skull_stripped,
+            "study.label_values": self.study.label_values,
+            **{f"prepare.{key}": value for key, value in asdict(prepare).items()
+               if key not in ("workers", "bias_field")},
+            **{f"prepare.bias_field.{key}": value for key, value in correction.items()},
+        }

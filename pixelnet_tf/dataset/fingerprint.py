@@ -6,23 +6,19 @@ import hashlib
 import json
 
 from pixelnet_tf.cases.case import Case
-from pixelnet_tf.config import Config, config_to_dict
+from pixelnet_tf.config import Config
 
 
 def fingerprint(case: Case, config: Config, record_format: int) -> str:
     """Return a hash of a case's files (name, size, time of change) and of the settings.
 
-    Only settings that change the slices count: the number of workers, regions or the study's
-    name do not.
+    Only settings that change the slices count (`Config.slice_settings`), and `study.resample`.
     """
-    settings = config_to_dict(config)
-    study, prepare = settings["study"], settings["prepare"]
     made_from = {
         "format": record_format,
         "files": [[path.name, path.stat().st_size, path.stat().st_mtime_ns]
                   for path in case.files],
-        "study": {key: study[key] for key in ("modalities", "skull_stripped", "resample")},
-        "labels": list(study["labels"]),
-        "prepare": {key: value for key, value in prepare.items() if key != "workers"},
+        "settings": config.slice_settings(),
+        "resample": config.study.resample,
     }
     return hashlib.sha256(json.dumps(made_from, sort_keys=True).encode()).hexdigest()

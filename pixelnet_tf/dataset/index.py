@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
@@ -52,6 +54,21 @@ class SliceIndex:
                 raise DataError(f"case {name!r} is not in the prepared study"
                                 f"{nearest_hint(name, self.cases)}")
         return np.flatnonzero(np.isin(self.case, [numbers[name] for name in case_names]))
+
+    def digest(self, case_names: Iterable[str]) -> str:
+        """Return a hash of these cases' slices: of their places in the index and in the shards.
+
+        A slice that is prepared from another image is, compressed, of another length, so that two
+        prepared studies of one digest hold the same slices.
+
+        Raises:
+            DataError: a name that the index does not hold.
+        """
+        rows = self.rows_of(case_names)
+        made_from = [[self.cases[number] for number in self.case[rows]], *(
+            getattr(self, name)[rows].tolist() for name in
+            ("slice", "class_counts", "brain_fraction", "length", "height", "width"))]
+        return hashlib.sha256(json.dumps(made_from).encode()).hexdigest()
 
     @classmethod
     def from_case_files(cls, files: list[dict[str, Any]], classes: int) -> SliceIndex:

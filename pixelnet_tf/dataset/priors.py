@@ -60,6 +60,12 @@ class ClassPriors:
         scale = self.strength if prior == "fitted" else 1.0
         return (scale * np.log(real / sampled)).astype(np.float32)
 
+    def lines(self) -> list[str]:
+        """Both frequencies of each class, in words."""
+        return [f"  {name}: {100 * real:.3f}% of the pixels, {100 * sampled:.2f}% of the sampled "
+                "ones" for name, real, sampled in
+                zip(self.class_names, self.real, self.sampled, strict=True)]
+
     def to_json(self) -> dict[str, Any]:
         return asdict(self)
 

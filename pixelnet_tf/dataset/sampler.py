@@ -75,8 +75,10 @@ def expected_class_frequency(counts: np.ndarray, config: SamplingConfig) -> np.n
     else:
         shares = class_shares_of(counts, config.pixels)
         left = counts - shares
-        missing = config.pixels - shares.sum(axis=1, keepdims=True)
-        drawn = shares + missing * left / np.maximum(left.sum(axis=1, keepdims=True), 1)
+        others = left.sum(axis=1, keepdims=True)
+        # A slice of fewer than N pixels has no more to give than it holds.
+        missing = np.minimum(config.pixels - shares.sum(axis=1, keepdims=True), others)
+        drawn = shares + missing * left / np.maximum(others, 1)
     drawn = drawn[total[:, 0] > 0]
     # Every slice gives N pixels, a small one by repeating its own.
     drawn = (drawn / drawn.sum(axis=1, keepdims=True)).sum(axis=0)

@@ -24,6 +24,7 @@ from pixelnet_tf.inference.segmenter import Segmenter
 from pixelnet_tf.inference.volume import SegmentedVolume, segment_volume
 from pixelnet_tf.io.files import read_json_object, write_json
 from pixelnet_tf.model.pixelnet import PixelNet
+from pixelnet_tf.runs.compatibility import PREDICT, Basis, check_fit
 from pixelnet_tf.runs.network import TrainedNetwork
 from pixelnet_tf.volumes.nifti import write_labels, write_probabilities
 from pixelnet_tf.volumes.prepare import PreparedVolume, prepare_case
@@ -50,16 +51,13 @@ class CaseSource:
             only: of these, the ones that are asked for; empty takes all.
 
         Raises:
-            DataError: no such folder, no case, or a name that is not there.
+            DataError: no such folder, no case, a name that is not there, or slices that were
+                prepared in another way than the configuration says.
         """
         prepared, raw = None, {}
         if tf.io.gfile.exists(os.path.join(data, "index.json")):
             prepared = PreparedStudy.open(data)
-            theirs, mine = prepared.config.study.modalities, config.study.modalities
-            if theirs != mine:
-                raise DataError(f"{data}: was prepared with the modalities {list(theirs)}, the "
-                                f"model takes {list(mine)}; prepare the study for the model, or "
-                                "name the model's channels with --set study.modalities")
+            check_fit(Basis("the model", config), Basis(data, prepared.config), PREDICT)
             known = prepared.cases
         else:
             raw = {case.name: case

@@ -10,6 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from pixelnet_tf.config import ModelConfig
+from pixelnet_tf.errors import ModelError
 
 #: Names of VGG-16's convolutions, block by block, as Caffe's files write them.
 BLOCKS = tuple(
@@ -147,3 +148,22 @@ class Architecture:
     def multipliers(self) -> dict[str, tuple[float, float]]:
         """Layer -> lr_mult and decay_mult of its bias; every kernel has (1, 1)."""
         return {layer.name: layer.bias_multipliers for layer in (*self.convolutions, *self.head)}
+
+    def check_image_size(self, height: int, width: int) -> None:
+        """Raise `ModelError` where Caffe's RandBI would abort: an image too small for the rates.
+
+        Without a border every map would be too small for the image's last pixels; there they read
+        the last cell, and only a map without any cell is an error.
+        """
+        for length, axis in ((height, "height"), (width, "width")):
+            cells = length + 2 * self.border
+            for tap in self.taps:
+                rate = tap.rate
+                size = -(-cells // min(rate, 32)) if rate <= 32 else -(-cells // 32) - 6
+                last = self.border + length - 1
+                if size < 1 or (self.border and last > rate * (size - 1) + (rate - 1) / 2):
+                    raise ModelError(
+                        f"image {axis} {length} with a border of {self.border} is too small "
+                        f"for the hypercolumn's rate {rate} on {tap.layer} (Caffe aborts here); "
+                        "use a larger image or model.border, or model.fc7=aligned or none"
+                    )

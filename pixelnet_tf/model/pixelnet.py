@@ -55,8 +55,11 @@ class PixelNet(keras.Model):
         self.architecture = table
         #: The layers by their Caffe names.
         self.parts = layers
-        #: Names of layers that still hold what was drawn at random.
-        self.untrained_layers = {name for name, layer in layers.items() if layer.weights}
+
+    @property
+    def weighted(self) -> frozenset[str]:
+        """Names of the layers that have weights."""
+        return frozenset(name for name, layer in self.parts.items() if layer.weights)
 
     @property
     def rates(self) -> tuple[int, ...]:
@@ -73,26 +76,6 @@ class PixelNet(keras.Model):
         of_bias = self.architecture.multipliers
         return {variable.path: of_bias[name] if variable.name == "bias" else (1.0, 1.0)
                 for name, layer in self.parts.items() for variable in layer.trainable_variables}
-
-    def check_image_size(self, height: int, width: int) -> None:
-        """Raise `ModelError` where Caffe's RandBI would abort: an image too small for the rates.
-
-        Without a border every map would be too small for the image's last pixels; there they read
-        the last cell, and only a map without any cell is an error.
-        """
-        border = self.config.border
-        for length, axis in ((height, "height"), (width, "width")):
-            cells = length + 2 * border
-            for tap in self.architecture.taps:
-                rate = tap.rate
-                size = -(-cells // min(rate, 32)) if rate <= 32 else -(-cells // 32) - 6
-                last = border + length - 1
-                if size < 1 or (border and last > rate * (size - 1) + (rate - 1) / 2):
-                    raise ModelError(
-                        f"image {axis} {length} with a border of {border} is too small "
-                        f"for the hypercolumn's rate {rate} on {tap.layer} (Caffe aborts here); "
-                        "use a larger image or model.border, or model.fc7=aligned or none"
-                    )
 
     def check_study(self, study: StudyConfig) -> None:
         """Raise `ModelError` where a study has other numbers of modalities or labels."""

@@ -10,6 +10,9 @@ import tensorflow as tf
 from pixelnet_tf.errors import RunError
 from pixelnet_tf.io.files import read_json, sync, write_json
 
+#: What to do with a broken state.json.
+_ADVICE = "take the folder from a copy of the run, or train anew into a new --out"
+
 
 class Checkpoints:
     """The last and the best state of a run, under RUN/checkpoints.
@@ -26,7 +29,7 @@ class Checkpoints:
         self.folder = folder
         self._checkpoint = tf.train.Checkpoint(variables=variables)
         tf.io.gfile.makedirs(folder)
-        self.state: dict[str, Any] = self._read_state()
+        self.state: dict[str, Any] = read_states(folder)
 
     def save(self, kind: str, step: int, **details: Any) -> None:
         """Save the state after `step` solver steps as `last` or `best`.
@@ -69,6 +72,8 @@ class Checkpoints:
                            "--out") from None
         return details
 
-    def _read_state(self) -> dict[str, Any]:
-        path = posixpath.join(self.folder, "state.json")
-        return read_json(path) if tf.io.gfile.exists(path) else {}
+
+def read_states(folder: str) -> dict[str, dict[str, Any]]:
+    """What a folder's state.json holds: details of the `last` and the `best` state, where saved."""
+    path = posixpath.join(folder, "state.json")
+    return read_json(path, _ADVICE) if tf.io.gfile.exists(path) else {}

@@ -1,33 +1,136 @@
-"""What fits to what: runs among each other, and a run with its data."""
+"""What fits to what: runs among each other, a run with its data, and a run with its weights.
+
+Resuming, predicting, averaging and the experiment all ask `check_fit`; what each of them compares
+stands in one table below.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import reprlib
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
 
-from pixelnet_tf.config import config_to_dict
-from pixelnet_tf.errors import ConfigError
-from pixelnet_tf.runs.folder import RunFolder
+from pixelnet_tf.cases.split import Split
+from pixelnet_tf.config import Config, config_to_dict
+from pixelnet_tf.errors import ConfigError, DataError, ModelError, PixelNetError
+from pixelnet_tf.model.pixelnet import PixelNet
+
+#: Lists of cases are cut to a length that can still be read.
+_short = reprlib.Repr()
+_short.maxdict, _short.maxstring, _short.maxother = 12, 200, 200
 
 
-def check_ensemble(runs: Sequence[RunFolder], same_split: bool) -> None:
-    """Raise `ConfigError` where networks of several runs cannot be averaged.
+@dataclass(frozen=True)
+class Basis:
+    """What a training, a network or a prepared study stands on, as far as it is known.
 
-    They must take the same modalities, prepared the same way, and give the same labels; with
-    `same_split` also set the same cases aside, or one would be judged on cases that another
-    learned from.
+    Attributes:
+        name: what it is called in a message, such as its path.
+        config: how its slices are made, and how it was or is to be trained.
+        split: the cases of its parts.
+        slices: digest of the prepared training slices (`SliceIndex.digest`); empty if unknown.
+        model: the network that was loaded.
     """
-    first, *others = runs
-    mine = config_to_dict(first.config())
-    for other in others:
-        theirs = config_to_dict(other.config())
-        for section, keys in (("study", ("modalities", "labels", "skull_stripped")),
-                              ("prepare", mine["prepare"].keys() - {"workers"})):
-            for key in sorted(keys):
-                if mine[section][key] != theirs[section][key]:
-                    raise ConfigError(
-                        f"{other.path}: has {section}.{key}={theirs[section][key]!r}, "
-                        f"{first.path} has {mine[section][key]!r}; networks are averaged only "
-                        "over the same input and labels, predict with each by itself")
-        if same_split and other.split() != first.split():
-            raise ConfigError(f"{other.path}: was trained on another split than {first.path}; "
-                              "leave --split out, and name cases that none has seen by --case")
+
+    name: str
+    config: Config | None = None
+    split: Split | None = None
+    slices: str = ""
+    model: PixelNet | None = None
+
+
+def _preparation(basis: Basis) -> dict[str, Any]:
+    return {} if basis.config is None else basis.config.slice_settings()
+
+
+def _labels(basis: Basis) -> dict[str, Any]:
+    return {} if basis.config is None else {"study.labels": dict(basis.config.study.labels)}
+
+
+def _training(basis: Basis) -> dict[str, Any]:
+    """Everything else that shapes the weights; `brain_only` does by the choice of the best."""
+    if basis.config is None:
+        return {}
+    tree = config_to_dict(basis.config)
+    return {**_flat("sampling", tree["sampling"]), **_flat("model", tree["model"]),
+            **_flat("training", tree["training"]), "brain_only": basis.config.brain_only}
+
+
+def _flat(name: str, value: Any) -> dict[str, Any]:
+    """Values by their keys, those of a section within it, too."""
+    if not isinstance(value, dict):
+        return {name: value}
+    return {key: item for part, inner in value.items()
+            for key, item in _flat(f"{name}.{part}", inner).items()}
+
+
+def _split(basis: Basis) -> dict[str, Any]:
+    if basis.split is None:
+        return {}
+    return {f"split.{part}": list(getattr(basis.split, part))
+            for part in ("train", "validation", "test")}
+
+
+def _slices(basis: Basis) -> dict[str, Any]:
+    return {} if not basis.slices else {"the prepared training slices": basis.slices[:12]}
+
+
+def _weights(basis: Basis) -> dict[str, Any]:
+    """Form of the network: as it was loaded, else as the configuration asks for it."""
+    model, config = basis.model, basis.config
+    if model is not None:
+        form, channels, classes = model.config, model.channels, model.classes
+    elif config is not None:
+        form = config.model
+        channels, classes = len(config.study.modalities), len(config.study.labels)
+    else:
+        return {}
+    return {"channels": channels, "classes": classes,
+            **{f"model.{key}": value for key, value in config_to_dict(form).items()}}
+
+
+@dataclass(frozen=True)
+class Purpose:
+    """What two sides must have in common, each with the next step where they have not."""
+
+    compared: Mapping[Callable[[Basis], dict[str, Any]], str]
+    error: type[PixelNetError] = ConfigError
+
+
+_SAME_RUN = "resume with the same configuration, split and prepared study, or give a new --out"
+_SAME_INPUT = ("networks are averaged only over the same input and labels, predict with each by "
+               "itself")
+
+#: A training that goes on: everything that shapes its weights.
+RESUME = Purpose({each: _SAME_RUN for each in (_preparation, _labels, _training, _split, _slices)})
+#: Networks whose scores are averaged.
+AVERAGE = Purpose({_preparation: _SAME_INPUT, _labels: _SAME_INPUT})
+#: The same, on a part of the split: none may have learned from what another was kept from.
+AVERAGE_ON_SPLIT = Purpose({**AVERAGE.compared, _split: (
+    "leave --split out, and name cases that none of them has seen by --case")})
+#: A network and the prepared slices that it is to read.
+PREDICT = Purpose({_preparation: (
+    "prepare the study with the model's own configuration, or give its raw images as --data. Where "
+    "the model's configuration does not say how its images were prepared, as with one from Caffe, "
+    "say it by --set")}, DataError)
+#: A run and the weights in its folder.
+WEIGHTS = Purpose({_weights: "model.keras and config.yaml are not of one training"}, ModelError)
+
+
+def check_fit(mine: Basis, theirs: Basis, purpose: Purpose) -> None:
+    """Raise where two sides differ in what the purpose needs; what one does not know is left out.
+
+    Raises:
+        PixelNetError: the purpose's own; it names every difference, both values and the next step.
+    """
+    found, advice = [], []
+    for values, step in purpose.compared.items():
+        one, other = values(mine), values(theirs)
+        different = [f"{key}={_short.repr(other[key])} ({mine.name}: {_short.repr(one[key])})"
+                     for key in one.keys() & other.keys() if one[key] != other[key]]
+        found += sorted(different)
+        if different and step not in advice:
+            advice.append(step)
+    if found:
+        raise purpose.error(f"{theirs.name}: has {', '.join(found)}; {'; '.join(advice)}")

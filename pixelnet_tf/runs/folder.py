@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import posixpath
 import tempfile
+from collections.abc import Iterable
 from typing import Any
 
 import tensorflow as tf
 import yaml
 
 from pixelnet_tf.cases.split import Split
-from pixelnet_tf.config import Config, config_from_dict, config_to_dict, config_to_yaml
+from pixelnet_tf.config import Config, config_from_dict, config_to_yaml
 from pixelnet_tf.dataset.priors import ClassPriors
-from pixelnet_tf.errors import ConfigError, ModelError
+from pixelnet_tf.errors import ModelError
 from pixelnet_tf.io.files import (
     read_json,
     read_json_lines,
@@ -22,7 +23,12 @@ from pixelnet_tf.io.files import (
     write_text,
 )
 from pixelnet_tf.model.pixelnet import PixelNet
+from pixelnet_tf.runs.checkpoints import read_states
+from pixelnet_tf.runs.compatibility import WEIGHTS, Basis, check_fit
 from pixelnet_tf.runs.network import TrainedNetwork, load_model
+
+#: What to do with a broken file of a run.
+_ADVICE = "take the file from a copy of the run, or train anew into a new --out"
 
 
 class RunFolder:
@@ -49,23 +55,31 @@ class RunFolder:
         """Whether a run has been started here."""
         return tf.io.gfile.exists(self.file("config.yaml"))
 
-    def start(self, config: Config, split: Split, priors: ClassPriors) -> None:
-        """Write what the run begins with."""
-        tf.io.gfile.makedirs(self.path)
+    def start(self, config: Config, split: Split, priors: ClassPriors, slices: str = "",
+              new_layers: Iterable[str] = ()) -> None:
+        """Write what the run begins with, config.yaml last: with it the run exists.
+
+        Args:
+            slices: digest of the training slices (`SliceIndex.digest`); empty where unknown.
+            new_layers: names of the layers that hold random start weights.
+        """
+        if tf.io.gfile.exists(self.file("checkpoints")):
+            # What is best in there is of a training that had saved no state to go on from.
+            tf.io.gfile.rmtree(self.file("checkpoints"))
         write_json(self.file("split.json"), split.to_json())
         write_json(self.file("priors.json"), priors.to_json())
+        write_json(self.file("start.json"), {"slices": slices, "new_layers": sorted(new_layers)})
         write_text(self.file("config.yaml"), config_to_yaml(config))
 
-    def check_same_config(self, config: Config) -> None:
-        """Raise `ConfigError` where a run is resumed with another configuration."""
-        mine, theirs = config_to_dict(self.config()), config_to_dict(config)
-        for section in ("study", "prepare", "sampling", "model", "training"):
-            for key, value in mine[section].items():
-                if theirs[section][key] != value:
-                    raise ConfigError(
-                        f"{self.path}: was started with {section}.{key}={value!r}, now it is "
-                        f"{theirs[section][key]!r}; resume with the same configuration, or give "
-                        "a new --out")
+    def new_layers(self) -> frozenset[str] | None:
+        """Layers that began at random; None where the run does not say (one of an older version).
+        """
+        found = self._start().get("new_layers")
+        return None if found is None else frozenset(found)
+
+    def basis(self) -> Basis:
+        """What the run stands on, for `check_fit`."""
+        return Basis(self.path, self.config(), self.split(), self._start().get("slices", ""))
 
     def config(self) -> Config:
         """The resolved configuration of the training."""
@@ -78,14 +92,14 @@ class RunFolder:
     def split(self) -> Split:
         """The split that the run was trained on; without a case for an imported model."""
         path = self.file("split.json")
-        return Split.from_json(read_json(path)) if tf.io.gfile.exists(path) else Split(())
+        return Split.from_json(read_json(path, _ADVICE)) if tf.io.gfile.exists(path) else Split(())
 
     def priors(self) -> ClassPriors:
         """Class frequencies of the training; unknown ones for an imported model."""
         path = self.file("priors.json")
         if not tf.io.gfile.exists(path):
             return ClassPriors.unknown(self.config().study.class_names)
-        return ClassPriors.from_json(read_json(path))
+        return ClassPriors.from_json(read_json(path, _ADVICE))
 
     def save_priors(self, priors: ClassPriors) -> None:
         """Replace the class frequencies (after fitting on validation cases)."""
@@ -108,9 +122,24 @@ class RunFolder:
         return load_model(path)
 
     def network(self, prior: str) -> TrainedNetwork:
-        """The model with the correction of a prior, to predict with."""
-        return TrainedNetwork(self.model(), self.priors().correction(prior), self.path)
+        """The model with the correction of a prior, to predict with.
+
+        Raises:
+            ModelError: there is no model, or it is not of this run. ConfigError: as `correction`.
+        """
+        model = self.model()
+        check_fit(Basis(self.file("config.yaml"), self.config()),
+                  Basis(self.file("model.keras"), model=model), WEIGHTS)
+        return TrainedNetwork(model, self.priors().correction(prior), self.path)
+
+    def state(self, kind: str) -> dict[str, Any] | None:
+        """Details of the `last` or `best` checkpoint: name, step, and score; None if none."""
+        return read_states(self.file("checkpoints")).get(kind)
 
     def log_rows(self) -> list[dict[str, Any]]:
         """The rows of log.jsonl; a last line that was cut off is left out."""
         return read_json_lines(self.file("log.jsonl"))
+
+    def _start(self) -> dict[str, Any]:
+        path = self.file("start.json")
+        return read_json(path, _ADVICE) if tf.io.gfile.exists(path) else {}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +16,9 @@ from pixelnet_tf.runs.folder import RunFolder
 _NAME = "pixelnet"
 
 
-def imported_config(model: PixelNet, caffemodel: Path, out: Path, given: Config | None = None, *,
-                    training: dict[str, Any] | None = None, overrides: Sequence[str] = ()
-                    ) -> Config | None:
+def imported_config(model: PixelNet, new_layers: Collection[str], caffemodel: Path, out: Path,
+                    given: Config | None = None, *, training: dict[str, Any] | None = None,
+                    overrides: Sequence[str] = ()) -> Config | None:
     """Configuration of an imported model; None for a single score, which makes no segmentation.
 
     Without `given`, the study has modalities channel1, channel2, ... and classes background,
@@ -29,6 +29,7 @@ def imported_config(model: PixelNet, caffemodel: Path, out: Path, given: Config 
 
     Args:
         model: with the imported weights.
+        new_layers: names of its layers that keep random start weights.
         caffemodel, out: where they come from and go to.
         given: study, prepare and the rest; its `model` section is replaced by the model's.
         training: section `training`, as `training_section` reads it off a solver.
@@ -44,7 +45,7 @@ def imported_config(model: PixelNet, caffemodel: Path, out: Path, given: Config 
     tree["model"] = config_to_dict(model.config)
     section = tree.setdefault("training", {})
     solver = {**section.get("solver", {}), **(training or {}).get("solver", {})}
-    new_head = model.architecture.head_names[0] in model.untrained_layers
+    new_head = model.architecture.head_names[0] in new_layers
     section |= {**(training or {}), "solver": solver,
                 "initial_weights": str(caffemodel if new_head
                                        else RunFolder(str(out)).file("model.keras"))}

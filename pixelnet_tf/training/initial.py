@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Collection
+from dataclasses import dataclass
 
 import keras
 
@@ -13,7 +15,23 @@ from pixelnet_tf.model.pixelnet import PixelNet
 from pixelnet_tf.runs.network import load_model
 
 
-def initialise(model: PixelNet, source: str, intensity: float = 1.0) -> list[str]:
+@dataclass(frozen=True)
+class StartWeights:
+    """What a model started from: lines that say it, and the names of the layers that keep what was
+    drawn at random."""
+
+    lines: tuple[str, ...]
+    new_layers: frozenset[str]
+
+
+def check_source(source: str) -> None:
+    """Raise `ConfigError` where the file of the start weights does not exist."""
+    if source not in ("random", "imagenet") and not os.path.isfile(source):
+        raise ConfigError(f"training.initial_weights: {source!r} does not exist; give random, "
+                          "imagenet, or the path of a .caffemodel or .keras file")
+
+
+def initialise(model: PixelNet, source: str, intensity: float = 1.0) -> StartWeights:
     """Give a model its start weights.
 
     Args:
@@ -22,54 +40,52 @@ def initialise(model: PixelNet, source: str, intensity: float = 1.0) -> list[str
         intensity: gray levels that one unit of the image stands for; `imagenet` and `.caffemodel`
             weights are adapted to it (`rescale_intensity`).
 
-    Returns lines that say what was taken from where.
-
     Raises:
         ConfigError: the file does not exist. ModelError: it does not fit the model.
     """
+    check_source(source)
     if source == "random":
-        return ["start weights: random"]
-    if source == "imagenet":
-        lines = _from_keras_vgg(model)
-        rescale_intensity(model, intensity)
-        return lines
-    if not os.path.isfile(source):
-        raise ConfigError(f"training.initial_weights: {source!r} does not exist; give random, "
-                          "imagenet, or the path of a .caffemodel or .keras file")
+        return StartWeights(("start weights: random",), model.weighted)
     if source.endswith(".keras"):
         return _from_model(model, source)
-    lines = [f"start weights: {source}", *str(load_caffemodel(model, source)).splitlines()]
-    rescale_intensity(model, intensity)
-    return lines
+    if source == "imagenet":
+        found = _from_keras_vgg(model)
+    else:
+        table = load_caffemodel(model, source)
+        found = StartWeights((f"start weights: {source}", *str(table).splitlines()),
+                             table.new_layers)
+    rescale_intensity(model, intensity, found.new_layers)
+    return found
 
 
-def rescale_intensity(model: PixelNet, intensity: float) -> None:
+def rescale_intensity(model: PixelNet, intensity: float, new_layers: Collection[str]) -> None:
     """Adapt pretrained layers to images whose unit stands for `intensity` gray levels.
 
-    Convolution, ReLU, pooling and interpolation are homogeneous: with every bias of the trunk
-    divided by `intensity`, an image divided by it gives every response divided by it. A pretrained
-    first layer of the head takes that back. BatchNorm needs nothing but its mean's division, so
-    with it the trunk's weights are left alone and the image would have to be scaled instead.
+    All layers but `new_layers` are taken for pretrained. Convolution, ReLU, pooling and
+    interpolation are homogeneous: with every bias of the trunk divided by `intensity`, an image
+    divided by it gives every response divided by it. A pretrained first layer of the head takes
+    that back. BatchNorm needs nothing but its mean's division, so with it the trunk's weights are
+    left alone and the image would have to be scaled instead.
     """
     if model.config.batch_norm or intensity == 1.0:
         return
     for name in (layer.name for layer in model.architecture.convolutions):
-        if name not in model.untrained_layers:
+        if name not in new_layers:
             model.parts[name].bias.assign(model.parts[name].bias / intensity)
     first = model.architecture.head_names[0]
-    if first not in model.untrained_layers:
+    if first not in new_layers:
         model.parts[first].kernel.assign(model.parts[first].kernel * intensity)
 
 
-def _from_keras_vgg(model: PixelNet) -> list[str]:
+def _from_keras_vgg(model: PixelNet) -> StartWeights:
+    if tuple(model.config.widths) != (64, 128, 256, 512, 512):
+        raise ModelError(f"imagenet weights need model.widths [64, 128, 256, 512, 512], got "
+                         f"{list(model.config.widths)}")
     try:
         vgg = keras.applications.VGG16(weights="imagenet", include_top=False)
     except Exception as error:  # Keras raises bare exceptions on a failed download.
         raise ModelError(f"Keras' ImageNet VGG-16 cannot be had ({error}); on a machine without a "
                          "network give training.initial_weights a .caffemodel, or random") from None
-    if tuple(model.config.widths) != (64, 128, 256, 512, 512):
-        raise ModelError(f"imagenet weights need model.widths [64, 128, 256, 512, 512], got "
-                         f"{list(model.config.widths)}")
     for number, names in enumerate(BLOCKS, start=1):
         for i, name in enumerate(names, start=1):
             kernel, bias = vgg.get_layer(f"block{number}_conv{i}").get_weights()
@@ -78,13 +94,13 @@ def _from_keras_vgg(model: PixelNet) -> list[str]:
                 mean = kernel.mean(axis=2, keepdims=True) * kernel.shape[2] / model.channels
                 kernel = mean.repeat(model.channels, axis=2)
             model.parts[name].set_weights([kernel, bias])
-            model.untrained_layers.discard(name)
-    return ["start weights: Keras' ImageNet VGG-16 (13 convolutions)"]
+    return StartWeights(("start weights: Keras' ImageNet VGG-16 (13 convolutions)",),
+                        model.weighted - set(sum(BLOCKS, ())))
 
 
-def _from_model(model: PixelNet, path: str) -> list[str]:
+def _from_model(model: PixelNet, path: str) -> StartWeights:
     other = load_model(path)
-    lines = [f"start weights: {path}"]
+    lines, new_layers = [f"start weights: {path}"], set()
     for name, layer in model.parts.items():
         theirs = other.parts.get(name)
         mine = [w.shape for w in layer.weights]
@@ -92,7 +108,7 @@ def _from_model(model: PixelNet, path: str) -> list[str]:
             continue
         if theirs is not None and [w.shape for w in theirs.weights] == mine:
             layer.set_weights(theirs.get_weights())
-            model.untrained_layers.discard(name)
         else:
+            new_layers.add(name)
             lines.append(f"  {name}: left as drawn (another shape or missing)")
-    return lines
+    return StartWeights(tuple(lines), frozenset(new_layers))

@@ -1,30 +1,34 @@
-"""The training loop: one tf.function step a mini-batch, under tf.distribute's current strategy."""
+"""The training loop: one tf.function step a mini-batch, on one device."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+import random
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from typing import Any
 
-import keras
 import numpy as np
 import tensorflow as tf
 
 from pixelnet_tf.cases.split import Split
-from pixelnet_tf.config import Config
+from pixelnet_tf.config import Config, TrainingConfig
 from pixelnet_tf.dataset.pipeline import training_batches
 from pixelnet_tf.dataset.prepared import PreparedStudy
-from pixelnet_tf.dataset.priors import measure_priors
+from pixelnet_tf.dataset.priors import ClassPriors, measure_priors
 from pixelnet_tf.dataset.schedule import SliceSchedule
 from pixelnet_tf.dataset.shards import parse_record
-from pixelnet_tf.errors import DataError, RunError
+from pixelnet_tf.errors import ConfigError, DataError, RunError
+from pixelnet_tf.model.architecture import Architecture
 from pixelnet_tf.model.pixelnet import PixelNet
 from pixelnet_tf.runs.checkpoints import Checkpoints
+from pixelnet_tf.runs.compatibility import RESUME, Basis, check_fit
 from pixelnet_tf.runs.folder import RunFolder
-from pixelnet_tf.training.initial import initialise
+from pixelnet_tf.training.initial import check_source, initialise
+from pixelnet_tf.training.interruption import Interruption
 from pixelnet_tf.training.log import TrainingLog
 from pixelnet_tf.training.multipliers import training_multipliers
-from pixelnet_tf.training.solver import solver_from_config
+from pixelnet_tf.training.solver import CaffeSGD, policy_from_config, solver_from_config
 from pixelnet_tf.training.step import loss_and_gradients
 from pixelnet_tf.training.tap_balance import balance_taps
 from pixelnet_tf.training.validation import case_validator, fit_prior_strength
@@ -60,73 +64,121 @@ class Trainer:
     """Train a PixelNet on a prepared study and write a run.
 
     Args:
-        config: the resolved configuration.
+        config: the resolved configuration; its sections `study` and `prepare` are replaced by those
+            that the study was prepared with.
         study: prepared slices.
         split: which cases train and validate.
         out: the run's folder, any path that `tf.io.gfile` knows.
         progress, say: receive rows of the log and lines of text.
 
     Raises:
-        DataError: nothing to train on. ModelError: start weights that do not fit.
+        DataError: nothing to train on.
     """
 
     def __init__(self, config: Config, study: PreparedStudy, split: Split, out: str, *,
                  progress: Progress | None = None, say: Callable[[str], None] = lambda line: None):
         if not split.train:
             raise DataError(f"{study.path}: the split has no case to train on")
-        self.config, self.study, self.split = config, study, split
+        self.config = replace(config, study=study.config.study, prepare=study.config.prepare)
+        self.study, self.split = study, split
         self.run_folder = RunFolder(out)
         self.progress, self.say = progress, say
         self.schedule = SliceSchedule(study, split.train, config.sampling, config.training.seed)
         self.plan = plan_training(config, self.schedule, bool(split.validation))
-        self.priors = measure_priors(study, self.schedule, config.sampling)
-        self.validate = case_validator(study, split.validation, config, self.priors)
-        self.strategy = tf.distribute.get_strategy()
+
+    def check(self, resume: bool = False) -> None:
+        """Raise what can be told before any work; writes nothing.
+
+        Raises:
+            RunError: the folder holds a run already and `resume` is False.
+            ConfigError: resumed with another configuration, split or study; start weights that do
+                not exist; several replicas.
+            ModelError: slices too small for the network.
+        """
+        folder, training = self.run_folder, self.config.training
+        if tf.distribute.get_strategy().num_replicas_in_sync > 1:
+            raise ConfigError("a training runs on one device, and every replica of a tf.distribute "
+                              "strategy would train on the same slices; leave the strategy's scope")
+        if folder.exists():
+            if not resume:
+                raise RunError(f"{folder.path}: holds a run already; go on with --resume, or give "
+                               "a new --out")
+            check_fit(folder.basis(), self._basis(), RESUME)
+        if not folder.exists() or folder.state("last") is None:
+            check_source(training.initial_weights)
+        index = self.study.index
+        network = Architecture.of(self.config.model, len(self.config.study.labels))
+        for height, width in {*zip(index.height.tolist(), index.width.tolist(), strict=True)}:
+            network.check_image_size(height, width)
+
+    def measure_priors(self) -> ClassPriors:
+        """Class frequencies of the training slices; with `sampling.lesion_mixing` they are drawn,
+        which takes some seconds."""
+        return measure_priors(self.study, self.schedule, self.config.sampling)
 
     def run(self, resume: bool = False) -> PixelNet:
         """Train to the last step; returns the final model, the best one if it was validated.
 
+        Ctrl-C (KeyboardInterrupt) and SIGTERM (SystemExit with code 143) end the step at hand, save
+        the state and leave; a second one does not wait.
+
+        Args:
+            resume: go on from the run's last checkpoint, to the same weights as a training that
+                was never stopped; without a checkpoint, or a run, it starts with the first step.
+
         Raises:
-            RunError: the folder holds a run already and `resume` is False, or writing fails.
-            ConfigError: resumed with another configuration.
+            PixelNetError: as `check`; RunError: writing fails. ModelError: start weights that do
+                not fit.
         """
+        self.check(resume)
+        with Interruption() as interruption, _deterministic(self.config.training):
+            return self._run(interruption)
+
+    def _run(self, interruption: Interruption) -> PixelNet:
         folder, config = self.run_folder, self.config
-        if folder.exists() and not resume:
-            raise RunError(f"{folder.path}: holds a run already; go on with --resume, or give a "
-                           "new --out")
-        resume = resume and folder.exists()
-        if resume:
-            folder.check_same_config(config)
-        if config.training.deterministic:
-            keras.utils.set_random_seed(config.training.seed)
-            tf.config.experimental.enable_op_determinism()
-        with self.strategy.scope():
-            model = PixelNet(config.model, len(config.study.modalities),
-                             len(config.study.labels), seed=config.training.seed)
-            self._check_image_sizes(model)
-            for line in initialise(model, config.training.initial_weights,
-                                   config.training.pretrained_intensity):
-                self.say(line)
-            if config.training.balance_taps and not resume:
-                self._balance_taps(model)
-            optimizer = solver_from_config(config.training.solver, self.plan.steps,
-                                           training_multipliers(model, config.training))
-            trained = [v for v in model.trainable_variables
-                       if optimizer.multipliers[v.path][0] > 0]
-            optimizer.build(trained)
-        if not resume:
-            folder.start(config, self.split, self.priors)
+        state = folder.state("last") if folder.exists() else None
+        model = PixelNet(config.model, len(config.study.modalities), len(config.study.labels),
+                         seed=config.training.seed)
+        new_layers = None if state is None else folder.new_layers()
+        if new_layers is None:
+            new_layers = self._initialise(model, balance=state is None)
+        optimizer = solver_from_config(config.training.solver, self.plan.steps,
+                                       training_multipliers(model, config.training, new_layers))
+        trained = [v for v in model.trainable_variables if optimizer.multipliers[v.path][0] > 0]
+        optimizer.build(trained)
+        if state is None:
+            priors = self.measure_priors()
+            folder.start(config, self.split, priors, self._basis().slices, new_layers)
+        else:
+            priors = folder.priors()
+            self.say(f"going on from step {state['step']} of {self.plan.steps}")
+        for line in priors.lines():
+            self.say(line)
         checkpoints = Checkpoints(folder.file("checkpoints"),
                                   [v.value for v in (*model.variables, *optimizer.variables)])
-        self._loop(model, optimizer, trained, checkpoints,
-                   checkpoints.restore("last") if resume else None)
+        checkpoints.restore("last")
+        _Loop(self, model, optimizer, trained, checkpoints, priors, interruption).run()
         if checkpoints.restore("best"):
             self.say(f"best validation at step {checkpoints.state['best']['step']}: "
                      f"{checkpoints.state['best']['score']:.4f}")
         if self.split.validation:
-            self._fit_priors(model)
+            self._fit_priors(model, priors)
         folder.save_model(model)
         return model
+
+    def _basis(self) -> Basis:
+        return Basis("this call", self.config, self.split,
+                     self.study.index.digest(self.split.train))
+
+    def _initialise(self, model: PixelNet, balance: bool) -> frozenset[str]:
+        """Give the model its start weights; returns the layers that keep random ones."""
+        training = self.config.training
+        start = initialise(model, training.initial_weights, training.pretrained_intensity)
+        for line in start.lines:
+            self.say(line)
+        if training.balance_taps and balance:
+            self._balance_taps(model)
+        return start.new_layers
 
     def _balance_taps(self, model: PixelNet) -> None:
         rows = self.schedule.with_lesion
@@ -139,95 +191,157 @@ class Trainer:
         factors = balance_taps(model, np.stack(padded))
         self.say("taps balanced, factors " + " ".join(f"{factor:.3g}" for factor in factors))
 
-    def _fit_priors(self, model: PixelNet) -> None:
+    def _fit_priors(self, model: PixelNet, measured: ClassPriors) -> None:
         priors, dice = fit_prior_strength(model, self.study, self.split.validation, self.config,
-                                          self.priors)
+                                          measured)
         self.run_folder.save_priors(priors)
         self.say("prior correction fitted on the validation cases: strength "
                  f"{priors.strength:g} (Dice " + ", ".join(
                      f"{strength:g}: {value:.3f}" for strength, value in dice.items()) + ")")
 
-    def _loop(self, model, optimizer, trained, checkpoints: Checkpoints, state) -> None:
-        config, plan = self.config, self.plan
-        first = state["step"] if state else 0
-        columns = [f"validation/dice_{name}" for name in config.study.class_names[1:]]
-        log = TrainingLog(self.run_folder.path, first, (*columns, "validation/score"))
-        batches = iter(training_batches(
-            self.study, self.schedule, config.sampling, first_step=first,
-            batch_slices=config.training.batch_slices, seed=config.training.seed))
-        step_function = self._step_function(model, optimizer, trained)
-        mark, step = (log.seconds(), first), first
+
+class _Loop:
+    """The solver steps of one training, from the step after its checkpoint on."""
+
+    def __init__(self, trainer: Trainer, model: PixelNet, optimizer: CaffeSGD, trained: list,
+                 checkpoints: Checkpoints, priors: ClassPriors, interruption: Interruption):
+        self.config, self.plan = trainer.config, trainer.plan
+        self.progress, self.say = trainer.progress, trainer.say
+        self.model, self.optimizer, self.trained = model, optimizer, trained
+        self.checkpoints, self.interruption = checkpoints, interruption
+        self.study_path = trainer.study.path
+        self.validate = case_validator(trainer.study, trainer.split.validation, self.config, priors)
+        self.policy = policy_from_config(self.config.training.solver, self.plan.steps)
+        state = checkpoints.state.get("last", {})
+        #: The last step whose update is complete, and whether it still lacks its validation.
+        self.done = state.get("step", 0)
+        self.unvalidated = state.get("unvalidated", False)
+        #: Whether the variables hold the state after `done`, and nothing of a later step.
+        self.whole = True
+        columns = [f"validation/dice_{name}" for name in self.config.study.class_names[1:]]
+        self.log = TrainingLog(trainer.run_folder.path, self.done, (*columns, "validation/score"))
+        self.mark = (self.log.seconds(), self.done)
+        self.batches = iter(training_batches(
+            trainer.study, trainer.schedule, self.config.sampling, first_step=self.done,
+            batch_slices=self.config.training.batch_slices, seed=self.config.training.seed))
+
+    def run(self) -> None:
+        """Do every step that is left, each with the log, validation and checkpoint due after it."""
+        step_function = self._step_function()
         try:
-            for step in range(first + 1, plan.steps + 1):
-                loss = step_function(next(batches), tf.constant(step, tf.int32))
-                if step % plan.log_every == 0 or step == plan.steps:
-                    self._log(log, step, float(loss), optimizer, mark)
-                    mark = (log.seconds(), step)
-                if plan.validate_every and (step % plan.validate_every == 0 or step == plan.steps):
-                    self._validate(model, checkpoints, log, step)
-                    mark = (log.seconds(), step)
-                if step % plan.checkpoint_every == 0 or step == plan.steps:
-                    checkpoints.save("last", step)
-        except KeyboardInterrupt:
-            # The interrupted step may be half applied; the last whole state is on disk.
-            last = checkpoints.state.get("last", {}).get("step", 0)
-            self.say(f"stopped in step {step}; --resume goes on from step {last}")
+            if self.unvalidated:
+                self._validate()
+                self._save()
+            while self.done < self.plan.steps:
+                with self.interruption.held():
+                    self._step(step_function)
+                if self.unvalidated:
+                    self._validate()
+                if self._due(self.plan.checkpoint_every):
+                    with self.interruption.held():
+                        self._save()
+        except (KeyboardInterrupt, SystemExit):
+            self._stop()
             raise
         except (tf.errors.OpError, UnicodeDecodeError) as error:
             # A broken record's bytes stand in TensorFlow's message and need not be text.
             reason = getattr(error, "message", "a record of the prepared study is broken")
-            raise RunError(f"training failed in step {step}: {reason}; if {self.study.path} was "
-                           "prepared anew meanwhile, start again") from None
+            raise RunError(f"training failed in step {self.done + 1}: {reason}; if "
+                           f"{self.study_path} was prepared anew meanwhile, start again") from None
         finally:
-            log.close()
+            self.log.close()
 
-    def _step_function(self, model, optimizer, trained):
-        training, strategy = self.config.training, self.strategy
+    def _due(self, every: int) -> bool:
+        return bool(every) and (self.done % every == 0 or self.done == self.plan.steps)
+
+    def _step(self, step_function: Callable) -> None:
+        batch = next(self.batches)
+        self.whole = False
+        loss = step_function(batch, tf.constant(self.done + 1, tf.int32))
+        self.done, self.whole = self.done + 1, True
+        self.unvalidated = self._due(self.plan.validate_every)
+        if self._due(self.plan.log_every):
+            self._log(float(loss))
+
+    def _step_function(self) -> Callable:
+        model, optimizer, trained = self.model, self.optimizer, self.trained
+        training = self.config.training
         precision = tf.as_dtype(training.precision)
         tensors = [variable.value for variable in trained]
 
-        def one_worker(batch, seed):
-            loss, gradients = loss_and_gradients(model, batch, seed, variables=tensors,
-                                                 fast=training.fast, precision=precision)
-            count = strategy.num_replicas_in_sync
-            if count > 1:
-                # Keras' `apply` adds them up over the replicas.
-                gradients = [g / count for g in gradients]
+        @tf.function(reduce_retracing=True)
+        def step_function(batch, step):
+            loss, gradients = loss_and_gradients(
+                model, batch, tf.stack([training.seed, step]), variables=tensors,
+                fast=training.fast, precision=precision)
             optimizer.apply(gradients, trained)
             return loss
 
-        @tf.function(reduce_retracing=True)
-        def step_function(batch, step):
-            seed = tf.stack([training.seed, step])
-            losses = strategy.run(one_worker, args=(batch, seed))
-            return strategy.reduce(tf.distribute.ReduceOp.MEAN, losses, axis=None)
-
         return step_function
 
-    def _log(self, log: TrainingLog, step: int, loss: float, optimizer, mark) -> None:
+    def _log(self, loss: float) -> None:
+        step = self.done
         if loss != loss:
             raise RunError(f"the loss is not a number at step {step}; lower "
                            "training.solver.base_lr, and resume is of no use: start anew")
-        seconds, since = mark
+        seconds, since = self.mark
         slices = (step - since) * self.config.training.batch_slices
         row = {"step": step, "epoch": round(step / self.plan.steps_per_epoch, 3), "loss": loss,
-               "learning_rate": float(optimizer.learning_rate),
-               "slices_per_second": round(slices / max(log.seconds() - seconds, 1e-9), 3)}
-        log.write(**row)
+               # The step's own rate: the policy counts from 0, and the solver is a step further.
+               "learning_rate": float(self.policy(step - 1)),
+               "slices_per_second": round(slices / max(self.log.seconds() - seconds, 1e-9), 3)}
+        self.log.write(**row)
         if self.progress:
             self.progress(row, self.plan.steps)
+        self.mark = (self.log.seconds(), step)
 
-    def _validate(self, model, checkpoints: Checkpoints, log: TrainingLog, step: int) -> None:
-        scores = self.validate(model)
-        mean = sum(scores.values()) / len(scores)
-        row = {f"validation/{name}": value for name, value in scores.items()}
-        log.write(step=step, **row, **{"validation/score": mean})
-        if self.progress:
-            self.progress({"step": step, **row}, self.plan.steps)
-        if mean > checkpoints.state.get("best", {}).get("score", -1.0):
-            checkpoints.save("best", step, score=mean)
+    def _validate(self) -> None:
+        """Score the state after the last step, and keep it where it is the best so far.
 
-    def _check_image_sizes(self, model: PixelNet) -> None:
-        index = self.study.index
-        for height, width in {*zip(index.height.tolist(), index.width.tolist(), strict=True)}:
-            model.check_image_size(height, width)
+        A stop in between costs the scores alone: they are taken first thing after a resume.
+        """
+        scores = self.validate(self.model)
+        with self.interruption.held():
+            mean = sum(scores.values()) / len(scores)
+            row = {f"validation/{name}": value for name, value in scores.items()}
+            self.log.write(step=self.done, **row, **{"validation/score": mean})
+            if self.progress:
+                self.progress({"step": self.done, **row}, self.plan.steps)
+            if mean > self.checkpoints.state.get("best", {}).get("score", -1.0):
+                self.checkpoints.save("best", self.done, score=mean)
+            self.unvalidated = False
+        self.mark = (self.log.seconds(), self.done)
+
+    def _save(self) -> None:
+        details = {"unvalidated": True} if self.unvalidated else {}
+        self.checkpoints.save("last", self.done, **details)
+
+    def _stop(self) -> None:
+        """Save what a stop would lose, and say where a resume goes on."""
+        saved = self.checkpoints.state.get("last", {}).get("step", 0)
+        if self.whole and self.done > saved:
+            self._save()
+            saved = self.done
+        self.say(f"stopped; the state after step {saved} is saved, --resume goes on from there"
+                 if saved else "stopped before the first step had ended; --resume starts with it")
+
+
+@contextmanager
+def _deterministic(training: TrainingConfig) -> Iterator[None]:
+    """TensorFlow's deterministic kernels, where the training asks for them, and Python's generator
+    seeded, from which Keras takes the seeds of layers that have none; both put back afterwards."""
+    if not training.deterministic:
+        yield
+        return
+    # TensorFlow can turn it off again, but not by a public name.
+    from tensorflow.python.framework import config as tf_config
+
+    before, state = tf_config.is_op_determinism_enabled(), random.getstate()
+    random.seed(training.seed)
+    tf.config.experimental.enable_op_determinism()
+    try:
+        yield
+    finally:
+        random.setstate(state)
+        if not before:
+            tf_config.disable_op_determinism()

@@ -27,7 +27,8 @@ class CaffeSGD(keras.optimizers.Optimizer):
     Args:
         learning_rate: number or schedule (`CaffePolicy`).
         multipliers: variable path -> (lr_mult, decay_mult); (1, 1) for a variable not in it.
-        global_clipnorm: Caffe's `clip_gradients`, before the decay (a Keras argument).
+        global_clipnorm: Caffe's `clip_gradients`, before the decay (a Keras argument). Over several
+            replicas it is the norm of the gradients' sum that counts.
     """
 
     def __init__(
@@ -87,12 +88,17 @@ class CaffeSGD(keras.optimizers.Optimizer):
             var=_resource(variable), accum=history, grad=gradient, lr=learning_rate,
             momentum=momentum)
 
+    def _clip_gradients(self, grads):
+        # Keras asks for it before the replicas' gradients are added up; see below.
+        return grads
+
     def _all_reduce_sum_gradients(self, grads_and_vars):
         # On one replica there is nothing to add up, but Keras' own call would hold every update
         # back until the last gradient is there, and so all gradients in memory at once.
-        if tf.distribute.get_strategy().num_replicas_in_sync == 1:
-            return grads_and_vars
-        return super()._all_reduce_sum_gradients(grads_and_vars)
+        if tf.distribute.get_strategy().num_replicas_in_sync > 1:
+            grads_and_vars = super()._all_reduce_sum_gradients(grads_and_vars)
+        gradients, variables = zip(*grads_and_vars, strict=True)
+        return list(zip(super()._clip_gradients(gradients), variables, strict=True))
 
     def get_config(self):
         return {
@@ -109,18 +115,23 @@ def _resource(variable) -> tf.Tensor:
     return (variable.value if isinstance(variable, keras.Variable) else variable).handle
 
 
+def policy_from_config(config: SolverConfig, max_steps: int) -> CaffePolicy:
+    """The learning rate that a configuration's `training.solver` describes.
+
+    max_steps is the number of solver steps of the whole training (policy `poly`).
+    """
+    return CaffePolicy(
+        config.base_lr, config.lr_policy, gamma=config.gamma, power=config.power,
+        stepsize=config.stepsize, stepvalues=config.stepvalues, max_steps=max_steps,
+    )
+
+
 def solver_from_config(
     config: SolverConfig,
     max_steps: int,
     multipliers: Mapping[str, tuple[float, float]] | None = None,
 ) -> CaffeSGD:
-    """The optimiser that a configuration's `training.solver` describes.
-
-    max_steps is the number of solver steps of the whole training (policy `poly`).
-    """
-    schedule = CaffePolicy(
-        config.base_lr, config.lr_policy, gamma=config.gamma, power=config.power,
-        stepsize=config.stepsize, stepvalues=config.stepvalues, max_steps=max_steps,
-    )
-    return CaffeSGD(schedule, config.momentum, config.weight_decay, multipliers=multipliers,
-                    global_clipnorm=config.clip_gradients or None)
+    """The optimiser that a configuration's `training.solver` describes; see
+    `policy_from_config`."""
+    return CaffeSGD(policy_from_config(config, max_steps), config.momentum, config.weight_decay,
+                    multipliers=multipliers, global_clipnorm=config.clip_gradients or None)

@@ -79,7 +79,7 @@ def test_pixelnet_gives_the_scores_of_caffe(net):
     scores = model([image, pixels], training=False).numpy()
     assert np.abs(scores - expected).max() <= 2e-5 * np.abs(expected).max()
     assert set(status(table).values()) <= {"matched", "left out"}
-    assert not model.untrained_layers
+    assert not table.new_layers
     assert model.config.head == ("mlp" if net == "narrow" else "linear")
     assert model.config.batch_norm == (net == "lin_bn")
     assert (model.channels, model.classes) == (3, 4)
@@ -99,7 +99,7 @@ def test_scores_of_another_number_of_classes_are_left_out():
     model, table = import_pixelnet(*NARROW, classes=7)
     row = next(row for row in table.rows if row.layer == "cls_score_new")
     assert (row.status, row.detail) == ("left out", "4 classes in the file, 7 here")
-    assert model.untrained_layers == {"cls_score_new"}
+    assert table.new_layers == {"cls_score_new"}
     assert model.output.shape == (None, 7)
 
 
@@ -154,7 +154,7 @@ def test_start_weights_from_a_file(tmp_path):
     model = PixelNet(SMALL, 3, 2, seed=0)
     table = load_caffemodel(model, path)
     assert len(table.loaded) == 15
-    assert model.untrained_layers == {"fc6_new", "fc7_new", "cls_score_new"}
+    assert table.new_layers == {"fc6_new", "fc7_new", "cls_score_new"}
     np.testing.assert_array_equal(
         read_network(None, path).layer("conv1_1").blobs[1], model.parts["conv1_1"].bias
     )

@@ -95,7 +95,7 @@ def test_several_runs_are_averaged(main_job, tmp_path, capsys):
 @pytest.mark.parametrize(("name", "change", "words"), [
     ("config.yaml", ("region: brain", "region: volume"), "has prepare.region='volume'"),
     ("config.yaml", ("t1ce, t2]", "t1, t2]"), "has study.modalities="),
-    ("split.json", ("phantom_001", "phantom_009"), "was trained on another split"),
+    ("split.json", ("phantom_001", "phantom_009"), "has split.validation="),
 ])
 def test_runs_that_cannot_be_averaged(main_job, tmp_path, capsys, name, change, words):
     shutil.copytree(main_job / "run", tmp_path / "other")

@@ -1,6 +1,7 @@
 """Predictions of many cases: files, geometry, and what is kept."""
 
 import json
+from dataclasses import replace
 
 import nibabel as nib
 import numpy as np
@@ -93,7 +94,7 @@ def test_raw_images_are_prepared_as_for_the_training(model, study, prepared, tmp
 
 
 def test_probabilities(model, prepared, tmp_path):
-    config = load_config("phantom", ["prediction.probability_maps=true", "model.border=16"])
+    config = replace(CONFIG, prediction=replace(CONFIG.prediction, probability_maps=True))
     predict(model, prepared, tmp_path / "out", config, ["phantom_001"])
     maps = nib.load(tmp_path / "out" / "probabilities" / "phantom_001.nii.gz")
     assert maps.shape == (30, 26, 8, 4)
@@ -130,7 +131,7 @@ def test_a_failure_keeps_what_is_finished(model, prepared, tmp_path):
 
 def test_results_of_another_model_or_setting_are_refused(model, prepared, tmp_path):
     predict(model, prepared, tmp_path / "out", names=["phantom_001"])
-    other_prior = load_config("phantom", ["prediction.mode=reference", "model.border=16"])
+    other_prior = replace(CONFIG, prediction=replace(CONFIG.prediction, mode="reference"))
     with pytest.raises(DataError, match="another model or with other settings"):
         predict(model, prepared, tmp_path / "out", other_prior)
     # The same path and settings, other weights: the run was trained anew.

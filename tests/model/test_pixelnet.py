@@ -59,7 +59,7 @@ def test_saved_and_reloaded_it_is_the_same(narrow_net, images, fields, tmp_path)
 def test_any_size(narrow_net, images, size):
     model = narrow_net(fc7="faithful", border=100)
     image = tf.constant(images("full", *size))
-    model.check_image_size(*size)
+    model.architecture.check_image_size(*size)
     assert np.isfinite(model([image, some_pixels(image)])).all()
 
 
@@ -71,7 +71,7 @@ def test_every_pixel_has_room_where_the_check_says_so(narrow_net, images):
         image = tf.constant(images("full", length, length))
         corner = tf.constant([[0, length - 1, length - 1]], tf.float32)
         try:
-            model.check_image_size(length, length)
+            model.architecture.check_image_size(length, length)
             fits = True
         except ModelError:
             fits = False
@@ -86,20 +86,18 @@ def test_every_pixel_has_room_where_the_check_says_so(narrow_net, images):
 
 
 def test_an_image_that_is_too_small():
-    model = PixelNet(ModelConfig(widths=(1,) * 5, fc_width=1, head_widths=(1,), border=20), 1, 2)
     with pytest.raises(ModelError, match=r"width 150 with a border of 20 .* rate 224 on fc7_conv"):
-        model.check_image_size(600, 150)
+        Architecture.of(ModelConfig(border=20), 2).check_image_size(600, 150)
 
 
 def test_without_a_border_the_last_pixels_read_the_last_cell(narrow_net, images):
     model = narrow_net(fc7="none", border=0, head="linear")
     image = tf.constant(images("full", 33, 47))
-    model.check_image_size(33, 47)
+    model.architecture.check_image_size(33, 47)
     assert np.isfinite(model([image, tf.constant([[0.0, 32.0, 46.0]])])).all()
     # fc6 without padding needs seven cells of stride 32.
     with pytest.raises(ModelError, match=r"height 192 with a border of 0 .* on fc7_conv"):
-        PixelNet(ModelConfig(widths=(1,) * 5, fc_width=1, head_widths=(1,), border=0), 1, 2
-                 ).check_image_size(192, 300)
+        Architecture.of(ModelConfig(border=0), 2).check_image_size(192, 300)
 
 
 def test_the_originals_layers():

@@ -24,8 +24,8 @@ def test_the_loss_falls_and_the_run_is_complete(make_trainer, tmp_path):
     losses = [row["loss"] for row in RunFolder(str(tmp_path / "run")).log_rows() if "loss" in row]
     assert np.mean(losses[-10:]) < 0.7 * np.mean(losses[:10])
     assert {path.name for path in (tmp_path / "run").iterdir()} == {
-        "config.yaml", "split.json", "priors.json", "model.keras", "checkpoints", "log.jsonl",
-        "log.csv", "tensorboard"}
+        "config.yaml", "split.json", "priors.json", "start.json", "model.keras", "checkpoints",
+        "log.jsonl", "log.csv", "tensorboard"}
     folder = RunFolder(str(tmp_path / "run"))
     assert folder.config() == trainer.config
     assert folder.split() == trainer.split
@@ -66,15 +66,14 @@ def test_multipliers_of_new_and_frozen_layers():
     config = load_config("phantom", ["training.frozen_blocks=1", "training.solver.new_layers_lr=10",
                                      "model.fc7=faithful", "model.fc_width=4"])
     model = PixelNet(config.model, 3, 4)
-    found = {tuple(path.split("/")[-2:]): value
-             for path, value in training_multipliers(model, config.training).items()}
+    found = training_multipliers(model, config.training, model.weighted)
+    found = {tuple(path.split("/")[-2:]): value for path, value in found.items()}
     assert found["conv1_2", "kernel"] == (0.0, 1.0)
     assert found["conv2_1", "kernel"] == (1.0, 1.0)
     assert found["conv2_1", "bias"] == (2.0, 0.0)
     assert found["fc6_conv", "kernel"] == (10.0, 1.0)
     assert found["cls_score_new", "bias"] == (20.0, 0.0)
-    model.untrained_layers -= {"fc6_conv"}
-    found = training_multipliers(model, config.training)
+    found = training_multipliers(model, config.training, model.weighted - {"fc6_conv"})
     assert found[model.parts["fc6_conv"].kernel.path] == (1.0, 1.0)
 
 
@@ -100,7 +99,7 @@ def test_a_folder_with_a_run(make_trainer):
 
 def test_resumed_with_another_configuration(make_trainer):
     make_trainer(validates=False).run()
-    with pytest.raises(ConfigError, match=r"training.batch_slices=2, now it is 3"):
+    with pytest.raises(ConfigError, match=r"training.batch_slices=3 \(.*run: 2\); resume"):
         make_trainer(validates=False, batch_slices=3).run(resume=True)
 
 

@@ -1,1 +1,0 @@
-"""Scripts that `export-caffe` lays beside a network; they run without this project."""
