@@ -33,7 +33,17 @@ def expected_blobs(layer: Layer) -> tuple[Shape, ...] | None:
         axes = (None,) * params.num_axes if params.num_axes >= 0 else None
         shapes = (axes, axes) if layer.type == "Scale" and params.bias_term else (axes,)
         return None if axes is None else shapes
-    if layer.type in ("Scale", "Bias", "PReLU", "Embed", "Parameter", "LSTM", "RNN"):
+    if layer.type == "PReLU":
+        return ((),) if params.channel_shared else ((None,),)
+    if layer.type == "Embed":
+        weight = (params.input_dim, params.num_output)
+        return (weight, (params.num_output,)) if params.bias_term else (weight,)
+    if layer.type == "Parameter":
+        return (params.shape,)
+    if layer.type == "BN" and params.fork is not None:
+        # The forks keep a channel's numbers in the old form of four axes.
+        return ((1, None, 1, 1),) * (2 if params.fork == "SegNet" else 4)
+    if layer.type in ("Scale", "Bias", "BN", "LSTM", "RNN"):
         return None
     return ()
 

@@ -2,6 +2,17 @@
 
 from __future__ import annotations
 
+from prototxt_import.params_activation import (
+    ELUParams,
+    ExpParams,
+    LogParams,
+    PowerParams,
+    PReLUParams,
+    ReLUParams,
+    SigmoidParams,
+    TanHParams,
+    ThresholdParams,
+)
 from prototxt_import.params_base import GenericParams, LayerParams, NoParams
 from prototxt_import.params_data import (
     DataParams,
@@ -16,9 +27,12 @@ from prototxt_import.params_data import (
 from prototxt_import.params_linear import (
     BatchNormParams,
     BiasParams,
+    BNParams,
     ConvolutionParams,
+    EmbedParams,
     InnerProductParams,
     NormalizeParams,
+    ParameterParams,
     PoolingParams,
     ScaleParams,
 )
@@ -30,19 +44,24 @@ from prototxt_import.params_loss import (
     SoftmaxWithLossParams,
 )
 from prototxt_import.params_shape import (
+    ArgMaxParams,
     ConcatParams,
     CropParams,
     DropoutParams,
     EltwiseParams,
     FlattenParams,
+    Im2colParams,
+    InterpParams,
     LRNParams,
+    MVNParams,
     RandBIParams,
-    ReLUParams,
+    ReductionParams,
     ReshapeParams,
-    SigmoidParams,
     SliceParams,
     SoftmaxParams,
-    TanHParams,
+    SPPParams,
+    TileParams,
+    UpsampleParams,
 )
 
 PARAMS_BY_TYPE: dict[str, type[LayerParams]] = {
@@ -65,9 +84,30 @@ PARAMS_BY_TYPE: dict[str, type[LayerParams]] = {
     "ReLU": ReLUParams,
     "Sigmoid": SigmoidParams,
     "TanH": TanHParams,
+    "PReLU": PReLUParams,
+    "ELU": ELUParams,
+    "Power": PowerParams,
+    "Exp": ExpParams,
+    "Log": LogParams,
+    "AbsVal": NoParams,
+    "BNLL": NoParams,
+    "Threshold": ThresholdParams,
     "Dropout": DropoutParams,
     "Softmax": SoftmaxParams,
     "LRN": LRNParams,
+    "MVN": MVNParams,
+    "ArgMax": ArgMaxParams,
+    "Reduction": ReductionParams,
+    "Tile": TileParams,
+    "Embed": EmbedParams,
+    "SPP": SPPParams,
+    "Im2col": Im2colParams,
+    "Filter": NoParams,
+    "BatchReindex": NoParams,
+    "Parameter": ParameterParams,
+    "BN": BNParams,
+    "Interp": InterpParams,
+    "Upsample": UpsampleParams,
     "Concat": ConcatParams,
     "Slice": SliceParams,
     "Split": NoParams,

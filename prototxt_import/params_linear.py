@@ -9,7 +9,7 @@ from google.protobuf.message import Message
 
 from prototxt_import.filler import ONE_FILLER, ZERO_FILLER, Filler
 from prototxt_import.params_base import LayerParams
-from prototxt_import.window import Pair, read_pair, write_pair
+from prototxt_import.window import Pair, read_pair, read_window, write_window
 
 
 @dataclass(frozen=True)
@@ -33,15 +33,8 @@ class ConvolutionParams(LayerParams):
     @classmethod
     def adjust(cls, values: dict[str, Any], layer: Message) -> None:
         """Merge the spellings of kernel, stride and pad; check what Caffe checks."""
-        message = layer.convolution_param
-        values["kernel"] = read_pair(message, "kernel_size", "kernel", None)
-        values["stride"] = read_pair(message, "stride", "stride", 1)
-        values["pad"] = read_pair(message, "pad", "pad", 0)
-        values["dilation"] = read_pair(message, "dilation", "dilation", 1)
+        read_window(values, layer.convolution_param)
         _require_outputs(values)
-        for name in ("kernel", "stride", "dilation"):
-            if min(values[name]) < 1:
-                raise ValueError(f"{name} must be at least 1, got {values[name]}")
         group = values.get("group", 1)
         if group < 1 or values["num_output"] % group:
             raise ValueError(
@@ -50,15 +43,7 @@ class ConvolutionParams(LayerParams):
 
     def written(self) -> dict[str, Any]:
         """Spell the pairs as Caffe does."""
-        values = super().written()
-        kernel, stride, pad = values.pop("kernel"), values.pop("stride"), values.pop("pad")
-        values |= write_pair("kernel_size", "kernel", kernel)
-        values |= write_pair("stride", "stride", stride)
-        values |= write_pair("pad", "pad", pad)
-        # There is no dilation_h: two numbers where the axes differ.
-        values["dilation"] = self.dilation[0] if len(set(self.dilation)) == 1 else self.dilation
-        defaults = {"stride": 1, "pad": 0, "dilation": 1}
-        return {name: v for name, v in values.items() if defaults.get(name, ...) != v}
+        return write_window(super().written())
 
 
 @dataclass(frozen=True)
@@ -83,7 +68,8 @@ class InnerProductParams(LayerParams):
 class PoolingParams(LayerParams):
     """Pooling; `kernel`, `stride`, `pad` are (height, width), `kernel` None for global pooling.
 
-    Caffe rounds output sizes up unless `round_mode` is FLOOR: see `ceil_mode`.
+    Caffe rounds output sizes up unless `round_mode` is FLOOR: see `ceil_mode`, which older forks
+    have as a field in its place.
     """
 
     messages: ClassVar = ("pooling_param",)
@@ -104,6 +90,10 @@ class PoolingParams(LayerParams):
     def adjust(cls, values: dict[str, Any], layer: Message) -> None:
         """Merge the spellings of kernel, stride and pad; check what Caffe checks."""
         message = layer.pooling_param
+        if message.HasField("ceil_mode"):
+            if message.HasField("round_mode"):
+                raise ValueError("give either round_mode or ceil_mode, not both")
+            values["round_mode"] = "CEIL" if message.ceil_mode else "FLOOR"
         values["stride"] = read_pair(message, "stride", "stride", 1)
         values["pad"] = read_pair(message, "pad", "pad", 0)
         given = [n for n in ("kernel_size", "kernel_h", "kernel_w") if message.HasField(n)]
@@ -122,14 +112,7 @@ class PoolingParams(LayerParams):
 
     def written(self) -> dict[str, Any]:
         """Spell the pairs as Caffe does."""
-        values = super().written()
-        kernel, stride, pad = values.pop("kernel"), values.pop("stride"), values.pop("pad")
-        if kernel is not None:
-            values |= write_pair("kernel_size", "kernel", kernel)
-        values |= write_pair("stride", "stride", stride)
-        values |= write_pair("pad", "pad", pad)
-        defaults = {"stride": 1, "pad": 0}
-        return {name: v for name, v in values.items() if defaults.get(name, ...) != v}
+        return write_window(super().written())
 
 
 @dataclass(frozen=True)
@@ -174,6 +157,75 @@ class NormalizeParams(LayerParams):
     channel_shared: bool = True
     fix_scale: bool = True
     eps: float = 1e-10
+
+
+@dataclass(frozen=True)
+class EmbedParams(LayerParams):
+    """Embed: row i of the weights (input_dim, num_output) for each number i of the bottom."""
+
+    messages: ClassVar = ("embed_param",)
+    num_output: int
+    input_dim: int
+    bias_term: bool = True
+    weight_filler: Filler = ZERO_FILLER
+    bias_filler: Filler = ZERO_FILLER
+
+    @classmethod
+    def adjust(cls, values: dict[str, Any], layer: Message) -> None:
+        """Check the sizes."""
+        _require_outputs(values)
+        if not values.get("input_dim"):
+            raise ValueError("input_dim must be given and at least 1")
+
+
+@dataclass(frozen=True)
+class ParameterParams(LayerParams):
+    """Parameter: a blob of this shape that is trained and is itself the top."""
+
+    messages: ClassVar = ("parameter_param",)
+    shape: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True)
+class BNParams(LayerParams):
+    """BN of two forks, which is a normalisation with a factor and a term for each channel.
+
+    SegNet's (`scale_filler`, `shift_filler`, `bn_mode`) has two blobs, PSPNet's (`slope_filler`,
+    `bias_filler`, `momentum`, `eps`, `frozen`) four. None: not given; see `fork`.
+    """
+
+    messages: ClassVar = ("bn_param",)
+    scale_filler: Filler | None = None
+    shift_filler: Filler | None = None
+    bn_mode: str | None = None
+    slope_filler: Filler | None = None
+    bias_filler: Filler | None = None
+    momentum: float | None = None
+    eps: float | None = None
+    frozen: bool | None = None
+
+    @classmethod
+    def adjust(cls, values: dict[str, Any], layer: Message) -> None:
+        """Check that the settings are those of one fork."""
+        for fork, names in _BN_FORKS.items():
+            given = [name for name in names if values.get(name) is not None]
+            others = [name for name in values if values[name] is not None and name not in names]
+            if given and others:
+                raise ValueError(f"{given[0]} is {fork}'s, {others[0]} is not; keep one fork's")
+
+    @property
+    def fork(self) -> str | None:
+        """`SegNet` or `PSPNet`; None where no setting tells."""
+        for fork, names in _BN_FORKS.items():
+            if any(getattr(self, name) is not None for name in names):
+                return fork
+        return None
+
+
+_BN_FORKS = {
+    "SegNet": ("scale_filler", "shift_filler", "bn_mode"),
+    "PSPNet": ("slope_filler", "bias_filler", "momentum", "eps", "frozen"),
+}
 
 
 def _require_outputs(values: dict[str, Any]) -> None:

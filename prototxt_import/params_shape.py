@@ -1,4 +1,4 @@
-"""Settings of the layers without weights: activations, sampling, joining and reshaping."""
+"""Settings of the layers that normalise, sample, reduce, join and reshape."""
 
 from __future__ import annotations
 
@@ -8,31 +8,7 @@ from typing import Any, ClassVar
 from google.protobuf.message import Message
 
 from prototxt_import.params_base import LayerParams
-
-
-@dataclass(frozen=True)
-class ReLUParams(LayerParams):
-    """ReLU: `negative_slope` times the input below zero."""
-
-    messages: ClassVar = ("relu_param",)
-    negative_slope: float = 0.0
-    engine: str = "DEFAULT"
-
-
-@dataclass(frozen=True)
-class SigmoidParams(LayerParams):
-    """Sigmoid."""
-
-    messages: ClassVar = ("sigmoid_param",)
-    engine: str = "DEFAULT"
-
-
-@dataclass(frozen=True)
-class TanHParams(LayerParams):
-    """TanH."""
-
-    messages: ClassVar = ("tanh_param",)
-    engine: str = "DEFAULT"
+from prototxt_import.window import Pair, read_window, write_window
 
 
 @dataclass(frozen=True)
@@ -69,6 +45,156 @@ class LRNParams(LayerParams):
         """Check the window, which Caffe wants odd."""
         if values["local_size"] % 2 == 0:
             raise ValueError(f"local_size must be odd, got {values['local_size']}")
+
+
+@dataclass(frozen=True)
+class MVNParams(LayerParams):
+    """MVN: each channel of each sample (`across_channels`: each sample) to mean 0, and to
+    variance 1 where `normalize_variance`; `eps` is added to the standard deviation."""
+
+    messages: ClassVar = ("mvn_param",)
+    normalize_variance: bool = True
+    across_channels: bool = False
+    eps: float = 1e-9
+
+
+@dataclass(frozen=True)
+class ArgMaxParams(LayerParams):
+    """ArgMax: places (or values, `out_max_val`) of the `top_k` largest, along `axis`; without an
+    axis over all of a sample, with `out_max_val` then both."""
+
+    messages: ClassVar = ("argmax_param",)
+    out_max_val: bool = False
+    top_k: int = 1
+    axis: int | None = None
+
+    @classmethod
+    def adjust(cls, values: dict[str, Any], layer: Message) -> None:
+        """Check the number of places."""
+        _require_positive(values, "top_k")
+
+
+@dataclass(frozen=True)
+class ReductionParams(LayerParams):
+    """Reduction of all axes from `axis` on, by SUM, ASUM, SUMSQ or MEAN, times `coeff`."""
+
+    messages: ClassVar = ("reduction_param",)
+    operation: str = "SUM"
+    axis: int = 0
+    coeff: float = 1.0
+
+
+@dataclass(frozen=True)
+class TileParams(LayerParams):
+    """Tile: the blob `tiles` times, one after the other along `axis`."""
+
+    messages: ClassVar = ("tile_param",)
+    tiles: int
+    axis: int = 1
+
+    @classmethod
+    def adjust(cls, values: dict[str, Any], layer: Message) -> None:
+        """Check the number of tiles."""
+        _require_positive(values, "tiles")
+
+
+@dataclass(frozen=True)
+class SPPParams(LayerParams):
+    """SPP: pooling into 1, 2 x 2, 4 x 4, ... bins, one after the other."""
+
+    messages: ClassVar = ("spp_param",)
+    pyramid_height: int
+    pool: str = "MAX"
+    engine: str = "DEFAULT"
+
+    @classmethod
+    def adjust(cls, values: dict[str, Any], layer: Message) -> None:
+        """Check the number of levels."""
+        _require_positive(values, "pyramid_height")
+
+
+@dataclass(frozen=True)
+class Im2colParams(LayerParams):
+    """Im2col: the numbers that a convolution's window covers, as channels; pairs are
+    (height, width)."""
+
+    messages: ClassVar = ("convolution_param",)
+    kernel: Pair
+    stride: Pair = (1, 1)
+    pad: Pair = (0, 0)
+    dilation: Pair = (1, 1)
+    axis: int = 1
+    force_nd_im2col: bool = False
+
+    @classmethod
+    def adjust(cls, values: dict[str, Any], layer: Message) -> None:
+        """Merge the spellings of kernel, stride and pad; check what Caffe checks."""
+        read_window(values, layer.convolution_param)
+
+    def written(self) -> dict[str, Any]:
+        """Spell the pairs as Caffe does."""
+        return write_window(super().written())
+
+
+@dataclass(frozen=True)
+class InterpParams(LayerParams):
+    """DeepLab's Interp: bilinear, corners on corners, to `height` x `width`, or to sizes shrunk
+    and zoomed; `pad_beg` and `pad_end` are 0 or negative, which crops the input first."""
+
+    messages: ClassVar = ("interp_param",)
+    height: int | None = None
+    width: int | None = None
+    zoom_factor: int | None = None
+    shrink_factor: int | None = None
+    pad_beg: int = 0
+    pad_end: int = 0
+
+    @classmethod
+    def adjust(cls, values: dict[str, Any], layer: Message) -> None:
+        """Check that one size is given, and the signs."""
+        given = {name for name in ("height", "width", "zoom_factor", "shrink_factor")
+                 if values.get(name) is not None}
+        fixed, factors = {"height", "width"}, {"zoom_factor", "shrink_factor"}
+        ways = [given >= fixed, bool(given & factors), len(layer.bottom) == 2]
+        if sum(ways) != 1 or (given & fixed and not given >= fixed):
+            raise ValueError("give height and width, or zoom_factor and shrink_factor (one or "
+                             "both), or a second bottom, and only one of these")
+        for name in given:
+            _require_positive(values, name)
+        if max(values["pad_beg"], values["pad_end"]) > 0:
+            raise ValueError("pad_beg and pad_end must be 0 or negative (crop)")
+
+
+@dataclass(frozen=True)
+class UpsampleParams(LayerParams):
+    """SegNet's Upsample: each number goes where the mask of a Pooling says.
+
+    The top is `upsample_h` x `upsample_w`; else the bottom's size times `scale` (or `scale_h`,
+    `scale_w`), less one where `pad_out_h`, `pad_out_w`.
+    """
+
+    messages: ClassVar = ("upsample_param",)
+    scale: int = 2
+    scale_h: int | None = None
+    scale_w: int | None = None
+    pad_out_h: bool = False
+    pad_out_w: bool = False
+    upsample_h: int | None = None
+    upsample_w: int | None = None
+
+    @classmethod
+    def adjust(cls, values: dict[str, Any], layer: Message) -> None:
+        """Check that pairs are whole, and the sizes that the fork checks."""
+        for names in (("scale_h", "scale_w"), ("upsample_h", "upsample_w")):
+            if len({values.get(name) is None for name in names}) == 2:
+                raise ValueError(f"{names[0]} and {names[1]} must both be given")
+        for name in ("scale", "scale_h", "scale_w", "upsample_h", "upsample_w"):
+            if values.get(name) is not None and values[name] < 2:
+                raise ValueError(f"{name} must be at least 2, got {values[name]}")
+        for pad, own in (("pad_out_h", "scale_h"), ("pad_out_w", "scale_w")):
+            scale = values.get(own) or values["scale"]
+            if values[pad] and scale != 2 and values.get("upsample_h") is None:
+                raise ValueError(f"{pad} needs a scale of 2, got {scale}")
 
 
 @dataclass(frozen=True)
@@ -171,6 +297,11 @@ class RandBIParams(LayerParams):
     def written(self) -> dict[str, Any]:
         """Name the rates as the schema does."""
         return {"pad": self.pad, "compression_rate": self.rates}
+
+
+def _require_positive(values: dict[str, Any], name: str) -> None:
+    if (values.get(name) or 0) < 1:
+        raise ValueError(f"{name} must be given and at least 1, got {values.get(name)}")
 
 
 def _merge_axis(values: dict[str, Any], message: Message, old_name: str) -> None:

@@ -4,6 +4,10 @@ One entry per message: `number name type[=default]`, comma separated. Types: `s`
 `f` float, `d` double, `i` int32, `l` int64, `u` uint32, `b` bool, `@Enum`, or a message name;
 `*` marks a repeated field and `+` a repeated packed one. The numbers are those of Caffe and of
 PixelNet's additions to it (fields 147 to 150 of a layer), which is what makes files exchangeable.
+
+Fields from 10001 on are settings of other forks (SegNet, PSPNet, DeepLab, DenseNet's pooling).
+Those forks gave them numbers that clash with Caffe's and with each other's, so they are read by
+name, from text, and their numbers here are this project's own.
 """
 
 from __future__ import annotations
@@ -20,6 +24,7 @@ ENUMS = {
     "SolverParameter.SolverMode": "CPU=0 GPU=1",
     "SolverParameter.SolverType": "SGD=0 NESTEROV=1 ADAGRAD=2 RMSPROP=3 ADADELTA=4 ADAM=5",
     "LossParameter.NormalizationMode": "FULL=0 VALID=1 BATCH_SIZE=2 NONE=3",
+    "BNParameter.BNMode": "LEARN=0 INFERENCE=1",
     "ConvolutionParameter.Engine": ENGINE,
     "DataParameter.DB": "LEVELDB=0 LMDB=1",
     "EltwiseParameter.EltwiseOp": "PROD=0 SUM=1 MAX=2",
@@ -112,7 +117,9 @@ _NET = {
         "124 sigmoid_param SigmoidParameter, 125 softmax_param SoftmaxParameter, "
         "132 spp_param SPPParameter, 126 slice_param SliceParameter, 127 tanh_param TanHParameter, "
         "128 threshold_param ThresholdParameter, 138 tile_param TileParameter, "
-        "129 window_data_param WindowDataParameter"
+        "129 window_data_param WindowDataParameter, "
+        "10001 bn_param BNParameter, 10002 interp_param InterpParameter, "
+        "10003 upsample_param UpsampleParameter"
     ),
 }
 
@@ -189,7 +196,7 @@ _LAYERS = {
         "1 pool @PoolingParameter.PoolMethod=MAX, 4 pad u=0, 9 pad_h u=0, 10 pad_w u=0, "
         "2 kernel_size u, 5 kernel_h u, 6 kernel_w u, 3 stride u=1, 7 stride_h u, 8 stride_w u, "
         "11 engine @PoolingParameter.Engine=DEFAULT, 12 global_pooling b=false, "
-        "13 round_mode @PoolingParameter.RoundMode=CEIL"
+        "13 round_mode @PoolingParameter.RoundMode=CEIL, 10001 ceil_mode b"
     ),
     "PowerParameter": "1 power f=1, 2 scale f=1, 3 shift f=0",
     "PReLUParameter": "1 filler FillerParameter, 2 channel_shared b=false",
@@ -226,6 +233,21 @@ _LAYERS = {
     "SPPParameter": (
         "1 pyramid_height u, 2 pool @SPPParameter.PoolMethod=MAX, "
         "6 engine @SPPParameter.Engine=DEFAULT"
+    ),
+}
+
+_FORKS = {
+    "BNParameter": (
+        "1 scale_filler FillerParameter, 2 shift_filler FillerParameter, "
+        "3 bn_mode @BNParameter.BNMode, 4 slope_filler FillerParameter, "
+        "5 bias_filler FillerParameter, 6 momentum f, 7 eps f, 8 frozen b"
+    ),
+    "InterpParameter": (
+        "1 height i, 2 width i, 3 zoom_factor i, 4 shrink_factor i, 5 pad_beg i=0, 6 pad_end i=0"
+    ),
+    "UpsampleParameter": (
+        "1 scale u=2, 2 scale_h u, 3 scale_w u, 4 pad_out_h b=false, 5 pad_out_w b=false, "
+        "6 upsample_h u, 7 upsample_w u"
     ),
 }
 
@@ -267,4 +289,4 @@ _OLD = {
     ),
 }
 
-MESSAGES = {**_NET, **_LAYERS, **_OLD}
+MESSAGES = {**_NET, **_LAYERS, **_FORKS, **_OLD}

@@ -43,3 +43,32 @@ def write_pair(name: str, stem: str, pair: Pair) -> dict[str, Any]:
     """Return the field or fields that say `pair`: one number for a square."""
     height, width = pair
     return {name: height} if height == width else {f"{stem}_h": height, f"{stem}_w": width}
+
+
+def read_window(values: dict[str, Any], message: Message) -> None:
+    """Set `kernel`, `stride`, `pad` and `dilation` from a ConvolutionParameter.
+
+    Raises ValueError for what Caffe refuses.
+    """
+    values["kernel"] = read_pair(message, "kernel_size", "kernel", None)
+    values["stride"] = read_pair(message, "stride", "stride", 1)
+    values["pad"] = read_pair(message, "pad", "pad", 0)
+    values["dilation"] = read_pair(message, "dilation", "dilation", 1)
+    for name in ("kernel", "stride", "dilation"):
+        if min(values[name]) < 1:
+            raise ValueError(f"{name} must be at least 1, got {values[name]}")
+
+
+def write_window(values: dict[str, Any]) -> dict[str, Any]:
+    """Return the fields with the pairs spelt as Caffe does, without those at their defaults."""
+    values = dict(values)
+    kernel, stride, pad = values.pop("kernel"), values.pop("stride"), values.pop("pad")
+    if kernel is not None:
+        values |= write_pair("kernel_size", "kernel", kernel)
+    values |= write_pair("stride", "stride", stride)
+    values |= write_pair("pad", "pad", pad)
+    if "dilation" in values and len(set(values["dilation"])) == 1:
+        # There is no dilation_h: two numbers where the axes differ.
+        values["dilation"] = values["dilation"][0]
+    defaults = {"stride": 1, "pad": 0, "dilation": 1}
+    return {name: value for name, value in values.items() if defaults.get(name, ...) != value}

@@ -7,10 +7,9 @@ from collections.abc import Sequence
 import keras
 import numpy as np
 
-from pixelnet_tf.caffe.layers.affine import Bias, Scale
+from pixelnet_tf.caffe.layers.base import CaffeLayer
 from pixelnet_tf.caffe.layers.convolution import Convolution, Deconvolution
 from pixelnet_tf.caffe.layers.inner_product import InnerProduct
-from pixelnet_tf.caffe.layers.normalize import Normalize
 from pixelnet_tf.errors import ModelError
 from pixelnet_tf.model.batch_norm import CaffeBatchNorm
 
@@ -23,17 +22,12 @@ _PRODUCTS = (keras.layers.Dense, InnerProduct)
 
 def blob_variables(layer: keras.layers.Layer) -> tuple[keras.Variable, ...]:
     """Variables of a layer in the order of Caffe's blobs; empty for a layer without blobs."""
-    if isinstance(layer, (*_CONVOLUTIONS, *_PRODUCTS)):
+    if isinstance(layer, CaffeLayer):
+        return layer.blob_variables
+    if isinstance(layer, (keras.layers.Conv2D, keras.layers.Dense)):
         return (layer.kernel, layer.bias) if layer.use_bias else (layer.kernel,)
     if isinstance(layer, CaffeBatchNorm):
         return (layer.mean_sum, layer.variance_sum, layer.factor)
-    if isinstance(layer, Scale):
-        own = () if layer.factor is None else (layer.factor,)
-        return (*own, layer.bias) if layer.use_bias else own
-    if isinstance(layer, Bias):
-        return () if layer.bias is None else (layer.bias,)
-    if isinstance(layer, Normalize):
-        return (layer.scale,)
     return ()
 
 
@@ -43,15 +37,20 @@ def get_blobs(layer: keras.layers.Layer) -> tuple[np.ndarray, ...]:
     Convolution `(out, in, height, width)`, InnerProduct `(out, in)`, or `(in, out)` with Caffe's
     `transpose`.
     """
-    arrays = []
-    for variable in blob_variables(layer):
-        array = np.asarray(variable.numpy(), np.float32)
-        if array.ndim == 4:
-            array = array.transpose(_KERNEL_TO_CAFFE)
-        elif array.ndim == 2 and _is_turned(layer):
-            array = array.T
-        arrays.append(array.copy(order="C"))
-    return tuple(arrays)
+    return tuple(
+        to_blob(layer, np.asarray(variable.numpy(), np.float32))
+        for variable in blob_variables(layer)
+    )
+
+
+def to_blob(layer: keras.layers.Layer, array: np.ndarray) -> np.ndarray:
+    """One of a layer's arrays (a weight, its gradient, its momentum) as Caffe's blob."""
+    return array.transpose(_order(layer, array.ndim, _KERNEL_TO_CAFFE)).copy(order="C")
+
+
+def from_blob(layer: keras.layers.Layer, blob: np.ndarray) -> np.ndarray:
+    """The array that one of a layer's blobs stands for; `to_blob` the other way."""
+    return blob.transpose(_order(layer, blob.ndim, _KERNEL_TO_KERAS))
 
 
 def set_blobs(layer: keras.layers.Layer, blobs: Sequence[np.ndarray]) -> None:
@@ -65,11 +64,7 @@ def set_blobs(layer: keras.layers.Layer, blobs: Sequence[np.ndarray]) -> None:
             f"layer {layer.name!r} has {len(variables)} weight blobs, got {len(blobs)}"
         )
     for number, (variable, blob) in enumerate(zip(variables, blobs, strict=True)):
-        array = blob
-        if len(variable.shape) == 4 and blob.ndim == 4:
-            array = blob.transpose(_KERNEL_TO_KERAS)
-        elif len(variable.shape) == 2 and _is_turned(layer):
-            array = blob.T
+        array = from_blob(layer, blob)
         if array.shape != tuple(variable.shape):
             wanted = get_shape(layer, number)
             raise ModelError(
@@ -83,13 +78,14 @@ def set_blobs(layer: keras.layers.Layer, blobs: Sequence[np.ndarray]) -> None:
 def get_shape(layer: keras.layers.Layer, number: int) -> tuple[int, ...]:
     """Shape of one of a layer's blobs in Caffe's axis order."""
     shape = tuple(blob_variables(layer)[number].shape)
-    if len(shape) == 4:
-        return tuple(shape[axis] for axis in _KERNEL_TO_CAFFE)
-    if len(shape) == 2 and _is_turned(layer):
-        return shape[::-1]
-    return shape
+    return tuple(shape[axis] for axis in _order(layer, len(shape), _KERNEL_TO_CAFFE))
 
 
-def _is_turned(layer: keras.layers.Layer) -> bool:
-    """Whether Caffe holds the layer's matrix as (out, in), against Keras' (in, out)."""
-    return isinstance(layer, _PRODUCTS) and not getattr(layer, "transpose", False)
+def _order(layer: keras.layers.Layer, rank: int, kernel: tuple[int, ...]) -> tuple[int, ...]:
+    """Order of a blob's axes: those of a convolution's kernel and of a matrix are turned."""
+    if rank == 4 and isinstance(layer, _CONVOLUTIONS):
+        return kernel
+    # Caffe holds the matrix as (out, in), against Keras' (in, out), unless it is `transpose`d.
+    if rank == 2 and isinstance(layer, _PRODUCTS) and not getattr(layer, "transpose", False):
+        return (1, 0)
+    return tuple(range(rank))

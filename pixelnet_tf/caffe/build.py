@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 import keras
 
@@ -13,6 +13,9 @@ from pixelnet_tf.caffe.builders import (
     DROPPED_TYPES,
     INPUT_TYPES,
     LOSS_TYPES,
+    REFUSED_TYPES,
+    SOURCE_TYPES,
+    constant_layers,
     keras_name,
     supported_types,
 )
@@ -48,7 +51,7 @@ def build_model(
             names.
         losses: build the losses, or drop them and their labels; None: build them for TRAIN.
         fixed_shape: heights and widths as in the prototxt, or free; None: free where the network
-            allows it. The first axis is always free.
+            allows it. The first axis is free unless weights depend on it.
         seed: of fillers and dropout.
         dtype: `float32` as in Caffe, or `float64`, which tells rounding from a real difference.
 
@@ -58,12 +61,11 @@ def build_model(
     losses = phase == "TRAIN" if losses is None else losses
     layers = [layer for layer in network.layers if layer.is_included(phase)]
     with _policy(dtype):
-        if fixed_shape is None:
-            try:
-                return _build(network, layers, blobs, losses, False, seed)
-            except UnknownSizeError:
-                fixed_shape = True
-        return _build(network, layers, blobs, losses, fixed_shape, seed)
+        freedom = [fixed for fixed in ("", "space", "all") if fixed_shape in (None, bool(fixed))]
+        for fixed in freedom[:-1]:
+            with suppress(UnknownSizeError):
+                return _build(network, layers, blobs, losses, fixed, seed)
+        return _build(network, layers, blobs, losses, freedom[-1], seed)
 
 
 @contextmanager
@@ -77,11 +79,16 @@ def _policy(dtype: str) -> Iterator[None]:
         keras.config.set_dtype_policy(before)
 
 
-def _build(network, layers, wanted, losses, fixed_shape, seed) -> CaffeNet:
+def _build(network, layers, wanted, losses, fixed, seed) -> CaffeNet:
     dtype = keras.config.dtype_policy().compute_dtype
-    shapes = input_shapes(layers, fixed_shape)
+    constants = constant_layers(layers)
+    sources = [layer for layer in layers if layer.type in INPUT_TYPES and layer not in constants]
+    shapes = input_shapes(sources, layers, fixed)
     tensors: dict[str, keras.KerasTensor] = {}
-    inputs: dict[str, keras.KerasTensor] = {}
+    inputs = {
+        top: keras.Input(batch_shape=shapes[top], name=_input_name(top, layers), dtype=dtype)
+        for layer in sources for top in layer.tops
+    }
     unread: dict[str, None] = {}
     made: dict[tuple[str, ...], keras.layers.Layer] = {}
     for layer in layers:
@@ -90,13 +97,12 @@ def _build(network, layers, wanted, losses, fixed_shape, seed) -> CaffeNet:
                 if layer.type in LOSS_TYPES and bottom not in inputs:
                     unread[bottom] = None
             continue
-        if layer.type in INPUT_TYPES:
-            for top in layer.tops:
-                tensors[top] = inputs[top] = keras.Input(
-                    batch_shape=shapes[top], name=_input_name(top, layers), dtype=dtype
-                )
+        if layer in sources:
+            tensors |= {top: inputs[top] for top in layer.tops}
             continue
         bottoms = [_bottom(name, layer, tensors) for name in layer.bottoms]
+        if not bottoms and layer.type in SOURCE_TYPES:
+            bottoms = [_anchor(layer, inputs, layers)]
         tops = _tops(layer, bottoms, seed, made)
         for bottom in layer.bottoms:
             unread.pop(bottom, None)
@@ -118,6 +124,8 @@ def _build(network, layers, wanted, losses, fixed_shape, seed) -> CaffeNet:
 def _tops(layer: Layer, bottoms: list, seed: int, made: dict) -> list:
     """Run a layer's builder; its failures name the layer."""
     builder = BUILDERS.get(layer.type)
+    if layer.type in REFUSED_TYPES:
+        raise ModelError(f"{_place(layer)}: {REFUSED_TYPES[layer.type]}")
     if builder is None:
         raise ModelError(
             f"{_place(layer)} is not supported{nearest_hint(layer.type, supported_types())}; "
@@ -163,6 +171,15 @@ def _bottom(name: str, layer: Layer, tensors: dict) -> keras.KerasTensor:
             f"{nearest_hint(name, tensors)}"
         )
     return tensors[name]
+
+
+def _anchor(layer: Layer, inputs: dict, layers: Sequence[Layer]) -> keras.KerasTensor:
+    """What Keras calls a layer without bottoms with: an input, if possible one that is read."""
+    read = {name for other in layers for name in other.bottoms}
+    names = sorted(inputs, key=lambda name: name not in read)
+    if not names:
+        raise ModelError(f"{_place(layer)}: the network has no input at all")
+    return inputs[names[0]]
 
 
 def _chosen(wanted, tensors, inputs, unread, network) -> list[str]:

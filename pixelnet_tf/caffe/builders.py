@@ -7,18 +7,31 @@ from __future__ import annotations
 
 import dataclasses
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import keras
 
-from pixelnet_tf.caffe.layers import losses
+from pixelnet_tf.caffe.layers import activations, losses
 from pixelnet_tf.caffe.layers.affine import Bias, Scale
-from pixelnet_tf.caffe.layers.convolution import Convolution, Deconvolution
+from pixelnet_tf.caffe.layers.convolution import Convolution, Deconvolution, Im2col
+from pixelnet_tf.caffe.layers.embed import Embed
+from pixelnet_tf.caffe.layers.forks import Interp, PSPNetBN, SegNetBN, Upsample
 from pixelnet_tf.caffe.layers.inner_product import InnerProduct
-from pixelnet_tf.caffe.layers.normalize import LRN, Normalize
-from pixelnet_tf.caffe.layers.pooling import Pooling
-from pixelnet_tf.caffe.layers.reshaping import Crop, Eltwise, Reshape, Slice
+from pixelnet_tf.caffe.layers.normalize import LRN, MVN, Normalize
+from pixelnet_tf.caffe.layers.pooling import SPP, Pooling
+from pixelnet_tf.caffe.layers.reductions import ArgMax, Reduction
+from pixelnet_tf.caffe.layers.reshaping import (
+    BatchReindex,
+    Crop,
+    Eltwise,
+    Filter,
+    FourAxes,
+    Reshape,
+    Slice,
+    Tile,
+)
+from pixelnet_tf.caffe.layers.sources import Constant, Parameter
 from pixelnet_tf.caffe.layout import keras_axis
 from pixelnet_tf.model.batch_norm import CaffeBatchNorm
 from pixelnet_tf.model.fillers import CaffeFiller
@@ -30,6 +43,13 @@ INPUT_TYPES = (
     "Input", "Data", "ImageData", "HDF5Data", "MemoryData", "WindowData", "DummyData", "Python",
 )
 LOSS_TYPES = ("SoftmaxWithLoss", "EuclideanLoss", "SigmoidCrossEntropyLoss")
+#: Types without bottoms that are no inputs: their builder gets an input to hang on to.
+SOURCE_TYPES = ("Parameter", "DummyData")
+#: Types that are known and not to be had, and why.
+REFUSED_TYPES = {
+    **dict.fromkeys(("LSTM", "RNN", "Recurrent", "LSTMUnit"),
+                    "recurrent layers are not supported; unroll it into plain layers"),
+}
 #: Types that compute nothing that a model here needs.
 DROPPED_TYPES = ("Silence", "Accuracy")
 
@@ -70,8 +90,7 @@ def _common(layer: Layer, blobs: int) -> dict[str, Any]:
 @_builds("Convolution", "Deconvolution")
 def _convolution(layer, bottoms, seed):
     p = layer.params
-    if p.axis != 1:
-        raise ValueError(f"axis {p.axis} is not supported, only 1")
+    _require_channel_axis(p.axis, bottoms)
     kind = Convolution if layer.type == "Convolution" else Deconvolution
     made = kind(
         p.num_output, p.kernel, p.stride, p.pad, p.dilation, p.group, p.bias_term,
@@ -98,10 +117,29 @@ def _pooling(layer, bottoms, seed):
     p = layer.params
     if p.pool not in ("MAX", "AVE"):
         raise ValueError(f"pool {p.pool} is not supported, only MAX and AVE")
+    mask = len(layer.tops) == 2
+    if mask and p.pool != "MAX":
+        raise ValueError(f"a mask is made by pool MAX, not by {p.pool}")
     kernel = None if p.global_pooling else p.kernel
-    return Pooling(p.pool, kernel, p.stride, p.pad, p.ceil_mode, name=keras_name(layer.name))(
-        _only(bottoms)
-    )
+    return Pooling(
+        p.pool, kernel, p.stride, p.pad, p.ceil_mode, mask, name=keras_name(layer.name)
+    )(_only(bottoms))
+
+
+@_builds("SPP")
+def _spp(layer, bottoms, seed):
+    p = layer.params
+    if p.pool not in ("MAX", "AVE"):
+        raise ValueError(f"pool {p.pool} is not supported, only MAX and AVE")
+    return SPP(p.pyramid_height, p.pool, name=keras_name(layer.name))(_only(bottoms))
+
+
+@_builds("Im2col")
+def _im2col(layer, bottoms, seed):
+    p = layer.params
+    _require_channel_axis(p.axis, bottoms)
+    made = Im2col(p.kernel, p.stride, p.pad, p.dilation, name=keras_name(layer.name))
+    return _each(made, bottoms)
 
 
 @_builds("ReLU", "Sigmoid", "TanH")
@@ -112,6 +150,25 @@ def _activation(layer, bottoms, seed):
     else:
         made = keras.layers.Activation(layer.type.lower(), name=name)
     return made(_only(bottoms))
+
+
+@_builds("ELU", "Power", "Exp", "Log", "AbsVal", "BNLL", "Threshold")
+def _function(layer, bottoms, seed):
+    # The Keras layers are named and set as Caffe's are.
+    settings = {field.name: getattr(layer.params, field.name)
+                for field in dataclasses.fields(layer.params)}
+    made = getattr(activations, layer.type)(name=keras_name(layer.name), **settings)
+    return made(_only(bottoms))
+
+
+@_builds("PReLU")
+def _prelu(layer, bottoms, seed):
+    p, values = layer.params, _only(bottoms)
+    if len(values.shape) < 2:
+        raise ValueError("its input must have 2 axes or more")
+    return activations.PReLU(
+        p.channel_shared, _filler(p.filler, layer, seed), **_common(layer, 1)
+    )(values)
 
 
 @_builds("Softmax")
@@ -132,10 +189,11 @@ def _dropout(layer, bottoms, seed):
 @_builds("BatchNorm")
 def _batch_norm(layer, bottoms, seed):
     p, values = layer.params, _only(bottoms)
-    if len(values.shape) not in (2, 4):
-        raise ValueError(f"its input must have 2 or 4 axes, got {len(values.shape)}")
+    axis = keras_axis(1, len(values.shape))
+    if values.shape[axis] is None:
+        raise ValueError("the number of its input's channels must be known")
     return CaffeBatchNorm(
-        p.eps, p.moving_average_fraction, p.use_global_stats, name=keras_name(layer.name)
+        p.eps, p.moving_average_fraction, p.use_global_stats, axis, name=keras_name(layer.name)
     )(values)
 
 
@@ -146,7 +204,7 @@ def _scale(layer, bottoms, seed):
     made = Scale(
         axis=p.axis, num_axes=p.num_axes, filler=_filler(p.filler, layer, seed),
         use_bias=p.bias_term, bias_filler=_filler(p.bias_filler, layer, seed, own),
-        **_common(layer, own + p.bias_term),
+        weight_shape=_shape_in_file(layer), **_common(layer, own + p.bias_term),
     )
     return made(bottoms[0] if own else list(bottoms))
 
@@ -156,7 +214,7 @@ def _bias(layer, bottoms, seed):
     p = layer.params
     own = len(bottoms) == 1
     made = Bias(axis=p.axis, num_axes=p.num_axes, filler=_filler(p.filler, layer, seed),
-                **_common(layer, int(own)))
+                weight_shape=_shape_in_file(layer), **_common(layer, int(own)))
     return made(bottoms[0] if own else list(bottoms))
 
 
@@ -177,6 +235,118 @@ def _lrn(layer, bottoms, seed):
     return LRN(p.local_size, p.alpha, p.beta, p.k, within, name=keras_name(layer.name))(
         _only(bottoms)
     )
+
+
+@_builds("MVN")
+def _mvn(layer, bottoms, seed):
+    p = layer.params
+    return MVN(p.normalize_variance, p.across_channels, p.eps, name=keras_name(layer.name))(
+        _only(bottoms)
+    )
+
+
+@_builds("BN")
+def _fork_norm(layer, bottoms, seed):
+    p, blobs = layer.params, len(layer.blobs)
+    fork = p.fork or {2: "SegNet", 4: "PSPNet"}.get(blobs)
+    if fork is None:
+        raise ValueError("it is SegNet's (scale_filler, shift_filler, bn_mode; 2 weight blobs) or "
+                         "PSPNet's (slope_filler, bias_filler, momentum, eps, frozen; 4 blobs), "
+                         "and nothing says which; add its bn_param, or give its weights")
+    zero = Filler()
+    if fork == "SegNet":
+        made = SegNetBN(
+            p.bn_mode != "INFERENCE", factor_filler=_filler(p.scale_filler or zero, layer, seed),
+            term_filler=_filler(p.shift_filler or zero, layer, seed, 1), **_common(layer, 2),
+        )
+    else:
+        made = PSPNetBN(
+            0.9 if p.momentum is None else p.momentum, 1e-5 if p.eps is None else p.eps,
+            bool(p.frozen), factor_filler=_filler(p.slope_filler or zero, layer, seed),
+            term_filler=_filler(p.bias_filler or zero, layer, seed, 1), **_common(layer, 4),
+        )
+    return made(_only(bottoms))
+
+
+@_builds("Interp")
+def _interp(layer, bottoms, seed):
+    p = layer.params
+    size = None if p.height is None else (p.height, p.width)
+    made = Interp(size, p.zoom_factor, p.shrink_factor, (-p.pad_beg, -p.pad_end),
+                  name=keras_name(layer.name))
+    return made(_only(bottoms) if len(bottoms) != 2 else list(bottoms))
+
+
+@_builds("Upsample")
+def _upsample(layer, bottoms, seed):
+    p = layer.params
+    if len(bottoms) != 2:
+        raise ValueError(f"SegNet's needs values and a pooling's mask, got {len(bottoms)} bottoms")
+    size = None if p.upsample_h is None else (p.upsample_h, p.upsample_w)
+    scale = (p.scale_h or p.scale, p.scale_w or p.scale)
+    pad_out = (int(p.pad_out_h), int(p.pad_out_w))
+    return Upsample(size, scale, pad_out, name=keras_name(layer.name))(list(bottoms))
+
+
+@_builds("ArgMax")
+def _argmax(layer, bottoms, seed):
+    p = layer.params
+    return ArgMax(p.top_k, p.axis, p.out_max_val, name=keras_name(layer.name))(_only(bottoms))
+
+
+@_builds("Reduction")
+def _reduction(layer, bottoms, seed):
+    p = layer.params
+    return Reduction(p.operation, p.axis, p.coeff, name=keras_name(layer.name))(_only(bottoms))
+
+
+@_builds("Embed")
+def _embed(layer, bottoms, seed):
+    p = layer.params
+    made = Embed(
+        p.num_output, p.input_dim, p.bias_term, _filler(p.weight_filler, layer, seed),
+        _filler(p.bias_filler, layer, seed, 1), **_common(layer, 1 + p.bias_term),
+    )
+    return made(_only(bottoms))
+
+
+@_builds("Parameter")
+def _parameter(layer, bottoms, seed):
+    return Parameter(layer.params.shape, **_common(layer, 1))(_only(bottoms))
+
+
+@_builds("DummyData")
+def _constants(layer, bottoms, seed):
+    p, tops = layer.params, []
+    for number, top in enumerate(layer.tops):
+        shape = p.shape[min(number, len(p.shape) - 1)]
+        filler = p.data_filler[min(number, len(p.data_filler) - 1)]
+        name = keras_name(layer.name if len(layer.tops) == 1 else f"{layer.name}_{top}")
+        tops.append(Constant(shape, filler.value, name=name)(_only(bottoms)))
+    return tops
+
+
+@_builds("Tile")
+def _tile(layer, bottoms, seed):
+    p = layer.params
+    return Tile(p.tiles, p.axis, name=keras_name(layer.name))(_only(bottoms))
+
+
+@_builds("Filter")
+def _filter(layer, bottoms, seed):
+    if len(bottoms) < 2:
+        raise ValueError("it needs blobs and, as the last bottom, a selector")
+    if any(size not in (None, 1) for size in bottoms[-1].shape[1:]):
+        raise ValueError(
+            f"the selector must have one number a sample, got shape {tuple(bottoms[-1].shape)}")
+    return Filter(name=keras_name(layer.name))(list(bottoms))
+
+
+@_builds("BatchReindex")
+def _batch_reindex(layer, bottoms, seed):
+    if len(bottoms) != 2:
+        raise ValueError(f"it needs a blob and numbers of samples, got {len(bottoms)} bottoms")
+    return BatchReindex(name=keras_name(layer.name))(list(bottoms))
 
 
 @_builds("Concat")
@@ -232,7 +402,13 @@ def _crop(layer, bottoms, seed):
 def _hypercolumn(layer, bottoms, seed):
     p = layer.params
     kind = "bilinear" if layer.type == "RandBI" else "nearest"
-    return Hypercolumn(p.rates, p.pad, kind, "error", name=keras_name(layer.name))(list(bottoms))
+    name = keras_name(layer.name)
+    *maps, pixels = bottoms
+    maps = [values if len(values.shape) == 4 else FourAxes(name=f"{name}_map_{number}")(values)
+            for number, values in enumerate(maps)]
+    if len(pixels.shape) == 4:
+        pixels = Reshape((-1,), 1, name=f"{name}_pixels")(pixels)
+    return Hypercolumn(p.rates, p.pad, kind, "error", name=name)([*maps, pixels])
 
 
 @_builds(*LOSS_TYPES)
@@ -260,6 +436,31 @@ def _loss(layer, bottoms, seed):
 def supported_types() -> tuple[str, ...]:
     """Names of all layer types that a model can be built from."""
     return tuple(sorted({*BUILDERS, *INPUT_TYPES, *DROPPED_TYPES}))
+
+
+def constant_layers(layers: Sequence[Layer]) -> list[Layer]:
+    """The DummyData layers that state constants for all their tops, which are no inputs then.
+
+    One without a filler, whose zeros are of no use, stands for data that a program puts in; so do
+    all where a network would have no other input.
+    """
+    found = [
+        layer for layer in layers
+        if layer.type == "DummyData" and layer.params.shape and layer.params.data_filler
+        and all(filler.type == "constant" for filler in layer.params.data_filler)
+    ]
+    others = any(layer.type in INPUT_TYPES and layer not in found for layer in layers)
+    return found if others else []
+
+
+def _shape_in_file(layer: Layer) -> tuple[int, ...] | None:
+    return layer.blobs[0].shape if layer.blobs else None
+
+
+def _require_channel_axis(axis: int, bottoms) -> None:
+    for values in bottoms:
+        if _caffe_axis(axis, len(values.shape)) != 1:
+            raise ValueError(f"axis {axis} is not supported, only that of the channels, 1")
 
 
 def _only(bottoms):

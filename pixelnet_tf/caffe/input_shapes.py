@@ -4,15 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from pixelnet_tf.caffe.builders import INPUT_TYPES, LOSS_TYPES
+from pixelnet_tf.caffe.builders import LOSS_TYPES
 from pixelnet_tf.errors import ModelError
 from prototxt_import import Layer
 
 Shape = tuple["int | None", ...]
 
 
-def input_shapes(layers: Sequence[Layer], fixed: bool) -> dict[str, Shape]:
-    """Shape of each input, with four axes channel last; None where a size is free.
+def input_shapes(
+    sources: Sequence[Layer], layers: Sequence[Layer], fixed: str
+) -> dict[str, Shape]:
+    """Shape of each top of the sources, with four axes channel last; None where a size is free.
+
+    `fixed` says which of the declared sizes are not free beside channels: none (""), all but the
+    first ("space"), or "all".
 
     Data layers whose files declare no shape are given one by what reads them: three channels (or
     what the first convolution's weights say) to a convolution, rows of n, y, x to the hypercolumn,
@@ -21,16 +26,15 @@ def input_shapes(layers: Sequence[Layer], fixed: bool) -> dict[str, Shape]:
     Raises `ModelError` for a declared size that is not positive.
     """
     shapes = {}
-    for layer in layers:
-        if layer.type in INPUT_TYPES:
-            for number, top in enumerate(layer.tops):
-                shape = _declared(layer, number) or _guessed(top, layers)
-                if any(size is not None and size < 1 for size in shape):
-                    raise ModelError(
-                        f"layer {layer.name!r} (type {layer.type}): input {top!r} has the shape "
-                        f"{shape}; sizes must be positive"
-                    )
-                shapes[top] = _keras_shape(shape, fixed)
+    for layer in sources:
+        for number, top in enumerate(layer.tops):
+            shape = _declared(layer, number) or _guessed(top, layers)
+            if any(size is not None and size < 1 for size in shape):
+                raise ModelError(
+                    f"layer {layer.name!r} (type {layer.type}): input {top!r} has the shape "
+                    f"{shape}; sizes must be positive"
+                )
+            shapes[top] = _keras_shape(shape, fixed)
     return shapes
 
 
@@ -64,8 +68,9 @@ def _guessed(top: str, layers: Sequence[Layer]) -> Shape:
     return (None, 3, None, None)
 
 
-def _keras_shape(shape: Shape, fixed: bool) -> Shape:
+def _keras_shape(shape: Shape, fixed: str) -> Shape:
+    first = shape[:1] if fixed == "all" else (None,) * len(shape[:1])
     if len(shape) != 4:
-        return (None, *shape[1:])
+        return (*first, *shape[1:])
     _, channels, height, width = shape
-    return (None, height, width, channels) if fixed else (None, None, None, channels)
+    return (*first, height, width, channels) if fixed else (None, None, None, channels)

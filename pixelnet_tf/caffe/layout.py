@@ -36,6 +36,16 @@ def keras_axis(axis: int, rank: int) -> int:
     return _AXIS_TO_KERAS[axis] if rank == 4 else axis
 
 
+def four_axes(values):
+    """Tensor with the four axes that Caffe's old layers see: those that are missing are 1."""
+    if len(values.shape) > 4:
+        raise ValueError(f"its input must have at most 4 axes, got shape {tuple(values.shape)}")
+    if len(values.shape) == 4:
+        return values
+    sizes = [*tf.unstack(tf.shape(values)), 1, 1, 1][:4]
+    return from_caffe(tf.reshape(values, sizes))
+
+
 def caffe_shape(shape: tuple) -> tuple:
     """Shape in Caffe's axis order from one in that of the models built here."""
     shape = tuple(shape)

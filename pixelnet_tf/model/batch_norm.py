@@ -10,6 +10,8 @@ import tensorflow as tf
 class CaffeBatchNorm(keras.layers.Layer):
     """Normalise each channel over all other axes, as Caffe's BatchNorm layer does.
 
+    The channels are the last axis, or `axis`.
+
     It has no scale or shift of its own. Three weights, none of them trained: `mean_sum` and
     `variance_sum` (channels,) and `factor` (1,); the statistics in use are the sums divided by
     the factor, or 0 while the factor is 0. In training the batch's mean and biased variance
@@ -20,17 +22,19 @@ class CaffeBatchNorm(keras.layers.Layer):
         epsilon: added to the variance.
         fraction: Caffe's moving_average_fraction.
         use_global_stats: None follows `training`; True or False fixes the choice.
+        axis: that of the channels.
     """
 
     def __init__(self, epsilon: float = 1e-5, fraction: float = 0.999,
-                 use_global_stats: bool | None = None, **kwargs):
+                 use_global_stats: bool | None = None, axis: int = -1, **kwargs):
         super().__init__(**kwargs)
         self.epsilon = epsilon
         self.fraction = fraction
         self.use_global_stats = use_global_stats
+        self.axis = axis
 
     def build(self, input_shape):
-        channels = input_shape[-1]
+        channels = input_shape[self.axis]
         dtype = "float64" if self.variable_dtype == "float64" else "float32"
         for name, size in (("mean_sum", channels), ("variance_sum", channels), ("factor", 1)):
             weight = self.add_weight(name=name, shape=(size,), initializer="zeros",
@@ -44,13 +48,22 @@ class CaffeBatchNorm(keras.layers.Layer):
         return self.mean_sum * scale, self.variance_sum * scale
 
     def call(self, inputs, training=False):
+        rank = len(inputs.shape)
+        if self.axis % rank == rank - 1:
+            return self._normalised(inputs, training)
+        order = [axis for axis in range(rank) if axis != self.axis % rank]
+        order.append(self.axis % rank)
+        back = [order.index(axis) for axis in range(rank)]
+        return tf.transpose(self._normalised(tf.transpose(inputs, order), training), back)
+
+    def _normalised(self, inputs, training):
         stored = self.use_global_stats if self.use_global_stats is not None else not training
         values = tf.cast(inputs, tf.float64 if inputs.dtype == tf.float64 else tf.float32)
         if stored:
             mean, variance = self.statistics()
         else:
-            mean = _channel_means(values)
-            variance = _channel_means(tf.square(values - mean))
+            mean = channel_means(values)
+            variance = channel_means(tf.square(values - mean))
             count = tf.cast(tf.size(values), values.dtype) / values.shape[-1]
             unbiased = tf.where(count > 1, variance * count / tf.maximum(count - 1, 1), variance)
             self.mean_sum.assign(self.fraction * self.mean_sum + tf.stop_gradient(mean))
@@ -61,10 +74,10 @@ class CaffeBatchNorm(keras.layers.Layer):
 
     def get_config(self):
         return {**super().get_config(), "epsilon": self.epsilon, "fraction": self.fraction,
-                "use_global_stats": self.use_global_stats}
+                "use_global_stats": self.use_global_stats, "axis": self.axis}
 
 
-def _channel_means(values: tf.Tensor) -> tf.Tensor:
+def channel_means(values: tf.Tensor) -> tf.Tensor:
     """Mean of each channel of (..., channels) float32 values.
 
     One axis after the other, rows in float64: over several axes at once TensorFlow's CPU kernel

@@ -88,6 +88,7 @@ def _pooling(p, bottoms, own, layer, training):
             cells -= 1
         count.append(cells)
     top = np.zeros((*x.shape[:2], *count))
+    mask = np.zeros_like(top)
     for i in range(count[0]):
         for j in range(count[1]):
             start = [i * p.stride[0] - p.pad[0], j * p.stride[1] - p.pad[1]]
@@ -99,7 +100,11 @@ def _pooling(p, bottoms, own, layer, training):
             top[:, :, i, j] = (
                 window.max((2, 3)) if p.pool == "MAX" else window.sum((2, 3)) / area
             )
-    return top
+            first = window.reshape(*window.shape[:2], -1).argmax(-1)
+            row, column = np.divmod(first, window.shape[3])
+            mask[:, :, i, j] = (
+                (row + max(start[0], 0)) * size[1] + column + max(start[1], 0))
+    return [top, mask] if len(layer.tops) == 2 else top
 
 
 def _relu(p, bottoms, own, layer, training):
@@ -135,7 +140,8 @@ def _batchnorm(p, bottoms, own, layer, training):
 
 
 def _aligned(p, values, x):
-    return values.reshape((1,) * p.axis + values.shape + (1,) * (x.ndim - p.axis - values.ndim))
+    axis = p.axis % x.ndim
+    return values.reshape((1,) * axis + values.shape + (1,) * (x.ndim - axis - values.ndim))
 
 
 def _scale(p, bottoms, own, layer, training):
@@ -194,7 +200,7 @@ def _eltwise(p, bottoms, own, layer, training):
 def _flatten(p, bottoms, own, layer, training):
     x = bottoms[0]
     end = p.end_axis % x.ndim
-    return x.reshape(*x.shape[:p.axis], -1, *x.shape[end + 1:])
+    return x.reshape(*x.shape[:p.axis % x.ndim], -1, *x.shape[end + 1:])
 
 
 def _reshape(p, bottoms, own, layer, training):
@@ -281,3 +287,181 @@ def _sigmoidcrossentropyloss(p, bottoms, own, layer, training):
     valid = np.ones_like(z) if p.ignore_label is None else (target != p.ignore_label)
     divisor = {"FULL": z.size, "VALID": valid.sum(), "NONE": 1, "BATCH_SIZE": len(z)}
     return (losses * valid).sum() / max(divisor[p.normalization], 1)
+
+
+def _prelu(p, bottoms, own, layer, training):
+    (x,) = bottoms
+    slope = own[0] if p.channel_shared else _channels(own[0], x)
+    return np.maximum(x, 0) + slope * np.minimum(x, 0)
+
+
+def _elu(p, bottoms, own, layer, training):
+    (x,) = bottoms
+    return np.maximum(x, 0) + p.alpha * (np.exp(np.minimum(x, 0)) - 1)
+
+
+def _power(p, bottoms, own, layer, training):
+    return (p.shift + p.scale * bottoms[0]) ** p.power
+
+
+def _exp(p, bottoms, own, layer, training):
+    return (math.e if p.base == -1 else p.base) ** (p.shift + p.scale * bottoms[0])
+
+
+def _log(p, bottoms, own, layer, training):
+    return np.log(p.shift + p.scale * bottoms[0]) / (1 if p.base == -1 else math.log(p.base))
+
+
+def _absval(p, bottoms, own, layer, training):
+    return np.abs(bottoms[0])
+
+
+def _bnll(p, bottoms, own, layer, training):
+    return np.log1p(np.exp(bottoms[0]))
+
+
+def _threshold(p, bottoms, own, layer, training):
+    return (bottoms[0] > p.threshold).astype(float)
+
+
+def _mvn(p, bottoms, own, layer, training):
+    x = bottoms[0].reshape((*bottoms[0].shape, 1, 1)[:4])
+    axes = (1, 2, 3) if p.across_channels else (2, 3)
+    top = x - x.mean(axes, keepdims=True)
+    if p.normalize_variance:
+        top = top / (np.sqrt((top ** 2).mean(axes, keepdims=True)) + p.eps)
+    return top
+
+
+def _argmax(p, bottoms, own, layer, training):
+    (x,) = bottoms
+    flat = x.reshape(len(x), -1) if p.axis is None else x
+    axis = 1 if p.axis is None else p.axis
+    # The last of equal numbers comes first.
+    order = np.flip(np.argsort(flat, axis, kind="stable"), axis)
+    order = np.take(order, np.arange(p.top_k), axis)
+    values = np.take_along_axis(flat, order, axis)
+    if p.axis is not None:
+        return values if p.out_max_val else order
+    top = np.stack([order, values] if p.out_max_val else [order], 1)
+    return top.reshape(*top.shape, *[1] * (x.ndim - 3))
+
+
+def _reduction(p, bottoms, own, layer, training):
+    x = bottoms[0]
+    rows = x.reshape(*x.shape[:p.axis % x.ndim], -1)
+    return p.coeff * {
+        "SUM": rows.sum(-1), "ASUM": np.abs(rows).sum(-1), "SUMSQ": (rows ** 2).sum(-1),
+        "MEAN": rows.mean(-1),
+    }[p.operation]
+
+
+def _tile(p, bottoms, own, layer, training):
+    return np.concatenate([bottoms[0]] * p.tiles, p.axis)
+
+
+def _embed(p, bottoms, own, layer, training):
+    top = own[0][bottoms[0].astype(int)]
+    return top + own[1] if p.bias_term else top
+
+
+def _spp(p, bottoms, own, layer, training):
+    (x,) = bottoms
+    tops = []
+    for level in range(p.pyramid_height):
+        pooling = _Pooled()
+        pooling.pool = p.pool
+        pooling.kernel = tuple(math.ceil(size / 2**level) for size in x.shape[2:])
+        pooling.stride = pooling.kernel
+        pooling.pad = tuple((k * 2**level - size + 1) // 2
+                            for k, size in zip(pooling.kernel, x.shape[2:], strict=True))
+        tops.append(_pooling(pooling, [x], [], layer, training))
+    if p.pyramid_height == 1:
+        return tops[0]
+    return np.concatenate([top.reshape(len(x), -1) for top in tops], 1)
+
+
+class _Pooled:
+    global_pooling, ceil_mode = False, True
+
+
+def _im2col(p, bottoms, own, layer, training):
+    parts = [part for _, _, part in _windows(p, bottoms[0])]
+    top = np.stack(parts, 2)  # sample, channel, place in the window, row, column
+    return top.reshape(len(top), -1, *top.shape[3:])
+
+
+def _filter(p, bottoms, own, layer, training):
+    *blobs, selector = bottoms
+    return [x[selector.reshape(-1) != 0] for x in blobs]
+
+
+def _batchreindex(p, bottoms, own, layer, training):
+    return bottoms[0][bottoms[1].astype(int)]
+
+
+def _parameter(p, bottoms, own, layer, training):
+    return own[0]
+
+
+def _dummydata(p, bottoms, own, layer, training):
+    return [np.full(shape, filler.value)
+            for shape, filler in zip(p.shape, p.data_filler, strict=True)]
+
+
+def _bn(p, bottoms, own, layer, training):
+    (x,) = bottoms
+    if p.fork == "SegNet":
+        if p.bn_mode != "INFERENCE":
+            x = (x - x.mean((0, 2, 3), keepdims=True)) / np.sqrt(
+                x.var((0, 2, 3), keepdims=True) + 1e-9)
+        return x * own[0] + own[1]
+    eps = 1e-5 if p.eps is None else p.eps
+    mean, variance = own[2], own[3]
+    if training and not p.frozen:
+        mean, variance = x.mean((0, 2, 3), keepdims=True), x.var((0, 2, 3), keepdims=True)
+    return (x - mean) / np.sqrt(variance + eps) * own[0] + own[1]
+
+
+def _interp(p, bottoms, own, layer, training):
+    x = bottoms[0]
+    x = x[:, :, -p.pad_beg:x.shape[2] + p.pad_end, -p.pad_beg:x.shape[3] + p.pad_end]
+    sizes = []
+    for place, size in enumerate(x.shape[2:]):
+        count = size
+        if p.shrink_factor:
+            count = (count - 1) // p.shrink_factor + 1
+        if p.zoom_factor:
+            count = count + (count - 1) * (p.zoom_factor - 1)
+        if p.height:
+            count = (p.height, p.width)[place]
+        if len(bottoms) == 2:
+            count = bottoms[1].shape[2 + place]
+        sizes.append(count)
+    top = np.zeros((*x.shape[:2], *sizes))
+    for i in range(sizes[0]):
+        for j in range(sizes[1]):
+            t = [place * (size - 1) / (count - 1) if count > 1 else 0
+                 for place, size, count in zip((i, j), x.shape[2:], sizes, strict=True)]
+            (y, ry), (z, rz) = [(min(int(v + 1e-9), n - 1), v - min(int(v + 1e-9), n - 1))
+                                for v, n in zip(t, x.shape[2:], strict=True)]
+            down, right = min(y + 1, x.shape[2] - 1), min(z + 1, x.shape[3] - 1)
+            top[:, :, i, j] = (
+                (1 - ry) * ((1 - rz) * x[:, :, y, z] + rz * x[:, :, y, right])
+                + ry * ((1 - rz) * x[:, :, down, z] + rz * x[:, :, down, right]))
+    return top
+
+
+def _upsample(p, bottoms, own, layer, training):
+    x, mask = bottoms
+    batch, channels, height, width = x.shape
+    size = (p.upsample_h, p.upsample_w)
+    if p.upsample_h is None:
+        size = (height * (p.scale_h or p.scale) - p.pad_out_h,
+                width * (p.scale_w or p.scale) - p.pad_out_w)
+    top = np.zeros((batch, channels, *size))
+    for n in range(batch):
+        for c in range(channels):
+            for value, cell in zip(x[n, c].reshape(-1), mask[n, c].reshape(-1), strict=True):
+                top[n, c].reshape(-1)[int(cell)] = value
+    return top

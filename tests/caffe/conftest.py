@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from pixelnet_tf.caffe.blobs import blob_variables, get_blobs, set_blobs
+from pixelnet_tf.caffe.layers.forks import PSPNetBN
 from pixelnet_tf.caffe.reading import read_network
 from pixelnet_tf.model.batch_norm import CaffeBatchNorm
 
@@ -41,6 +42,8 @@ def randomise():
             if isinstance(layer, CaffeBatchNorm):
                 blobs[1] = np.abs(blobs[1]) + 1
                 blobs[2][:] = 2
+            if isinstance(layer, PSPNetBN):
+                blobs[3] = np.abs(blobs[3]) + 1
             set_blobs(layer, blobs)
         return {layer.name: get_blobs(layer) for layer in model.layers if blob_variables(layer)}
 

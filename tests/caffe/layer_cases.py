@@ -84,6 +84,91 @@ SINGLE_LAYERS = {
     "lrn": layer("LRN", "lrn_param { local_size: 3 alpha: 0.5 beta: 0.6 k: 2 }"),
     "lrn_within": layer(
         "LRN", "lrn_param { local_size: 3 alpha: 0.5 norm_region: WITHIN_CHANNEL }"),
+    "pool_max_ceil_mode_of_a_fork": layer(
+        "Pooling", "pooling_param { pool: MAX kernel_size: 3 stride: 2 pad: 1 ceil_mode: false }"),
+    "pool_max_mask": layer(
+        "Pooling", "pooling_param { kernel_h: 3 kernel_w: 2 stride: 2 pad_h: 1 }",
+        tops=("top", "mask")),
+    "pool_max_global_mask": layer(
+        "Pooling", "pooling_param { global_pooling: true }", tops=("top", "mask")),
+    "spp_max": layer("SPP", "spp_param { pyramid_height: 3 }"),
+    "spp_average": layer("SPP", "spp_param { pyramid_height: 2 pool: AVE }"),
+    "spp_one_level": layer("SPP", "spp_param { pyramid_height: 1 }"),
+    "im2col": layer("Im2col", "convolution_param { kernel_h: 2 kernel_w: 3 stride: 2 pad_h: 1 "
+                              "pad_w: 0 dilation: 1 dilation: 2 }"),
+    "convolution_negative_axis": layer(
+        "Convolution", CONVOLUTION.format("kernel_size: 3 axis: -3")),
+    "inner_product_negative_axis": layer(
+        "InnerProduct", "inner_product_param { num_output: 5 axis: -3 }"),
+    "softmax_negative_axis": layer("Softmax", "softmax_param { axis: -3 }"),
+    "concat_negative_axis": second(3) + layer(
+        "Concat", "concat_param { axis: -3 }", ("data", "other")),
+    "slice_negative_axis": layer("Slice", "slice_param { axis: -3 }", tops=("a", "b")),
+    "flatten_negative_axis": layer("Flatten", "flatten_param { axis: -3 end_axis: -2 }"),
+    "scale_negative_axis": layer("Scale", "scale_param { axis: -3 num_axes: 2 bias_term: true }"),
+    "scale_of_samples": layer("Scale", "scale_param { axis: 0 num_axes: 1 bias_term: true }"),
+    "scale_of_all_axes": layer("Scale", "scale_param { axis: 0 num_axes: -1 }"),
+    "scale_of_columns_by_second": 'input: "row" input_shape { dim: 9 }\n' + layer(
+        "Scale", "scale_param { axis: -1 bias_term: true }", ("data", "row")),
+    "bias_negative_axis": layer("Bias", "bias_param { axis: -2 num_axes: 2 }"),
+    "batch_norm_of_three_axes": layer(
+        "Reshape", "reshape_param { shape { dim: 0 dim: 0 dim: -1 } }", tops=("rows",),
+        name="three") + layer("BatchNorm", bottoms=("rows",)),
+    "batch_norm_of_five_axes": layer(
+        "Reshape", "reshape_param { shape { dim: 0 dim: 2 dim: 2 dim: 7 dim: 9 } }",
+        tops=("rows",), name="five") + layer("BatchNorm", bottoms=("rows",)),
+    "prelu": layer("PReLU"),
+    "prelu_shared": layer("PReLU", "prelu_param { channel_shared: true }"),
+    "prelu_of_vectors": layer("Flatten", tops=("rows",), name="two") + layer(
+        "PReLU", bottoms=("rows",)),
+    "elu": layer("ELU", "elu_param { alpha: 0.7 }"),
+    "power": layer("Power", "power_param { power: 3 scale: 0.5 shift: -0.2 }"),
+    "power_of_nothing": layer("Power", "power_param { power: 2 scale: 0 shift: 3 }"),
+    "power_zero": layer("Power", "power_param { power: 0 }"),
+    "exp": layer("Exp", "exp_param { scale: 0.5 shift: -1 }"),
+    "exp_of_two": layer("Exp", "exp_param { base: 2 scale: 0.5 shift: 3 }"),
+    "log": layer("Log", "log_param { shift: 12 }"),
+    "log_of_ten": layer("Log", "log_param { base: 10 scale: 2 shift: 20 }"),
+    "absolute_value": layer("AbsVal"),
+    "bnll": layer("BNLL"),
+    "threshold": layer("Threshold", "threshold_param { threshold: 0.5 }"),
+    "mvn": layer("MVN"),
+    "mvn_mean_alone": layer("MVN", "mvn_param { normalize_variance: false }"),
+    "mvn_across_channels": layer("MVN", "mvn_param { across_channels: true }"),
+    "mvn_of_three_axes": layer(
+        "Reshape", "reshape_param { shape { dim: 0 dim: 0 dim: -1 } }", tops=("rows",),
+        name="three") + layer("MVN", bottoms=("rows",)),
+    "arg_max": layer("ArgMax"),
+    "arg_max_of_three_with_values": layer("ArgMax", "argmax_param { top_k: 3 out_max_val: true }"),
+    "arg_max_of_channels": layer("ArgMax", "argmax_param { axis: 1 top_k: 2 }"),
+    "arg_max_of_rows_values": layer("ArgMax", "argmax_param { axis: -2 out_max_val: true }"),
+    "reduction_sum": layer("Reduction"),
+    "reduction_mean": layer("Reduction", "reduction_param { operation: MEAN axis: 1 coeff: 3 }"),
+    "reduction_of_absolute_values": layer(
+        "Reduction", "reduction_param { operation: ASUM axis: -2 coeff: 0.5 }"),
+    "reduction_of_squares": layer("Reduction", "reduction_param { operation: SUMSQ axis: 3 }"),
+    "tile": layer("Tile", "tile_param { tiles: 3 }"),
+    "tile_columns": layer("Tile", "tile_param { tiles: 2 axis: -1 }"),
+    "parameter": layer("Parameter", "parameter_param { shape { dim: 3 dim: 2 } }", ()),
+    "parameter_of_four_axes": layer(
+        "Parameter", "parameter_param { shape { dim: 2 dim: 4 dim: 7 dim: 9 } }", (), ("weight",),
+        "weight") + layer("Eltwise", "", ("data", "weight")),
+    "constants": 'layer { name: "zeros" type: "DummyData" top: "a" top: "b" dummy_data_param { '
+                 "shape { dim: 2 dim: 4 dim: 7 dim: 9 } shape { dim: 4 } data_filler { value: 2 } "
+                 "data_filler { value: -3 } } }\n"
+                 + layer("Eltwise", "eltwise_param { operation: PROD }", ("data", "a"), ("c",),
+                         "product") + layer("Bias", "", ("c", "b")),
+    "interp_to_size": layer("Interp", "interp_param { height: 5 width: 20 }"),
+    "interp_zoom": layer("Interp", "interp_param { zoom_factor: 3 pad_beg: -1 pad_end: -2 }"),
+    "interp_shrink_and_zoom": layer("Interp", "interp_param { shrink_factor: 4 zoom_factor: 2 }"),
+    "interp_to_second": second(1, 1, 4) + layer("Interp", "", ("data", "other")),
+    "segnet_bn_inference": layer("BN", "bn_param { bn_mode: INFERENCE }"),
+    "segnet_bn_learn": layer("BN", "bn_param { scale_filler { value: 1 } }"),
+    "pspnet_bn": layer("BN", "bn_param { frozen: true eps: 0.01 }"),
+    "segnet_upsample": layer(
+        "Pooling", "pooling_param { kernel_size: 2 stride: 2 }", tops=("pooled", "mask"),
+        name="pool") + layer("Upsample", "upsample_param { upsample_h: 7 upsample_w: 9 }",
+                             ("pooled", "mask")),
     "softmax": layer("Softmax"),
     "softmax_columns": layer("Softmax", "softmax_param { axis: -1 }"),
     "normalize": layer("Normalize", "norm_param { across_spatial: false channel_shared: false }"),

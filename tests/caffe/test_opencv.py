@@ -25,7 +25,12 @@ CASES = (
     "convolution_dilation_stride", "deconvolution", "inner_product", "inner_product_axis_2",
     "pool_max_3_2", "pool_max_rectangular", "pool_average_pad", "pool_average_global",
     "relu_slope", "sigmoid", "tanh", "dropout_in_test", "batch_norm", "scale", "concat",
-    "eltwise_sum", "eltwise_max", "flatten", "lrn", "softmax",
+    "eltwise_sum", "eltwise_max", "flatten", "lrn", "softmax", "pool_max_mask",
+    "convolution_negative_axis", "inner_product_negative_axis", "softmax_negative_axis",
+    "concat_negative_axis", "flatten_negative_axis", "scale_of_samples", "scale_of_all_axes",
+    "batch_norm_of_five_axes", "prelu", "prelu_of_vectors", "elu", "power", "power_of_nothing",
+    "power_zero", "exp", "exp_of_two", "absolute_value", "bnll", "mvn", "mvn_mean_alone",
+    "mvn_of_three_axes",
 )
 
 

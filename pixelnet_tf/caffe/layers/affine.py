@@ -13,13 +13,15 @@ class _Affine(CaffeLayer):
     """A factor or term over `num_axes` axes from Caffe's `axis` on (-1: all of them).
 
     Called with one input, it has weights of its own; with two, the second takes their place.
+    `weight_shape` is the weights' shape where the input's size is not fixed.
     """
 
-    def __init__(self, axis=1, num_axes=1, filler=None, **kwargs):
+    def __init__(self, axis=1, num_axes=1, filler=None, weight_shape=None, **kwargs):
         super().__init__(**kwargs)
         self.axis = axis
         self.num_axes = num_axes
         self.filler = keras.initializers.get(filler)
+        self.weight_shape = None if weight_shape is None else tuple(weight_shape)
 
     def _weight_shape(self, input_shape):
         shape = caffe_shape(input_shape)
@@ -28,7 +30,33 @@ class _Affine(CaffeLayer):
         end = len(shape) if self.num_axes < 0 else start + self.num_axes
         if end > len(shape):
             raise ValueError(f"axis {self.axis} and num_axes {self.num_axes} exceed {shape}")
+        if self.weight_shape is not None and len(self.weight_shape) == end - start:
+            _check_fit(self.weight_shape, shape, start)
+            return self.weight_shape
         return self.require_known(shape[start:end])
+
+    def _second_shape(self, input_shapes):
+        """Caffe's shape of a second input, which must be that of the first from `axis` on."""
+        shape, second = (caffe_shape(each) for each in input_shapes)
+        if second:
+            keras_axis(self.axis, len(shape))
+            _check_fit(second, shape, self.axis % len(shape))
+        return second
+
+    def _checked(self, values, inputs):
+        """The second input in Caffe's order, whose sizes must be the first's when it runs, too."""
+        values = to_caffe(values)
+        rank = len(values.shape)
+        if not rank:
+            return values
+        start = self.axis % len(inputs.shape)
+        fits = tf.debugging.Assert(
+            tf.reduce_all(tf.shape(values) == tf.shape(to_caffe(inputs))[start:start + rank]),
+            [f"layer {self.name!r}: the second bottom does not have the sizes of the first from "
+             f"axis {start} on:", tf.shape(values), tf.shape(to_caffe(inputs))],
+        )
+        with tf.control_dependencies([] if fits is None else [fits]):
+            return tf.identity(values)
 
     def _aligned(self, values, inputs):
         """Values over Caffe's axes from `axis` on, in a shape that broadcasts to the inputs."""
@@ -42,6 +70,7 @@ class _Affine(CaffeLayer):
             **super().get_config(),
             "axis": self.axis, "num_axes": self.num_axes,
             "filler": keras.initializers.serialize(self.filler),
+            "weight_shape": self.weight_shape,
         }
 
 
@@ -57,7 +86,10 @@ class Scale(_Affine):
     def build(self, input_shape):
         if _is_pair(input_shape):
             self.factor = None
-            shape = caffe_shape(input_shape[1])
+            shape = self._second_shape(input_shape)
+            if self.weight_shape is not None:
+                _check_fit(self.weight_shape, shape, 0)
+                shape = self.weight_shape
         else:
             shape = self._weight_shape(input_shape)
             self.factor = self.add_weight(name="factor", shape=shape, initializer=self.filler)
@@ -69,11 +101,18 @@ class Scale(_Affine):
     def call(self, inputs):
         if isinstance(inputs, (list, tuple)):
             inputs, factor = inputs
-            factor = to_caffe(factor)
+            factor = self._checked(factor, inputs)
         else:
-            factor = self.factor
+            factor = tf.convert_to_tensor(self.factor)
         values = inputs * self._aligned(factor, inputs)
-        return values + self._aligned(self.bias, inputs) if self.use_bias else values
+        if not self.use_bias:
+            return values
+        return values + self._aligned(tf.convert_to_tensor(self.bias), inputs)
+
+    @property
+    def blob_variables(self):
+        own = () if self.factor is None else (self.factor,)
+        return (*own, self.bias) if self.use_bias else own
 
     def get_config(self):
         return {
@@ -89,7 +128,9 @@ class Bias(_Affine):
 
     def build(self, input_shape):
         self.bias = None
-        if not _is_pair(input_shape):
+        if _is_pair(input_shape):
+            self._second_shape(input_shape)
+        else:
             self.bias = self.add_weight(
                 name="bias", shape=self._weight_shape(input_shape), initializer=self.filler
             )
@@ -97,8 +138,22 @@ class Bias(_Affine):
     def call(self, inputs):
         if isinstance(inputs, (list, tuple)):
             inputs, term = inputs
-            return inputs + self._aligned(to_caffe(term), inputs)
-        return inputs + self._aligned(self.bias, inputs)
+            return inputs + self._aligned(self._checked(term, inputs), inputs)
+        return inputs + self._aligned(tf.convert_to_tensor(self.bias), inputs)
+
+    @property
+    def blob_variables(self):
+        return () if self.bias is None else (self.bias,)
+
+
+def _check_fit(part, shape, start):
+    """Raise `ValueError` unless a part's known sizes are those of `shape` from an axis on."""
+    sizes = shape[start:start + len(part)]
+    if len(sizes) != len(part) or any(
+        None not in pair and pair[0] != pair[1] for pair in zip(part, sizes, strict=True)
+    ):
+        raise ValueError(f"the shape {tuple(part)} is not that of {tuple(shape)} from axis "
+                         f"{start} on")
 
 
 def _is_pair(input_shape) -> bool:

@@ -20,6 +20,15 @@ class CaffeLayer(keras.layers.Layer):
         super().__init__(**kwargs)
         self.caffe_multipliers = tuple(tuple(map(float, pair)) for pair in multipliers)
 
+    @property
+    def blob_variables(self) -> tuple[keras.Variable, ...]:
+        """Variables in the order of Caffe's blobs.
+
+        They have the blobs' own shapes, except a convolution's kernel and an InnerProduct's
+        matrix (`pixelnet_tf.caffe.blobs`).
+        """
+        return ()
+
     def get_config(self):
         return {
             **super().get_config(),

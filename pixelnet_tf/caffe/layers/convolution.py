@@ -1,4 +1,4 @@
-"""Caffe's Convolution and Deconvolution."""
+"""Caffe's Convolution and Deconvolution, and Im2col, a convolution's windows."""
 
 from __future__ import annotations
 
@@ -33,6 +33,10 @@ class _Window(CaffeLayer):
             self.bias = self.add_weight(
                 name="bias", shape=(self.filters,), initializer=self.bias_filler
             )
+
+    @property
+    def blob_variables(self):
+        return (self.kernel, self.bias) if self.use_bias else (self.kernel,)
 
     def _check_channels(self, shape):
         if len(shape) != 4:
@@ -119,6 +123,62 @@ class Deconvolution(_Window):
         values = self._apply_groups(inputs, one_group, kernel_axis=3)
         (top, left), (rows, columns) = self.pad, full
         return values[:, top:rows - top, left:columns - left]
+
+
+@keras.saving.register_keras_serializable("pixelnet_tf")
+class Im2col(keras.layers.Layer):
+    """Caffe's Im2col over `(batch, height, width, channel)`: the numbers that a convolution's
+    window covers, as channels in the order channel, row, column."""
+
+    def __init__(self, kernel, stride=(1, 1), pad=(0, 0), dilation=(1, 1), **kwargs):
+        super().__init__(**kwargs)
+        self.kernel = tuple(kernel)
+        self.stride = tuple(stride)
+        self.pad = tuple(pad)
+        self.dilation = tuple(dilation)
+
+    def call(self, inputs):
+        values = tf.pad(inputs, [[0, 0], *([pad, pad] for pad in self.pad), [0, 0]])
+        reach = [d * (k - 1) + 1 for d, k in zip(self.dilation, self.kernel, strict=True)]
+        counts = [
+            (size - length) // stride + 1
+            for size, length, stride in zip(
+                tf.unstack(tf.shape(values)[1:3]), reach, self.stride, strict=True
+            )
+        ]
+        windows = []
+        for row in range(self.kernel[0]):
+            for column in range(self.kernel[1]):
+                begin = [row * self.dilation[0], column * self.dilation[1]]
+                end = [b + (n - 1) * s + 1
+                       for b, n, s in zip(begin, counts, self.stride, strict=True)]
+                windows.append(values[:, begin[0]:end[0]:self.stride[0],
+                                      begin[1]:end[1]:self.stride[1]])
+        stacked = tf.stack(windows, axis=-1)
+        batch, height, width = tf.unstack(tf.shape(stacked)[:3])
+        return tf.reshape(stacked, (batch, height, width, len(windows) * inputs.shape[-1]))
+
+    def compute_output_spec(self, inputs):
+        if len(inputs.shape) != 4 or inputs.shape[-1] is None:
+            raise ValueError(f"its input must have 4 axes and known channels, got shape "
+                             f"{tuple(inputs.shape)}")
+        sizes = []
+        for size, pad, dilation, kernel, stride in zip(
+            inputs.shape[1:3], self.pad, self.dilation, self.kernel, self.stride, strict=True
+        ):
+            steps = None if size is None else size + 2 * pad - dilation * (kernel - 1) - 1
+            if steps is not None and steps < 0:
+                raise ValueError(f"kernel {kernel} is larger than the input's {size} with padding")
+            sizes.append(None if steps is None else steps // stride + 1)
+        channels = inputs.shape[-1] * self.kernel[0] * self.kernel[1]
+        return keras.KerasTensor((inputs.shape[0], *sizes, channels), dtype=inputs.dtype)
+
+    def get_config(self):
+        return {
+            **super().get_config(),
+            "kernel": self.kernel, "stride": self.stride, "pad": self.pad,
+            "dilation": self.dilation,
+        }
 
 
 @tf.custom_gradient

@@ -46,6 +46,10 @@ class InnerProduct(CaffeLayer):
                 name="bias", shape=(self.units,), initializer=self.bias_filler
             )
 
+    @property
+    def blob_variables(self):
+        return (self.kernel, self.bias) if self.use_bias else (self.kernel,)
+
     def call(self, inputs):
         inputs = to_caffe(inputs)
         axis = self.axis % len(inputs.shape)

@@ -1,4 +1,4 @@
-"""PixelNet's Normalize, and Caffe's LRN."""
+"""PixelNet's Normalize, and Caffe's LRN and MVN."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import keras
 import tensorflow as tf
 
 from pixelnet_tf.caffe.layers.base import CaffeLayer
+from pixelnet_tf.caffe.layout import four_axes
 
 
 @keras.saving.register_keras_serializable("pixelnet_tf")
@@ -33,6 +34,10 @@ class Normalize(CaffeLayer):
         self.scale = self.add_weight(
             name="scale", shape=shape, initializer=self.scale_filler, trainable=not self.fix_scale
         )
+
+    @property
+    def blob_variables(self):
+        return (self.scale,)
 
     def call(self, inputs):
         axes = list(range(1, len(inputs.shape))) if self.across_spatial else [-1]
@@ -80,3 +85,49 @@ class LRN(keras.layers.Layer):
             "size": self.size, "alpha": self.alpha, "beta": self.beta, "k": self.k,
             "within_channel": self.within_channel,
         }
+
+
+@keras.saving.register_keras_serializable("pixelnet_tf")
+class MVN(keras.layers.Layer):
+    """Caffe's MVN: each channel of each sample less its mean and, with `normalize_variance`, over
+    its standard deviation plus `epsilon`; with `across_channels` each sample as a whole.
+
+    Fewer than four axes come out as four, as in Caffe. The gradient is Caffe's, too: it takes
+    epsilon for small, so it is finite where all numbers are equal.
+    """
+
+    def __init__(self, normalize_variance=True, across_channels=False, epsilon=1e-9, **kwargs):
+        super().__init__(**kwargs)
+        self.normalize_variance = normalize_variance
+        self.across_channels = across_channels
+        self.epsilon = epsilon
+
+    def call(self, inputs):
+        axes = (1, 2, 3) if self.across_channels else (1, 2)
+        values = four_axes(inputs)
+        values = values - tf.reduce_mean(values, axes, keepdims=True)
+        return _over_deviation(values, axes, self.epsilon) if self.normalize_variance else values
+
+    def get_config(self):
+        return {
+            **super().get_config(),
+            "normalize_variance": self.normalize_variance,
+            "across_channels": self.across_channels, "epsilon": self.epsilon,
+        }
+
+
+def _over_deviation(values, axes, epsilon):
+    """Values of mean 0 over their standard deviation plus epsilon."""
+
+    @tf.custom_gradient
+    def divided(values):
+        deviation = tf.sqrt(tf.reduce_mean(tf.square(values), axes, keepdims=True)) + epsilon
+        top = values / deviation
+
+        def gradient(top_diff):
+            common = tf.reduce_mean(top * top_diff, axes, keepdims=True)
+            return (top_diff - top * common) / deviation
+
+        return top, gradient
+
+    return divided(values)

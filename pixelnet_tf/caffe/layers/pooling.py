@@ -1,9 +1,12 @@
-"""Caffe's Pooling."""
+"""Caffe's Pooling, and SPP, which is made of it."""
 
 from __future__ import annotations
 
 import keras
 import tensorflow as tf
+
+from pixelnet_tf.caffe.layers.base import UnknownSizeError
+from pixelnet_tf.caffe.layout import to_caffe
 
 
 @keras.saving.register_keras_serializable("pixelnet_tf")
@@ -14,20 +17,22 @@ class Pooling(keras.layers.Layer):
     window that would start past the input and its padding's edge, if there is padding. The
     gradient of ties goes to the first cell of a window. An average divides by the part of the
     window within input and padding on both sides. A window past the input (only with a stride
-    above the kernel) has the lowest float32 as its maximum.
+    above the kernel) has the lowest float32 as its maximum. With `mask` there is a second output:
+    where each maximum was, row * width + column of the input (-1 for a window past it).
 
     Raises `tf.errors.InvalidArgumentError` where an input is so much smaller than the kernel that
     there is no window, for which Caffe aborts; `ValueError` where sizes are known beforehand.
     """
 
     def __init__(self, pool="MAX", kernel=None, stride=(1, 1), pad=(0, 0), ceil_mode=True,
-                 **kwargs):
+                 mask=False, **kwargs):
         super().__init__(**kwargs)
         self.pool = pool
         self.kernel = None if kernel is None else tuple(kernel)
         self.stride = tuple(stride)
         self.pad = tuple(pad)
         self.ceil_mode = ceil_mode
+        self.mask = mask
 
     def call(self, inputs):
         if self.kernel is None:
@@ -43,9 +48,10 @@ class Pooling(keras.layers.Layer):
         padding = [[0, 0], [self.pad[0], after[0]], [self.pad[1], after[1]], [0, 0]]
         if self.pool == "MAX":
             values = tf.pad(inputs, padding, constant_values=inputs.dtype.min)
-            return self._crop(
+            largest = self._crop(
                 tf.nn.max_pool2d(values, self.kernel, self.stride, "VALID"), counts
             )
+            return [largest, self._places(values, counts, sizes)] if self.mask else largest
         means = tf.nn.avg_pool2d(tf.pad(inputs, padding), self.kernel, self.stride, "VALID")
         rows, columns = (self._lengths(axis, counts[axis], sizes[axis]) for axis in (0, 1))
         cells = tf.cast(rows[:, None] * columns[None, :], inputs.dtype)[None, :, :, None]
@@ -72,6 +78,18 @@ class Pooling(keras.layers.Layer):
         start = tf.range(count) * self.stride[axis] - self.pad[axis]
         return tf.minimum(start + self.kernel[axis], size + self.pad[axis]) - start
 
+    def _places(self, padded, counts, sizes):
+        """Place of each window's first maximum in the input without its padding."""
+        _, places = tf.nn.max_pool_with_argmax(
+            tf.stop_gradient(padded), self.kernel, self.stride, "VALID"
+        )
+        cell = self._crop(places, counts) // padded.shape[-1]  # places count channels, too
+        width = tf.cast(tf.shape(padded)[2], cell.dtype)
+        row, column = cell // width - self.pad[0], cell % width - self.pad[1]
+        height, width = (tf.cast(size, cell.dtype) for size in sizes)
+        inside = (row >= 0) & (row < height) & (column >= 0) & (column < width)
+        return tf.cast(tf.where(inside, row * width + column, -1), padded.dtype)
+
     @staticmethod
     def _crop(values, counts):
         return values[:, :counts[0], :counts[1]]
@@ -84,7 +102,8 @@ class Pooling(keras.layers.Layer):
         # `argmax` takes the first of ties, as Caffe; `reduce_max` would share their gradient.
         first = tf.argmax(tf.stop_gradient(cells), axis=-1)
         largest = tf.gather(cells, first[..., None], batch_dims=2)
-        return tf.reshape(largest, (batch, 1, 1, channels))
+        top, place = (tf.reshape(each, (batch, 1, 1, channels)) for each in (largest, first))
+        return [top, tf.cast(place, top.dtype)] if self.mask else top
 
     def compute_output_shape(self, input_shape):
         batch, height, width, channels = input_shape
@@ -111,11 +130,68 @@ class Pooling(keras.layers.Layer):
     def compute_output_spec(self, inputs):
         if len(inputs.shape) != 4:
             raise ValueError(f"its input must have 4 axes, got shape {tuple(inputs.shape)}")
-        return keras.KerasTensor(self.compute_output_shape(inputs.shape), dtype=inputs.dtype)
+        shape = self.compute_output_shape(inputs.shape)
+        tops = [keras.KerasTensor(shape, dtype=inputs.dtype) for _ in range(1 + self.mask)]
+        return tops if self.mask else tops[0]
 
     def get_config(self):
         return {
             **super().get_config(),
             "pool": self.pool, "kernel": self.kernel, "stride": self.stride, "pad": self.pad,
-            "ceil_mode": self.ceil_mode,
+            "ceil_mode": self.ceil_mode, "mask": self.mask,
         }
+
+
+@keras.saving.register_keras_serializable("pixelnet_tf")
+class SPP(keras.layers.Layer):
+    """Caffe's SPP over `(batch, height, width, channel)`: pooling into about 1, 2 x 2, 4 x 4, ...
+    bins, `levels` of them, each level as one vector in Caffe's order, one after the other.
+
+    A level of n bins has windows of ceil(size / n) without overlap, padded by half of what they
+    are too large. One level alone keeps its four axes.
+
+    Raises `ValueError` for an input so small that the padding is a whole window, for which Caffe
+    aborts.
+    """
+
+    def __init__(self, levels, pool="MAX", **kwargs):
+        super().__init__(**kwargs)
+        self.levels = levels
+        self.pool = pool
+
+    def build(self, input_shape):
+        if len(input_shape) != 4:
+            raise ValueError(f"its input must have 4 axes, got shape {tuple(input_shape)}")
+        sizes = input_shape[1:3]
+        if None in sizes:
+            raise UnknownSizeError(f"layer {self.name!r} needs an input of fixed size (its windows "
+                                   "depend on it); build the network with fixed_shape=True")
+        self.poolings = []
+        for level in range(self.levels):
+            kernel = [-(-size // 2**level) for size in sizes]
+            pad = [(k * 2**level - size + 1) // 2 for k, size in zip(kernel, sizes, strict=True)]
+            if any(p and p >= k for p, k in zip(pad, kernel, strict=True)):
+                raise ValueError(f"an input of {sizes[0]} x {sizes[1]} is too small for a level of "
+                                 f"{2**level} x {2**level} bins (Caffe aborts)")
+            self.poolings.append(Pooling(self.pool, kernel, kernel, pad, dtype=self.dtype_policy))
+
+    def call(self, inputs):
+        tops = [to_caffe(pooling(inputs)) for pooling in self.poolings]
+        if self.levels == 1:
+            return self.poolings[0](inputs)
+        batch = tf.shape(inputs)[0]
+        return tf.concat([
+            tf.reshape(top, (batch, top.shape[1] * top.shape[2] * top.shape[3])) for top in tops
+        ], axis=1)
+
+    def compute_output_spec(self, inputs):
+        if not self.built:
+            self.build(inputs.shape)
+        shapes = [pooling.compute_output_shape(inputs.shape) for pooling in self.poolings]
+        if self.levels == 1:
+            return keras.KerasTensor(shapes[0], dtype=inputs.dtype)
+        length = sum(height * width * channels for _, height, width, channels in shapes)
+        return keras.KerasTensor((inputs.shape[0], length), dtype=inputs.dtype)
+
+    def get_config(self):
+        return {**super().get_config(), "levels": self.levels, "pool": self.pool}

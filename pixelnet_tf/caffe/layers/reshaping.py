@@ -1,4 +1,4 @@
-"""Caffe's layers that move numbers: Flatten, Reshape, Crop, Slice, and Eltwise."""
+"""Caffe's layers that move numbers, and Eltwise."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from functools import reduce
 import keras
 import tensorflow as tf
 
-from pixelnet_tf.caffe.layout import caffe_shape, from_caffe, keras_axis, to_caffe
+from pixelnet_tf.caffe.layout import caffe_shape, four_axes, from_caffe, keras_axis, to_caffe
 
 
 @keras.saving.register_keras_serializable("pixelnet_tf")
@@ -168,6 +168,66 @@ class Eltwise(keras.layers.Layer):
         return {
             **super().get_config(), "operation": self.operation, "factors": self.factors,
         }
+
+
+@keras.saving.register_keras_serializable("pixelnet_tf")
+class FourAxes(keras.layers.Layer):
+    """A blob as Caffe's old layers see it: axes that are missing after the last are 1."""
+
+    def call(self, inputs):
+        return four_axes(inputs)
+
+
+@keras.saving.register_keras_serializable("pixelnet_tf")
+class Tile(keras.layers.Layer):
+    """Caffe's Tile: the input `tiles` times, one after the other along Caffe's `axis`."""
+
+    def __init__(self, tiles, axis=1, **kwargs):
+        super().__init__(**kwargs)
+        self.tiles = tiles
+        self.axis = axis
+
+    def call(self, inputs):
+        return tf.concat([inputs] * self.tiles, keras_axis(self.axis, len(inputs.shape)))
+
+    def get_config(self):
+        return {**super().get_config(), "tiles": self.tiles, "axis": self.axis}
+
+
+@keras.saving.register_keras_serializable("pixelnet_tf")
+class Filter(keras.layers.Layer):
+    """Caffe's Filter: called with `[values_1, ..., selector]`, the samples of each that the
+    selector (one number a sample) does not have 0 for. The selector gets no gradient."""
+
+    def call(self, inputs):
+        *blobs, selector = inputs
+        kept = tf.where(tf.reshape(selector, (-1,)) != 0)[:, 0]
+        return [tf.gather(values, kept) for values in blobs]
+
+    def compute_output_spec(self, inputs):
+        return [keras.KerasTensor((None, *values.shape[1:]), dtype=values.dtype)
+                for values in inputs[:-1]]
+
+
+@keras.saving.register_keras_serializable("pixelnet_tf")
+class BatchReindex(keras.layers.Layer):
+    """Caffe's BatchReindex: called with `[values, numbers]`, the samples of these numbers.
+
+    Raises `tf.errors.InvalidArgumentError` for a sample that is not there.
+    """
+
+    def call(self, inputs):
+        values, numbers = inputs
+        if len(numbers.shape) != 1:
+            raise ValueError(f"its numbers must have one axis, got shape {tuple(numbers.shape)}")
+        rows, batch = tf.cast(numbers, tf.int32), tf.shape(values)[0]
+        known = tf.debugging.Assert(
+            tf.reduce_all((rows >= 0) & (rows < batch)),
+            [f"layer {self.name!r}: a sample's number lies outside the batch; smallest, largest, "
+             "batch:", tf.reduce_min(rows), tf.reduce_max(rows), batch],
+        )
+        with tf.control_dependencies([] if known is None else [known]):
+            return tf.gather(values, rows)
 
 
 def _product(sizes):

@@ -1,0 +1,63 @@
+"""Caffe's Embed."""
+
+from __future__ import annotations
+
+import keras
+import tensorflow as tf
+
+from pixelnet_tf.caffe.layers.base import CaffeLayer
+from pixelnet_tf.caffe.layout import from_caffe, to_caffe
+
+
+@keras.saving.register_keras_serializable("pixelnet_tf")
+class Embed(CaffeLayer):
+    """Caffe's Embed: row i of the kernel `(inputs, units)` for each number i of the input.
+
+    The input's fractions are cut off; the new axis is Caffe's last. The input gets no gradient.
+    Raises `tf.errors.InvalidArgumentError` for a number below 0 or of `inputs` and above.
+    """
+
+    def __init__(self, units, inputs, use_bias=True, kernel_filler=None, bias_filler=None,
+                 **kwargs):
+        super().__init__(**kwargs)
+        self.units = units
+        self.inputs_ = inputs
+        self.use_bias = use_bias
+        self.kernel_filler = keras.initializers.get(kernel_filler)
+        self.bias_filler = keras.initializers.get(bias_filler)
+
+    def build(self, input_shape):
+        def filled(shape, dtype=None):
+            # Fillers take Keras' order, whose last axis is the first of Caffe's blob.
+            return tf.transpose(self.kernel_filler(shape[::-1], dtype))
+
+        self.kernel = self.add_weight(
+            name="kernel", shape=(self.inputs_, self.units), initializer=filled
+        )
+        if self.use_bias:
+            self.bias = self.add_weight(
+                name="bias", shape=(self.units,), initializer=self.bias_filler
+            )
+
+    @property
+    def blob_variables(self):
+        return (self.kernel, self.bias) if self.use_bias else (self.kernel,)
+
+    def call(self, inputs):
+        rows = tf.cast(to_caffe(inputs), tf.int32)
+        known = tf.debugging.Assert(
+            tf.reduce_all((rows >= 0) & (rows < self.inputs_)),
+            [f"layer {self.name!r}: a number is none of the {self.inputs_} rows; smallest, "
+             "largest:", tf.reduce_min(rows), tf.reduce_max(rows)],
+        )
+        with tf.control_dependencies([] if known is None else [known]):
+            values = tf.gather(tf.convert_to_tensor(self.kernel), rows)
+        return from_caffe(values + self.bias if self.use_bias else values)
+
+    def get_config(self):
+        return {
+            **super().get_config(),
+            "units": self.units, "inputs": self.inputs_, "use_bias": self.use_bias,
+            "kernel_filler": keras.initializers.serialize(self.kernel_filler),
+            "bias_filler": keras.initializers.serialize(self.bias_filler),
+        }
