@@ -2,14 +2,22 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
+import numpy as np
+
+from pixelnet_tf import __version__
+from pixelnet_tf.caffe import exported
 from pixelnet_tf.caffe.blobs import get_blobs
 from pixelnet_tf.caffe.reading import write_caffemodel, write_prototxt
-from pixelnet_tf.io.files import write_text
+from pixelnet_tf.config import Config, config_to_dict
+from pixelnet_tf.io.files import write_json, write_text
 from pixelnet_tf.model.architecture import Convolution, Dense
 from pixelnet_tf.model.pixelnet import PixelNet
+from pixelnet_tf.volumes.description import describe_classes, describe_slices
 from prototxt_import import (
     BatchNormParams,
     ConvolutionParams,
@@ -25,44 +33,115 @@ from prototxt_import import (
     SoftmaxParams,
 )
 
-PROTOTXT, CAFFEMODEL = "deploy.prototxt", "weights.caffemodel"
+PROTOTXT, CAFFEMODEL, ABOUT = "deploy.prototxt", "weights.caffemodel", "serving.json"
+SCRIPTS = ("segment_nifti.py", "preparation.py")
+#: All that `export_caffe` writes.
+FILES = (PROTOTXT, CAFFEMODEL, ABOUT, *SCRIPTS)
 _IMAGE_SIZE, _PIXELS = 224, 1000  # written as in the authors' files; nets are reshaped at run time
 _KEPT = (ParamSpec("", 0, 1),) * 3
 
+#: Paragraphs of the comment on top of the prototxt.
 _COMMENT = """\
-# Written by pixelnet-tf. Needs the Caffe of the original PixelNet (layer RandBI).
-#
-# data    (batch, {channels}, height + {both}, width + {both}): slices as pixelnet-tf normalises
-#         them, channels in the order of training, in a border of {border} zero pixels on each side.
-# pixels  (pixel, 3): rows of n, y + {border}, x + {border}; row 0 of an image is y = 0.
-# {output}
-{note}"""
-_NO_BORDER = (
-    "#\n# This model has no border. Past the centre of a map's last cell pixelnet-tf reads that\n"
-    "# cell, where Caffe aborts: leave out pixels near the right and lower edge.\n"
-)
+Written by pixelnet-tf. Needs the Caffe of the original PixelNet (layer RandBI). For research use
+only. serving.json says all of this for programs; segment_nifti.py runs a NIfTI case.
+
+data: (batch, {channels}, height + {both}, width + {both}), slices in a border of {border} zero
+pixels on each side. Channels, in this order: {modalities}.
+
+pixels: (pixel, 3), rows of n, y + {border}, x + {border}; row 0 of an image is y = 0.
+
+f_score: (pixel, {classes}), probabilities of {class_names}. fc8_new: scores before softmax.
+
+Slices: {view}. {size}
+
+Normalisation, of a whole volume: {bias_field} Then {z_score}. The brain mask is {brain}.
+
+Not in this network: what the prior adds to fc8_new ({prior}: {correction}), the guided filter
+({filter}), and the clean-up of labels ({clean_up}).
+"""
+_NO_BORDER = """
+This model has no border. Past the centre of a map's last cell pixelnet-tf reads that cell, where
+Caffe aborts: leave out pixels near the right and lower edge.
+"""
 
 
-def export_caffe(model: PixelNet, folder: str | Path) -> tuple[Path, Path]:
-    """Write `deploy.prototxt` and `weights.caffemodel` of a model into a folder.
+def export_caffe(model: PixelNet, config: Config, correction: np.ndarray, folder: str | Path
+                 ) -> list[Path]:
+    """Write a model into a folder, with all that its use in Caffe takes.
 
-    Layers and blobs carry the names of the authors' files; the comments on top of the prototxt say
-    what to feed. Returns both paths. Raises `ModelError` where Caffe could not read the result.
+    `deploy.prototxt` and `weights.caffemodel` name layers and blobs as the authors' files do. What
+    to feed stands in comments on top of the prototxt and, for programs, in `serving.json`;
+    `segment_nifti.py` (with `preparation.py`) segments a NIfTI case through pycaffe.
+
+    Args:
+        config: of the training: how slices are prepared, what classes are called.
+        correction: (class,) what the prior of `config.prediction` adds to the scores.
+
+    Returns the files' paths. Raises `ModelError` where Caffe could not read the result, or the
+    configuration has other numbers of channels or classes.
     """
+    about = describe_network(model, config, correction)
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     network = caffe_network(model)
-    prototxt, caffemodel = folder / PROTOTXT, folder / CAFFEMODEL
+    prototxt = folder / PROTOTXT
     write_prototxt(prototxt, network)
-    border = model.config.border
-    comment = _COMMENT.format(
-        channels=model.channels, border=border, both=2 * border,
-        output=f"f_score (pixel, {model.classes}): probabilities; fc8_new: scores before softmax.",
-        note="" if border else _NO_BORDER,
+    write_text(prototxt, _comment(model, about) + prototxt.read_text(encoding="utf-8"))
+    write_caffemodel(folder / CAFFEMODEL, network)
+    write_json(folder / ABOUT, about)
+    for name in SCRIPTS:
+        source = Path(exported.__file__).with_name(name)
+        write_text(folder / name, source.read_text(encoding="utf-8"))
+    return [folder / name for name in FILES]
+
+
+def describe_network(model: PixelNet, config: Config, correction: np.ndarray) -> dict[str, Any]:
+    """What `serving.json` beside the Caffe files holds: plain dictionaries, lists and scalars."""
+    model.check_study(config.study)
+    prediction = config.prediction
+    return {
+        "caffe_format": 1,
+        "channels": list(config.study.modalities),
+        "classes": describe_classes(config),
+        "normalisation": describe_slices(config),
+        "border": model.config.border,
+        "rates": list(model.rates),
+        "classified_pixels": "brain" if config.brain_only else "all",
+        "not_in_the_network": {
+            "prior": prediction.prior,
+            "prior_correction": [float(value) for value in correction],
+            "guided_filter": config_to_dict(prediction.guided_filter),
+            "postprocess": config_to_dict(prediction.postprocess),
+        },
+        "versions": {"pixelnet_tf": __version__},
+    }
+
+
+def _comment(model: PixelNet, about: dict[str, Any]) -> str:
+    normal, left = about["normalisation"], about["not_in_the_network"]
+    field, size, smoothing = normal["bias_field"], normal["slice_size"], left["guided_filter"]
+    clean_up = [f"{key}: {value}" for key, value in left["postprocess"].items() if value]
+    text = (_COMMENT + ("" if model.config.border else _NO_BORDER)).format(
+        channels=model.channels, border=model.config.border, both=2 * model.config.border,
+        classes=model.classes, modalities=", ".join(about["channels"]),
+        class_names=", ".join(f"{one['index']} {one['name']} (label {one['value']})"
+                              for one in about["classes"]),
+        view=normal["view"],
+        size=f"Scaled (linear, pixel centres on one scale) until the longer side has {size} "
+             f"pixels, and zero-padded to a square, centred." if size else "Not scaled.",
+        bias_field=f"N4 bias field correction of {', '.join(field['modalities'])} (settings in "
+                   "serving.json)." if field["modalities"] else "no bias field correction.",
+        z_score=normal["z_score"], brain=normal["brain"], prior=left["prior"],
+        correction=", ".join(f"{value:+.4f}" for value in left["prior_correction"]),
+        filter=f"radius {smoothing['radius']} pixels, epsilon {smoothing['epsilon']}"
+               if smoothing["radius"] else "off",
+        clean_up="; ".join(clean_up) or "none",
     )
-    write_text(prototxt, comment + prototxt.read_text(encoding="utf-8"))
-    write_caffemodel(caffemodel, network)
-    return prototxt, caffemodel
+    lines = []
+    for paragraph in text.split("\n\n"):
+        lines += ["#", *textwrap.wrap(paragraph, 100, initial_indent="# ", subsequent_indent="# ",
+                                      break_long_words=False)]
+    return "\n".join(lines[1:]) + "\n\n"
 
 
 def caffe_network(model: PixelNet) -> Network:

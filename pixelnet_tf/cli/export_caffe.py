@@ -13,17 +13,25 @@ from pixelnet_tf.cli.options import PATH, dry_run_option
 @click.option("--model", "model_path", type=PATH, required=True,
               help="A run of `pixelnet-tf train` or `import-caffe`, or a .keras model.")
 @click.option("--out", type=PATH, required=True,
-              help="Folder for deploy.prototxt and weights.caffemodel.")
+              help="Folder for the network, its description and two scripts.")
 @dry_run_option
 def command(model_path: Path, out: Path, dry_run: bool) -> None:
-    """Turn a trained model into a prototxt and a caffemodel that the original Caffe loads."""
-    from pixelnet_tf.caffe.export import caffe_network, export_caffe
+    """Turn a trained model into a prototxt and a caffemodel that the original Caffe loads.
+
+    Comments on top of the prototxt, and serving.json beside it, say what to feed; the script
+    segment_nifti.py segments a NIfTI case through pycaffe.
+    """
+    from pixelnet_tf.caffe.export import FILES, caffe_network, export_caffe
     from pixelnet_tf.runs.folder import RunFolder
 
-    model = RunFolder(str(model_path)).model()
+    run = RunFolder(str(model_path))
+    model = run.model()
+    config = run.config()
+    model.check_study(config.study)
+    correction = run.priors().correction(config.prediction.prior)
     if dry_run:
         click.echo(str(caffe_network(model)))
-        click.echo(f"dry run: would write deploy.prototxt and weights.caffemodel into {out}")
+        click.echo(f"dry run: would write {', '.join(FILES)} into {out}")
         return
-    for written in export_caffe(model, out):
+    for written in export_caffe(model, config, correction, out):
         click.echo(f"wrote {written}")

@@ -9,11 +9,12 @@ import keras
 import tensorflow as tf
 
 from pixelnet_tf import __version__
-from pixelnet_tf.config import Config, config_from_json, config_to_dict, config_to_json
+from pixelnet_tf.config import Config, config_from_json, config_to_json
 from pixelnet_tf.errors import ModelError
 from pixelnet_tf.evaluation.summary import Evaluation
 from pixelnet_tf.runs.folder import RunFolder
 from pixelnet_tf.serving.signatures import SIGNATURES, brain_is_zero_free
+from pixelnet_tf.volumes.description import describe_classes, describe_slices
 
 RESEARCH_ONLY = ("For research use only. Not a medical device; not for diagnosis, treatment or any "
                  "other clinical decision.")
@@ -36,23 +37,15 @@ def describe_export(run: RunFolder, config: Config, name: str, version: int,
     tree = config_to_json(config)
     if tree["training"]["initial_weights"] not in ("random", "imagenet"):
         tree["training"]["initial_weights"] = "caffemodel"
-    classes = zip(config.study.label_values, config.study.class_names, strict=True)
     return {
         "format": FORMAT,
         "name": name,
         "version": version,
         "use": RESEARCH_ONLY,
         "channels": list(config.study.modalities),
-        "normalisation": {
-            "bias_field_in_graph": False,
-            "bias_field": config_to_dict(config.prepare.bias_field),
-            "z_score_over": config.prepare.region,
-            "slice_size": config.prepare.slice_size,
-            "view": "axial slices, row 0 anterior, column 0 the patient's right",
-        },
+        "normalisation": {"bias_field_in_graph": False, **describe_slices(config)},
         "classified_pixels": "not zero in every channel" if brain_is_zero_free(config) else "all",
-        "classes": [{"index": index, "value": value, "name": label}
-                    for index, (value, label) in enumerate(classes)],
+        "classes": describe_classes(config),
         "regions": {region: list(values) for region, values in config.study.regions.items()},
         "prior": {"kind": prediction.prior, "strength": priors.strength,
                   "correction": [float(v) for v in priors.correction(prediction.prior)]},

@@ -4,12 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-from pixelnet_tf.volumes.normalize import CORE_DEPTH
-
-#: What `prepare.region` says, in words.
-_OVER = {"brain": "brain of its volume", "volume": "whole of its volume",
-         "core": f"core of its volume (brain mask, {CORE_DEPTH} pixels and more from its outline)"}
-
 
 def model_card(about: dict[str, Any]) -> str:
     """Markdown of a model card, from what `describe_export` gave."""
@@ -34,11 +28,9 @@ def _input(about: dict[str, Any]) -> list[str]:
     lines = ["## Input", "",
              f"Channels, in this order: {', '.join(about['channels'])}. View: {normal['view']}.",
              "", field, "",
-             "Each channel has mean 0 and standard deviation 1 over the "
-             f"{_OVER[normal['z_score_over']]}"
-             + (" and is exactly 0 outside the brain mask (for skull-stripped volumes: any channel "
-                "not 0, holes filled slice by slice)." if normal["z_score_over"] != "volume"
-                else ".")]
+             f"{normal['z_score'][0].upper()}{normal['z_score'][1:]}."]
+    if normal["z_score_over"] != "volume":
+        lines += ["", f"The brain mask is {normal['brain']}."]
     if normal["slice_size"]:
         lines += ["", f"Slices are then scaled (linear, pixel centres on one scale) until the "
                   f"longer side has {normal['slice_size']} pixels, and zero-padded to a square. "

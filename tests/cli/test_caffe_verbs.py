@@ -129,7 +129,12 @@ def test_import_then_export(capsys, tmp_path):
     assert model.classes == 4
     code, text = run(capsys, "export-caffe", "--model", out, "--out", tmp_path / "back")
     assert code == 0
-    assert (tmp_path / "back" / "deploy.prototxt").is_file()
+    assert sorted(path.name for path in (tmp_path / "back").iterdir()) == [
+        "deploy.prototxt", "preparation.py", "segment_nifti.py", "serving.json",
+        "weights.caffemodel"]
+    about = json.loads((tmp_path / "back" / "serving.json").read_text())
+    assert about["channels"] == ["channel1", "channel2", "channel3"]
+    assert about["not_in_the_network"]["prior_correction"] == [0, 0, 0, 0]
     code, text = run(capsys, "import-caffe", "--caffemodel",
                      tmp_path / "back" / "weights.caffemodel", "--dry-run")
     assert code == 0
@@ -234,6 +239,16 @@ def test_export_dry_run_writes_nothing(capsys, tmp_path):
 def test_usage_and_missing_files(arguments, code, message, capsys):
     found, text = run(capsys, "import-caffe", *arguments)
     assert (found, message in text) == (code, True), text
+
+
+def test_a_model_without_its_configuration_is_not_exported(capsys, tmp_path):
+    """Nobody could say what to feed it."""
+    out = tmp_path / "model.keras"
+    run(capsys, "import-caffe", "--caffemodel", CAFFEMODEL, "--out", out)
+    (tmp_path / "model.config.yaml").unlink()
+    code, text = run(capsys, "export-caffe", "--model", out, "--out", tmp_path / "x")
+    assert (code, "model.config.yaml" in text) == (4, True), text
+    assert not (tmp_path / "x").exists()
 
 
 @pytest.mark.parametrize("model", ["no_such_run", ".", "broken.keras"])
