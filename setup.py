@@ -4,9 +4,11 @@ from pathlib import Path
 
 from setuptools import find_packages, setup
 
-SERVE = ["starlette>=0.37", "uvicorn>=0.29", "python-multipart>=0.0.9"]
+SERVE = ["starlette>=0.37", "uvicorn>=0.29", "python-multipart>=0.0.12"]
 REPORT = ["matplotlib>=3.8", "jinja2>=3.1"]
 HDF5 = ["h5py>=3.10"]
+ONNX = ["tf2onnx>=1.16", "onnxruntime>=1.17"]
+TENSORBOARD = ["tensorboard>=2.16"]
 # Starlette's test client stands on httpx, its newest releases on httpx2.
 TEST = ["pytest>=8", "hypothesis>=6.100", "ruff>=0.5", "httpx>=0.27", "httpx2>=2.0"]
 
@@ -18,7 +20,9 @@ EXTRAS = {
     # Caffe's .caffemodel.h5 files.
     "hdf5": HDF5,
     # ONNX export and its check against ONNX Runtime.
-    "onnx": ["tf2onnx>=1.16", "onnxruntime>=1.17"],
+    "onnx": ONNX,
+    # Curves of a training (`tensorboard --logdir RUN/tensorboard`).
+    "tensorboard": TENSORBOARD,
     # tensorflow-io 0.37 is the newest release and is built against TensorFlow 2.16: under a later
     # TensorFlow its shared library does not load (undefined symbols). There is no wheel for
     # Python 3.13.
@@ -30,7 +34,8 @@ EXTRAS = {
     "oracle": ["opencv-python-headless>=4.8,<5"],
     # MedPy is the yardstick of the metrics benchmark only.
     "benchmark": ["medpy>=0.5", "psutil>=5.9"],
-    "all": REPORT + SERVE + HDF5,
+    # What a user may want; `io` needs an environment of its own.
+    "all": REPORT + SERVE + HDF5 + ONNX + TENSORBOARD,
 }
 
 setup(

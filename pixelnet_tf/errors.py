@@ -7,6 +7,7 @@ Exit codes: 0 done, 2 usage or configuration, 3 invalid data, 4 incompatible wei
 from __future__ import annotations
 
 import difflib
+import importlib
 from collections.abc import Iterable
 
 
@@ -38,6 +39,19 @@ class RunError(PixelNetError):
     """A failure while running: a full disk, a server that went away, a broken checkpoint."""
 
     exit_code = 5
+
+
+def require(what: str, extra: str, *modules: str) -> None:
+    """Raise `ConfigError` where a module of an optional part cannot be imported.
+
+    The project is on no package index: an extra is installed from its folder.
+    """
+    for module in modules:
+        try:
+            importlib.import_module(module)
+        except ImportError as error:
+            raise ConfigError(f"{what} needs {', '.join(modules)} ({error}); in the folder of "
+                              f'pixelnet-tf run: pip install ".[{extra}]"') from None
 
 
 def nearest_hint(word: str, known: Iterable[str]) -> str:

@@ -85,7 +85,7 @@ def _import_h5py(path: str | os.PathLike) -> Any:
         import h5py
     except ImportError:
         raise CaffeFormatError(
-            'HDF5 models need h5py; run: pip install "pixelnet-tf[hdf5]"', path
+            'HDF5 models need h5py; run: pip install h5py', path
         ) from None
     return h5py
 

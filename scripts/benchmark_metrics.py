@@ -1,6 +1,6 @@
 """Time the scoring of a full BraTS case, beside MedPy on the same masks.
 
-    pip install 'pixelnet-tf[benchmark]'
+    pip install '.[benchmark]'
     python scripts/benchmark_metrics.py [--reference SEG.nii.gz --prediction PRED.nii.gz]
 
 Without files, two irregular nested lesions of a large tumour's size are made at 240x240x155.
@@ -31,7 +31,7 @@ from pixelnet_tf.evaluation.tables import Table  # noqa: E402
 try:
     from medpy.metric import binary as medpy
 except ImportError:
-    sys.exit("MedPy is not installed: pip install 'pixelnet-tf[benchmark]'")
+    sys.exit("MedPy is not installed: pip install '.[benchmark]'")
 
 SHAPE = (240, 240, 155)
 REGIONS = StudyConfig().regions

@@ -7,8 +7,10 @@ import importlib.util
 import itertools
 import linecache
 import re
+import runpy
 import shlex
 import sys
+import types
 from pathlib import Path
 
 import click
@@ -96,6 +98,46 @@ def test_overrides_name_known_keys():
             load_config(None, [value for value in values if "..." not in value])
         except Exception as error:
             pytest.fail(f"{page}: {command}: {error}")
+
+
+def extras() -> dict[str, list[str]]:
+    """The extras of setup.py, by running it without setuptools."""
+    found = {}
+    stand_in = types.SimpleNamespace(setup=lambda **given: found.update(given),
+                                     find_packages=lambda **given: [])
+    before = sys.modules.get("setuptools")
+    sys.modules["setuptools"] = stand_in
+    try:
+        runpy.run_path(str(ROOT / "setup.py"))
+    finally:
+        sys.modules.pop("setuptools")
+        if before is not None:
+            sys.modules["setuptools"] = before
+    return found["extras_require"]
+
+
+def test_what_is_to_be_installed_can_be():
+    """The project is on no index, so an extra is installed from its folder; it must be there."""
+    known = extras()
+    named = set()
+    for path in [*PAGES, *(path for folder in ("pixelnet_tf", "prototxt_import", "scripts", "tests")
+                           for path in (ROOT / folder).rglob("*.py")), *ROOT.glob("scripts/*.sh")]:
+        text = path.read_text("utf-8")
+        assert not re.search(r"pip install ['\"]?pixelnet", text), path
+        named |= set(re.findall(r"""pip install ['"]\.\[([\w-]+)\]""", text))
+        named |= set(re.findall(r'require\("[^"]+", "([\w-]+)"', text))
+    assert {"report", "serve", "onnx", "tensorboard", "all"} <= named <= set(known)
+
+
+def test_all_is_every_extra_of_a_user():
+    known = extras()
+    of_users = {requirement for name in ("report", "serve", "hdf5", "onnx", "tensorboard")
+                for requirement in known[name]}
+    assert set(known["all"]) == of_users
+    rows = re.findall(r"^\| (`[^|]+`) \|", (ROOT / "README.md").read_text("utf-8"), re.MULTILINE)
+    listed = {name for row in rows for name in re.findall(r"`([\w-]+)`", row)}
+    # `all` stands above the table; TensorFlow Serving's own messages are for tests alone.
+    assert set(known) - {"all", "test-serving"} <= listed
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)

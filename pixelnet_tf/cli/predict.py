@@ -16,7 +16,7 @@ from pixelnet_tf.cli.options import (
     read_token,
 )
 from pixelnet_tf.config import Config
-from pixelnet_tf.errors import ConfigError
+from pixelnet_tf.errors import require
 
 
 @click.command("predict")
@@ -60,6 +60,8 @@ def command(models, server, serving_json, token_file, data, out, split, only, pr
     from pixelnet_tf.runs.compatibility import AVERAGE, AVERAGE_ON_SPLIT, check_fit
     from pixelnet_tf.runs.folder import RunFolder
 
+    if overlays:
+        require("--overlays", "report", "matplotlib")
     if bool(models) == (server is not None):
         raise click.UsageError("give one of --model RUN and --server URL")
     if server is not None and split != "all":
@@ -129,12 +131,8 @@ def _say_where(out: Path, overlays: bool) -> None:
 
 def _drawer(out: Path, study):
     """Draw overlays under DIR/overlays: first modality, truth where there is one, prediction."""
-    try:
-        from pixelnet_tf.evaluation.overlay import write_overlay
-    except ImportError as error:
-        raise ConfigError(f"--overlays needs Matplotlib ({error}): "
-                          'pip install "pixelnet-tf[report]"') from None
     from pixelnet_tf.cases.labels import classes_to_values
+    from pixelnet_tf.evaluation.overlay import write_overlay
 
     def draw(volume, labels) -> None:
         truth = None

@@ -8,11 +8,7 @@ import click
 
 from pixelnet_tf.cli.options import PATH, config_options
 from pixelnet_tf.cli.scored import read_scoring_config
-from pixelnet_tf.errors import DataError
-from pixelnet_tf.evaluation.case_images import image_reader
-from pixelnet_tf.evaluation.matching import match_cases
-from pixelnet_tf.evaluation.report import ReportSource, write_report
-from pixelnet_tf.evaluation.summary import read_evaluation
+from pixelnet_tf.errors import DataError, require
 
 
 @click.command()
@@ -39,6 +35,12 @@ def command(run_dir: Path, predictions_dir: Path, scores_dir: Path, references_d
     plots, and the worst and best cases as overlays. The figures stand beside it as PNG files, in
     the folder <out>_figures.
     """
+    require("report", "report", "matplotlib", "jinja2")
+    from pixelnet_tf.evaluation.case_images import image_reader
+    from pixelnet_tf.evaluation.matching import match_cases
+    from pixelnet_tf.evaluation.report import ReportSource, write_report
+    from pixelnet_tf.evaluation.summary import read_evaluation
+
     config = read_scoring_config(predictions_dir, config_path, overrides, print_config, run_dir)
     if not run_dir.is_dir():
         raise DataError(f"{run_dir}: no such folder; give the folder that `train --out` wrote")

@@ -7,7 +7,7 @@ import ipaddress
 import click
 
 from pixelnet_tf.cli.options import PATH, TOKEN_VARIABLE, read_token
-from pixelnet_tf.errors import ConfigError
+from pixelnet_tf.errors import require
 from pixelnet_tf.serving.limits import ServerLimits
 
 _DEFAULT = ServerLimits()
@@ -50,13 +50,9 @@ def command(model, host, port, token_file, poll_seconds, **limits) -> None:
     if token is None and not _is_loopback(host):
         click.echo(f"warning: listening on {host} without a token; whoever reaches this port can "
                    "use the server", err=True)
-    try:
-        from pixelnet_tf.serving.run_server import run_server
-    except ImportError as error:
-        if error.name and error.name.startswith("pixelnet_tf"):
-            raise
-        raise ConfigError(f"serve needs Starlette, uvicorn and python-multipart ({error}): "
-                          'pip install "pixelnet-tf[serve]"') from None
+    require("serve", "serve", "starlette", "uvicorn", "python_multipart")
+    from pixelnet_tf.serving.run_server import run_server
+
     run_server(model, host, port, limits, token, poll_seconds)
 
 

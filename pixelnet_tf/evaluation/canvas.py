@@ -5,16 +5,11 @@ from __future__ import annotations
 import io
 from pathlib import Path
 
-from pixelnet_tf.config import StudyConfig
-from pixelnet_tf.errors import RunError
-from pixelnet_tf.io.files import write_bytes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
 
-try:
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-except ImportError as error:
-    raise RunError("figures need matplotlib, which is not installed: "
-                   "pip install 'pixelnet-tf[report]'") from error
+from pixelnet_tf.config import StudyConfig
+from pixelnet_tf.io.files import write_bytes
 
 #: The paper's Figure 2, by class name.
 _PAPER_COLOURS = {"necrosis": "#e6194b", "enhancing": "#ffe119", "edema": "#3cb44b",

@@ -6,11 +6,11 @@ import base64
 from dataclasses import dataclass
 from pathlib import Path
 
+import jinja2
 from matplotlib.figure import Figure
 
 from pixelnet_tf import __version__
 from pixelnet_tf.config import StudyConfig
-from pixelnet_tf.errors import RunError
 from pixelnet_tf.evaluation import report_content as content
 from pixelnet_tf.evaluation.canvas import write_png
 from pixelnet_tf.evaluation.case_images import ImageReader
@@ -65,7 +65,6 @@ def write_report(source: ReportSource, out: Path, overlays: int = 3) -> list[Pat
         The HTML file, then the PNG files.
 
     Raises:
-        RunError: Jinja2 is not installed.
         DataError: a volume that cannot be read.
     """
     template = _template()
@@ -135,11 +134,6 @@ def _overlays(source: ReportSource, count: int):
 
 
 def _template():
-    try:
-        import jinja2
-    except ImportError as error:
-        raise RunError("a report needs Jinja2, which is not installed: "
-                       "pip install 'pixelnet-tf[report]'") from error
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(Path(__file__).parent), autoescape=True,
         undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True)

@@ -50,6 +50,7 @@ def export_model(run: RunFolder, out: Path, name: str | None = None, version: in
         ModelError: the run has no model.
         RunError: the disk is full, or what `--format onnx` needs is not installed.
     """
+    write = _writer(model_format)
     config = _resolved(run.config(), prior, mode, precision)
     name = config.study.name if name is None else name
     if not _NAME.fullmatch(name):
@@ -62,7 +63,6 @@ def export_model(run: RunFolder, out: Path, name: str | None = None, version: in
     target = base / str(version)
     if target.exists():
         raise ConfigError(f"{target} is there already; leave --version out for the next number")
-    write = _writer(model_format)
     about = describe_export(run, config, name, version, evaluation)
     segmenter = Segmenter.of(config, run.network(config.prediction.prior))
     temporary = base / f".{version}.{uuid.uuid4().hex[:8]}.tmp"

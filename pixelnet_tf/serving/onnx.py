@@ -13,7 +13,7 @@ import numpy as np
 import tensorflow as tf
 
 from pixelnet_tf.config import Config
-from pixelnet_tf.errors import ConfigError, RunError
+from pixelnet_tf.errors import RunError, require
 from pixelnet_tf.inference.segmenter import Segmenter
 from pixelnet_tf.model.pixelnet import plain_scores, plain_taps
 from pixelnet_tf.serving.signatures import SIGNATURES
@@ -30,12 +30,7 @@ def onnx_writer() -> Callable[[Path, Segmenter, Config, dict], None]:
     Raises:
         ConfigError: tf2onnx or onnxruntime is not installed.
     """
-    try:
-        import onnxruntime  # noqa: F401
-        import tf2onnx  # noqa: F401
-    except ImportError as error:
-        raise ConfigError(f"--format onnx needs tf2onnx and onnxruntime ({error}): "
-                          'pip install "pixelnet-tf[onnx]"') from None
+    require("--format onnx", "onnx", "tf2onnx", "onnxruntime")
     return _write
 
 

@@ -27,7 +27,7 @@ def test_export_with_a_bad_option(capsys, tmp_path):
 
 
 def test_serve_without_a_model(capsys, tmp_path):
-    pytest.importorskip("uvicorn", reason="needs pip install 'pixelnet-tf[serve]'")
+    pytest.importorskip("uvicorn", reason="needs pip install '.[serve]'")
     code, text = run(capsys, "serve", "--model", tmp_path, "--port", "0")
     assert code == 4
     assert "give the --out folder of `pixelnet-tf export`" in text
@@ -53,7 +53,7 @@ def test_an_empty_token_file(capsys, tmp_path):
 
 
 def test_an_open_address_without_a_token_is_warned_of(capsys, tmp_path):
-    pytest.importorskip("uvicorn", reason="needs pip install 'pixelnet-tf[serve]'")
+    pytest.importorskip("uvicorn", reason="needs pip install '.[serve]'")
     code, text = run(capsys, "serve", "--model", tmp_path, "--host", "0.0.0.0")
     assert code == 4
     assert "warning: listening on 0.0.0.0 without a token" in text

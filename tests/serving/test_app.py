@@ -13,7 +13,7 @@ import nibabel as nib
 import numpy as np
 import pytest
 
-pytest.importorskip("starlette", reason="needs pip install 'pixelnet-tf[serve]'")
+pytest.importorskip("starlette", reason="needs pip install '.[serve]'")
 from starlette.testclient import TestClient
 
 from pixelnet_tf.cases.case import Case

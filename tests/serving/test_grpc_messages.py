@@ -8,7 +8,7 @@ from .conftest import slices_with_brain
 
 predict_pb2 = pytest.importorskip(
     "tensorflow_serving.apis.predict_pb2",
-    reason="needs tensorflow-serving-api (pip install 'pixelnet-tf[test-serving]')")
+    reason="needs tensorflow-serving-api (pip install '.[test-serving]')")
 
 IMAGE = slices_with_brain(2, 40, 36)
 

@@ -10,8 +10,8 @@ from pixelnet_tf.serving.signatures import build_signatures
 
 from .conftest import slices_with_brain
 
-tf2onnx = pytest.importorskip("tf2onnx", reason="needs pip install 'pixelnet-tf[onnx]'")
-onnxruntime = pytest.importorskip("onnxruntime", reason="needs pip install 'pixelnet-tf[onnx]'")
+tf2onnx = pytest.importorskip("tf2onnx", reason="needs pip install '.[onnx]'")
+onnxruntime = pytest.importorskip("onnxruntime", reason="needs pip install '.[onnx]'")
 
 
 def test_scores_within_a_ten_thousandth(run, local, tmp_path):

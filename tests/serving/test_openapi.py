@@ -9,7 +9,7 @@ import hypothesis
 import pytest
 from hypothesis import strategies as st
 
-pytest.importorskip("starlette", reason="needs pip install 'pixelnet-tf[serve]'")
+pytest.importorskip("starlette", reason="needs pip install '.[serve]'")
 from starlette.testclient import TestClient
 
 from pixelnet_tf.serving.app import build_app
@@ -77,7 +77,7 @@ def test_no_body_is_answered_by_a_500(client, body):
 
 def test_requests_drawn_from_the_description(app):
     schemathesis = pytest.importorskip(
-        "schemathesis", reason="needs pip install 'pixelnet-tf[test-serving]'")
+        "schemathesis", reason="needs pip install '.[test-serving]'")
     from schemathesis.checks import not_a_server_error
     from schemathesis.specs.openapi import checks
     schema = schemathesis.openapi.from_asgi("/openapi.json", app)

@@ -21,7 +21,7 @@ from pixelnet_tf.serving import client as client_module
 from .conftest import CASE, slices_with_brain
 from .server_process import ServerProcess
 
-pytest.importorskip("uvicorn", reason="needs pip install 'pixelnet-tf[serve]'")
+pytest.importorskip("uvicorn", reason="needs pip install '.[serve]'")
 PREDICT = "/v1/models/tiny:predict"
 VALUES = np.array([0, 1, 2, 4], np.uint8)
 

@@ -8,7 +8,7 @@ from pixelnet_tf.serving.warmup import predict_log, warmup_image
 
 prediction_log = pytest.importorskip(
     "tensorflow_serving.apis.prediction_log_pb2",
-    reason="needs tensorflow-serving-api (pip install 'pixelnet-tf[test-serving]')")
+    reason="needs tensorflow-serving-api (pip install '.[test-serving]')")
 
 
 def test_the_bytes_are_a_prediction_log():
