@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import tensorflow as tf
 
-from pixelnet_tf.inference.dense import DenseScorer
+from pixelnet_tf.inference.dense import DenseScorer, certain_background
 from pixelnet_tf.model.fast_head import FastHead
 
 #: Strides of the lattices, each finer one only inside undecided cells; the last is every pixel.
@@ -17,13 +17,16 @@ STRIDES = (4, 2, 1)
 MARGIN = 2.0
 
 
-def adaptive_scores(scorer: DenseScorer, image: tf.Tensor, wanted: tf.Tensor,
-                    correction: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+def adaptive_scores(scorer: DenseScorer, image: tf.Tensor, domain: tf.Tensor,
+                    read_out: tf.Tensor, correction: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
     """Corrected scores of whole slices, most of them filled in.
 
     Args:
         image: (batch, height, width, channel) float32.
-        wanted: (batch, height, width) bool; the other pixels are background.
+        domain: (batch, height, width) bool, where the lattice lies; pixels outside it are
+            background by definition.
+        read_out: (batch, height, width) bool, the pixels of the domain whose scores are used. The
+            lattices look at others too; single pixels are looked at only where they are used.
         correction: (class,) float32, added to the scores.
 
     Returns `(scores, scored)`: (batch, height, width, class) float32, where filled pixels carry
@@ -37,20 +40,21 @@ def adaptive_scores(scorer: DenseScorer, image: tf.Tensor, wanted: tf.Tensor,
     # Everything lies on a grid with one more lattice row and column, so that cells have corners.
     grid = (size + STRIDES[0] - 1) // STRIDES[0] * STRIDES[0] + 1
     room = grid - size
-    wanted = tf.pad(wanted, [[0, 0], [0, room[0]], [0, room[1]]])
-    background = tf.one_hot(0, classes, on_value=0.0, off_value=-1e4)
-    shape = tf.concat([tf.shape(wanted), [classes]], 0)
-    scores = tf.broadcast_to(background, shape)
-    scored = tf.zeros_like(wanted)
-    undecided = tf.ones_like(wanted)
+    domain, read_out = (tf.pad(mask, [[0, 0], [0, room[0]], [0, room[1]]])
+                        for mask in (domain, domain & read_out))
+    shape = tf.concat([tf.shape(domain), [classes]], 0)
+    scores = tf.broadcast_to(certain_background(classes), shape)
+    scored = tf.zeros_like(domain)
+    undecided = tf.ones_like(domain)
     for number, stride in enumerate(STRIDES):
-        asked = undecided & wanted & ~scored & _lattice(tf.shape(wanted)[1:], stride)
+        looked_at = read_out if stride == 1 else domain & _lattice(tf.shape(domain)[1:], stride)
+        asked = undecided & looked_at & ~scored
         pixels = tf.cast(tf.where(asked), tf.int32)
         values = scorer.listed(head, pixels)
         scores = tf.tensor_scatter_nd_update(scores, pixels, values + correction)
         scored |= asked
         if number < len(STRIDES) - 1:
-            scores, undecided = _fill_decided(scores, undecided, scored, wanted, stride)
+            scores, undecided = _fill_decided(scores, undecided, scored, domain, stride)
     return scores[:, :size[0], :size[1]], scored[:, :size[0], :size[1]]
 
 
@@ -59,11 +63,11 @@ def _lattice(size: tf.Tensor, stride: int) -> tf.Tensor:
     return rows[:, None] & columns[None, :]
 
 
-def _fill_decided(scores, undecided, scored, wanted, stride: int):
+def _fill_decided(scores, undecided, scored, domain, stride: int):
     """Fill cells whose corners agree; returns the scores and the pixels still undecided."""
     corners = scores[:, ::stride, ::stride]
     best = tf.math.top_k(corners, 2)
-    known = scored | ~wanted
+    known = scored | ~domain
     label = best.indices[..., 0]
     # Pixels that are background by definition are sure of it.
     sure = (best.values[..., 0] - best.values[..., 1] >= MARGIN) & known[:, ::stride, ::stride]
@@ -77,7 +81,7 @@ def _fill_decided(scores, undecided, scored, wanted, stride: int):
     fill = _expand(decided, stride)
     values = _expand(corners[:, :-1, :-1], stride)
     inner = [[0, 0], [0, 1], [0, 1]]
-    fill = tf.pad(fill, inner) & wanted & ~scored
+    fill = tf.pad(fill, inner) & domain & ~scored
     scores = tf.where(fill[..., None], tf.pad(values, [*inner, [0, 0]]), scores)
     # A pixel on a cell's last row or column belongs to the next cell.
     return scores, tf.pad(_expand(cells & ~decided, stride), inner)

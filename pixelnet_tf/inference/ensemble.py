@@ -26,11 +26,13 @@ class Ensemble:
                              f"{[member.classes for member in members]} classes")
         self.members = tuple(members)
         self.classes = self.members[0].classes
+        self.background = self.members[0].background
 
-    def scores(self, image: tf.Tensor, wanted: tf.Tensor) -> tf.Tensor:
+    def scores(self, image: tf.Tensor, domain: tf.Tensor, read_out: tf.Tensor | None = None
+               ) -> tf.Tensor:
         """Mean scores (batch, height, width, class) float32; arguments as `Segmenter.scores`."""
         # One after the other: no more than one network's intermediate results are held.
-        total = self.members[0].scores(image, wanted)
+        total = self.members[0].scores(image, domain, read_out)
         for member in self.members[1:]:
-            total += member.scores(image, wanted)
+            total += member.scores(image, domain, read_out)
         return total / len(self.members)

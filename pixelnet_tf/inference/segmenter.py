@@ -8,7 +8,7 @@ import tensorflow as tf
 from pixelnet_tf.config import Config, GuidedFilterConfig
 from pixelnet_tf.errors import ConfigError
 from pixelnet_tf.inference.adaptive import adaptive_scores
-from pixelnet_tf.inference.dense import DenseScorer
+from pixelnet_tf.inference.dense import DenseScorer, certain_background
 from pixelnet_tf.inference.guided_filter import refine_scores
 from pixelnet_tf.model.pixelnet import PixelNet
 from pixelnet_tf.runs.network import TrainedNetwork
@@ -36,11 +36,13 @@ class Segmenter(tf.Module):
         self.smoothing = smoothing or GuidedFilterConfig()
         self.scorer = DenseScorer(model, precision)
         self.classes = model.classes
+        self.background = certain_background(model.classes)
         zeros = np.zeros(model.classes, np.float32)
         self.correction = tf.constant(zeros if correction is None else correction, tf.float32)
         image = tf.TensorSpec([None, None, None, model.channels], tf.float32)
-        self.scores = tf.function(self.scores, autograph=True, input_signature=[
-            image, tf.TensorSpec([None, None, None], tf.bool)])
+        mask = tf.TensorSpec([None, None, None], tf.bool)
+        #: The one graph of all shapes.
+        self.graph = tf.function(self._scores, autograph=True, input_signature=[image, mask, mask])
 
     @classmethod
     def of(cls, config: Config, network: TrainedNetwork) -> Segmenter:
@@ -49,27 +51,38 @@ class Segmenter(tf.Module):
         return cls(network.model, network.correction, asked.mode, asked.precision,
                    asked.guided_filter)
 
-    def scores(self, image: tf.Tensor, wanted: tf.Tensor) -> tf.Tensor:
+    def scores(self, image: tf.Tensor, domain: tf.Tensor, read_out: tf.Tensor | None = None
+               ) -> tf.Tensor:
         """Corrected scores (batch, height, width, class) float32.
 
-        image (batch, height, width, channel) float32 normalised slices; wanted (batch, height,
-        width) bool. A pixel that is not wanted is background beyond doubt.
+        Args:
+            image: (batch, height, width, channel) float32, normalised slices.
+            domain: (batch, height, width) bool. A pixel outside it is background beyond doubt, and
+                nothing of it reaches the pixels inside but by the network's own view of the image.
+            read_out: (batch, height, width) bool, the pixels of the domain whose scores are used;
+                None takes all. The others are computed only where these need them, and else stay
+                at the background's scores.
         """
-        background = tf.one_hot(0, self.classes, on_value=0.0, off_value=-1e4)
-        scores = self._plain_scores(image, wanted, background)
-        if not self.smoothing.radius:
-            return scores
-        scores = refine_scores(scores, image, self.smoothing.radius, self.smoothing.epsilon)
-        return tf.where(wanted[..., None], scores, background)
+        return self.graph(image, domain, domain if read_out is None else read_out)
 
-    def _plain_scores(self, image: tf.Tensor, wanted: tf.Tensor, background: tf.Tensor
+    def _scores(self, image: tf.Tensor, domain: tf.Tensor, read_out: tf.Tensor) -> tf.Tensor:
+        if not self.smoothing.radius:
+            return self._plain_scores(image, domain, domain & read_out)
+        # The filter reads every pixel of the windows around the ones that are used.
+        scores = self._plain_scores(image, domain, domain)
+        scores = refine_scores(scores, image, domain, self.smoothing.radius,
+                               self.smoothing.epsilon)
+        return tf.where(domain[..., None], scores, self.background)
+
+    def _plain_scores(self, image: tf.Tensor, domain: tf.Tensor, read_out: tf.Tensor
                       ) -> tf.Tensor:
         if self.mode == "adaptive":
-            return adaptive_scores(self.scorer, image, wanted, self.correction)[0]
+            return adaptive_scores(self.scorer, image, domain, read_out, self.correction)[0]
         if self.mode == "reference":
             scores = self.scorer.reference(image) + self.correction
-            return tf.where(wanted[..., None], scores, background)
-        pixels, values = self.scorer.exact(self.scorer.taps(image), wanted)
-        shape = tf.concat([tf.shape(wanted), [self.classes]], 0)
-        return tf.tensor_scatter_nd_update(tf.broadcast_to(background, shape), pixels,
+            return tf.where(domain[..., None], scores, self.background)
+        # Each pixel for itself: no other than those that are used.
+        pixels, values = self.scorer.exact(self.scorer.taps(image), read_out)
+        shape = tf.concat([tf.shape(domain), [self.classes]], 0)
+        return tf.tensor_scatter_nd_update(tf.broadcast_to(self.background, shape), pixels,
                                            values + self.correction)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -17,6 +17,44 @@ from pixelnet_tf.volumes.prepare import PreparedVolume
 
 
 @dataclass(frozen=True, eq=False)
+class PredictionGrid:
+    """Which pixels of a volume's prepared slices are computed, and which of them are read.
+
+    The two differ where slices are scaled: pixels between the voxels of the original grid are
+    image like all others, and what works with neighbouring pixels (the lattice of the adaptive
+    mode, the guided filter) needs them, although no voxel is read there.
+
+    Attributes:
+        domain: (slice, height, width) bool, the pixels that show the volume (not the padding
+            around it), and where `config.brain_only` says so only those inside the brain. What
+            lies outside the domain is background by definition.
+        read_out: (slice, height, width) bool, the pixels of the domain at which a voxel of the
+            original grid is read; without scaling, all of them.
+    """
+
+    domain: np.ndarray
+    read_out: np.ndarray
+
+    @classmethod
+    def of(cls, volume: PreparedVolume, config: Config) -> PredictionGrid:
+        """The grid of a prepared volume, as `config.brain_only` says."""
+        domain, native = np.zeros((2, *volume.brain.shape), bool)
+        top_to_bottom, left_to_right = volume.plan.picture
+        domain[:, top_to_bottom, left_to_right] = True
+        rows, columns = volume.plan.native_pixels_yx.T
+        native[:, rows, columns] = True
+        if config.brain_only:
+            domain &= volume.brain
+        return cls(domain, domain & native)
+
+    def batches(self, batch_slices: int) -> Iterator[np.ndarray]:
+        """Numbers of the slices that have something to read, `batch_slices` at a time."""
+        busy = np.flatnonzero(self.read_out.any(axis=(1, 2)))
+        for start in range(0, len(busy), batch_slices):
+            yield busy[start:start + batch_slices]
+
+
+@dataclass(frozen=True, eq=False)
 class SegmentedVolume:
     """labels (x, y, z) uint8 in the study's label values, on the input's grid; probabilities
     (x, y, z, class) float32, or None."""
@@ -25,59 +63,47 @@ class SegmentedVolume:
     probabilities: np.ndarray | None
 
 
-def wanted_pixels(volume: PreparedVolume, config: Config) -> np.ndarray:
-    """Pixels that are to be classified, (slice, height, width) bool.
+def score_voxels(segmenter: Segmenter | Ensemble, volume: PreparedVolume, config: Config
+                 ) -> np.ndarray:
+    """Scores of every voxel of the original grid, in radiological view.
 
-    The ones that some voxel of the original grid is read at, and where `config.brain_only` says so
-    only those inside the brain mask.
+    Returns (slice, native height, native width, class) float32, as `SlicePlan.read_voxels` orders
+    voxels; outside the domain of the `PredictionGrid` they are those of certain background.
+    Slices without anything to read never reach the network.
     """
-    native = np.zeros(volume.brain.shape, bool)
-    rows, columns = volume.plan.native_pixels_yx.T
-    native[:, rows, columns] = True
-    return native & volume.brain if config.brain_only else native
-
-
-def segment_slices(segmenter: Segmenter | Ensemble, images: np.ndarray, wanted: np.ndarray,
-                   batch_slices: int, progress: Callable[[int, int], None] | None = None
-                   ) -> np.ndarray:
-    """Scores (slice, height, width, class) float32 of slices with something wanted in them.
-
-    Slices without a wanted pixel never reach the network. Batches are of equal size, the last one
-    filled up, so that one trace and one set of kernels serve all.
-    """
-    scores = np.full((*wanted.shape, segmenter.classes), -1e4, np.float32)
-    scores[..., 0] = 0.0
-    busy = np.flatnonzero(wanted.any(axis=(1, 2)))
-    for start in range(0, len(busy), batch_slices):
-        rows = busy[start:start + batch_slices]
-        scores[rows] = segmenter.scores(tf.constant(images[rows]), tf.constant(wanted[rows]))
-        if progress:
-            progress(start + len(rows), len(busy))
+    grid, plan = PredictionGrid.of(volume, config), volume.plan
+    scores = np.empty((plan.slices, *plan.native_size, segmenter.classes), np.float32)
+    scores[...] = segmenter.background.numpy()
+    for rows in grid.batches(config.prediction.batch_slices):
+        found = segmenter.scores(tf.constant(volume.images[rows]), tf.constant(grid.domain[rows]),
+                                 tf.constant(grid.read_out[rows]))
+        scores[rows] = plan.read_voxels(found.numpy())
     return scores
 
 
 def segment_volume(segmenter: Segmenter | Ensemble, volume: PreparedVolume, config: Config,
-                   probabilities: bool = False,
-                   progress: Callable[[int, int], None] | None = None) -> SegmentedVolume:
+                   probabilities: bool = False) -> SegmentedVolume:
     """Segment a prepared volume and lead the result back to its original grid.
 
     Clean-up (`prediction.postprocess`) is applied to the labels, not to the probabilities.
     """
-    scores = segment_slices(segmenter, volume.images, wanted_pixels(volume, config),
-                            config.prediction.batch_slices, progress)
-    return finish_volume(scores, volume, config, probabilities)
+    return finish_volume(score_voxels(segmenter, volume, config), volume, config, probabilities)
 
 
 def finish_volume(scores: np.ndarray, volume: PreparedVolume, config: Config,
                   probabilities: bool = False) -> SegmentedVolume:
-    """Scores (slice, height, width, class) to labels and probabilities on the original grid."""
-    classes = scores.argmax(axis=-1).astype(np.uint8)
-    labels = classes_to_values(volume.plan.from_slices(classes), config.study)
-    brain = volume.plan.from_slices(volume.brain.astype(np.uint8)) > 0
-    labels = postprocess_labels(labels, brain, config.study, config.prediction.postprocess)
+    """Scores of voxels, as `score_voxels` gives them, to labels and probabilities."""
+    plan = volume.plan
+    labels = classes_to_values(scores.argmax(axis=-1).astype(np.uint8), config.study)
+    labels = clean_up(plan.to_volume(labels), volume, config)
     if not probabilities:
         return SegmentedVolume(labels, None)
     shifted = np.exp(scores - scores.max(axis=-1, keepdims=True))
     shifted /= shifted.sum(axis=-1, keepdims=True)
-    maps = [volume.plan.from_slices(shifted[..., k]) for k in range(shifted.shape[-1])]
-    return SegmentedVolume(labels, np.stack(maps, axis=-1))
+    return SegmentedVolume(labels, plan.to_volume(shifted))
+
+
+def clean_up(labels: np.ndarray, volume: PreparedVolume, config: Config) -> np.ndarray:
+    """Labels (x, y, z) uint8 on the original grid after `prediction.postprocess`."""
+    brain = volume.plan.from_slices(volume.brain.astype(np.uint8)) > 0
+    return postprocess_labels(labels, brain, config.study, config.prediction.postprocess)

@@ -60,12 +60,14 @@ class ServedModel:
             raise ModelError(f"{error}; from TensorFlow Serving no serving.json can be had: give "
                              "the export's by --serving-json") from None
 
-    def segment_slices(self, images: np.ndarray, probabilities: bool = False
-                       ) -> tuple[np.ndarray, np.ndarray | None]:
+    def segment_slices(self, images: np.ndarray, domain: np.ndarray | None = None,
+                       probabilities: bool = False) -> tuple[np.ndarray, np.ndarray | None]:
         """Labels of normalised slices, and their probabilities where they are asked for.
 
         Args:
             images: (batch, height, width, channel) float32.
+            domain: (batch, height, width) bool, the pixels to classify; None leaves it to the
+                model to find them.
             probabilities: they come as JSON numbers, many times slower than labels alone.
 
         Returns:
@@ -75,15 +77,22 @@ class ServedModel:
         Raises:
             DataError, ModelError, RunError: the server refuses, or does not answer.
         """
+        inputs: dict[str, Any]
         if probabilities:
-            outputs = self._predict({"inputs": {"image": images.tolist()}})
+            signature, inputs = "serving_default", {"image": images.tolist()}
+            if domain is not None:
+                signature, inputs["domain"] = "segment_domain", domain.tolist()
         else:
-            rows = np.ascontiguousarray(images, "<f4")
-            outputs = {"labels": self._predict({
-                "signature_name": "segment_encoded",
-                "inputs": {"image_bytes": [{"b64": base64.b64encode(row.tobytes()).decode()}
-                                           for row in rows],
-                           "size_yx": [list(images.shape[1:3])] * len(images)}})}
+            signature = "segment_encoded"
+            inputs = {"image_bytes": _encoded(images, "<f4"),
+                      "size_yx": [list(images.shape[1:3])] * len(images)}
+            if domain is not None:
+                signature = "segment_domain_encoded"
+                inputs["domain_bytes"] = _encoded(domain, "u1")
+        outputs = self._predict({"signature_name": signature, "inputs": inputs})
+        if not probabilities:
+            # A single output stands without its name.
+            outputs = {"labels": outputs}
         try:
             labels = np.asarray(outputs["labels"], np.uint8)
             shares = np.asarray(outputs["probabilities"], np.float32) if probabilities else None
@@ -139,6 +148,12 @@ class ServedModel:
                 time.sleep(wait)
         raise RunError(f"{url}: no answer after {len(BACK_OFF_SECONDS) + 1} tries ({reason}); see "
                        "whether the server runs, then call again: finished cases are kept")
+
+
+def _encoded(slices: np.ndarray, dtype: str) -> list[dict[str, str]]:
+    """A string in Base64 for each slice."""
+    return [{"b64": base64.b64encode(row.tobytes()).decode()}
+            for row in np.ascontiguousarray(slices, dtype)]
 
 
 def _message(error: urllib.error.HTTPError) -> str:

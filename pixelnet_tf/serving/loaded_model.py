@@ -70,9 +70,13 @@ class LoadedModel:
     def warm_up(self) -> None:
         """Answer once, so that the first request does not pay for the graph's preparation."""
         signature = self.signatures.get("serving_default")
-        if signature and list(signature.inputs) == ["image"]:
-            channels = signature.inputs["image"].shape[-1]
-            self.run("serving_default", {"image": warmup_image(1, 64, channels or 1)})
+        if not signature or list(signature.inputs) != ["image"]:
+            return
+        image = warmup_image(1, 64, signature.inputs["image"].shape[-1] or 1)
+        self.run("serving_default", {"image": image})
+        if "segment_domain" in self.signatures:
+            # Of volumes that are sent to /v1/segment.
+            self.run("segment_domain", {"image": image, "domain": (image != 0).any(axis=-1)})
 
     def run(self, signature: str, inputs: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
         """Call a signature; arrays in and out, by name.

@@ -46,9 +46,12 @@ def predict_remotely(model: ServedModel, about: dict[str, Any], source: CaseSour
     The files are those of local prediction with the same run and settings.
     """
     maps = config.prediction.probability_maps
+    # Models that an earlier version exported find the domain by themselves.
+    with_domain = "segment_domain" in about["signatures"]
     record = {"model": model.url, "version": about["version"], "cases": list(source.names),
               "config": config_to_json(config), "prior": config.prediction.prior,
               "mode": config.prediction.mode, "correction": about["prior"]["correction"]}
     write_cases(lambda volume: segment_remotely(
-        lambda images: model.segment_slices(images, maps), volume, config, maps),
+        lambda images, domain: model.segment_slices(images, domain if with_domain else None, maps),
+        volume, config, maps),
         record, source, config, out, draw=draw, say=say)

@@ -7,35 +7,32 @@ from collections.abc import Callable
 import numpy as np
 
 from pixelnet_tf.config import Config
-from pixelnet_tf.inference.postprocess import postprocess_labels
-from pixelnet_tf.inference.volume import SegmentedVolume, wanted_pixels
+from pixelnet_tf.inference.volume import PredictionGrid, SegmentedVolume, clean_up
 from pixelnet_tf.volumes.prepare import PreparedVolume
 
-#: Slices (batch, height, width, channel) to label values (batch, height, width) uint8, and
-#: probabilities (batch, height, width, class), or None where none are asked for.
-SegmentSlices = Callable[[np.ndarray], tuple[np.ndarray, np.ndarray | None]]
+#: Slices (batch, height, width, channel) and their domain (batch, height, width) bool to label
+#: values (batch, height, width) uint8, and probabilities (batch, height, width, class), or None
+#: where none are asked for.
+SegmentSlices = Callable[[np.ndarray, np.ndarray], tuple[np.ndarray, np.ndarray | None]]
 
 
 def segment_remotely(segment_slices: SegmentSlices, volume: PreparedVolume, config: Config,
                      probabilities: bool = False) -> SegmentedVolume:
     """What `inference.volume.segment_volume` returns, from labels of slices.
 
-    The same slices in the same batches; pixels that local prediction leaves out are background
-    here too, whatever the answer says of them.
+    The same slices in the same batches and with the same domain; outside it is background,
+    whatever the answer says of it.
     """
-    wanted = wanted_pixels(volume, config)
-    labels = np.zeros(wanted.shape, np.uint8)
-    maps = np.zeros((*wanted.shape, len(config.study.labels) if probabilities else 0), np.float32)
+    grid, plan = PredictionGrid.of(volume, config), volume.plan
+    shape = (plan.slices, *plan.native_size)
+    labels = np.zeros(shape, np.uint8)
+    maps = np.zeros((*shape, len(config.study.labels) if probabilities else 0), np.float32)
     maps[..., :1] = 1
-    busy = np.flatnonzero(wanted.any(axis=(1, 2)))
-    for start in range(0, len(busy), config.prediction.batch_slices):
-        rows = busy[start:start + config.prediction.batch_slices]
-        found, shares = segment_slices(volume.images[rows])
-        inside = wanted[rows]
-        labels[rows] = np.where(inside, found, 0)
+    for rows in grid.batches(config.prediction.batch_slices):
+        found, shares = segment_slices(volume.images[rows], grid.domain[rows])
+        inside = plan.read_voxels(grid.domain[rows])
+        labels[rows] = np.where(inside, plan.read_voxels(found), 0)
         if probabilities:
-            maps[rows] = np.where(inside[..., None], shares, maps[rows])
-    brain = volume.plan.from_slices(volume.brain.astype(np.uint8)) > 0
-    cleaned = postprocess_labels(volume.plan.from_slices(labels), brain, config.study,
-                                 config.prediction.postprocess)
-    return SegmentedVolume(cleaned, volume.plan.from_slices(maps) if probabilities else None)
+            maps[rows] = np.where(inside[..., None], plan.read_voxels(shares), maps[rows])
+    return SegmentedVolume(clean_up(plan.to_volume(labels), volume, config),
+                           plan.to_volume(maps) if probabilities else None)

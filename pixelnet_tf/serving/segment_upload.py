@@ -60,8 +60,15 @@ def segment_upload(model: LoadedModel, files: dict[str, BinaryIO], limits: Serve
             raise ApiError(422, "the volumes cannot be prepared: "
                                 f"{_reworded(str(error).splitlines()[-1], words)[:300]}") from None
 
-        def segment_slices(images: np.ndarray) -> tuple[np.ndarray, None]:
-            return model.run("serving_default", {"image": images})["labels"], None
+        # Models that an earlier version exported find the domain by themselves.
+        with_domain = "segment_domain" in model.signatures
+
+        def segment_slices(images: np.ndarray, domain: np.ndarray) -> tuple[np.ndarray, None]:
+            if with_domain:
+                outputs = model.run("segment_domain", {"image": images, "domain": domain})
+            else:
+                outputs = model.run("serving_default", {"image": images})
+            return outputs["labels"], None
 
         result = segment_remotely(segment_slices, volume, config)
         path = folder / "segmentation.nii.gz"

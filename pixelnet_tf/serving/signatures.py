@@ -25,16 +25,28 @@ SIGNATURES = {
         {"image": "(batch, height, width, channel) float32, normalised slices",
          "pixels": "(pixel, 3) int32, rows of n, y, x"},
         {"scores": "(pixel, class) float32, before the softmax, the prior's correction added"}),
+    "segment_domain": (
+        {"image": "(batch, height, width, channel) float32, normalised slices",
+         "domain": "(batch, height, width) bool, the pixels that are to be classified; the others "
+                   "are background"},
+        {"probabilities": "(batch, height, width, class) float32",
+         "labels": "(batch, height, width) uint8, the study's label values"}),
     "segment_encoded": (
         {"image_bytes": "(batch,) bytes, each a slice (height, width, channel) as little-endian "
                         "float32, row by row",
+         "size_yx": "(batch, 2) int32, height and width, the same in every row"},
+        {"labels": "(batch, height, width) uint8, the study's label values"}),
+    "segment_domain_encoded": (
+        {"image_bytes": "(batch,) bytes, as for segment_encoded",
+         "domain_bytes": "(batch,) bytes, each a slice of the domain (height, width), a byte a "
+                         "pixel, 1 where it is to be classified, else 0",
          "size_yx": "(batch, 2) int32, height and width, the same in every row"},
         {"labels": "(batch, height, width) uint8, the study's label values"}),
 }
 
 
 def brain_is_zero_free(config: Config) -> bool:
-    """Whether a normalised slice shows by itself which of its pixels are to be classified.
+    """Whether a normalised slice shows by itself which of its pixels are the domain of prediction.
 
     So where prediction takes place inside the brain alone (`config.brain_only`) and z-scoring left
     exact zeros outside it. Otherwise every pixel is classified.
@@ -56,9 +68,15 @@ def build_signatures(segmenter: Segmenter, config: Config
     image_spec = tf.TensorSpec([None, None, None, channels], tf.float32, "image")
 
     @tf.function(input_signature=[image_spec, tf.TensorSpec([None, None, None], tf.bool)])
-    def scores_in_parts(image, wanted):
+    def scores_in_parts(image, domain):
         # A few slices at a time, as in local prediction: a whole volume needs no more memory.
         image = tf.debugging.assert_all_finite(image, "image holds NaN or infinity")
+        same = tf.reduce_all(tf.shape(domain) == tf.shape(image)[:3])
+        check = tf.debugging.Assert(same, ["a mask must have the slices, height and width "
+                                           "of the image, got", tf.shape(domain), "and",
+                                           tf.shape(image)])
+        with tf.control_dependencies([check]):
+            domain = tf.identity(domain)
         step = config.prediction.batch_slices
         count = (tf.shape(image)[0] + step - 1) // step
         parts = tf.TensorArray(tf.float32, count, infer_shape=False,
@@ -67,20 +85,25 @@ def build_signatures(segmenter: Segmenter, config: Config
             # Else TensorFlow would begin ten parts side by side.
             tf.autograph.experimental.set_loop_options(parallel_iterations=1)
             part = slice(i * step, (i + 1) * step)
-            parts = parts.write(i, segmenter.scores(image[part], wanted[part]))
+            parts = parts.write(i, segmenter.scores(image[part], domain[part]))
         return tf.ensure_shape(parts.concat(), [None, None, None, model.classes])
 
-    def outputs(image: tf.Tensor, wanted: tf.Tensor) -> dict[str, tf.Tensor]:
-        scores = scores_in_parts(image, wanted)
+    def outputs(image: tf.Tensor, domain: tf.Tensor) -> dict[str, tf.Tensor]:
+        scores = scores_in_parts(image, domain)
         return {"probabilities": tf.nn.softmax(scores),
                 "labels": tf.gather(values, tf.argmax(scores, axis=-1))}
 
-    def wanted_of(image: tf.Tensor) -> tf.Tensor:
+    def domain_of(image: tf.Tensor) -> tf.Tensor:
         return inside_brain(image) if by_zeros else tf.ones(tf.shape(image)[:3], tf.bool)
 
     @tf.function(input_signature=[image_spec])
     def serving_default(image):
-        return outputs(image, wanted_of(image))
+        return outputs(image, domain_of(image))
+
+    @tf.function(input_signature=[image_spec,
+                                  tf.TensorSpec([None, None, None], tf.bool, "domain")])
+    def segment_domain(image, domain):
+        return outputs(image, domain)
 
     @tf.function(input_signature=[image_spec,
                                   tf.TensorSpec([None, None, None], tf.bool, "brain")])
@@ -88,8 +111,7 @@ def build_signatures(segmenter: Segmenter, config: Config
         brain = tf.cond(tf.reduce_any(brain), lambda: brain,
                         lambda: tf.reduce_any(image != 0, axis=-1))
         normalised = z_scored(image, brain, config.prepare.region)
-        inside = by_zeros or config.prediction.brain_only == "yes"
-        return outputs(normalised, brain if inside else tf.ones_like(brain))
+        return outputs(normalised, brain if config.brain_only else tf.ones_like(brain))
 
     @tf.function(input_signature=[image_spec, tf.TensorSpec([None, 3], tf.int32, "pixels")])
     def classify_pixels(image, pixels):
@@ -105,22 +127,37 @@ def build_signatures(segmenter: Segmenter, config: Config
         return {"scores": tf.gather_nd(tf.scatter_nd(found, scores, shape), pixels)
                 + segmenter.correction}
 
-    @tf.function(input_signature=[tf.TensorSpec([None], tf.string, "image_bytes"),
-                                  tf.TensorSpec([None, 2], tf.int32, "size_yx")])
-    def segment_encoded(image_bytes, size_yx):
+    def decoded(data: tf.Tensor, size_yx: tf.Tensor, dtype: tf.DType, *last: int) -> tf.Tensor:
+        """Strings, one a slice, to (batch, height, width, ...)."""
         same = tf.reduce_all(size_yx == size_yx[:1])
         check = tf.debugging.Assert(same, ["size_yx must be the same in every row, got", size_yx])
         with tf.control_dependencies([check]):
-            shape = tf.concat([tf.shape(image_bytes), size_yx[0], [channels]], 0)
-        image = tf.reshape(tf.io.decode_raw(image_bytes, tf.float32), shape)
-        image = tf.ensure_shape(image, [None, None, None, channels])
-        return {"labels": outputs(image, wanted_of(image))["labels"]}
+            shape = tf.concat([tf.shape(data), size_yx[0], list(last)], 0)
+        slices = tf.reshape(tf.io.decode_raw(data, dtype), shape)
+        return tf.ensure_shape(slices, [None, None, None, *last])
+
+    bytes_of = {name: tf.TensorSpec([None], tf.string, f"{name}_bytes")
+                for name in ("image", "domain")}
+    size_spec = tf.TensorSpec([None, 2], tf.int32, "size_yx")
+
+    @tf.function(input_signature=[bytes_of["image"], size_spec])
+    def segment_encoded(image_bytes, size_yx):
+        image = decoded(image_bytes, size_yx, tf.float32, channels)
+        return {"labels": outputs(image, domain_of(image))["labels"]}
+
+    @tf.function(input_signature=[bytes_of["image"], bytes_of["domain"], size_spec])
+    def segment_domain_encoded(image_bytes, domain_bytes, size_yx):
+        image = decoded(image_bytes, size_yx, tf.float32, channels)
+        domain = decoded(domain_bytes, size_yx, tf.uint8) > 0
+        return {"labels": outputs(image, domain)["labels"]}
 
     module = tf.Module(name="pixelnet")
     # The functions hold the model by closure; only its variables are to be found in the file.
     module.weights = [variable.value for variable in model.variables]
     return module, {"serving_default": serving_default, "segment_raw": segment_raw,
-                    "classify_pixels": classify_pixels, "segment_encoded": segment_encoded}
+                    "classify_pixels": classify_pixels, "segment_domain": segment_domain,
+                    "segment_encoded": segment_encoded,
+                    "segment_domain_encoded": segment_domain_encoded}
 
 
 def inside_brain(image: tf.Tensor) -> tf.Tensor:

@@ -11,7 +11,7 @@ from pixelnet_tf.config import Config
 from pixelnet_tf.dataset.prepared import PreparedStudy
 from pixelnet_tf.dataset.priors import ClassPriors
 from pixelnet_tf.inference.segmenter import Segmenter
-from pixelnet_tf.inference.volume import segment_slices, wanted_pixels
+from pixelnet_tf.inference.volume import score_voxels
 from pixelnet_tf.model.pixelnet import PixelNet
 
 #: Strengths of the prior correction that are tried; 0 is the paper's arg max, 1 Bayes' rule.
@@ -23,7 +23,8 @@ def case_validator(study: PreparedStudy, cases: Sequence[str], config: Config,
     """Return a function that scores a model on whole validation volumes.
 
     It gives `dice_<class>` for each lesion class: the mean over the cases that have the class or
-    were given it, with the prior corrected. Cases are read anew each time, one at a time.
+    were given it, with the prior corrected, counted in voxels of the original grid. Cases are read
+    anew each time, one at a time.
     """
     segmenter: Segmenter | None = None
 
@@ -43,6 +44,8 @@ def case_validator(study: PreparedStudy, cases: Sequence[str], config: Config,
 def fit_prior_strength(model: PixelNet, study: PreparedStudy, cases: Sequence[str], config: Config,
                        priors: ClassPriors) -> tuple[ClassPriors, dict[float, float]]:
     """Choose the strength of the prior correction by the mean Dice over validation cases.
+
+    Dice is that of voxels of the original grid.
 
     Returns the priors with the strength and the mean Dice of every strength tried.
     """
@@ -69,11 +72,14 @@ def class_dice(predicted: np.ndarray, labels: np.ndarray, classes: int) -> np.nd
 
 def _scored_cases(segmenter: Segmenter, study: PreparedStudy, cases: Iterable[str],
                   config: Config) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Scores (slice, native height, native width, class) and true classes of every voxel.
+
+    The labels of a prepared case lie on its scaled slices; read at the voxels they are the ones
+    of the file (`SlicePlan.from_slices` is exact).
+    """
     for case in cases:
         volume = study.read_volume(case)
-        scores = segment_slices(segmenter, volume.images, wanted_pixels(volume, config),
-                                config.prediction.batch_slices)
-        yield scores, volume.labels
+        yield score_voxels(segmenter, volume, config), volume.plan.read_voxels(volume.labels)
 
 
 def _mean_dice(dice: np.ndarray, config: Config) -> dict[str, float]:

@@ -64,6 +64,17 @@ class SlicePlan:
         grid = np.meshgrid(self._rows, self._columns, indexing="ij")
         return np.stack(grid, axis=-1).reshape(-1, 2).astype(np.int32)
 
+    @property
+    def native_size(self) -> tuple[int, int]:
+        """Height and width of a slice on the volume's own grid, in voxels."""
+        return self._native_height, self._native_width
+
+    @property
+    def picture(self) -> tuple[slice, slice]:
+        """Rows and columns of a prepared slice that show the volume; the others are padding."""
+        return tuple(slice(margin, margin + size)
+                     for margin, size in zip(self._margins, self._scaled, strict=True))
+
     def to_slices(self, volume_xyz: np.ndarray, order: str = "linear") -> np.ndarray:
         """Cut a volume into slices.
 
@@ -96,8 +107,23 @@ class SlicePlan:
         Returns:
             (x, y, z) or (x, y, z, channel), of the slices' type.
         """
-        native = slices[:, self._rows][:, :, self._columns]
-        view = np.moveaxis(native, (0, 1, 2), (2, 1, 0))
+        return self.to_volume(self.read_voxels(slices))
+
+    def read_voxels(self, slices: np.ndarray) -> np.ndarray:
+        """Read the slices at the voxels of the original grid, the first half of `from_slices`.
+
+        Args:
+            slices: (slice, height, width, ...), any number of slices.
+
+        Returns:
+            (slice, native height, native width, ...): one value a voxel, still in radiological
+            view.
+        """
+        return slices[:, self._rows][:, :, self._columns]
+
+    def to_volume(self, voxels: np.ndarray) -> np.ndarray:
+        """Turn voxels as `read_voxels` gives them, of all slices, into the volume's own axes."""
+        view = np.moveaxis(voxels, (0, 1, 2), (2, 1, 0))
         transform = orientations.ornt_transform(_VIEW, self._orientation)
         return np.ascontiguousarray(orientations.apply_orientation(view, transform))
 

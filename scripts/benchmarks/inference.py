@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from dataclasses import replace
 
 import numpy as np
 
@@ -17,33 +18,50 @@ REFERENCE_SLICES = 6
 def segment(options: Options, mode: str, precision: str) -> dict:
     """Segment a case in one mode; its scores go into the working folder for `answers`."""
     from pixelnet_tf.inference.segmenter import Segmenter
-    from pixelnet_tf.inference.volume import finish_volume, segment_slices, wanted_pixels
+    from pixelnet_tf.inference.volume import PredictionGrid, finish_volume, score_voxels
     run = trained_run(options)
-    config, volume = run.config(), volume_to_segment(options)
-    wanted = wanted_pixels(volume, config)
-    busy = np.flatnonzero(wanted.any(axis=(1, 2)))
+    volume = volume_to_segment(options)
+    config = with_batch(run.config(), 1) if mode == "reference" else run.config()
+    busy = busy_slices(volume, config)
     if mode == "reference":
         busy = busy[np.linspace(0, len(busy) - 1, min(REFERENCE_SLICES, len(busy)) + 2)
                     .round().astype(int)[1:-1]]
-        wanted[np.setdiff1d(np.arange(len(wanted)), busy)] = False
-    batch = 1 if mode == "reference" else config.prediction.batch_slices
+        volume = only_slices(volume, busy)
     segmenter = Segmenter(run.model(), run.priors().correction("corrected"), mode, precision)
     loaded = memory_gb()[1]
     start = time.perf_counter()
-    first = wanted.copy()
-    first[np.setdiff1d(np.arange(len(wanted)), busy[len(busy) // 2:][:batch])] = False
-    segment_slices(segmenter, volume.images, first, batch)
+    first = busy[len(busy) // 2:][:config.prediction.batch_slices]
+    score_voxels(segmenter, only_slices(volume, first), config)
     warm_up = time.perf_counter() - start
     start = time.perf_counter()
-    scores = segment_slices(segmenter, volume.images, wanted, batch)
+    scores = score_voxels(segmenter, volume, config)
     if mode != "reference":
         finish_volume(scores, volume, config)
     seconds = time.perf_counter() - start
     peak = memory_gb()[1]
     np.savez(options.work / f"scores_{mode}_{precision}.npz", scores=scores[busy], slices=busy)
-    return {"seconds": seconds, "slices": len(busy), "pixels": int(wanted.sum()),
-            "volume_slices": -(-len(wanted) // options.every), "first_batch_seconds": warm_up,
+    return {"seconds": seconds, "slices": len(busy),
+            "pixels": int(PredictionGrid.of(volume, config).read_out.sum()),
+            "volume_slices": -(-len(scores) // options.every), "first_batch_seconds": warm_up,
             "peak_gb": peak, "peak_gb_loaded": loaded}
+
+
+def busy_slices(volume, config) -> np.ndarray:
+    """Numbers of the slices that prediction computes."""
+    from pixelnet_tf.inference.volume import PredictionGrid
+    return np.concatenate(list(PredictionGrid.of(volume, config).batches(1)))
+
+
+def only_slices(volume, numbers: np.ndarray):
+    """The volume with nothing to predict in its other slices; the study is skull-stripped."""
+    brain = np.zeros_like(volume.brain)
+    brain[numbers] = volume.brain[numbers]
+    return replace(volume, brain=brain)
+
+
+def with_batch(config, slices: int):
+    """The configuration with another number of slices a batch."""
+    return replace(config, prediction=replace(config.prediction, batch_slices=slices))
 
 
 def answers(options: Options) -> dict:
@@ -53,14 +71,15 @@ def answers(options: Options) -> dict:
     exact = np.load(options.work / "scores_exact_float32.npz")
     reference = np.load(options.work / "scores_reference_float32.npz")
     place = np.searchsorted(exact["slices"], reference["slices"])
-    inside = volume.brain[reference["slices"]]
+    # On the original grid, as the scores are.
+    brain, truth = (volume.plan.read_voxels(a) for a in (volume.brain, volume.labels))
+    inside = brain[reference["slices"]]
     mine, theirs = exact["scores"][place], reference["scores"]
     found["exact"] = {
         "largest_logit_error": float(np.abs(mine - theirs)[inside].max()
                                      / np.abs(theirs[inside]).max()),
         "identical_labels": float((mine.argmax(-1) == theirs.argmax(-1)).mean())}
-    brain = volume.brain[exact["slices"]]
-    truth = volume.labels[exact["slices"]]
+    brain, truth = brain[exact["slices"]], truth[exact["slices"]]
     label = exact["scores"].argmax(-1)
     found["exact"]["dice"] = _dice(label, truth, config.study)
     for precision in ("float32", "bfloat16"):
@@ -84,8 +103,6 @@ def _dice(label: np.ndarray, truth: np.ndarray, study) -> dict[str, float]:
 
 def volumes(options: Options) -> dict:
     """Seconds of the files' way, read to written, for 1, 2 and 4 cases (adaptive, bfloat16)."""
-    from dataclasses import replace
-
     from pixelnet_tf.inference.predict import CaseSource, predict_cases
     run, study = trained_run(options), prepared_study(options)
     config = run.config()

@@ -21,7 +21,7 @@ from pixelnet_tf.cases.case import Case
 from pixelnet_tf.config import load_config
 from pixelnet_tf.errors import ModelError
 from pixelnet_tf.inference.segmenter import Segmenter
-from pixelnet_tf.inference.volume import segment_volume, wanted_pixels
+from pixelnet_tf.inference.volume import PredictionGrid, segment_volume
 from pixelnet_tf.model.pixelnet import PixelNet
 from pixelnet_tf.runs.network import TrainedNetwork
 from pixelnet_tf.volumes.phantom_study import write_phantom
@@ -130,7 +130,7 @@ def test_the_scripts_preparation_equals_predicts(setting, case, script, tmp_path
     volume = prepare_case(turned, config)
     assert images.dtype == np.float32
     np.testing.assert_allclose(images, volume.images, rtol=0, atol=1e-6)
-    np.testing.assert_array_equal(wanted, wanted_pixels(volume, config))
+    np.testing.assert_array_equal(wanted, PredictionGrid.of(volume, config).read_out)
     assert 0 < wanted.mean() < 1 or setting == "every pixel, scaled"
 
 

@@ -12,12 +12,13 @@ from pixelnet_tf.model.pixelnet import PixelNet
 from .conftest import slices
 
 
-def run(model, image, wanted=None, correction=(0.0, 0.0, 0.0)):
+def run(model, image, domain=None, correction=(0.0, 0.0, 0.0), read_out=None):
     """Reference scores, adaptive scores and the pixels that the network saw."""
     scorer = DenseScorer(model)
-    wanted = np.ones(image.shape[:3], bool) if wanted is None else wanted
-    scores, scored = adaptive_scores(scorer, tf.constant(image), tf.constant(wanted),
-                                     tf.constant(correction, tf.float32))
+    domain = np.ones(image.shape[:3], bool) if domain is None else domain
+    read_out = domain if read_out is None else read_out
+    scores, scored = adaptive_scores(scorer, tf.constant(image), tf.constant(domain),
+                                     tf.constant(read_out), tf.constant(correction, tf.float32))
     reference = scorer.reference(tf.constant(image)).numpy() + np.float32(correction)
     return reference, scores.numpy(), scored.numpy()
 
@@ -61,12 +62,30 @@ def test_without_a_clear_lead_every_pixel_is_looked_at(narrow_net):
     np.testing.assert_array_equal(scores.argmax(-1), reference.argmax(-1))
 
 
-def test_what_is_not_wanted_is_background(narrow_net):
+def test_outside_the_domain_is_background(narrow_net):
     image = slices("full", 40, 40)
-    wanted = np.zeros((1, 40, 40), bool)
-    wanted[0, 9:31, 5:22] = True
-    reference, scores, scored = run(narrow_net(fc7="none"), image, wanted)
-    assert not scored[~wanted].any()
-    assert (scores[~wanted].argmax(-1) == 0).all()
-    agreed = scores[wanted].argmax(-1) == reference[wanted].argmax(-1)
-    assert agreed[scored[wanted]].all()
+    domain = np.zeros((1, 40, 40), bool)
+    domain[0, 9:31, 5:22] = True
+    reference, scores, scored = run(narrow_net(fc7="none"), image, domain)
+    assert not scored[~domain].any()
+    assert (scores[~domain].argmax(-1) == 0).all()
+    agreed = scores[domain].argmax(-1) == reference[domain].argmax(-1)
+    assert agreed[scored[domain]].all()
+
+
+def test_the_lattices_do_not_depend_on_what_is_read(narrow_net):
+    """The pixels that are read may be those between the lattice's: twofold scaling reads odd ones.
+    """
+    model, image = narrow_net(fc7="none"), slices("full", 41, 38, 2)
+    _, everywhere, scored_everywhere = run(model, image, correction=(0.1, 0, 0))
+    read_out = np.zeros(image.shape[:3], bool)
+    read_out[:, 1::2, 1::2] = True
+    _, scores, scored = run(model, image, correction=(0.1, 0, 0), read_out=read_out)
+    np.testing.assert_allclose(scores[read_out], everywhere[read_out], rtol=0, atol=1e-5)
+    assert len(np.unique(scores[read_out].argmax(-1))) > 1
+    # Of single pixels only those that are read are looked at.
+    stride = STRIDES[-2]
+    lattice = np.zeros_like(read_out)
+    lattice[:, ::stride, ::stride] = True
+    np.testing.assert_array_equal(scored, scored_everywhere & (lattice | read_out))
+    assert scored.sum() < scored_everywhere.sum()

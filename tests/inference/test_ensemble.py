@@ -14,17 +14,17 @@ from .conftest import slices
 
 def test_the_mean_of_scores_each_with_its_own_correction(narrow_net):
     image = tf.constant(slices("full", 20, 28, 2))
-    wanted = np.ones((2, 20, 28), bool)
-    wanted[0, :5] = False
+    domain = np.ones((2, 20, 28), bool)
+    domain[0, :5] = False
     members = [Segmenter(narrow_net(fc7="none"), np.float32([0, 1, 2])),
                Segmenter(narrow_net(fc7="none", border=0), np.float32([0, -3, 0]))]
-    one, other = (member.scores(image, tf.constant(wanted)).numpy() for member in members)
+    one, other = (member.scores(image, tf.constant(domain)).numpy() for member in members)
     ensemble = Ensemble(members)
     assert ensemble.classes == 3
-    scores = ensemble.scores(image, tf.constant(wanted)).numpy()
+    scores = ensemble.scores(image, tf.constant(domain)).numpy()
     np.testing.assert_allclose(scores, (one + other) / 2, rtol=1e-6)
-    assert np.abs(one - other)[wanted].mean() > 0.1
-    assert (scores[~wanted].argmax(axis=-1) == 0).all()
+    assert np.abs(one - other)[domain].mean() > 0.1
+    assert (scores[~domain].argmax(axis=-1) == 0).all()
 
 
 def test_other_classes(narrow_net):

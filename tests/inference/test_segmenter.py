@@ -11,9 +11,9 @@ from pixelnet_tf.model.pixelnet import PixelNet
 from .conftest import VARIANTS, slices
 
 
-def run(segmenter, image, wanted=None) -> np.ndarray:
-    wanted = np.ones(image.shape[:3], bool) if wanted is None else wanted
-    return segmenter.scores(tf.constant(image), tf.constant(wanted)).numpy()
+def run(segmenter, image, domain=None, *read_out) -> np.ndarray:
+    domain = np.ones(image.shape[:3], bool) if domain is None else domain
+    return segmenter.scores(*(tf.constant(a) for a in (image, domain, *read_out))).numpy()
 
 
 @pytest.mark.parametrize("mode", MODES)
@@ -23,28 +23,41 @@ def test_one_trace_for_many_shapes(narrow_net, mode):
                               ("empty", (25, 64), 3)):
         scores = run(segmenter, slices(kind, *size, batch))
         assert scores.shape == (batch, *size, 3)
-    assert segmenter.scores.experimental_get_tracing_count() == 1
+    assert segmenter.graph.experimental_get_tracing_count() == 1
 
 
 @pytest.mark.parametrize("fields", VARIANTS.values(), ids=VARIANTS)
 def test_exact_is_the_reference(narrow_net, fields):
     model, image = narrow_net(**fields), slices("edge", 45, 37, 2)
-    wanted = np.random.default_rng(0).random(image.shape[:3]) < 0.7
+    domain = np.random.default_rng(0).random(image.shape[:3]) < 0.7
     correction = np.array([0.5, -1.0, 0.25], np.float32)
-    exact, reference = (run(Segmenter(model, correction, mode), image, wanted)
+    exact, reference = (run(Segmenter(model, correction, mode), image, domain)
                         for mode in ("exact", "reference"))
-    scale = np.abs(reference[wanted]).max()
+    scale = np.abs(reference[domain]).max()
     np.testing.assert_allclose(exact, reference, rtol=0, atol=2e-5 * scale)
 
 
 @pytest.mark.parametrize("mode", MODES)
-def test_what_is_not_wanted_is_background_beyond_doubt(narrow_net, mode):
+def test_outside_the_domain_is_background_beyond_doubt(narrow_net, mode):
     image = slices("full", 30, 30)
-    wanted = np.zeros(image.shape[:3], bool)
-    wanted[0, 4:20, 9:25] = True
-    scores = run(Segmenter(narrow_net(fc7="none"), mode=mode), image, wanted)
-    assert (scores[~wanted] == [0, -1e4, -1e4]).all()
-    assert (scores[wanted] > -1e3).all()
+    domain = np.zeros(image.shape[:3], bool)
+    domain[0, 4:20, 9:25] = True
+    scores = run(Segmenter(narrow_net(fc7="none"), mode=mode), image, domain)
+    assert (scores[~domain] == [0, -1e4, -1e4]).all()
+    assert (scores[domain] > -1e3).all()
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_only_what_is_read_need_be_computed(narrow_net, mode):
+    image, domain = slices("full", 30, 33), np.ones((1, 30, 33), bool)
+    domain[:, :4] = False
+    read_out = np.zeros_like(domain)
+    read_out[:, 1::2, 1::2] = True
+    segmenter = Segmenter(narrow_net(fc7="none"), mode=mode)
+    whole, read = run(segmenter, image, domain), run(segmenter, image, domain, read_out)
+    np.testing.assert_allclose(read[read_out], whole[read_out], rtol=0, atol=1e-5)
+    if mode == "exact":
+        assert (read[~read_out] == [0, -1e4, -1e4]).all()
 
 
 @pytest.mark.parametrize("mode", MODES)

@@ -9,10 +9,10 @@ from pixelnet_tf.cases.layouts import find_cases
 from pixelnet_tf.config import PredictionConfig, load_config
 from pixelnet_tf.inference.segmenter import Segmenter
 from pixelnet_tf.inference.volume import (
+    PredictionGrid,
     finish_volume,
-    segment_slices,
+    score_voxels,
     segment_volume,
-    wanted_pixels,
 )
 from pixelnet_tf.volumes.phantom_study import write_phantom
 from pixelnet_tf.volumes.prepare import prepare_case
@@ -39,39 +39,69 @@ def with_prediction(**fields):
 
 
 def test_brain_only_where_the_study_is_skull_stripped(volume):
-    np.testing.assert_array_equal(wanted_pixels(volume, CONFIG), volume.brain)
-    assert wanted_pixels(volume, with_prediction(brain_only="no")).all()
+    def domain(config):
+        return PredictionGrid.of(volume, config).domain
+
+    np.testing.assert_array_equal(domain(CONFIG), volume.brain)
+    assert domain(with_prediction(brain_only="no")).all()
     headed = replace(CONFIG, study=replace(CONFIG.study, skull_stripped=False))
-    assert wanted_pixels(volume, headed).all()
+    assert domain(headed).all()
     headed = replace(headed, prediction=PredictionConfig(brain_only="yes"))
-    np.testing.assert_array_equal(wanted_pixels(volume, headed), volume.brain)
+    np.testing.assert_array_equal(domain(headed), volume.brain)
 
 
-def test_padding_is_never_wanted(case):
-    config = replace(CONFIG, prepare=replace(CONFIG.prepare, slice_size=64),
+def test_without_scaling_the_whole_domain_is_read(case, volume):
+    padded = replace(CONFIG, prepare=replace(CONFIG.prepare, slice_size=30),
                      prediction=PredictionConfig(brain_only="no"))
+    framed = prepare_case(replace(case, segmentation=None), padded)
+    for prepared, config in ((volume, CONFIG), (framed, padded)):
+        grid = PredictionGrid.of(prepared, config)
+        np.testing.assert_array_equal(grid.domain, grid.read_out)
+
+
+@pytest.mark.parametrize("brain_only", ["yes", "no"])
+def test_the_domain_of_scaled_slices_is_all_that_is_image(case, brain_only):
+    config = replace(CONFIG, prepare=replace(CONFIG.prepare, slice_size=64),
+                     prediction=PredictionConfig(brain_only=brain_only))
     padded = prepare_case(replace(case, segmentation=None), config)
     assert padded.images.shape[1:3] == (64, 64)
-    wanted = wanted_pixels(padded, config)
-    # 26 of 30 rows, scaled up by 64 / 30; at most one pixel for each voxel of a slice.
-    assert 0 < wanted[0].sum() <= 30 * 26
-    assert (wanted == wanted[0]).all()
-    rows = np.flatnonzero(wanted[0].any(axis=1))
-    assert rows[0] > 1
-    assert rows[-1] < 62
+    grid = PredictionGrid.of(padded, config)
+    # 26 rows of 30 pixels, scaled up by 64 / 30: 55 rows in the middle of 64.
+    picture = np.zeros((64, 64), bool)
+    picture[4:59] = True
+    expected = padded.brain if brain_only == "yes" else np.broadcast_to(picture, (10, 64, 64))
+    np.testing.assert_array_equal(grid.domain, expected)
+    # At most one pixel for each voxel, and every voxel of the domain has its own.
+    voxels = padded.plan.read_voxels(grid.read_out)
+    np.testing.assert_array_equal(voxels, padded.plan.read_voxels(grid.domain))
+    assert grid.read_out.sum() == voxels.sum() < grid.domain.sum()
+    assert not (grid.read_out & ~grid.domain).any()
+
+
+class Counted:
+    """A segmenter that notes the sizes of its batches."""
+
+    def __init__(self, segmenter):
+        self.segmenter, self.seen = segmenter, []
+        self.classes, self.background = segmenter.classes, segmenter.background
+
+    def scores(self, image, domain, read_out):
+        self.seen.append(len(image))
+        return self.segmenter.scores(image, domain, read_out)
 
 
 def test_batches_change_nothing_and_empty_slices_never_reach_the_network(narrow_net, volume):
-    segmenter = Segmenter(narrow_net(fc7="none"))
-    wanted = wanted_pixels(volume, CONFIG)
-    wanted[3] = False
-    seen = []
-    by_one = segment_slices(segmenter, volume.images, wanted, 1, lambda *n: seen.append(n))
-    by_four = segment_slices(segmenter, volume.images, wanted, 4)
+    segmenter = Counted(Segmenter(narrow_net(fc7="none")))
+    brain = volume.brain.copy()
+    brain[3] = False
+    volume = replace(volume, brain=brain)
+    by_one = score_voxels(segmenter, volume, with_prediction(batch_slices=1))
+    busy = int(brain.any(axis=(1, 2)).sum())
+    assert busy < len(brain)
+    assert segmenter.seen == [1] * busy
+    by_four = score_voxels(segmenter, volume, with_prediction(batch_slices=4))
+    assert sum(segmenter.seen) == 2 * busy
     np.testing.assert_allclose(by_one, by_four, rtol=0, atol=1e-4)
-    busy = int(wanted.any(axis=(1, 2)).sum())
-    assert busy < len(wanted)
-    assert seen == [(i, busy) for i in range(1, busy + 1)]
     assert (by_four[3].argmax(-1) == 0).all()
 
 
@@ -87,8 +117,7 @@ def test_labels_lie_on_the_inputs_grid(narrow_net, volume):
 
 
 def test_probabilities_sum_to_one_and_agree_with_the_labels(narrow_net, volume):
-    scores = segment_slices(Segmenter(narrow_net(fc7="none")), volume.images,
-                            wanted_pixels(volume, CONFIG), 4)
+    scores = score_voxels(Segmenter(narrow_net(fc7="none")), volume, CONFIG)
     result = finish_volume(scores, volume, CONFIG, probabilities=True)
     assert result.probabilities.shape == (*volume.geometry.shape, 3)
     assert result.probabilities.dtype == np.float32

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -60,11 +61,29 @@ def test_slices_go_out_exactly_and_labels_come_back(scripted):
     path, body, headers = requests[0]
     assert path == "/v1/models/m:predict"
     assert headers["Authorization"] == "Bearer t"
-    import base64
     sent = json.loads(body)["inputs"]
     rows = [np.frombuffer(base64.b64decode(row["b64"]), "<f4") for row in sent["image_bytes"]]
     np.testing.assert_array_equal(np.reshape(rows, images.shape), images)
     assert sent["size_yx"] == [[4, 5], [4, 5]]
+
+
+def test_the_domain_goes_out_with_the_slices(scripted):
+    url, answers, requests = scripted
+    domain = np.random.default_rng(0).random((2, 4, 5)) < 0.5
+    model = ServedModel(f"{url}/v1/models/m")
+    answers.append((200, LABELS))
+    model.segment_slices(IMAGES, domain)
+    shares = np.full((2, 4, 5, 2), 0.5)
+    answers.append((200, {"outputs": {"labels": LABELS["outputs"],
+                                      "probabilities": shares.tolist()}}))
+    np.testing.assert_array_equal(model.segment_slices(IMAGES, domain, True)[1], shares)
+    encoded, plain = (json.loads(body) for _, body, _ in requests)
+    assert encoded["signature_name"] == "segment_domain_encoded"
+    rows = [np.frombuffer(base64.b64decode(row["b64"]), "u1")
+            for row in encoded["inputs"]["domain_bytes"]]
+    np.testing.assert_array_equal(np.reshape(rows, domain.shape), domain)
+    assert plain["signature_name"] == "segment_domain"
+    np.testing.assert_array_equal(plain["inputs"]["domain"], domain)
 
 
 def test_a_busy_or_broken_server_is_asked_again(scripted):

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from pixelnet_tf.config import GuidedFilterConfig
+from pixelnet_tf.config import GuidedFilterConfig, config_from_dict, config_to_dict
 from pixelnet_tf.inference.predict import CaseSource
 from pixelnet_tf.inference.segmenter import Segmenter
 from pixelnet_tf.inference.volume import segment_volume
@@ -39,7 +39,9 @@ def test_names_of_signatures_inputs_and_outputs(served):
         "serving_default": ({"image"}, {"labels", "probabilities"}),
         "segment_raw": ({"image", "brain"}, {"labels", "probabilities"}),
         "classify_pixels": ({"image", "pixels"}, {"scores"}),
+        "segment_domain": ({"image", "domain"}, {"labels", "probabilities"}),
         "segment_encoded": ({"image_bytes", "size_yx"}, {"labels"}),
+        "segment_domain_encoded": ({"image_bytes", "domain_bytes", "size_yx"}, {"labels"}),
     }
     assert {name: (set(i), set(o)) for name, (i, o) in SIGNATURES.items()} == found
 
@@ -74,8 +76,11 @@ def test_one_trace_for_all_sizes_and_batches(local, serving_config):
         functions["serving_default"](image)
         functions["segment_raw"](image, (image != 0).any(axis=-1))
         functions["classify_pixels"](image, [[0, 3, 4]])
-        functions["segment_encoded"]([row.tobytes() for row in image],
-                                     [[height, width]] * batch)
+        brain = (image != 0).any(axis=-1)
+        functions["segment_domain"](image, brain)
+        data = [[row.tobytes() for row in rows] for rows in (image, brain)]
+        functions["segment_encoded"](data[0], [[height, width]] * batch)
+        functions["segment_domain_encoded"](*data, [[height, width]] * batch)
     assert {name: f.experimental_get_tracing_count() for name, f in functions.items()} == \
         dict.fromkeys(functions, 1)
 
@@ -126,6 +131,47 @@ def test_encoded_slices_give_the_same_labels(served):
         image_bytes=tf.constant([row.astype("<f4").tobytes() for row in image]),
         size_yx=tf.constant([[37, 43]] * 3))
     np.testing.assert_array_equal(found["labels"], expected)
+
+
+def test_a_domain_that_is_given_is_that_of_local_prediction(run, serving_config):
+    """Also where the image does not show it: padding around slices without a brain mask."""
+    segmenter = Segmenter(run.model(), mode="adaptive", smoothing=GuidedFilterConfig(4, 0.1))
+    image = slices_with_brain(5, 48, 48)
+    domain = np.zeros(image.shape[:3], bool)
+    domain[:, 5:41] = True
+    image[:, :5] = image[:, 41:] = 0
+    scores = segmenter.scores(image, domain).numpy()
+    expected = VALUES[scores.argmax(-1)]
+    _, functions = build_signatures(segmenter, serving_config)
+    found = functions["segment_domain"](image, domain)
+    np.testing.assert_array_equal(found["labels"], expected)
+    np.testing.assert_allclose(found["probabilities"], tf.nn.softmax(scores), atol=1e-6)
+    encoded = functions["segment_domain_encoded"](
+        [row.tobytes() for row in image], [row.tobytes() for row in domain], [[48, 48]] * 5)
+    np.testing.assert_array_equal(encoded["labels"], expected)
+    # What the image shows by itself is less: the brain.
+    assert (functions["serving_default"](image)["labels"].numpy() != expected).any()
+
+
+def test_a_mask_of_another_shape_is_refused(served):
+    for signature, mask in (("segment_domain", "domain"), ("segment_raw", "brain")):
+        with pytest.raises(tf.errors.InvalidArgumentError, match="a mask must have the slices"):
+            served[signature](image=tf.ones([4, 40, 40, 3]),
+                              **{mask: tf.ones([1, 40, 40], tf.bool)})
+
+
+def test_raw_intensities_are_classified_where_local_prediction_does(run, serving_config):
+    """Inside the brain of a skull-stripped study, whatever the z-score was taken over."""
+    segmenter, image = Segmenter(run.model()), slices_with_brain(3, 40, 40) * 50 + 100
+    brain = np.zeros(image.shape[:3], bool)
+    brain[:, 10:30, 8:33] = True
+    for region in ("brain", "volume"):
+        config = config_from_dict(config_to_dict(serving_config),
+                                  overrides=[f"prepare.region={region}"])
+        assert config.brain_only
+        labels = build_signatures(segmenter, config)[1]["segment_raw"](image, brain)["labels"]
+        assert not labels.numpy()[~brain].any()
+        assert labels.numpy()[brain].any()
 
 
 def test_nan_is_refused(served):

@@ -2,12 +2,13 @@
 
 from dataclasses import replace
 
+import nibabel as nib
 import numpy as np
 import pytest
 
 from pixelnet_tf.dataset.priors import ClassPriors
 from pixelnet_tf.inference.segmenter import Segmenter
-from pixelnet_tf.inference.volume import segment_slices, wanted_pixels
+from pixelnet_tf.inference.volume import score_voxels
 from pixelnet_tf.model.pixelnet import PixelNet
 from pixelnet_tf.training.validation import (
     STRENGTHS,
@@ -15,6 +16,10 @@ from pixelnet_tf.training.validation import (
     class_dice,
     fit_prior_strength,
 )
+from pixelnet_tf.volumes.geometry import VolumeGeometry
+from pixelnet_tf.volumes.prepare import PreparedVolume
+from pixelnet_tf.volumes.slicing import SlicePlan
+from tests.pixel_network import pixel_network, set_head
 
 
 def test_dice_by_hand():
@@ -43,13 +48,47 @@ def test_the_validator_gives_the_dice_of_whole_volumes(tiny_study, tiny_config, 
     expected = []
     for case in cases:
         volume = tiny_study.read_volume(case)
-        wanted = wanted_pixels(volume, tiny_config)
-        scores = segment_slices(segmenter, volume.images, wanted, 4)
-        expected.append(class_dice(scores.argmax(-1), volume.labels, 4))
+        scores = score_voxels(segmenter, volume, tiny_config)
+        expected.append(class_dice(scores.argmax(-1), volume.plan.read_voxels(volume.labels), 4))
     means = np.nanmean(expected, axis=0)
     assert found == {f"dice_{name}": pytest.approx(value) for name, value in
                      zip(("necrosis", "edema", "enhancing"), means, strict=True)}
     assert 0 < max(found.values()) < 1
+
+
+class ScaledStudy:
+    """Prepared cases whose slices were scaled up: from 128, 192 and odd numbers of voxels."""
+
+    sizes = {"128": (128, 96, 2), "192": (192, 170, 2), "odd": (75, 61, 3)}  # noqa: RUF012
+
+    def __init__(self, slice_size: int):
+        self.slice_size = slice_size
+
+    def read_volume(self, case: str) -> PreparedVolume:
+        """Each class shines in a channel of its own, so that a network can be perfect."""
+        size = self.sizes[case]
+        header = nib.Nifti1Header()
+        header.set_data_shape(size)
+        header.set_sform(np.diag([-1, 1, 2, 1]), code=1)
+        plan = SlicePlan(VolumeGeometry.from_header(header), self.slice_size)
+        # Single voxels, not smooth regions: an error of the grid shows in all of them.
+        classes = np.random.default_rng(0).integers(0, 4, size).astype(np.uint8)
+        labels = plan.to_slices(classes, "nearest")
+        brain = plan.to_slices(np.ones(size, bool), "nearest")
+        return PreparedVolume(case, np.float32(labels[..., None] == [1, 2, 3]), labels, brain, plan,
+                              plan.geometry, {})
+
+
+@pytest.mark.parametrize("slice_size", [256, 0])
+def test_a_perfect_network_scores_one_whatever_the_slices_were_scaled_by(tiny_config, priors,
+                                                                        slice_size):
+    perfect = pixel_network(channels=3, classes=4)
+    set_head(perfect, 40 * np.eye(4)[1:], np.array([20, 0, 0, 0]))
+    study, cases = ScaledStudy(slice_size), tuple(ScaledStudy.sizes)
+    found = case_validator(study, cases, tiny_config, priors)(perfect)
+    assert found == {"dice_necrosis": 1.0, "dice_edema": 1.0, "dice_enhancing": 1.0}
+    _, dice = fit_prior_strength(perfect, study, cases, tiny_config, priors)
+    assert dice[0.0] == dice[1.0] == 1.0
 
 
 def test_a_later_validation_sees_the_later_weights(tiny_study, tiny_config, model, priors):
