@@ -1,7 +1,8 @@
 """Adaptive dense prediction: a coarse lattice first, single pixels only where it is undecided.
 
 Not exact: a cell of the lattice whose four corners agree, each by a clear margin, is filled with
-their class unseen. `docs/benchmarks.md` has the measured share of voxels that this changes.
+their class unseen. Corners outside the domain count as background, but not alone.
+`docs/benchmarks.md` has the measured share of voxels that this changes.
 """
 
 from __future__ import annotations
@@ -30,8 +31,8 @@ def adaptive_scores(scorer: DenseScorer, image: tf.Tensor, domain: tf.Tensor,
         correction: (class,) float32, added to the scores.
 
     Returns `(scores, scored)`: (batch, height, width, class) float32, where filled pixels carry
-    the scores of their cell's upper left corner, and (batch, height, width) bool, the pixels that
-    the network saw.
+    the scores of their cell's first corner in the domain, and (batch, height, width) bool, the
+    pixels that the network saw.
     """
     taps = scorer.taps(image)
     head = FastHead(scorer.model, taps, scorer.precision)
@@ -65,21 +66,26 @@ def _lattice(size: tf.Tensor, stride: int) -> tf.Tensor:
 
 def _fill_decided(scores, undecided, scored, domain, stride: int):
     """Fill cells whose corners agree; returns the scores and the pixels still undecided."""
-    corners = scores[:, ::stride, ::stride]
+    corners, seen = scores[:, ::stride, ::stride], scored[:, ::stride, ::stride]
     best = tf.math.top_k(corners, 2)
-    known = scored | ~domain
     label = best.indices[..., 0]
     # Pixels that are background by definition are sure of it.
-    sure = (best.values[..., 0] - best.values[..., 1] >= MARGIN) & known[:, ::stride, ::stride]
+    known = seen | ~domain[:, ::stride, ::stride]
+    sure = (best.values[..., 0] - best.values[..., 1] >= MARGIN) & known
     quads = [(slice(a, -1 if a == 0 else None), slice(b, -1 if b == 0 else None))
              for a in (0, 1) for b in (0, 1)]
-    first = label[:, :-1, :-1]
-    decided = tf.reduce_all(tf.stack([sure[:, r, c] & (label[:, r, c] == first)
-                                      for r, c in quads]), axis=0)
+    first, values, any_seen = (a[:, :-1, :-1] for a in (label, corners, seen))
     cells = undecided[:, :-1:stride, :-1:stride]
-    decided &= cells
+    decided = cells
+    for r, c in quads:
+        decided &= sure[:, r, c] & (label[:, r, c] == first)
+        # The first corner that was seen fills the cell. Corners outside the domain have no say
+        # alone: a part of the domain may lie between them.
+        values = tf.where(any_seen[..., None], values, corners[:, r, c])
+        any_seen |= seen[:, r, c]
+    decided &= any_seen
     fill = _expand(decided, stride)
-    values = _expand(corners[:, :-1, :-1], stride)
+    values = _expand(values, stride)
     inner = [[0, 0], [0, 1], [0, 1]]
     fill = tf.pad(fill, inner) & domain & ~scored
     scores = tf.where(fill[..., None], tf.pad(values, [*inner, [0, 0]]), scores)
