@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 
@@ -15,7 +15,8 @@ class Case:
         volumes: modality -> file, in the order of `study.modalities`.
         segmentation: file of expert labels; None where there is none or none is wanted.
         smir_id: number of the SMIR folder that a submission to ISLES is named after.
-        faults: what was wrong with the case's folder, for `check_cases` to report.
+        faults: what is wrong with the images in the case's folder, for `check_cases` to report.
+        segmentation_faults: what is wrong with its segmentation there.
     """
 
     name: str
@@ -23,8 +24,13 @@ class Case:
     segmentation: Path | None = None
     smir_id: str | None = None
     faults: tuple[str, ...] = ()
+    segmentation_faults: tuple[str, ...] = ()
 
     @property
     def files(self) -> tuple[Path, ...]:
         """Every file of the case: the volumes, then the segmentation."""
         return (*self.volumes.values(), *([self.segmentation] if self.segmentation else []))
+
+    def without_segmentation(self) -> Case:
+        """Return the images alone, for what needs no truth; nothing of a segmentation is left."""
+        return replace(self, segmentation=None, segmentation_faults=())

@@ -139,18 +139,21 @@ def _nifti_files(folder: Path) -> list[Path]:
 def _case(case_dir: Path, study: StudyConfig, required: bool,
           search: Callable[[str], tuple[list[Path], str]], smir_id: str | None = None) -> Case:
     """Build a case; `search` gives the files of a modality and the words for what it looked for."""
-    files, faults = {}, []
+    files: dict[str, Path] = {}
+    faults: list[str] = []
+    segmentation_faults: list[str] = []
     for modality in (*study.modalities, SEGMENTATION):
         paths, wanted = search(modality)
+        own = segmentation_faults if modality == SEGMENTATION else faults
         if len(paths) == 1:
             files[modality] = paths[0]
         elif paths:
-            faults.append(f"{modality}: {len(paths)} files fit, {[p.name for p in paths]}; "
-                          "leave one of them, or name it by `layout: pattern`")
+            own.append(f"{modality}: {len(paths)} files fit, {[p.name for p in paths]}; "
+                       "leave one of them, or name it by `layout: pattern`")
         elif modality != SEGMENTATION or required:
             held = [path.relative_to(case_dir).as_posix() for path in _nifti_files(case_dir)]
             what = "segmentation" if modality == SEGMENTATION else f"modality {modality!r}"
-            faults.append(f"{what} is missing: looked for {wanted} in {case_dir}, which holds "
-                          + (f"{held[:8]}" if held else "no NIfTI file"))
+            own.append(f"{what} is missing: looked for {wanted} in {case_dir}, which holds "
+                       + (f"{held[:8]}" if held else "no NIfTI file"))
     return Case(case_dir.name, {m: files[m] for m in study.modalities if m in files},
-                files.get(SEGMENTATION), smir_id, tuple(faults))
+                files.get(SEGMENTATION), smir_id, tuple(faults), tuple(segmentation_faults))

@@ -1,24 +1,50 @@
-"""What a prepared case was made from, so that a second run can tell whether it still holds."""
+"""What a result was made from, so that a second run can tell whether it still holds.
+
+Contents count, and nothing else: a file that was copied, renamed or touched is the same file, and
+one that was changed in place, without another size or time, is another.
+"""
 
 from __future__ import annotations
 
-import hashlib
-import json
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 from pixelnet_tf.cases.case import Case
 from pixelnet_tf.config import Config
+from pixelnet_tf.io.files import digest, file_digest
+
+#: Raised by 1 with every change of the program after which equal files and settings give other
+#: slices: what was prepared before is then prepared anew.
+PREPARATION = 2
+#: Files read at once: reading waits for the disk, hashing for a core.
+_READERS = 4
 
 
-def fingerprint(case: Case, config: Config, record_format: int) -> str:
-    """Return a hash of a case's files (name, size, time of change) and of the settings.
+def inputs_of(cases: Sequence[Case]) -> dict[str, dict[str, Any] | None]:
+    """Return what each case is made from: the SHA-256 of its files' contents.
 
-    Only settings that change the slices count (`Config.slice_settings`), and `study.resample`.
+    Returns:
+        Case name -> {"images": {modality: digest}, "segmentation": digest or None}; None for a case
+        with a file that cannot be read, of which `check_case` says why.
     """
-    made_from = {
-        "format": record_format,
-        "files": [[path.name, path.stat().st_size, path.stat().st_mtime_ns]
-                  for path in case.files],
-        "settings": config.slice_settings(),
-        "resample": config.study.resample,
-    }
-    return hashlib.sha256(json.dumps(made_from, sort_keys=True).encode()).hexdigest()
+    with ThreadPoolExecutor(_READERS) as readers:
+        return dict(zip((case.name for case in cases), readers.map(_inputs, cases), strict=True))
+
+
+def preparation_of(config: Config) -> str:
+    """Return a digest of every setting that shapes a prepared case, and of the program's own part.
+
+    Those are `Config.slice_settings`, and `study.resample`.
+    """
+    return digest({"program": PREPARATION, "settings": config.slice_settings(),
+                   "resample": config.study.resample})
+
+
+def _inputs(case: Case) -> dict[str, Any] | None:
+    try:
+        return {"images": {name: file_digest(path) for name, path in case.volumes.items()},
+                "segmentation": None if case.segmentation is None
+                else file_digest(case.segmentation)}
+    except OSError:
+        return None

@@ -17,12 +17,18 @@ from pixelnet_tf.cases.layouts import find_cases
 from pixelnet_tf.cases.split import Split, draw_split
 from pixelnet_tf.config import Config, config_to_dict, config_to_yaml
 from pixelnet_tf.dataset.encode import EncodedCase, encode_case
-from pixelnet_tf.dataset.fingerprint import fingerprint
+from pixelnet_tf.dataset.fingerprint import inputs_of, preparation_of
 from pixelnet_tf.dataset.index import SliceIndex
 from pixelnet_tf.dataset.shards import RECORD_FORMAT, write_shard
 from pixelnet_tf.dataset.workers import run_cases, worker_count
 from pixelnet_tf.errors import DataError, RunError
-from pixelnet_tf.io.files import read_json, remove_leftovers, write_json, write_text
+from pixelnet_tf.io.files import (
+    read_json,
+    read_json_object,
+    remove_leftovers,
+    write_json,
+    write_text,
+)
 from pixelnet_tf.volumes.checks import Problem, check_case, no_lesion, problems_message
 from pixelnet_tf.volumes.nifti import read_geometry
 from pixelnet_tf.volumes.slicing import SlicePlan
@@ -81,9 +87,10 @@ def prepare_study(config: Config, study_dir: str | Path, out: str | os.PathLike,
     workers = config.prepare.workers if workers is None else workers
     cases = find_cases(Path(study_dir), config.study, require_segmentation)
     if not require_segmentation:
-        cases = [Case(c.name, c.volumes, None, c.smir_id, c.faults) for c in cases]
+        cases = [case.without_segmentation() for case in cases]
+    made_from = _made_from(cases, config)
     finished = {case.name: details for case in cases
-                if (details := _finished(case, config, out)) is not None}
+                if (details := _finished(case, made_from[case.name], out)) is not None}
     problems = _check(cases, finished, config, workers, progress)
     if problems and not skip_bad_cases:
         raise DataError(problems_message(problems, len(cases)) +
@@ -108,10 +115,9 @@ def prepare_study(config: Config, study_dir: str | Path, out: str | os.PathLike,
     if drawn:
         write_json(os.path.join(out, "split.json"),
                    {"settings": config_to_dict(config.split), "split": split.to_json()})
-    marks = {case.name: fingerprint(case, config, RECORD_FORMAT) for case in todo}
     for case, encoded in run_cases(encode_case, todo, (config,), worker_count(workers, len(todo))):
         try:
-            finished[case.name] = _write_case(encoded, marks[case.name], out)
+            finished[case.name] = _write_case(encoded, made_from[case.name], out)
         except RunError as error:
             done = sum(c.name in finished for c in good)
             raise RunError(f"{error}\n{done} of {len(good)} cases are finished and kept; make "
@@ -131,19 +137,26 @@ def _case_file(out: str, name: str, suffix: str) -> str:
     return os.path.join(out, "cases", name + suffix)
 
 
-def _finished(case: Case, config: Config, out: str) -> dict[str, Any] | None:
-    """Return the JSON of a case that is done and still holds."""
+def _made_from(cases: list[Case], config: Config) -> dict[str, dict[str, Any]]:
+    """Say what each case is made from: its files by their contents, and the settings."""
+    preparation, inputs = preparation_of(config), inputs_of(cases)
+    return {case.name: {"format": RECORD_FORMAT, "preparation": preparation,
+                        "smir_id": case.smir_id, "inputs": inputs[case.name]} for case in cases}
+
+
+def _finished(case: Case, made_from: dict[str, Any], out: str) -> dict[str, Any] | None:
+    """Return the JSON of a case that is done and was made from the same."""
     path = _case_file(out, case.name, ".json")
-    if case.faults or not tf.io.gfile.exists(path):
+    if case.faults or case.segmentation_faults or not tf.io.gfile.exists(path):
         return None
     try:
-        details = read_json(path)
+        details = read_json_object(path, "")
     except DataError:
         return None
     shard = os.path.join(out, details.get("shard", ""))
-    same = (details.get("fingerprint") == fingerprint(case, config, RECORD_FORMAT)
+    same = (made_from["inputs"] is not None and details.get("made_from") == made_from
             and tf.io.gfile.exists(shard)
-            and tf.io.gfile.stat(shard).length == details["shard_bytes"])
+            and tf.io.gfile.stat(shard).length == details.get("shard_bytes"))
     return details if same else None
 
 
@@ -208,7 +221,7 @@ def _check_disk(todo: list[Case], config: Config, out: str) -> None:
                        f"needed for {len(todo)} cases; make room or choose another --out")
 
 
-def _write_case(encoded: EncodedCase, mark: str, out: str) -> dict[str, Any]:
+def _write_case(encoded: EncodedCase, made_from: dict[str, Any], out: str) -> dict[str, Any]:
     """Write a case's shard, then its JSON, which makes it finished."""
     shard = _case_file("", encoded.name, ".tfrecord")
     path = os.path.join(out, shard)
@@ -219,7 +232,7 @@ def _write_case(encoded: EncodedCase, mark: str, out: str) -> dict[str, Any]:
              "brain_fraction": float(np.float32(encoded_slice.brain_fraction))}
             for number, (encoded_slice, (offset, length))
             in enumerate(zip(encoded.slices, places, strict=True))]
-    details = {**encoded.details, "fingerprint": mark, "shard": shard,
+    details = {**encoded.details, "made_from": made_from, "shard": shard,
                "shard_bytes": int(tf.io.gfile.stat(path).length), "slices": rows}
     write_json(_case_file(out, encoded.name, ".json"), details)
     return details

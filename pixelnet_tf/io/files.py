@@ -9,6 +9,7 @@ them alone.
 from __future__ import annotations
 
 import errno
+import hashlib
 import importlib
 import json
 import os
@@ -209,6 +210,20 @@ def read_json_lines(path: Pathname) -> list[dict[str, Any]]:
             break
         rows.append(row)
     return rows
+
+
+def file_digest(path: Pathname) -> str:
+    """Return the SHA-256 of a file's content, in hexadecimal; raises OSError."""
+    found = hashlib.sha256()
+    with open(path, "rb") as file:
+        while block := file.read(1 << 20):
+            found.update(block)
+    return found.hexdigest()
+
+
+def digest(tree: Any) -> str:
+    """Return the SHA-256 of JSON values, in hexadecimal; the order of an object's keys is none."""
+    return hashlib.sha256(json.dumps(tree, sort_keys=True).encode()).hexdigest()
 
 
 def _temporary_name(path: str) -> str:

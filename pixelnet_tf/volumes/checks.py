@@ -58,7 +58,7 @@ def check_cases(cases: Iterable[Case], study: StudyConfig,
 
 def check_case(case: Case, study: StudyConfig) -> CheckResult:
     """Read every file of one case, as `check_cases` does."""
-    messages = list(case.faults)
+    messages = [*case.faults, *case.segmentation_faults]
     first: VolumeGeometry | None = None
     has_lesion = False
     for path in case.files:

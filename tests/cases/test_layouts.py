@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from pixelnet_tf.cases.case import Case
 from pixelnet_tf.cases.layouts import find_cases, isles_modality
 from pixelnet_tf.config import StudyConfig
 from pixelnet_tf.errors import DataError
@@ -39,7 +40,7 @@ def test_missing_files_are_faults_that_name_what_was_looked_for(tmp_path):
     assert len(without_t1ce.faults) == 1
     for word in ("'t1ce'", "A_t1ce.nii.gz", "A_flair.nii.gz", str(tmp_path / "A")):
         assert word in without_t1ce.faults[0]
-    assert "segmentation is missing" in without_seg.faults[0]
+    assert "segmentation is missing" in without_seg.segmentation_faults[0]
     assert find_cases(tmp_path, BRATS, require_segmentation=False)[1].faults == ()
 
 
@@ -85,7 +86,9 @@ def test_two_files_of_one_modality_are_a_fault(tmp_path):
     touch(tmp_path, *(f"s/ses-{n}/s_ses-{n}_{m}.nii.gz" for n in (1, 2)
                       for m in ("dwi", "adc", "cbf", "msk")))
     (case,) = find_cases(tmp_path, ISLES)
-    assert "2 files fit" in case.faults[0]
+    assert ["2 files fit" in fault for fault in case.faults] == [True] * 3
+    assert "seg: 2 files fit" in case.segmentation_faults[0]
+    assert case.without_segmentation() == Case(case.name, faults=case.faults)
 
 
 @pytest.mark.parametrize(("path", "expected"), [

@@ -1,6 +1,7 @@
 """Preparing a study: what is written, restarts, bad cases, the split, a full disk."""
 
 import dataclasses
+import gzip
 import json
 import os
 import shutil
@@ -15,7 +16,7 @@ from pixelnet_tf.dataset import prepare as prepare_module
 from pixelnet_tf.dataset.prepare import prepare_study
 from pixelnet_tf.dataset.prepared import PreparedStudy
 from pixelnet_tf.errors import DataError, RunError
-from pixelnet_tf.volumes.nifti import read_volume, write_labels
+from pixelnet_tf.volumes.nifti import nifti_bytes, read_volume, write_labels
 
 ALL = ("phantom_001", "phantom_002", "phantom_003", "phantom_004")
 
@@ -60,9 +61,10 @@ def test_a_second_run_does_only_what_changed(small_config, study, tmp_path):
     again = prepare_study(small_config, study, out, 1)
     assert (again.prepared, again.kept) == ((), ALL)
 
+    # A file that was only touched is the same file.
     os.utime(study / "phantom_002/phantom_002_t2.nii.gz", ns=(1, 1))
     (out / "cases/phantom_003.tfrecord").unlink()
-    assert prepare_study(small_config, study, out, 1).prepared == ("phantom_002", "phantom_003")
+    assert prepare_study(small_config, study, out, 1).prepared == ("phantom_003",)
     assert shard_bytes(out) == shards
 
     prepare = dataclasses.replace(small_config.prepare, region="volume", workers=1)
@@ -71,6 +73,23 @@ def test_a_second_run_does_only_what_changed(small_config, study, tmp_path):
     assert shard_bytes(out) != shards
     assert (out / "split.json").read_bytes() == split
     assert PreparedStudy.open(out).config == changed
+
+
+@pytest.mark.parametrize("kind", ["flair", "seg"])
+def test_a_case_is_prepared_anew_when_a_content_changed(small_config, study, tmp_path, kind):
+    """As long as before and as old: only the content tells."""
+    out, path = tmp_path / "p", study / f"phantom_002/phantom_002_{kind}.nii.gz"
+    array, geometry = read_volume(path)
+    for place, value in ((0, 4), (1, 2)):
+        # Stored without compression, so that the length stays.
+        array[15, 13:17, 5] = value
+        data = gzip.compress(nifti_bytes(path.stem, array.astype(np.int16), geometry), 0, mtime=0)
+        path.write_bytes(data)
+        os.utime(path, ns=(7, 7))
+        summary = prepare_study(small_config, study, out, 1)
+        assert summary.prepared == (("phantom_002",) if place else ALL)
+    volume = PreparedStudy.open(out).read_volume("phantom_002")
+    assert (volume.plan.from_slices(volume.labels)[15, 13:17, 5] == 2).all() == (kind == "seg")
 
 
 def test_settings_that_do_not_touch_the_slices_keep_them(small_config, study, tmp_path):

@@ -7,6 +7,8 @@ import pytest
 
 from pixelnet_tf.errors import DataError, RunError
 from pixelnet_tf.io.files import (
+    digest,
+    file_digest,
     read_json,
     read_json_lines,
     read_json_object,
@@ -107,3 +109,11 @@ def test_the_disk_holds_a_file_before_it_is_named(tmp_path, monkeypatch):
     monkeypatch.setattr(os, "fsync", fsync)
     write_text(tmp_path / "x", "text")
     assert events == ["sync file", "replace", "sync folder"]
+
+
+def test_digests(tmp_path):
+    (tmp_path / "x").write_bytes(b"abc")
+    # FIPS 180-2, appendix B.1.
+    assert file_digest(tmp_path / "x") == (
+        "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad")
+    assert digest({"a": 1, "b": [2]}) == digest({"b": [2], "a": 1}) != digest({"a": 1, "b": [3]})
