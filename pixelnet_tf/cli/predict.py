@@ -5,7 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 
 import click
-import numpy as np
 
 from pixelnet_tf.cli.options import (
     PATH,
@@ -94,7 +93,7 @@ def command(models, server, serving_json, token_file, data, out, split, only, pr
         click.echo("dry run: " + ", ".join(source.names))
         return
     predict_cases([run.network(config.prediction.prior) for run in runs], source, config, out,
-                  draw=_drawer(out, config.study) if overlays else None,
+                  draw=_drawer(out, config) if overlays else None,
                   say=lambda line: click.echo(line, err=True))
     _say_where(out, overlays)
 
@@ -119,7 +118,7 @@ def _predict_by_server(server, serving_json, token_file, data, out, only, adapt,
         click.echo("dry run: " + ", ".join(source.names))
         return
     predict_remotely(served, about, source, config, out, say=say,
-                     draw=_drawer(out, config.study) if overlays else None)
+                     draw=_drawer(out, config) if overlays else None)
     _say_where(out, overlays)
 
 
@@ -129,20 +128,8 @@ def _say_where(out: Path, overlays: bool) -> None:
         click.echo(f"pictures written to {out / 'overlays'}")
 
 
-def _drawer(out: Path, study):
-    """Draw overlays under DIR/overlays: first modality, truth where there is one, prediction."""
-    from pixelnet_tf.cases.labels import classes_to_values
-    from pixelnet_tf.evaluation.overlay import write_overlay
+def _drawer(out: Path, config: Config):
+    """Draw each case under DIR/overlays."""
+    from pixelnet_tf.evaluation.overlay import overlay_drawer
 
-    def draw(volume, labels) -> None:
-        truth = None
-        if volume.labels is not None:
-            truth = classes_to_values(volume.plan.from_slices(volume.labels), study)
-        (out / "overlays").mkdir(exist_ok=True)
-        # After z-scoring, zero is the brain's mean: outside it, black is what a reader expects.
-        image = volume.images[..., 0]
-        image = volume.plan.from_slices(np.where(volume.brain, image, image.min()))
-        write_overlay(out / "overlays" / f"{volume.name}.png", image, truth, labels,
-                      volume.geometry, study, volume.name)
-
-    return draw
+    return overlay_drawer(out / "overlays", config)

@@ -20,9 +20,13 @@ _FURTHER_COLOURS = ("#4363d8", "#f58231", "#42d4f4", "#f032e6", "#a9a9a9")
 SERIES = ("#1f6fb4", "#d95f02", "#1b9e77", "#7570b3", "#e7298a", "#66a61e")
 
 
-def new_figure(width_inches: float, height_inches: float) -> Figure:
+#: Pixels of an inch.
+DPI = 120
+
+
+def new_figure(width_inches: float, height_inches: float, layout: str = "constrained") -> Figure:
     """Return an empty figure that draws into memory."""
-    figure = Figure(figsize=(width_inches, height_inches), dpi=120, layout="constrained",
+    figure = Figure(figsize=(width_inches, height_inches), dpi=DPI, layout=layout,
                     facecolor="white")
     FigureCanvasAgg(figure)
     return figure

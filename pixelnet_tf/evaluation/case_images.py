@@ -1,8 +1,9 @@
-"""The picture under an overlay: one modality of a case, raw or as it was prepared."""
+"""The picture under an overlay: one modality of a case and its brain, raw or as it was prepared."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -11,9 +12,33 @@ from pixelnet_tf.cases.layouts import find_cases
 from pixelnet_tf.config import StudyConfig
 from pixelnet_tf.errors import DataError
 from pixelnet_tf.volumes.nifti import read_volume
+from pixelnet_tf.volumes.normalize import brain_mask
+from pixelnet_tf.volumes.prepare import PreparedVolume, on_grid
 
-#: Case -> image `(x, y, z)` float32 on the grid of the case, or None where there is none.
-ImageReader = Callable[[str], np.ndarray | None]
+
+@dataclass(frozen=True, eq=False)
+class CaseImage:
+    """What is drawn of a case, on the grid of its first modality.
+
+    Attributes:
+        image: (x, y, z) float32, any intensities.
+        brain: (x, y, z) bool; outside it nothing is shown.
+        modality: what the image is.
+    """
+
+    image: np.ndarray
+    brain: np.ndarray
+    modality: str
+
+
+#: Case -> what is drawn of it, or None where there is no such case.
+ImageReader = Callable[[str], CaseImage | None]
+
+
+def image_of(volume: PreparedVolume) -> CaseImage:
+    """The first modality of a prepared volume, led back to the grid of its files."""
+    return CaseImage(volume.plan.from_slices(volume.images[..., 0]),
+                     volume.plan.from_slices(volume.brain), next(iter(volume.normalization)))
 
 
 def image_reader(data_dir: Path, study: StudyConfig) -> ImageReader:
@@ -27,10 +52,18 @@ def image_reader(data_dir: Path, study: StudyConfig) -> ImageReader:
         return _prepared_reader(data_dir)
     cases = {case.name: case for case in find_cases(data_dir, study, require_segmentation=False)}
 
-    def read(name: str) -> np.ndarray | None:
+    def read(name: str) -> CaseImage | None:
         case = cases.get(name)
-        path = case.volumes.get(study.modalities[0]) if case else None
-        return read_volume(path)[0] if path else None
+        if case is None or study.modalities[0] not in case.volumes:
+            return None
+        channels, geometry = [], None
+        for modality in (one for one in study.modalities if one in case.volumes):
+            array, own = read_volume(case.volumes[modality])
+            geometry = geometry or own
+            channels.append(on_grid(array, own, geometry, study.resample, case.volumes[modality]))
+        # The mask of the training, which takes every modality.
+        brain = brain_mask(np.stack(channels, axis=-1), study.skull_stripped)
+        return CaseImage(channels[0], brain, study.modalities[0])
 
     return read
 
@@ -41,13 +74,12 @@ def _prepared_reader(data_dir: Path) -> ImageReader:
 
     prepared = PreparedStudy.open(data_dir)
 
-    def read(name: str) -> np.ndarray | None:
+    def read(name: str) -> CaseImage | None:
         if name not in prepared.cases:
             return None
         try:
-            volume = prepared.read_volume(name)
+            return image_of(prepared.read_volume(name))
         except DataError as error:
             raise DataError(f"case {name!r}: {error}") from None
-        return volume.plan.from_slices(volume.images[..., 0])
 
     return read

@@ -120,17 +120,16 @@ def _overlays(source: ReportSource, count: int):
     chosen += [(case, f"best {len(ranked) - best - place}")
                for place, (case, _) in enumerate(ranked[best:])]
     for case, rank in chosen:
-        image = source.read_image(case)
-        if image is None:
+        shown = source.read_image(case)
+        if shown is None:
             continue
         reference, prediction = source.matching.pairs[case]
         truth, geometry = read_labels(reference, source.study, case, allow_float=True)
         predicted, _ = read_labels(prediction, source.study, case)
-        scores = source.evaluation.scores[case]
-        dice = ", ".join(f"{region} {score.values['Dice']:.3f}"
-                         for region, score in scores.items())
-        yield case, f"{case} ({rank} by mean Dice): Dice {dice}", overlay_figure(
-            image, truth, predicted, geometry, source.study, case)
+        dice = {region: score.values["Dice"]
+                for region, score in source.evaluation.scores[case].items()}
+        yield case, f"{case} ({rank} by mean Dice)", overlay_figure(
+            shown, truth, predicted, geometry, source.study, case, dice)
 
 
 def _template():

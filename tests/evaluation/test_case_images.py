@@ -24,7 +24,12 @@ def phantom(tmp_path_factory):
 def test_raw_study_gives_the_first_modality(phantom):
     read = image_reader(phantom, CONFIG.study)
     expected, _ = read_volume(phantom / "phantom_002" / "phantom_002_flair.nii.gz")
-    np.testing.assert_array_equal(read("phantom_002"), expected)
+    shown = read("phantom_002")
+    np.testing.assert_array_equal(shown.image, expected)
+    assert shown.modality == "flair"
+    # Skull-stripped: the brain is what is not zero, but for its holes.
+    assert shown.brain[expected > 0].all()
+    assert shown.brain.mean() < 0.6
     assert read("unknown") is None
 
 
@@ -34,10 +39,11 @@ def test_prepared_study_gives_the_same_grid(phantom, tmp_path):
     raw = image_reader(phantom, CONFIG.study)("phantom_002")
     read = image_reader(tmp_path / "prepared", CONFIG.study)
     prepared = read("phantom_002")
-    assert prepared.shape == raw.shape
+    assert (prepared.image.shape, prepared.modality) == (raw.image.shape, "flair")
+    np.testing.assert_array_equal(prepared.brain, raw.brain)
     # The z-score is one straight line over the brain; a flipped axis would break it.
-    brain = prepared != 0
-    assert np.corrcoef(prepared[brain], raw[brain])[0, 1] > 0.9999
+    brain = prepared.brain
+    assert np.corrcoef(prepared.image[brain], raw.image[brain])[0, 1] > 0.9999
     assert read("unknown") is None
 
 
