@@ -59,28 +59,25 @@ class DenseScorer(tf.Module):
         """The maps of the hypercolumn, computed where the image is."""
         return fast_taps(self.model, image, precision=self.precision)
 
-    def exact(self, taps: list[Tap], wanted: tf.Tensor, stride: int = 1
-              ) -> tuple[tf.Tensor, tf.Tensor]:
+    def exact(self, taps: list[Tap], wanted: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         """Scores of the wanted pixels; the same numbers as `reference`, but for rounding.
 
         Args:
             taps: of the same slices.
-            wanted: (batch, height, width) bool; with a stride, only pixels whose row and column
-                are multiples of it may be wanted.
+            wanted: (batch, height, width) bool.
 
         Returns `(pixels_nyx, scores)`: (pixel, 3) int32 and (pixel, class) float32, tile by tile.
         """
         model = self.model
-        side = TILE // stride
-        by_tile = _tiles_of(wanted, stride)
+        by_tile = _tiles_of(wanted)
         tiles = tf.cast(tf.where(tf.reduce_any(by_tile, axis=-1)), tf.int32)
         masks = tf.gather_nd(by_tile, tiles)
         perceptron = Perceptron(model, self.precision)
         # Behind a ReLU on the hypercolumn the first layer cannot be applied before interpolation.
         late = model.architecture.relu_on_hypercolumn
         layer = TileLayer(taps, model.architecture.border,
-                          *((None, None) if late else perceptron.first_weights), stride=stride)
-        step = CHUNK // (side * side)
+                          *((None, None) if late else perceptron.first_weights))
+        step = CHUNK // (TILE * TILE)
         count = (tf.shape(tiles)[0] + step - 1) // step
         chunks = tf.TensorArray(tf.float32, count, infer_shape=False,
                                 element_shape=[None, model.classes])
@@ -93,8 +90,8 @@ class DenseScorer(tf.Module):
         scores = tf.ensure_shape(chunks.concat(), [None, model.classes])
         place = tf.cast(tf.where(masks), tf.int32)
         tile, inside = tf.gather(tiles, place[:, 0]), place[:, 1]
-        y = tile[:, 1] * TILE + inside // side * stride
-        x = tile[:, 2] * TILE + inside % side * stride
+        y = tile[:, 1] * TILE + inside // TILE
+        x = tile[:, 2] * TILE + inside % TILE
         return tf.stack([tile[:, 0], y, x], axis=1), scores
 
     def listed(self, head: FastHead, pixels_nyx: tf.Tensor) -> tf.Tensor:
@@ -112,12 +109,11 @@ class DenseScorer(tf.Module):
         return tf.ensure_shape(chunks.concat(), [None, self.model.classes])
 
 
-def _tiles_of(wanted: tf.Tensor, stride: int) -> tf.Tensor:
+def _tiles_of(wanted: tf.Tensor) -> tf.Tensor:
     """(batch, height, width) bool to (batch, tile row, tile column, pixel of the tile)."""
     size = tf.shape(wanted)[1:3]
     after = -size % TILE
-    padded = tf.pad(wanted, [[0, 0], [0, after[0]], [0, after[1]]])[:, ::stride, ::stride]
+    padded = tf.pad(wanted, [[0, 0], [0, after[0]], [0, after[1]]])
     rows, columns = tf.unstack((size + after) // TILE)
-    side = TILE // stride
-    split = tf.reshape(padded, [-1, rows, side, columns, side])
-    return tf.reshape(tf.transpose(split, [0, 1, 3, 2, 4]), [-1, rows, columns, side * side])
+    split = tf.reshape(padded, [-1, rows, TILE, columns, TILE])
+    return tf.reshape(tf.transpose(split, [0, 1, 3, 2, 4]), [-1, rows, columns, TILE * TILE])

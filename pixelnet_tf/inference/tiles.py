@@ -43,12 +43,11 @@ class TileLayer:
         kernel: (channel, unit) of the first layer, in the order of the hypercolumn; None gives
             hypercolumns.
         bias: (unit,).
-        stride: only every stride-th row and column of a tile is computed.
     """
 
     def __init__(self, taps: Sequence[Tap], border: int, kernel: tf.Tensor | None = None,
-                 bias: tf.Tensor | None = None, stride: int = 1):
-        self.border, self.stride, self.bias = border, stride, bias
+                 bias: tf.Tensor | None = None):
+        self.border, self.bias = border, bias
         self._spread, self._mapped, kernels = [], [], []
         start = 0
         for tap in taps:
@@ -72,7 +71,7 @@ class TileLayer:
     def __call__(self, tiles: tf.Tensor) -> tf.Tensor:
         """Values (tile, pixel, unit or channel) of tiles (tile, 3) int32: n, tile row, tile column.
 
-        Pixels in row-major order, (TILE / stride)^2 of them.
+        Pixels in row-major order, TILE^2 of them.
         """
         features = tf.concat([self._interpolated(tap, tiles) for tap in self._spread], axis=-1)
         if self._kernel is None:
@@ -87,7 +86,7 @@ class TileLayer:
     def _positions(self, tiles: tf.Tensor, axis: int) -> tf.Tensor:
         """Canvas coordinates (tile, position) float32 of the pixels along one axis."""
         first = tiles[:, 1 + axis, None] * TILE + self.border
-        return tf.cast(first + tf.range(0, TILE, self.stride)[None], tf.float32)
+        return tf.cast(first + tf.range(TILE)[None], tf.float32)
 
     def _window(self, tap: Tap, tiles: tf.Tensor) -> tuple[tf.Tensor, list[tf.Tensor]]:
         """Cells (tile, cell, cell, channel) under the tiles, and the hats along both axes.
@@ -111,25 +110,25 @@ class TileLayer:
         return tf.gather_nd(tap.values, tf.stack([number, rows, columns], axis=-1)), hats
 
     def _interpolated(self, tap: Tap, tiles: tf.Tensor) -> tf.Tensor:
-        side, channels = TILE // self.stride, tap.values.shape[-1]
+        channels = tap.values.shape[-1]
         window, (rows, columns) = self._window(tap, tiles)
         count = cells_spanned(tap.rate)
         if tap.rate == 1:
-            window = window[:, 0:TILE:self.stride, 0:TILE:self.stride]
+            window = window[:, :TILE, :TILE]
         else:
             # Rows, then columns; each is a product with a small matrix.
             flat = tf.reshape(window, [-1, count, count * channels])
             half = tf.reshape(tf.matmul(rows, flat), [-1, count, channels])
-            repeated = tf.repeat(columns, side, axis=0)
+            repeated = tf.repeat(columns, TILE, axis=0)
             window = tf.matmul(repeated, half)
-        return tf.reshape(window, [-1, side * side, channels])
+        return tf.reshape(window, [-1, TILE * TILE, channels])
 
     def _mapped_cells(self, tap: Tap, kernel: tf.Tensor | None, tiles: tf.Tensor):
         """The first layer's sums (tile, cell, unit) and their weights (tile, pixel, cell)."""
         window, (rows, columns) = self._window(tap, tiles)
-        count, side = cells_spanned(tap.rate), TILE // self.stride
+        count = cells_spanned(tap.rate)
         cells = tf.reshape(window, [-1, count * count, window.shape[-1]])
         if kernel is not None:
             cells = tf.tensordot(cells, kernel, 1)
         weights = rows[:, :, None, :, None] * columns[:, None, :, None, :]
-        return cells, tf.reshape(weights, [-1, side * side, count * count])
+        return cells, tf.reshape(weights, [-1, TILE * TILE, count * count])

@@ -9,16 +9,16 @@ from pixelnet_tf.inference.dense import DenseScorer
 from .conftest import VARIANTS, slices
 
 
-def both(model, image, wanted=None, stride=1):
+def both(model, image, wanted=None):
     scorer = DenseScorer(model)
     wanted = np.ones(image.shape[:3], bool) if wanted is None else wanted
     reference = scorer.reference(tf.constant(image)).numpy()
-    pixels, scores = scorer.exact(scorer.taps(tf.constant(image)), tf.constant(wanted), stride)
+    pixels, scores = scorer.exact(scorer.taps(tf.constant(image)), tf.constant(wanted))
     return reference, pixels.numpy(), scores.numpy()
 
 
-def check(model, image, wanted=None, stride=1) -> None:
-    reference, pixels, scores = both(model, image, wanted, stride)
+def check(model, image, wanted=None) -> None:
+    reference, pixels, scores = both(model, image, wanted)
     wanted = np.ones(image.shape[:3], bool) if wanted is None else wanted
     # Every wanted pixel once, in whatever order.
     asked = np.zeros(wanted.shape, int)
@@ -59,14 +59,6 @@ def test_nothing_is_wanted(narrow_net):
     pixels, scores = exact(tf.constant(slices("full", 30, 30)), tf.zeros([1, 30, 30], tf.bool))
     assert pixels.shape == (0, 3)
     assert scores.shape == (0, 3)
-
-
-@pytest.mark.parametrize("stride", [2, 4])
-def test_a_lattice(narrow_net, stride):
-    image = slices("edge", 41, 46, batch=2)
-    wanted = np.zeros(image.shape[:3], bool)
-    wanted[:, ::stride, ::stride] = True
-    check(narrow_net(), image, wanted, stride)
 
 
 def test_more_pixels_than_a_chunk(narrow_net):
