@@ -8,7 +8,7 @@ from types import MappingProxyType
 from google.protobuf.message import Message
 
 from prototxt_import.errors import CaffeFormatError
-from prototxt_import.expected_blobs import fold_legacy_shape
+from prototxt_import.expected_blobs import expected_blobs, fold_legacy_shape
 from prototxt_import.layer import Layer, ParamSpec
 from prototxt_import.message_value import get_value, set_value, shortest_float, to_mapping
 from prototxt_import.network import Network
@@ -16,7 +16,7 @@ from prototxt_import.params import params_class
 from prototxt_import.params_base import GenericParams
 from prototxt_import.raw_net import RawLayer, RawNet
 from prototxt_import.schema import new_message
-from prototxt_import.state_rule import PHASES, StateRule
+from prototxt_import.state_rule import PHASES, NetState, StateRule
 from prototxt_import.upgrade import upgrade_net
 
 
@@ -26,7 +26,7 @@ def build_network(
     """Return the network of `raw` after Caffe's upgrades, with the layers of `phase` (None: all).
 
     The level and stages that the file itself states count too. Raises CaffeFormatError for
-    settings that Caffe refuses and for two layers of one name.
+    settings that Caffe refuses and for two layers with weights of one name.
     """
     if phase not in (None, *PHASES):
         raise CaffeFormatError(f"phase must be one of {', '.join(PHASES)} or None, got {phase!r}")
@@ -38,9 +38,9 @@ def build_network(
         text = f"cannot be brought to the current form: {error}"
         raise CaffeFormatError(text, raw.path) from None
     layers = [_build_layer(layer, index, raw.path) for index, layer in enumerate(raw.layers)]
+    state = raw.message.state
+    level, stages = level or state.level, (*stages, *state.stage)
     if phase is not None:
-        state = raw.message.state
-        level, stages = level or state.level, (*stages, *state.stage)
         layers = [layer for layer in layers if layer.is_included(phase, level, stages)]
     _check_names(layers, raw.path, phase)
     return Network(
@@ -48,6 +48,7 @@ def build_network(
         tuple(layers),
         notes=tuple(raw.notes),
         force_backward=raw.message.force_backward,
+        state=NetState(phase, level, stages),
     )
 
 
@@ -62,11 +63,12 @@ def layer_message(layer: Layer) -> Message:
     known = message.DESCRIPTOR.fields_by_name
     set_value(message, known["phase"], layer.phase)
     for spec in layer.param_specs:
-        values = dataclasses.asdict(spec)
-        if not spec.name:
-            del values["name"]
-        if spec.share_mode == "STRICT":
-            del values["share_mode"]
+        values = {name: getattr(spec, name) for name in ("lr_mult", "decay_mult")
+                  if name in spec.stated or getattr(spec, name) != 1}
+        if spec.name:
+            values["name"] = spec.name
+        if spec.share_mode != "STRICT":
+            values["share_mode"] = spec.share_mode
         set_value(message, known["param"], [values])
     for name in ("include", "exclude"):
         set_value(message, known[name], [dataclasses.asdict(r) for r in getattr(layer, name)])
@@ -117,20 +119,33 @@ def _param_spec(message: Message) -> ParamSpec:
         shortest_float(message.lr_mult),
         shortest_float(message.decay_mult),
         "PERMISSIVE" if message.share_mode else "STRICT",
+        tuple(name for name in ("lr_mult", "decay_mult") if message.HasField(name)),
     )
 
 
 def _check_names(layers: list[Layer], path: str, phase: str | None) -> None:
-    """Refuse two layers of one name, unless (with no phase chosen) their rules differ."""
+    """Refuse two layers with weights of one name: Caffe loads the weights of both into the first.
+
+    Layers without weights may share a name, also with one that has some. With no phase chosen,
+    layers whose rules differ may be those of different phases.
+    """
     seen: dict[str, list[Layer]] = {}
     for layer in layers:
+        if expected_blobs(layer) == () and not layer.blobs:
+            continue
         rules = (layer.include, layer.exclude)
         for other in seen.setdefault(layer.name, []):
             if phase is not None or rules == (other.include, other.exclude):
                 first = f" (the first on line {other.line})" if other.line else ""
+                advice = (
+                    "rename one of them, or give them include rules for different phases and "
+                    "choose a phase" if layer.line else
+                    "the network must be trained with a name for each"
+                )
                 raise CaffeFormatError(
-                    f"two layers are called {layer.name!r}{first}; rename one of them, "
-                    "or give them include rules for different phases and choose a phase",
+                    f"two layers with weights are called {layer.name!r}{first}, so that their "
+                    f"names do not tell whose weights are whose (Caffe loads both into the "
+                    f"first); {advice}",
                     path,
                     layer.line,
                 )

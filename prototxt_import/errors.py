@@ -3,6 +3,15 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Collection
+
+_LISTED = 10
+
+
+def listed(names: Collection[str]) -> str:
+    """Return names as an error lists them: the first ten, and how many there are."""
+    shown = ", ".join(list(names)[:_LISTED]) or "none"
+    return shown if len(names) <= _LISTED else f"{shown}, ... ({len(names)} in all)"
 
 
 class CaffeFormatError(ValueError):

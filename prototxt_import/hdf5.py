@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -39,7 +39,7 @@ def read_hdf5_weights(
         with h5py.File(path, "r") as file:
             if "data" not in file or not isinstance(file["data"], h5py.Group):
                 raise CaffeFormatError("this HDF5 file has no group `data`: no Caffe model", path)
-            found = {name: _read_group(group, path) for name, group in file["data"].items()}
+            found = dict(_read_groups(file["data"], "", path))
     except CaffeFormatError:
         raise
     except Exception as error:  # h5py raises almost any class for a damaged file
@@ -70,7 +70,7 @@ def write_hdf5(path: str | os.PathLike, network: Network) -> None:
     with h5py.File(os.fspath(path), "w") as file:
         data = file.create_group("data")
         for layer in network.layers:
-            group = data.create_group(layer.name)
+            group = data.require_group(layer.name)
             for index, blob in enumerate(layer.blobs):
                 shared_name = layer.param_spec(index).name
                 if shared_name in owned:
@@ -90,11 +90,26 @@ def _import_h5py(path: str | os.PathLike) -> Any:
     return h5py
 
 
-def _read_group(group: Any, path: str) -> dict[int, np.ndarray]:
+def _read_groups(
+    parent: Any, prefix: str, path: str
+) -> Iterator[tuple[str, dict[int, np.ndarray]]]:
+    """Yield each layer's name and blobs: a layer called `a/b` is a group in the group `a`."""
+    for key, member in parent.items():
+        if not hasattr(member, "items"):
+            if not prefix:
+                raise CaffeFormatError(f"data/{key} is no layer: no Caffe model", path)
+            continue
+        arrays = {name: one for name, one in member.items() if not hasattr(one, "items")}
+        if arrays or not len(member):
+            yield prefix + key, _read_blobs(arrays, member.name, path)
+        yield from _read_groups(member, f"{prefix}{key}/", path)
+
+
+def _read_blobs(arrays: Mapping[str, Any], group: str, path: str) -> dict[int, np.ndarray]:
     blobs = {}
     limit = os.path.getsize(path) * _MAX_INFLATION
-    for key, dataset in group.items():
-        where = f"blob {group.name}/{key}"
+    for key, dataset in arrays.items():
+        where = f"blob {group}/{key}"
         if not key.isdecimal() or not hasattr(dataset, "dtype") or dataset.dtype.kind != "f":
             raise CaffeFormatError(f"{where} is no array of floats: no Caffe model", path)
         if dataset.size * 4 > limit or dataset.size == 0:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -14,12 +14,16 @@ from prototxt_import.state_rule import StateRule
 @dataclass(frozen=True)
 class ParamSpec:
     """How one blob is trained: factors on the learning rate and on the weight decay, and the
-    name under which layers share it ("" for a blob of the layer's own)."""
+    name under which layers share it ("" for a blob of the layer's own).
+
+    `stated` names the factors that the file states: layers that share a blob must agree in them.
+    """
 
     name: str = ""
     lr_mult: float = 1.0
     decay_mult: float = 1.0
     share_mode: str = "STRICT"
+    stated: tuple[str, ...] = field(default=("lr_mult", "decay_mult"), compare=False)
 
 
 @dataclass(frozen=True, eq=False)

@@ -33,7 +33,7 @@ def load_network(
     Either file may be left out: a caffemodel alone gives the description it carries itself.
     Together, weights are attached by layer name as Caffe's `CopyTrainedLayersFrom` does: layers
     that only the model file has are listed in `network.unmatched`, layers that only the prototxt
-    has keep no blobs. `phase` ("TRAIN", "TEST", None for all layers), `level` and `stages` choose
+    has keep no blobs. Where layers share a name, at most one of them may have weights. `phase` ("TRAIN", "TEST", None for all layers), `level` and `stages` choose
     among layers with include and exclude rules.
 
     Raises CaffeFormatError for anything that is wrong with the files: see its text.
@@ -51,7 +51,8 @@ def load_network(
                 "an HDF5 model holds weights without a description; give its prototxt too",
                 caffemodel,
             )
-        wanted = {layer.name: layer for layer in described.layers}
+        weighted = [layer for layer in described.layers if expected_blobs(layer) != ()]
+        wanted = {layer.name: layer for layer in (*described.layers, *weighted)}
         weights = read_hdf5_weights(caffemodel, wanted, allow_nan=allow_nan)
         return _attach(described, weights, caffemodel)
     raw = read_caffemodel(caffemodel, allow_nan=allow_nan)
@@ -71,8 +72,9 @@ def _by_name(layers: list[RawLayer], path: Path) -> dict[str, RawLayer]:
         name = message.layer.name if is_v0 else message.name
         if found.get(name, layer).blobs and name in found and layer.blobs:
             raise CaffeFormatError(
-                f"two layers with weights are called {name!r}; the file is damaged, "
-                "or rename one of them",
+                f"two layers with weights are called {name!r}, so that their names do not tell "
+                "whose weights are whose; the file is damaged, or its network must be trained with "
+                "a name for each",
                 path,
             )
         if name not in found or layer.blobs:
@@ -82,9 +84,11 @@ def _by_name(layers: list[RawLayer], path: Path) -> dict[str, RawLayer]:
 
 def _attach(network: Network, weights: dict[str, RawLayer], path: Path) -> Network:
     layers = []
+    weighted = {layer.name for layer in network.layers if expected_blobs(layer) != ()}
     for layer in network.layers:
         source = weights.get(layer.name)
-        if source is not None:
+        is_namesake = expected_blobs(layer) == () and layer.name in weighted
+        if source is not None and not is_namesake:
             layer = _with_blobs(layer, source, path)
         layers.append(layer)
     names = {layer.name for layer in layers}

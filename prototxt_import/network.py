@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 from prototxt_import.expected_blobs import expected_blobs
 from prototxt_import.layer import Layer
+from prototxt_import.state_rule import NetState
 
 _SIZES = ("kernel", "stride", "pad", "dilation")  # printed as 3x3
 
@@ -23,7 +24,8 @@ class Network:
     """An immutable network description; `print(network)` shows it as a table.
 
     `unmatched` names the layers of the model file that the prototxt does not have; `notes` says
-    what reading brought to the current form or left out.
+    what reading brought to the current form or left out. `state` says what the layers were chosen
+    by; where its phase is None, its level and stages are those to choose by.
     """
 
     name: str
@@ -31,6 +33,7 @@ class Network:
     unmatched: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
     force_backward: bool = False
+    state: NetState = NetState()
 
     @property
     def inputs(self) -> tuple[Input, ...]:
@@ -45,9 +48,18 @@ class Network:
 
     @property
     def without_weights(self) -> tuple[str, ...]:
-        """The layers that need weights and have none: they would start from their fillers."""
+        """The layers that need weights and have none: they would start from their fillers.
+
+        A layer whose blobs all belong to another layer as well has that one's.
+        """
+        given = {layer.param_spec(i).name for layer in self.layers
+                 for i in range(len(layer.blobs))}
         return tuple(
-            layer.name for layer in self.layers if not layer.blobs and expected_blobs(layer)
+            layer.name for layer in self.layers
+            if not layer.blobs and any(
+                not layer.param_spec(i).name or layer.param_spec(i).name not in given
+                for i in range(len(expected_blobs(layer) or ()))
+            )
         )
 
     def layer(self, name: str) -> Layer:

@@ -9,6 +9,15 @@ PHASES = ("TRAIN", "TEST")
 
 
 @dataclass(frozen=True)
+class NetState:
+    """What a network's layers were chosen by; `phase` None: they were not, all are there."""
+
+    phase: str | None = None
+    level: int = 0
+    stages: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
 class StateRule:
     """One `include` or `exclude` of a layer; None and empty tuples ask for nothing."""
 

@@ -7,17 +7,9 @@ from collections.abc import Sequence
 import keras
 import numpy as np
 
-from pixelnet_tf.caffe.layers.base import CaffeLayer
-from pixelnet_tf.caffe.layers.convolution import Convolution, Deconvolution
-from pixelnet_tf.caffe.layers.inner_product import InnerProduct
+from pixelnet_tf.caffe.layers.base import KERNEL_ORDER, MATRIX_ORDER, CaffeLayer
 from pixelnet_tf.errors import ModelError
 from pixelnet_tf.model.batch_norm import CaffeBatchNorm
-
-#: Axes of Caffe's kernel (out, in, height, width) taken from Keras' (height, width, in, out).
-_KERNEL_TO_CAFFE = (3, 2, 0, 1)
-_KERNEL_TO_KERAS = (2, 3, 1, 0)
-_CONVOLUTIONS = (keras.layers.Conv2D, Convolution, Deconvolution)
-_PRODUCTS = (keras.layers.Dense, InnerProduct)
 
 
 def blob_variables(layer: keras.layers.Layer) -> tuple[keras.Variable, ...]:
@@ -45,12 +37,12 @@ def get_blobs(layer: keras.layers.Layer) -> tuple[np.ndarray, ...]:
 
 def to_blob(layer: keras.layers.Layer, array: np.ndarray) -> np.ndarray:
     """One of a layer's arrays (a weight, its gradient, its momentum) as Caffe's blob."""
-    return array.transpose(_order(layer, array.ndim, _KERNEL_TO_CAFFE)).copy(order="C")
+    return array.transpose(_order(layer, array.ndim)).copy(order="C")
 
 
 def from_blob(layer: keras.layers.Layer, blob: np.ndarray) -> np.ndarray:
     """The array that one of a layer's blobs stands for; `to_blob` the other way."""
-    return blob.transpose(_order(layer, blob.ndim, _KERNEL_TO_KERAS))
+    return blob.transpose(np.argsort(_order(layer, blob.ndim)))
 
 
 def set_blobs(layer: keras.layers.Layer, blobs: Sequence[np.ndarray]) -> None:
@@ -78,14 +70,15 @@ def set_blobs(layer: keras.layers.Layer, blobs: Sequence[np.ndarray]) -> None:
 def get_shape(layer: keras.layers.Layer, number: int) -> tuple[int, ...]:
     """Shape of one of a layer's blobs in Caffe's axis order."""
     shape = tuple(blob_variables(layer)[number].shape)
-    return tuple(shape[axis] for axis in _order(layer, len(shape), _KERNEL_TO_CAFFE))
+    return tuple(shape[axis] for axis in _order(layer, len(shape)))
 
 
-def _order(layer: keras.layers.Layer, rank: int, kernel: tuple[int, ...]) -> tuple[int, ...]:
-    """Order of a blob's axes: those of a convolution's kernel and of a matrix are turned."""
-    if rank == 4 and isinstance(layer, _CONVOLUTIONS):
-        return kernel
-    # Caffe holds the matrix as (out, in), against Keras' (in, out), unless it is `transpose`d.
-    if rank == 2 and isinstance(layer, _PRODUCTS) and not getattr(layer, "transpose", False):
-        return (1, 0)
+def _order(layer: keras.layers.Layer, rank: int) -> tuple[int, ...]:
+    """Axes of a blob taken from those of the array here."""
+    if isinstance(layer, CaffeLayer):
+        return layer.blob_order(rank)
+    if isinstance(layer, keras.layers.Conv2D) and rank == 4:
+        return KERNEL_ORDER
+    if isinstance(layer, keras.layers.Dense) and rank == 2:
+        return MATRIX_ORDER
     return tuple(range(rank))

@@ -2,28 +2,32 @@
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 
 import keras
+import tensorflow as tf
 
-from pixelnet_tf.caffe.blobs import set_blobs
+from pixelnet_tf.caffe.blobs import blob_variables, set_blobs
 from pixelnet_tf.caffe.builders import (
     BUILDERS,
     DROPPED_TYPES,
     INPUT_TYPES,
-    LOSS_TYPES,
     REFUSED_TYPES,
     SOURCE_TYPES,
     constant_layers,
-    keras_name,
+    is_input,
     supported_types,
 )
-from pixelnet_tf.caffe.caffe_net import CaffeNet
+from pixelnet_tf.caffe.caffe_net import CaffeNet, keras_reason
 from pixelnet_tf.caffe.input_shapes import input_shapes
-from pixelnet_tf.caffe.layers.base import UnknownSizeError
+from pixelnet_tf.caffe.layers.base import UnknownSizeError, shared_blobs
+from pixelnet_tf.caffe.layers.losses import LossTerm
+from pixelnet_tf.caffe.wiring import is_loss, keras_name, place, wired_layers
 from pixelnet_tf.errors import ModelError, nearest_hint
 from prototxt_import import Layer, Network
+from prototxt_import.errors import listed
 
 
 def build_model(
@@ -40,15 +44,15 @@ def build_model(
 
     The model maps a dictionary of inputs by Caffe's names to a dictionary of blobs. Blobs with
     four axes are `(batch, height, width, channel)`, others as in Caffe; `CaffeNet.run_caffe` takes
-    and gives Caffe's own order. Layers keep their names, with `_` for `/`. An in-place layer's blob
-    holds its final value. Dropout and BatchNorm follow `training` of the call: a TRAIN network is
+    and gives Caffe's own order. Layers keep their names, with `_` for `/` (`wired_layers` says
+    what becomes of names that are not unique). An in-place layer's blob holds its final value. Dropout and BatchNorm follow `training` of the call: a TRAIN network is
     to be called with `training=True`.
 
     Args:
         network: with or without weights; without, the fillers give the start weights.
         phase: TRAIN or TEST; layers of the other phase are left out.
-        blobs: which blobs the model returns: `outputs` (the tops that no layer reads), `all`, or
-            names.
+        blobs: which blobs the model returns: `outputs` (the tops that no layer reads, and those
+            that carry a loss weight), `all`, or names.
         losses: build the losses, or drop them and their labels; None: build them for TRAIN.
         fixed_shape: heights and widths as in the prototxt, or free; None: free where the network
             allows it. The first axis is free unless weights depend on it.
@@ -56,10 +60,11 @@ def build_model(
         dtype: `float32` as in Caffe, or `float64`, which tells rounding from a real difference.
 
     Raises `ModelError` for a layer that is not supported (with its name, type and line, and the
-    supported types), for a bottom that no layer makes, and for weights that do not fit.
+    supported types), for a bottom that no layer makes, for weights that do not fit, and for what
+    Caffe itself refuses.
     """
     losses = phase == "TRAIN" if losses is None else losses
-    layers = [layer for layer in network.layers if layer.is_included(phase)]
+    layers = wired_layers(network, phase)
     with _policy(dtype):
         freedom = [fixed for fixed in ("", "space", "all") if fixed_shape in (None, bool(fixed))]
         for fixed in freedom[:-1]:
@@ -79,10 +84,11 @@ def _policy(dtype: str) -> Iterator[None]:
         keras.config.set_dtype_policy(before)
 
 
+@shared_blobs()
 def _build(network, layers, wanted, losses, fixed, seed) -> CaffeNet:
     dtype = keras.config.dtype_policy().compute_dtype
     constants = constant_layers(layers)
-    sources = [layer for layer in layers if layer.type in INPUT_TYPES and layer not in constants]
+    sources = [layer for layer in layers if is_input(layer) and layer not in constants]
     shapes = input_shapes(sources, layers, fixed)
     tensors: dict[str, keras.KerasTensor] = {}
     inputs = {
@@ -90,26 +96,43 @@ def _build(network, layers, wanted, losses, fixed, seed) -> CaffeNet:
         for layer in sources for top in layer.tops
     }
     unread: dict[str, None] = {}
-    made: dict[tuple[str, ...], keras.layers.Layer] = {}
+    summed: dict[str, None] = {}
+    left_out: dict[str, Layer] = {}
+    trained: set[str] = set()
     for layer in layers:
-        if layer.type in DROPPED_TYPES or (layer.type in LOSS_TYPES and not losses):
+        if _is_dropped(layer, losses):
+            left_out |= dict.fromkeys(layer.tops, layer)
             for bottom in layer.bottoms:
-                if layer.type in LOSS_TYPES and bottom not in inputs:
+                if layer.type not in DROPPED_TYPES and bottom in tensors and bottom not in inputs:
                     unread[bottom] = None
             continue
         if layer in sources:
             tensors |= {top: inputs[top] for top in layer.tops}
             continue
-        bottoms = [_bottom(name, layer, tensors) for name in layer.bottoms]
+        bottoms = [_bottom(name, layer, tensors, left_out) for name in layer.bottoms]
+        flows = _propagates_down(layer)
+        if is_loss(layer) and layer.type != "EuclideanLoss":
+            _check_labels(layer, flows, trained)
+        bottoms = [tensor if flow else keras.ops.stop_gradient(tensor)
+                   for tensor, flow in zip(bottoms, flows, strict=True)]
         if not bottoms and layer.type in SOURCE_TYPES:
             bottoms = [_anchor(layer, inputs, layers)]
-        tops = _tops(layer, bottoms, seed, made)
+        tops = _tops(layer, bottoms, seed)
         for bottom in layer.bottoms:
             unread.pop(bottom, None)
-        for top, tensor in zip(layer.tops, tops, strict=True):
+        is_trained = _has_trained_weights(tops) or any(
+            flow and name in trained for name, flow in zip(layer.bottoms, flows, strict=True)
+        )
+        for number, (top, tensor) in enumerate(zip(layer.tops, tops, strict=True)):
+            if losses and loss_weight(layer, number):
+                summed[top] = None
+                tensor = _weighted(layer, number, tensor)
             tensors[top] = tensor
             unread[top] = None
-    outputs = {name: tensors[name] for name in _chosen(wanted, tensors, inputs, unread, network)}
+            (trained.add if is_trained else trained.discard)(top)
+    outputs = {
+        name: tensors[name] for name in _chosen(wanted, tensors, inputs, unread | summed, network)
+    }
     if not outputs:
         raise ModelError(f"network {network.name!r} has no layer that computes anything")
     used = _used_inputs(inputs, outputs)
@@ -121,53 +144,110 @@ def _build(network, layers, wanted, losses, fixed, seed) -> CaffeNet:
     return model
 
 
-def _tops(layer: Layer, bottoms: list, seed: int, made: dict) -> list:
+def _is_dropped(layer: Layer, losses: bool) -> bool:
+    """Whether a model goes without the layer: losses of any type where none are wanted."""
+    if layer.type in DROPPED_TYPES:
+        return True
+    is_extra = layer.type not in BUILDERS and any(layer.loss_weights)
+    return not losses and (is_loss(layer) or (is_extra and not is_input(layer)))
+
+
+def _propagates_down(layer: Layer) -> list[bool]:
+    """Whether gradients go back to each bottom."""
+    if not layer.propagate_down:
+        return [True] * len(layer.bottoms)
+    if len(layer.propagate_down) != len(layer.bottoms):
+        raise ModelError(
+            f"{place(layer)}: propagate_down must be given once for each of its "
+            f"{len(layer.bottoms)} bottoms, got {len(layer.propagate_down)}"
+        )
+    return list(layer.propagate_down)
+
+
+def _check_labels(layer: Layer, flows: list[bool], trained: set[str]) -> None:
+    for name, flow in list(zip(layer.bottoms, flows, strict=True))[1:]:
+        if flow and name in trained:
+            raise ModelError(
+                f"{place(layer)}: its labels {name!r} come from trained weights, and no gradient "
+                "goes back through labels (Caffe aborts); give it propagate_down: true "
+                "propagate_down: false, or labels that are not trained"
+            )
+
+
+def _has_trained_weights(tops: list) -> bool:
+    for tensor in tops:
+        made_by = tensor._keras_history.operation
+        multipliers = getattr(made_by, "caffe_multipliers", ())
+        for number, variable in enumerate(blob_variables(made_by)):
+            if variable.trainable and (number >= len(multipliers) or multipliers[number][0]):
+                return True
+    return False
+
+
+def loss_weight(layer: Layer, number: int) -> float:
+    """A top's factor in the sum that is minimised."""
+    if not layer.loss_weights:
+        return 1.0 if is_loss(layer) and number == 0 else 0.0
+    return layer.loss_weights[number] if number < len(layer.loss_weights) else 0.0
+
+
+def _weighted(layer: Layer, number: int, tensor: keras.KerasTensor) -> keras.KerasTensor:
+    """Mark a top as a term of the loss; losses are marked themselves."""
+    if not is_loss(layer):
+        name = f"{keras_name(layer.name)}.loss_{number}"
+        return LossTerm(layer.tops[number], layer.loss_weights[number], name=name)(tensor)
+    if number:
+        raise ModelError(
+            f"{place(layer)}: only its first top may have a loss weight, got "
+            f"{list(layer.loss_weights)}"
+        )
+    return tensor
+
+
+def _tops(layer: Layer, bottoms: list, seed: int) -> list:
     """Run a layer's builder; its failures name the layer."""
     builder = BUILDERS.get(layer.type)
     if layer.type in REFUSED_TYPES:
-        raise ModelError(f"{_place(layer)}: {REFUSED_TYPES[layer.type]}")
+        raise ModelError(f"{place(layer)}: {REFUSED_TYPES[layer.type]}")
     if builder is None:
+        raise ModelError(f"{place(layer)} {_why_unsupported(layer)}")
+    if len(layer.loss_weights) not in (0, len(layer.tops)):
         raise ModelError(
-            f"{_place(layer)} is not supported{nearest_hint(layer.type, supported_types())}; "
-            f"supported types: {', '.join(supported_types())}"
+            f"{place(layer)}: loss_weight must be given once for each of its {len(layer.tops)} "
+            f"tops, got {len(layer.loss_weights)}"
         )
     try:
-        shared = _shared_with(layer, made)
-        tops = shared(*bottoms) if shared is not None else builder(layer, bottoms, seed)
+        tops = builder(layer, bottoms, seed)
     except ModelError as error:
-        raise type(error)(f"{_place(layer)}: {error}") from error
-    except (ValueError, TypeError, IndexError) as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise ModelError(f"{_place(layer)} cannot be built: {reason}") from error
+        raise type(error)(f"{place(layer)}: {keras_reason(error)}") from error
+    except (ValueError, TypeError, IndexError, tf.errors.OpError) as error:
+        raise ModelError(f"{place(layer)} cannot be built: {keras_reason(error)}") from error
     tops = list(tops) if isinstance(tops, (list, tuple)) else [tops]
     if len(tops) != len(layer.tops):
-        raise ModelError(f"{_place(layer)} has {len(layer.tops)} tops, it makes {len(tops)}")
-    names = tuple(spec.name for spec in layer.param_specs)
-    if shared is None and any(names):
-        made[names] = tops[0]._keras_history.operation
+        raise ModelError(f"{place(layer)} has {len(layer.tops)} tops, it makes {len(tops)}")
     return tops
 
 
-def _shared_with(layer: Layer, made: dict) -> keras.layers.Layer | None:
-    """The layer that this one shares all its weights with by the names of its `param`s."""
-    names = tuple(spec.name for spec in layer.param_specs)
-    if not any(names):
-        return None
-    if names in made:
-        return made[names]
-    partly = [name for name in names if name and any(name in other for other in made)]
-    if partly:
-        raise ValueError(
-            f"it shares only {partly} with another layer; sharing some of a layer's weights is "
-            "not supported, only all of them"
+def _why_unsupported(layer: Layer) -> str:
+    if layer.type in INPUT_TYPES:
+        return ("reads blobs of the network; what it does to them stands in no file of Caffe's, "
+                "so it cannot be run here: replace it by layers of Caffe, or cut the network "
+                "before it")
+    known = {type_.lower(): type_ for type_ in supported_types()}
+    near = difflib.get_close_matches(layer.type.lower(), known, n=1, cutoff=0.9)
+    hint = f" (did you mean {known[near[0]]!r}?)" if near else ""
+    return f"is not supported{hint}; supported types: {', '.join(supported_types())}"
+
+
+def _bottom(name: str, layer: Layer, tensors: dict, left_out: dict) -> keras.KerasTensor:
+    if name not in tensors and name in left_out:
+        raise ModelError(
+            f"{place(layer)} reads the blob {name!r} of {place(left_out[name])}, which is left out "
+            "of a model"
         )
-    return None
-
-
-def _bottom(name: str, layer: Layer, tensors: dict) -> keras.KerasTensor:
     if name not in tensors:
         raise ModelError(
-            f"{_place(layer)} reads the blob {name!r}, which no layer before it makes"
+            f"{place(layer)} reads the blob {name!r}, which no layer before it makes"
             f"{nearest_hint(name, tensors)}"
         )
     return tensors[name]
@@ -178,7 +258,7 @@ def _anchor(layer: Layer, inputs: dict, layers: Sequence[Layer]) -> keras.KerasT
     read = {name for other in layers for name in other.bottoms}
     names = sorted(inputs, key=lambda name: name not in read)
     if not names:
-        raise ModelError(f"{_place(layer)}: the network has no input at all")
+        raise ModelError(f"{place(layer)}: the network has no input at all")
     return inputs[names[0]]
 
 
@@ -191,7 +271,7 @@ def _chosen(wanted, tensors, inputs, unread, network) -> list[str]:
         if name not in tensors:
             raise ModelError(
                 f"network {network.name!r} has no blob {name!r}{nearest_hint(name, tensors)}; "
-                f"it has {', '.join(tensors)}"
+                f"it has {listed(tensors)}"
             )
     return list(wanted)
 
@@ -209,10 +289,5 @@ def _used_inputs(inputs: dict, outputs: dict) -> dict:
 def _input_name(top: str, layers: Sequence[Layer]) -> str:
     """Keras wants one name space for inputs and layers; Caffe has two."""
     name = keras_name(top)
-    taken = {keras_name(layer.name) for layer in layers if layer.type not in INPUT_TYPES}
+    taken = {keras_name(layer.name) for layer in layers if not is_input(layer)}
     return f"{name}_input" if name in taken else name
-
-
-def _place(layer: Layer) -> str:
-    line = f", line {layer.line}" if layer.line else ""
-    return f"layer {layer.name!r} (type {layer.type}{line})"

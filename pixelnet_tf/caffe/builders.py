@@ -18,7 +18,7 @@ from pixelnet_tf.caffe.layers.convolution import Convolution, Deconvolution, Im2
 from pixelnet_tf.caffe.layers.embed import Embed
 from pixelnet_tf.caffe.layers.forks import Interp, PSPNetBN, SegNetBN, Upsample
 from pixelnet_tf.caffe.layers.inner_product import InnerProduct
-from pixelnet_tf.caffe.layers.normalize import LRN, MVN, Normalize
+from pixelnet_tf.caffe.layers.normalize import LRN, MVN, Normalize, SharedBatchNorm
 from pixelnet_tf.caffe.layers.pooling import SPP, Pooling
 from pixelnet_tf.caffe.layers.reductions import ArgMax, Reduction
 from pixelnet_tf.caffe.layers.reshaping import (
@@ -33,12 +33,13 @@ from pixelnet_tf.caffe.layers.reshaping import (
 )
 from pixelnet_tf.caffe.layers.sources import Constant, Parameter
 from pixelnet_tf.caffe.layout import keras_axis
+from pixelnet_tf.caffe.wiring import keras_name
 from pixelnet_tf.model.batch_norm import CaffeBatchNorm
 from pixelnet_tf.model.fillers import CaffeFiller
 from pixelnet_tf.model.hypercolumn import Hypercolumn
 from prototxt_import import Filler, Layer
 
-#: Types whose tops are inputs of the model.
+#: Types whose tops are inputs of the model, where they have no bottoms.
 INPUT_TYPES = (
     "Input", "Data", "ImageData", "HDF5Data", "MemoryData", "WindowData", "DummyData", "Python",
 )
@@ -57,9 +58,9 @@ Builder = Callable[[Layer, list, int], Any]
 BUILDERS: dict[str, Builder] = {}
 
 
-def keras_name(name: str) -> str:
-    """Name of the Keras layer that stands for a Caffe layer: Keras forbids `/`."""
-    return name.replace("/", "_")
+def is_input(layer: Layer) -> bool:
+    """Whether a layer's tops are inputs: a Python layer within a network is none."""
+    return layer.type in INPUT_TYPES and not layer.bottoms
 
 
 def _builds(*types: str) -> Callable[[Builder], Builder]:
@@ -84,6 +85,7 @@ def _common(layer: Layer, blobs: int) -> dict[str, Any]:
     return {
         "name": keras_name(layer.name),
         "multipliers": [(spec.lr_mult, spec.decay_mult) for spec in specs],
+        "blob_names": [spec.name for spec in specs],
     }
 
 
@@ -192,9 +194,11 @@ def _batch_norm(layer, bottoms, seed):
     axis = keras_axis(1, len(values.shape))
     if values.shape[axis] is None:
         raise ValueError("the number of its input's channels must be known")
-    return CaffeBatchNorm(
-        p.eps, p.moving_average_fraction, p.use_global_stats, axis, name=keras_name(layer.name)
-    )(values)
+    options = {"epsilon": p.eps, "fraction": p.moving_average_fraction,
+               "use_global_stats": p.use_global_stats, "axis": axis}
+    if any(spec.name for spec in layer.param_specs):
+        return SharedBatchNorm(**options, **_common(layer, 3))(values)
+    return CaffeBatchNorm(**options, name=keras_name(layer.name))(values)
 
 
 @_builds("Scale")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 
 import keras
@@ -9,7 +10,8 @@ import numpy as np
 import tensorflow as tf
 
 from pixelnet_tf.caffe.blobs import blob_variables, get_blobs
-from pixelnet_tf.caffe.layers.losses import CaffeLoss
+from pixelnet_tf.caffe.layers.base import shared_blobs
+from pixelnet_tf.caffe.layers.losses import CaffeLoss, LossTerm
 from pixelnet_tf.caffe.layout import caffe_shape, from_caffe, to_caffe
 from pixelnet_tf.errors import ModelError
 
@@ -21,6 +23,11 @@ class CaffeNet(keras.Model):
     Called with a dictionary of inputs by their Caffe names, it returns a dictionary of blobs.
     Blobs with four axes are `(batch, height, width, channel)`, others as in Caffe.
     """
+
+    @classmethod
+    def from_config(cls, config, custom_objects=None):
+        with shared_blobs():
+            return super().from_config(config, custom_objects)
 
     @property
     def multipliers(self) -> dict[str, tuple[float, float]]:
@@ -35,11 +42,18 @@ class CaffeNet(keras.Model):
         return found
 
     def total_loss(self, blobs: Mapping[str, tf.Tensor]) -> tf.Tensor:
-        """Sum of the losses times their weights, from the model's outputs."""
-        losses = [layer for layer in self.layers if isinstance(layer, CaffeLoss)]
-        if not losses:
+        """Sum of the blobs that carry a loss weight, times it, from the model's outputs."""
+        terms = [layer for layer in self.layers
+                 if isinstance(layer, (CaffeLoss, LossTerm)) and layer.weight]
+        if not terms:
             raise ModelError(f"network {self.name!r} was built without a loss")
-        return tf.add_n([layer.weight * blobs[layer.top] for layer in losses])
+        missing = [term.top for term in terms if term.top not in blobs]
+        if missing:
+            raise ModelError(
+                f"network {self.name!r} needs the blob {missing[0]!r} for its loss; build it with "
+                "this blob among its outputs"
+            )
+        return tf.add_n([term.weight * tf.reduce_sum(blobs[term.top]) for term in terms])
 
     def caffe_weights(self) -> dict[str, tuple[np.ndarray, ...]]:
         """Layer name -> weights in Caffe's axis order."""
@@ -72,15 +86,19 @@ class CaffeNet(keras.Model):
             inputs[name] = tf.constant(values, place.dtype)
         try:
             blobs = self(inputs, training=training)
-        except tf.errors.InvalidArgumentError as error:
+        except (tf.errors.InvalidArgumentError, ValueError) as error:
             raise ModelError(
-                f"network {self.name!r} cannot run on this: {_reason(error)}"
+                f"network {self.name!r} cannot run on this: {keras_reason(error)}"
             ) from None
         return {name: to_caffe(value.numpy()) for name, value in blobs.items()}
 
 
-def _reason(error: Exception) -> str:
-    """The line of TensorFlow's report that says what failed."""
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+def keras_reason(error: Exception) -> str:
+    """What failed, without what Keras and TensorFlow say around it."""
+    text = str(error)
+    wrapped = re.search("\x1b\\[1m(.*)\x1b\\[0m", text, re.DOTALL)
+    lines = (wrapped.group(1) if wrapped else text).splitlines()
+    lines = [re.sub(r"\{\{.*?\}\}", "", line).strip() for line in lines]
+    lines = [line for line in lines if line]
     said = [line for line in lines if "assertion failed" in line or "layer " in line]
-    return (said or lines or ["unknown reason"])[0]
+    return (said or lines or [type(error).__name__])[0]

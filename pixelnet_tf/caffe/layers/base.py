@@ -1,38 +1,113 @@
-"""What all layers with weights of a Caffe network share."""
+"""What all layers with weights of a Caffe network share, and how layers share their weights."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import contextlib
+from collections.abc import Iterator, Sequence
+from contextvars import ContextVar
+from typing import NamedTuple
 
 import keras
 
 from pixelnet_tf.errors import ModelError
+
+#: Axes of Caffe's kernel (out, in, height, width) taken from Keras' (height, width, in, out).
+KERNEL_ORDER = (3, 2, 0, 1)
+#: Axes of Caffe's matrix (out, in) taken from Keras' (in, out).
+MATRIX_ORDER = (1, 0)
 
 
 class UnknownSizeError(ModelError):
     """A layer's weights depend on a size of its input that is not fixed."""
 
 
-class CaffeLayer(keras.layers.Layer):
-    """A layer with blobs: it carries the (lr_mult, decay_mult) of each, in Caffe's order."""
+class _SharedBlob(NamedTuple):
+    owner: str
+    variable: keras.Variable
+    order: tuple[int, ...]
 
-    def __init__(self, multipliers: Sequence[Sequence[float]] = (), **kwargs):
+
+_shared: ContextVar[dict[str, _SharedBlob] | None] = ContextVar("shared", default=None)
+
+
+@contextlib.contextmanager
+def shared_blobs() -> Iterator[None]:
+    """Layers that are built inside are one network's: blobs of one name are one variable."""
+    token = _shared.set({})
+    try:
+        yield
+    finally:
+        _shared.reset(token)
+
+
+class CaffeLayer(keras.layers.Layer):
+    """A layer with blobs, which are its weights in the order in which it adds them.
+
+    Args:
+        multipliers: the (lr_mult, decay_mult) of each blob.
+        blob_names: the name of each blob, `""` for one of the layer's own. As in Caffe, layers
+            share blobs, and nothing else: the first layer built within `shared_blobs` makes a
+            named blob, later ones take it, each with its own stride, dilation and other blobs.
+    """
+
+    def __init__(self, multipliers: Sequence[Sequence[float]] = (),
+                 blob_names: Sequence[str] = (), **kwargs):
         super().__init__(**kwargs)
         self.caffe_multipliers = tuple(tuple(map(float, pair)) for pair in multipliers)
+        self.blob_names = tuple(blob_names)
+        self._added = 0
 
     @property
     def blob_variables(self) -> tuple[keras.Variable, ...]:
-        """Variables in the order of Caffe's blobs.
-
-        They have the blobs' own shapes, except a convolution's kernel and an InnerProduct's
-        matrix (`pixelnet_tf.caffe.blobs`).
-        """
+        """Variables in the order of Caffe's blobs, each with its axes in the `blob_order`."""
         return ()
+
+    def blob_order(self, rank: int) -> tuple[int, ...]:
+        """Axes of a blob of `rank` axes taken from those of its variable."""
+        return tuple(range(rank))
+
+    def take_order(self, order: tuple[int, ...]) -> None:
+        """Hold a shared blob in another layer's order; `ValueError` where the layer cannot."""
+        raise ValueError("layers that hold a blob so differently cannot share it here")
+
+    def add_weight(self, *args, shape=(), name=None, **kwargs):
+        """Add the next blob, or take it from the layer that has one of its name.
+
+        Raises `ValueError` where that one has another shape.
+        """
+        number = self._added
+        self._added += 1
+        shared = self.blob_names[number] if number < len(self.blob_names) else ""
+        if not shared:
+            return super().add_weight(*args, shape=shape, name=name, **kwargs)
+        blobs = _shared.get()
+        if blobs is None:
+            raise ModelError(
+                f"layer {self.name!r} shares the blob {shared!r} with other layers of its network; "
+                "it can be built with them only"
+            )
+        order = self.blob_order(len(shape))
+        if shared not in blobs:
+            variable = super().add_weight(*args, shape=shape, name=name, **kwargs)
+            blobs[shared] = _SharedBlob(self.name, variable, order)
+            return variable
+        blob = blobs[shared]
+        wanted = tuple(shape[axis] for axis in order)
+        found = tuple(blob.variable.shape[axis] for axis in blob.order)
+        if wanted != found:
+            raise ValueError(
+                f"it shares the blob {shared!r} with layer {blob.owner!r}, where it has the shape "
+                f"{found} (Caffe's order); here it needs {wanted}"
+            )
+        if order != blob.order:
+            self.take_order(blob.order)
+        return blob.variable
 
     def get_config(self):
         return {
             **super().get_config(),
             "multipliers": [list(pair) for pair in self.caffe_multipliers],
+            "blob_names": list(self.blob_names),
         }
 
     def require_known(self, sizes: Sequence[int | None]) -> tuple[int, ...]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import keras
 import tensorflow as tf
 
-from pixelnet_tf.caffe.layers.base import CaffeLayer
+from pixelnet_tf.caffe.layers.base import KERNEL_ORDER, CaffeLayer
 from pixelnet_tf.model.fillers import CaffeFiller
 
 
@@ -37,6 +37,9 @@ class _Window(CaffeLayer):
     @property
     def blob_variables(self):
         return (self.kernel, self.bias) if self.use_bias else (self.kernel,)
+
+    def blob_order(self, rank):
+        return KERNEL_ORDER if rank == 4 else super().blob_order(rank)
 
     def _check_channels(self, shape):
         if len(shape) != 4:
@@ -88,7 +91,10 @@ class Convolution(_Window):
         padding = [[0, 0], *([pad, pad] for pad in self.pad), [0, 0]]
 
         def one_group(values, kernel):
-            return tf.nn.conv2d(values, kernel, self.stride, padding, dilations=self.dilation)
+            if max(self.dilation) > 1:
+                values = tf.pad(values, padding)
+                return _dilated_conv2d(values, kernel, self.stride, self.dilation)
+            return tf.nn.conv2d(values, kernel, self.stride, padding)
 
         return self._apply_groups(inputs, one_group, kernel_axis=3)
 
@@ -195,6 +201,30 @@ def _add_bias(values, bias):
         return top_diff, tf.cast(total, bias.dtype)
 
     return values + bias, gradient
+
+
+def _dilated_conv2d(values, kernel, stride, dilation):
+    """Convolution without padding; TensorFlow has no gradient of a dilated one on a CPU."""
+
+    @tf.custom_gradient
+    def convolve(values, kernel):
+        def gradient(top_diff):
+            # The same as a sum over the kernel's cells, each a product of matrices.
+            with tf.GradientTape() as tape:
+                tape.watch((values, kernel))
+                height, width = tf.unstack(tf.shape(top_diff)[1:3])
+                total = 0
+                for row in range(kernel.shape[0]):
+                    for column in range(kernel.shape[1]):
+                        top, left = row * dilation[0], column * dilation[1]
+                        part = values[:, top:top + stride[0] * (height - 1) + 1:stride[0],
+                                      left:left + stride[1] * (width - 1) + 1:stride[1]]
+                        total += tf.matmul(part, kernel[row, column])
+            return tape.gradient(total, (values, kernel), top_diff)
+
+        return tf.nn.conv2d(values, kernel, stride, "VALID", dilations=dilation), gradient
+
+    return convolve(values, tf.convert_to_tensor(kernel))
 
 
 def _dilate(kernel, dilation):

@@ -7,7 +7,7 @@ import math
 import keras
 import tensorflow as tf
 
-from pixelnet_tf.caffe.layers.base import CaffeLayer
+from pixelnet_tf.caffe.layers.base import MATRIX_ORDER, CaffeLayer
 from pixelnet_tf.caffe.layout import caffe_shape, from_caffe, keras_axis, to_caffe
 
 
@@ -15,8 +15,9 @@ from pixelnet_tf.caffe.layout import caffe_shape, from_caffe, keras_axis, to_caf
 class InnerProduct(CaffeLayer):
     """Caffe's InnerProduct: all axes from `axis` on are one vector, in the order C, H, W.
 
-    The kernel is `(in, out)`. `inputs` is the length of the vector where the input's size is not
-    fixed; `transpose` says that Caffe's blob is (in, out) instead of (out, in).
+    The kernel is `(in, out)`, or `(out, in)` where it is shared with a layer that holds it so.
+    `inputs` is the length of the vector where the input's size is not fixed; `transpose` says that
+    Caffe's blob is (in, out) instead of (out, in).
     """
 
     def __init__(self, units, axis=1, use_bias=True, inputs=None, kernel_filler=None,
@@ -27,6 +28,8 @@ class InnerProduct(CaffeLayer):
         self.use_bias = use_bias
         self.inputs_ = inputs
         self.transpose = transpose
+        # A kernel that another layer made may be the other way round.
+        self.kernel_is_turned = False
         self.kernel_filler = keras.initializers.get(kernel_filler)
         self.bias_filler = keras.initializers.get(bias_filler)
 
@@ -38,6 +41,7 @@ class InnerProduct(CaffeLayer):
             length = self.inputs_
         else:
             length = math.prod(self.require_known(sizes))
+        self.length = length
         self.kernel = self.add_weight(
             name="kernel", shape=(length, self.units), initializer=self.kernel_filler
         )
@@ -50,12 +54,19 @@ class InnerProduct(CaffeLayer):
     def blob_variables(self):
         return (self.kernel, self.bias) if self.use_bias else (self.kernel,)
 
+    def blob_order(self, rank):
+        is_natural = self.transpose != self.kernel_is_turned
+        return MATRIX_ORDER if rank == 2 and not is_natural else super().blob_order(rank)
+
+    def take_order(self, order):
+        self.kernel_is_turned = True
+
     def call(self, inputs):
         inputs = to_caffe(inputs)
         axis = self.axis % len(inputs.shape)
         before = tf.shape(inputs)[:axis]
-        rows = tf.reshape(inputs, (-1, self.kernel.shape[0]))
-        values = tf.matmul(rows, self.kernel)
+        rows = tf.reshape(inputs, (-1, self.length))
+        values = tf.matmul(rows, self.kernel, transpose_b=self.kernel_is_turned)
         if self.use_bias:
             values += self.bias
         values = tf.reshape(values, tf.concat([before, [self.units]], 0))

@@ -52,6 +52,23 @@ class CaffeLoss(keras.layers.Layer):
 
 
 @keras.saving.register_keras_serializable("pixelnet_tf")
+class LossTerm(keras.layers.Layer):
+    """A blob as it is, whose sum times `weight` is part of what is minimised: Caffe's
+    `loss_weight` on a layer that is no loss."""
+
+    def __init__(self, top, weight, **kwargs):
+        super().__init__(**kwargs)
+        self.top = top
+        self.weight = weight
+
+    def call(self, inputs):
+        return tf.identity(inputs)
+
+    def get_config(self):
+        return {**super().get_config(), "top": self.top, "weight": self.weight}
+
+
+@keras.saving.register_keras_serializable("pixelnet_tf")
 class SoftmaxWithLoss(CaffeLoss):
     """Caffe's SoftmaxWithLoss along Caffe's `axis`; labels are cast to integers.
 

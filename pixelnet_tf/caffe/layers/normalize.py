@@ -1,4 +1,4 @@
-"""PixelNet's Normalize, and Caffe's LRN and MVN."""
+"""PixelNet's Normalize, and Caffe's LRN, MVN and shared BatchNorm."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import tensorflow as tf
 
 from pixelnet_tf.caffe.layers.base import CaffeLayer
 from pixelnet_tf.caffe.layout import four_axes
+from pixelnet_tf.model.batch_norm import CaffeBatchNorm
 
 
 @keras.saving.register_keras_serializable("pixelnet_tf")
@@ -51,6 +52,15 @@ class Normalize(CaffeLayer):
             "fix_scale": self.fix_scale, "epsilon": self.epsilon,
             "scale_filler": keras.initializers.serialize(self.scale_filler),
         }
+
+
+@keras.saving.register_keras_serializable("pixelnet_tf")
+class SharedBatchNorm(CaffeLayer, CaffeBatchNorm):
+    """Caffe's BatchNorm whose statistics belong to other layers as well, by their names."""
+
+    @property
+    def blob_variables(self):
+        return (self.mean_sum, self.variance_sum, self.factor)
 
 
 @keras.saving.register_keras_serializable("pixelnet_tf")
