@@ -33,8 +33,9 @@ def load_network(
     Either file may be left out: a caffemodel alone gives the description it carries itself.
     Together, weights are attached by layer name as Caffe's `CopyTrainedLayersFrom` does: layers
     that only the model file has are listed in `network.unmatched`, layers that only the prototxt
-    has keep no blobs. Where layers share a name, at most one of them may have weights. `phase` ("TRAIN", "TEST", None for all layers), `level` and `stages` choose
-    among layers with include and exclude rules.
+    has keep no blobs. Where layers share a name, at most one of them may have weights. `phase`
+    ("TRAIN", "TEST", None for all layers), `level` and `stages` choose among layers with include
+    and exclude rules.
 
     Raises CaffeFormatError for anything that is wrong with the files: see its text.
     """

@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from prototxt_import.expected_blobs import expected_blobs
 from prototxt_import.layer import Layer
-from prototxt_import.state_rule import NetState
+from prototxt_import.state_rule import UNCHOSEN, NetState
 
 _SIZES = ("kernel", "stride", "pad", "dilation")  # printed as 3x3
 
@@ -33,7 +33,7 @@ class Network:
     unmatched: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
     force_backward: bool = False
-    state: NetState = NetState()
+    state: NetState = UNCHOSEN
 
     @property
     def inputs(self) -> tuple[Input, ...]:

@@ -17,6 +17,9 @@ class NetState:
     stages: tuple[str, ...] = ()
 
 
+UNCHOSEN = NetState()
+
+
 @dataclass(frozen=True)
 class StateRule:
     """One `include` or `exclude` of a layer; None and empty tuples ask for nothing."""

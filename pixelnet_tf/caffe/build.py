@@ -45,8 +45,9 @@ def build_model(
     The model maps a dictionary of inputs by Caffe's names to a dictionary of blobs. Blobs with
     four axes are `(batch, height, width, channel)`, others as in Caffe; `CaffeNet.run_caffe` takes
     and gives Caffe's own order. Layers keep their names, with `_` for `/` (`wired_layers` says
-    what becomes of names that are not unique). An in-place layer's blob holds its final value. Dropout and BatchNorm follow `training` of the call: a TRAIN network is
-    to be called with `training=True`.
+    what becomes of names that are not unique). An in-place layer's blob holds its final value.
+    Dropout and BatchNorm follow `training` of the call: a TRAIN network is to be called with
+    `training=True`.
 
     Args:
         network: with or without weights; without, the fillers give the start weights.

@@ -29,7 +29,9 @@ def pixelnet_form(network: Network, border: int = _BORDER) -> PixelNetForm:
     have (BatchNorm in place, other taps or rates, a fc7 without ReLU): such networks are run by
     `build_model` as they are.
     """
-    layers = {layer.name: layer for layer in network.layers}
+    # Layers without weights may have the name of one with weights, which is the one that counts.
+    weighted = [layer for layer in network.layers if layer.blobs]
+    layers = {layer.name: layer for layer in (*network.layers, *weighted)}
     trunk = [[_convolution(layers, name, 3, 1) for name in names] for names in BLOCKS]
     widths = []
     for block in trunk:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -32,6 +32,8 @@ def read_network(
     caffemodel: str | Path | None = None,
     *,
     phase: str | None = None,
+    level: int = 0,
+    stages: Sequence[str] = (),
     allow_nan: bool = False,
 ) -> Network:
     """Network of a prototxt, a caffemodel or both; see `prototxt_import.load_network`.
@@ -39,7 +41,9 @@ def read_network(
     Raises `ModelError` for whatever is wrong with the files.
     """
     with caffe_errors():
-        return load_network(prototxt, caffemodel, phase=phase, allow_nan=allow_nan)
+        return load_network(
+            prototxt, caffemodel, phase=phase, level=level, stages=stages, allow_nan=allow_nan
+        )
 
 
 def read_solver(path: str | Path) -> Solver:

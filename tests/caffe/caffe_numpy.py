@@ -25,6 +25,34 @@ def run(network, weights, inputs, training=False):
     return blobs
 
 
+def total_loss(network, weights, inputs, training=False):
+    """Sum over all tops that carry a loss weight, of each the sum of its numbers times it."""
+    blobs = run(network, weights, inputs, training)
+    total = 0.0
+    for layer in network.layers:
+        given = layer.loss_weights or ((1.0,) if layer.type.endswith("Loss") else ())
+        total += sum(w * np.sum(blobs[top]) for w, top in zip(given, layer.tops, strict=False))
+    return total
+
+
+def gradients(network, weights, inputs, picks, step=1e-6):
+    """Central differences of the total loss: for each pick (blobs, number, index of an element).
+
+    `blobs` are the layers that share the blob: the element changes in all of them.
+    """
+    found = []
+    for layers, number, index in picks:
+        values = []
+        for change in (step, -step):
+            moved = {name: [np.array(blob, np.float64) for blob in own]
+                     for name, own in weights.items()}
+            for name in layers:
+                moved[name][number][index] += change
+            values.append(total_loss(network, moved, inputs, training=True))
+        found.append((values[0] - values[1]) / (2 * step))
+    return found
+
+
 def _windows(p, x):
     height, width = x.shape[2:]
     (kh, kw), (sh, sw), (ph, pw), (dh, dw) = p.kernel, p.stride, p.pad, p.dilation
@@ -278,11 +306,11 @@ class _Axis:
 
 
 def _euclideanloss(p, bottoms, own, layer, training):
-    return ((bottoms[0] - bottoms[1]) ** 2).sum() / (2 * len(bottoms[0]))
+    return ((bottoms[0].ravel() - bottoms[1].ravel()) ** 2).sum() / (2 * len(bottoms[0]))
 
 
 def _sigmoidcrossentropyloss(p, bottoms, own, layer, training):
-    z, target = bottoms
+    z, target = bottoms[0], bottoms[1].reshape(bottoms[0].shape)
     losses = -(target * -np.log1p(np.exp(-z)) + (1 - target) * -np.log1p(np.exp(z)))
     valid = np.ones_like(z) if p.ignore_label is None else (target != p.ignore_label)
     divisor = {"FULL": z.size, "VALID": valid.sum(), "NONE": 1, "BATCH_SIZE": len(z)}
