@@ -153,10 +153,14 @@ class SplitConfig:
 class SamplingConfig:
     """Which pixels of a slice are trained on (paper section 2.1)."""
 
-    #: `balanced` is the paper's N/K of each class; `uniform` is the original PixelNet. [paper 2.1]
+    #: `balanced` is the paper's N/K of each class; `uniform` is the original PixelNet; `all` takes
+    #: every pixel of the lattice (see `lattice`). [paper 2.1]
     strategy: str = "balanced"
-    #: Pixels drawn from a slice: N. [paper 3.3.1]
+    #: Pixels drawn from a slice: N. Without effect on the strategy `all`. [paper 3.3.1]
     pixels: int = 2000
+    #: Strategy `all` alone: it takes every n-th pixel of every n-th row, from a corner drawn anew
+    #: for every step; 1 takes every pixel.
+    lattice: int = 2
     #: Draw background pixels inside the brain mask only.
     background_in_brain: bool = False
     #: How often a slice without lesion is drawn, against a slice with one (1.0: as often).
@@ -179,7 +183,8 @@ class SamplingConfig:
     lesion_mixing: float = 0.0
 
     def __post_init__(self):
-        one_of("sampling.strategy", self.strategy, ("balanced", "uniform"))
+        one_of("sampling.strategy", self.strategy, ("balanced", "uniform", "all"))
+        in_range("sampling.lattice", self.lattice, 1, 16)
         in_range("sampling.pixels", self.pixels, 1, 10**7)
         in_range("sampling.intensity_jitter", self.intensity_jitter, 0.0, 0.9)
         in_range("sampling.rotation", self.rotation, 0.0, 180.0)

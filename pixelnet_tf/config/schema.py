@@ -19,6 +19,7 @@ from pixelnet_tf.config.data_sections import (
 )
 from pixelnet_tf.config.result_sections import EvaluationConfig, PredictionConfig
 from pixelnet_tf.config.training_sections import ModelConfig, TrainingConfig
+from pixelnet_tf.errors import ConfigError
 
 
 @dataclass(frozen=True)
@@ -33,6 +34,12 @@ class Config:
     training: TrainingConfig = field(default_factory=TrainingConfig)
     prediction: PredictionConfig = field(default_factory=PredictionConfig)
     evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
+
+    def __post_init__(self):
+        weights, labels = self.training.class_weights, self.study.labels
+        if weights and len(weights) != len(labels):
+            raise ConfigError(f"training.class_weights needs one number for each of study.labels "
+                              f"{list(labels.values())}, got {list(weights)}")
 
     @property
     def brain_only(self) -> bool:

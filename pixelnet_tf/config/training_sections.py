@@ -88,6 +88,11 @@ class TrainingConfig:
     """The training loop (paper section 3.3)."""
 
     solver: SolverConfig = field(default_factory=SolverConfig)
+    #: `cross_entropy` (Caffe's SoftmaxWithLoss), `dice` (one minus the soft Dice of the lesion
+    #: classes over all pixels of a mini-batch), or their sum `cross_entropy_dice`. [paper 2]
+    loss: str = "cross_entropy"
+    #: Weight of each class in the loss, in the order of `study.labels`; empty: all weigh the same.
+    class_weights: tuple[float, ...] = ()
     #: Passes over the training slices. [original]
     epochs: int = 80
     #: Number of solver steps; replaces `epochs` when it is not 0.
@@ -120,6 +125,10 @@ class TrainingConfig:
     deterministic: bool = True
 
     def __post_init__(self):
+        one_of("training.loss", self.loss, ("cross_entropy", "dice", "cross_entropy_dice"))
+        if self.class_weights and (min(self.class_weights) < 0 or not sum(self.class_weights[1:])):
+            raise ConfigError("training.class_weights must not be negative, and some lesion class "
+                              f"must weigh something, got {list(self.class_weights)}")
         one_of("training.precision", self.precision, ("float32", "bfloat16"))
         in_range("training.pretrained_intensity", self.pretrained_intensity, 1e-3)
         in_range("training.batch_slices", self.batch_slices, 1, 1024)

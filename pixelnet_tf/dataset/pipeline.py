@@ -26,7 +26,8 @@ def training_batches(study: PreparedStudy, schedule: SliceSchedule, sampling: Sa
 
     Returns a dataset of dictionaries: `image` (batch, height, width, channel) float32, slices of
     different sizes padded with zeros below and to the right; `pixels` (batch * N, 3) float32 rows
-    of n, y, x; `classes` (batch * N,) int32; `row` (batch,) int64, the index rows.
+    of n, y, x, or as many as there are with the strategy `all`; `classes` (pixel,) int32; `row`
+    (batch,) int64, the index rows.
     """
     channels = len(study.config.study.modalities)
     classes = len(study.config.study.labels)
@@ -59,20 +60,30 @@ def training_batches(study: PreparedStudy, schedule: SliceSchedule, sampling: Sa
         if sampling.lesion_mixing:
             record = mixed(record, tf.random.experimental.stateless_fold_in(own, 2))
         allowed = record["brain"] if sampling.background_in_brain else tf.ones_like(record["brain"])
+        # One lattice for all slices of a step.
+        corner = tf.random.stateless_uniform(
+            [2], [seed, tf.cast(position // batch_slices, tf.int32)], 0, sampling.lattice, tf.int32)
         pixels_yx, drawn = sample_pixels(record["labels"], allowed, pixel_seed, classes=classes,
-                                         config=sampling)
+                                         config=sampling, corner_yx=corner)
         return {"image": record["image"], "pixels": pixels_yx, "classes": drawn, "row": row}
 
     def flatten(batch: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
         pixels = batch["pixels"]
         n = tf.broadcast_to(tf.range(tf.shape(pixels)[0])[:, None, None],
-                            [tf.shape(pixels)[0], sampling.pixels, 1])
+                            [*tf.unstack(tf.shape(pixels)[:2]), 1])
         rows = tf.reshape(tf.concat([n, pixels], axis=2), [-1, 3])
-        return {"image": batch["image"], "pixels": tf.cast(rows, tf.float32),
-                "classes": tf.reshape(batch["classes"], [-1]), "row": batch["row"]}
+        drawn = tf.reshape(batch["classes"], [-1])
+        if sampling.strategy == "all":
+            # A slice with fewer pixels than the batch's largest was filled up.
+            real = drawn >= 0
+            rows, drawn = tf.boolean_mask(rows, real), tf.boolean_mask(drawn, real)
+        return {"image": batch["image"], "pixels": tf.cast(rows, tf.float32), "classes": drawn,
+                "row": batch["row"]}
 
     spec = (tf.TensorSpec([], tf.int64), tf.TensorSpec([], tf.int64))
     slices = tf.data.Dataset.from_generator(positions, output_signature=spec)
     slices = slices.map(load, num_parallel_calls=2, deterministic=True)
     mine = len(range(number, batch_slices, count))
-    return slices.padded_batch(mine, drop_remainder=True).map(flatten).prefetch(2)
+    filling = {"image": 0.0, "pixels": 0, "classes": -1, "row": tf.constant(0, tf.int64)}
+    return slices.padded_batch(mine, padding_values=filling, drop_remainder=True
+                               ).map(flatten).prefetch(2)

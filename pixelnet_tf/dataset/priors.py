@@ -10,7 +10,7 @@ import numpy as np
 from pixelnet_tf.config import SamplingConfig
 from pixelnet_tf.dataset.pipeline import training_batches
 from pixelnet_tf.dataset.prepared import PreparedStudy
-from pixelnet_tf.dataset.sampler import expected_class_frequency
+from pixelnet_tf.dataset.sampler import expected_pixels
 from pixelnet_tf.dataset.schedule import SliceSchedule
 from pixelnet_tf.errors import ConfigError
 
@@ -89,10 +89,7 @@ def measure_priors(study: PreparedStudy, schedule: SliceSchedule,
         # Where a lesion lands decides how much of it is seen: drawn, not worked out.
         drawn = _drawn_frequency(study, schedule, sampling, len(real))
     else:
-        repeats = schedule.row_weights()
-        drawn = sum(expected_class_frequency(counts[repeats == weight], sampling)
-                    * weight * np.count_nonzero(repeats == weight)
-                    for weight in np.unique(repeats) if weight > 0)
+        drawn = schedule.row_weights() @ expected_pixels(counts, sampling)
     return ClassPriors(study.config.study.class_names, tuple((real / real.sum()).tolist()),
                        tuple((drawn / drawn.sum()).tolist()))
 

@@ -9,26 +9,35 @@ from pixelnet_tf.config import SamplingConfig
 
 
 def sample_pixels(labels: tf.Tensor, allowed: tf.Tensor, seed: tf.Tensor, *, classes: int,
-                  config: SamplingConfig) -> tuple[tf.Tensor, tf.Tensor]:
+                  config: SamplingConfig, corner_yx: tf.Tensor | tuple[int, int] = (0, 0)
+                  ) -> tuple[tf.Tensor, tf.Tensor]:
     """Draw N pixels of one slice.
 
     Of the K classes present, `balanced` draws N/K pixels each without replacement (the remainder
     of the division goes one each to the first classes); a class with fewer gives all of them, and
     the rest is drawn at random from the slice's other pixels, so that N stays exact. `uniform`
-    draws N at random. A pixel occurs twice only in a slice of fewer than N pixels.
+    draws N at random. A pixel occurs twice only in a slice of fewer than N pixels. `all` takes
+    every pixel that might be drawn, on a lattice of `config.lattice` pixels.
 
     Args:
         labels: (height, width) int32 class indices; others than 0 to classes - 1 are never drawn.
         allowed: (height, width) bool, where background may be drawn; lesions may be anywhere.
         seed: (2,) int32; the same seed draws the same pixels.
+        corner_yx: (2,) int32, first row and column of the lattice (`all` alone).
 
-    Returns `(pixels_yx, drawn)`: (N, 2) int32 rows of y, x, and (N,) int32 class indices.
+    Returns `(pixels_yx, drawn)`: (N, 2) int32 rows of y, x, and (N,) int32 class indices; with
+    `all` as many as there are.
     """
-    width = tf.shape(labels)[1]
-    labels = tf.reshape(labels, [-1])
-    usable = (labels > 0) & (labels < classes) | (labels == 0) & tf.reshape(allowed, [-1])
+    usable = (labels > 0) & (labels < classes) | (labels == 0) & allowed
     # An image without a single usable pixel (nothing but what is left out) is drawn from whole.
     usable = usable | ~tf.reduce_any(usable)
+    if config.strategy == "all":
+        rows, columns = (tf.range(tf.shape(labels)[axis]) % config.lattice == corner_yx[axis]
+                         for axis in (0, 1))
+        pixels_yx = tf.cast(tf.where(usable & rows[:, None] & columns), tf.int32)
+        return pixels_yx, tf.gather_nd(labels, pixels_yx)
+    width = tf.shape(labels)[1]
+    labels, usable = tf.reshape(labels, [-1]), tf.reshape(usable, [-1])
     first, second = tf.unstack(tf.random.experimental.stateless_split(seed, 2))
     chosen = tf.zeros([0], tf.int32)
     if config.strategy == "balanced":
@@ -62,14 +71,16 @@ def _highest(priority: tf.Tensor, among: tf.Tensor, count: tf.Tensor) -> tf.Tens
     return tf.math.top_k(tf.where(among, priority, -1.0), count, sorted=False).indices
 
 
-def expected_class_frequency(counts: np.ndarray, config: SamplingConfig) -> np.ndarray:
-    """Class frequencies among the sampled pixels, worked out from the slices' class counts.
+def expected_pixels(counts: np.ndarray, config: SamplingConfig) -> np.ndarray:
+    """How many pixels of each class the sampler takes from each slice on average.
 
     counts (slice, class) int64: pixels of each class in each training slice, background counted
-    where it may be drawn. Returns (class,) float64 frequencies that sum to 1.
+    where it may be drawn. Returns (slice, class) float64; a slice without pixels gives none.
     """
     counts = np.asarray(counts, np.float64)
     total = counts.sum(axis=1, keepdims=True)
+    if config.strategy == "all":
+        return counts / config.lattice**2
     if config.strategy == "uniform":
         drawn = config.pixels * counts / np.maximum(total, 1)
     else:
@@ -79,9 +90,13 @@ def expected_class_frequency(counts: np.ndarray, config: SamplingConfig) -> np.n
         # A slice of fewer than N pixels has no more to give than it holds.
         missing = np.minimum(config.pixels - shares.sum(axis=1, keepdims=True), others)
         drawn = shares + missing * left / np.maximum(others, 1)
-    drawn = drawn[total[:, 0] > 0]
     # Every slice gives N pixels, a small one by repeating its own.
-    drawn = (drawn / drawn.sum(axis=1, keepdims=True)).sum(axis=0)
+    return config.pixels * drawn / np.maximum(drawn.sum(axis=1, keepdims=True), 1e-300)
+
+
+def expected_class_frequency(counts: np.ndarray, config: SamplingConfig) -> np.ndarray:
+    """Class frequencies (class,) float64 among the pixels of `expected_pixels`; they sum to 1."""
+    drawn = expected_pixels(counts, config).sum(axis=0)
     return drawn / drawn.sum()
 
 

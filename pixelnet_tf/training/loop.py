@@ -27,9 +27,10 @@ from pixelnet_tf.runs.folder import RunFolder
 from pixelnet_tf.training.initial import check_source, initialise
 from pixelnet_tf.training.interruption import Interruption
 from pixelnet_tf.training.log import TrainingLog
+from pixelnet_tf.training.loss import make_loss
 from pixelnet_tf.training.multipliers import training_multipliers
 from pixelnet_tf.training.solver import CaffeSGD, policy_from_config, solver_from_config
-from pixelnet_tf.training.step import loss_and_gradients
+from pixelnet_tf.training.step import lattice_of, loss_and_gradients
 from pixelnet_tf.training.tap_balance import balance_taps
 from pixelnet_tf.training.validation import case_validator, fit_prior_strength
 
@@ -267,13 +268,15 @@ class _Loop:
         model, optimizer, trained = self.model, self.optimizer, self.trained
         training = self.config.training
         precision = tf.as_dtype(training.precision)
+        loss_of = make_loss(training.loss, training.class_weights)
         tensors = [variable.value for variable in trained]
 
         @tf.function(reduce_retracing=True)
         def step_function(batch, step):
             loss, gradients = loss_and_gradients(
                 model, batch, tf.stack([training.seed, step]), variables=tensors,
-                fast=training.fast, precision=precision)
+                fast=training.fast, precision=precision, lattice=lattice_of(self.config.sampling),
+                loss_of=loss_of)
             optimizer.apply(gradients, trained)
             return loss
 

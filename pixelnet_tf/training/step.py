@@ -6,9 +6,12 @@ from collections.abc import Sequence
 
 import tensorflow as tf
 
+from pixelnet_tf.config import SamplingConfig
 from pixelnet_tf.model.fast_head import fast_scores
 from pixelnet_tf.model.fast_trunk import Dropout, canvas_pixels, fast_taps
+from pixelnet_tf.model.grid_head import grid_scores
 from pixelnet_tf.model.pixelnet import PixelNet, plain_scores, plain_taps
+from pixelnet_tf.training.loss import Loss, cross_entropy
 
 
 def seeded_dropout(rate: float, names: Sequence[str], seed: tf.Tensor) -> Dropout | None:
@@ -36,44 +39,50 @@ def seeded_dropout(rate: float, names: Sequence[str], seed: tf.Tensor) -> Dropou
     return apply
 
 
+#: From so many pixels a slice on, the first layer is cheaper on the maps' own grids.
+MANY_PIXELS = 4096
+
+
+def lattice_of(sampling: SamplingConfig) -> int:
+    """Stride of the lattice that the drawn pixels lie on where they are many, 0 where few."""
+    if sampling.strategy == "all":
+        return sampling.lattice
+    return 1 if sampling.pixels > MANY_PIXELS else 0
+
+
 def pixel_scores(model: PixelNet, image: tf.Tensor, pixels_nyx: tf.Tensor, *, fast: bool,
-                 precision: tf.DType = tf.float32, dropout=None) -> tf.Tensor:
+                 precision: tf.DType = tf.float32, dropout=None, lattice: int = 0) -> tf.Tensor:
     """Scores (pixel, class) float32 of pixels in training.
 
     image (batch, height, width, channel); pixels_nyx (pixel, 3) rows of n, y, x in image
-    coordinates. The plain form and the fast one differ in rounding alone; with BatchNorm the plain
-    one is taken, because the batch's statistics are those of the whole canvas.
+    coordinates; lattice as `lattice_of` gives it. The plain form and the fast ones differ in
+    rounding alone; with BatchNorm the plain one is taken, because the batch's statistics are those
+    of the whole canvas.
     """
     if not fast or model.config.batch_norm:
         taps = plain_taps(model, image, dropout, training=True)
         return plain_scores(model, taps, pixels_nyx, dropout)
     taps = fast_taps(model, image, precision=precision, dropout=dropout)
-    return fast_scores(model, taps, canvas_pixels(model, pixels_nyx), precision=precision,
-                       dropout=dropout)
-
-
-def pixel_loss(scores: tf.Tensor, classes: tf.Tensor) -> tf.Tensor:
-    """Caffe's SoftmaxWithLoss: the mean over the pixels, scores (pixel, class), classes (pixel,).
-
-    Caffe clamps the probability at the smallest normal float32, hence the largest loss.
-    """
-    losses = tf.nn.sparse_softmax_cross_entropy_with_logits(classes, scores)
-    return tf.reduce_mean(tf.minimum(losses, 87.336544))
+    canvas_nyx = canvas_pixels(model, pixels_nyx)
+    if lattice:
+        return grid_scores(model, taps, canvas_nyx, lattice, precision=precision, dropout=dropout)
+    return fast_scores(model, taps, canvas_nyx, precision=precision, dropout=dropout)
 
 
 def loss_and_gradients(model: PixelNet, batch: dict[str, tf.Tensor], seed: tf.Tensor, *,
-                       variables, fast: bool = True, precision: tf.DType = tf.float32):
+                       variables, fast: bool = True, precision: tf.DType = tf.float32,
+                       lattice: int = 0, loss_of: Loss = cross_entropy):
     """Loss () and one gradient per variable for a batch of the pipeline.
 
     batch: `image` (batch, height, width, channel) float32, `pixels` (pixel, 3) float32, `classes`
-    (pixel,) int32. Gradients are dense float32.
+    (pixel,) int32; lattice: of the pixels (`lattice_of`). Gradients are dense float32.
     """
     dropout = seeded_dropout(model.config.dropout, model.architecture.dropouts, seed)
     with tf.GradientTape(watch_accessed_variables=False) as tape:
         tape.watch(variables)
         scores = pixel_scores(model, batch["image"], batch["pixels"], fast=fast,
-                              precision=precision, dropout=dropout)
-        loss = pixel_loss(scores, batch["classes"])
+                              precision=precision, dropout=dropout, lattice=lattice)
+        loss = loss_of(scores, batch["classes"])
     gradients = tape.gradient(loss, variables)
     missing = [v.name for v, g in zip(variables, gradients, strict=True) if g is None]
     if missing:

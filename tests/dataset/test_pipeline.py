@@ -46,6 +46,27 @@ def test_what_a_batch_holds(study):
         assert batch["row"].shape == (3,)
 
 
+def test_every_pixel_on_one_lattice_a_step(study):
+    sampling = SamplingConfig(strategy="all", lattice=3, background_in_brain=True, flips=False)
+    corners = set()
+    for batch in take(6, study, sampling):
+        pixels = batch["pixels"].astype(int)
+        first = pixels[:, 1:].min(axis=0) % 3
+        assert (pixels[:, 1:] % 3 == first).all()
+        corners.add(tuple(first))
+        for n, row in enumerate(batch["row"]):
+            mine = pixels[pixels[:, 0] == n, 1:]
+            volume = study.read_volume(study.index.cases[study.index.case[row]])
+            number = study.index.slice[row]
+            usable = volume.brain[number] | (volume.labels[number] > 0)
+            wanted = np.argwhere(usable)
+            wanted = wanted[(wanted % 3 == first).all(axis=1)]
+            np.testing.assert_array_equal(mine, wanted)
+            np.testing.assert_array_equal(batch["classes"][pixels[:, 0] == n],
+                                          volume.labels[number][tuple(mine.T)])
+    assert len(corners) > 1
+
+
 def test_a_later_start_gives_the_later_batches(study):
     sampling = SamplingConfig(pixels=50, lesion_free_slices=0.4)
     whole = take(9, study, sampling)

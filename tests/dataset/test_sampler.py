@@ -159,6 +159,18 @@ def test_the_same_seed_draws_the_same_pixels():
     assert not np.array_equal(first, other)
 
 
+def test_all_takes_every_pixel_of_the_lattice_once():
+    labels = np.zeros((7, 9), np.int32)
+    labels[2, 3] = 2
+    allowed = np.ones((7, 9), bool)
+    allowed[:, 6:] = False
+    config = SamplingConfig(strategy="all", lattice=3)
+    pixels, drawn = sample_pixels(tf.constant(labels), tf.constant(allowed), tf.constant([0, 0]),
+                                  classes=3, config=config, corner_yx=tf.constant([2, 0]))
+    assert pixels.numpy().tolist() == [[2, 0], [2, 3], [5, 0], [5, 3]]
+    assert drawn.numpy().tolist() == [0, 2, 0, 0]
+
+
 @pytest.mark.parametrize("strategy", ["balanced", "uniform"])
 def test_expected_frequency_is_the_measured_mean(strategy):
     rng = np.random.default_rng(3)

@@ -25,7 +25,8 @@ def lattice_pixels(batch: int, height: int, width: int, stride: int, offset: tup
 @pytest.mark.parametrize(("kind", "stride", "offset"), [
     ("inner", 1, (0, 0)), ("mixed", 2, (1, 0)), ("full", 3, (2, 1)), ("empty", 2, (0, 1)),
 ])
-def test_scores_and_gradients_are_those_of_gathered_hypercolumns(narrow_net, images, fields, kind, stride, offset):
+def test_scores_and_gradients_are_the_gathered_ones(narrow_net, images, fields, kind, stride,
+                                                    offset):
     model = narrow_net(**fields)
     image = tf.constant(images(kind, 40, 52, batch=2))
     pixels = tf.constant(lattice_pixels(2, 40, 52, stride, offset))

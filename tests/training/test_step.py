@@ -6,7 +6,8 @@ import tensorflow as tf
 
 from pixelnet_tf.config import ModelConfig
 from pixelnet_tf.model.pixelnet import PixelNet
-from pixelnet_tf.training.step import loss_and_gradients, pixel_loss, seeded_dropout
+from pixelnet_tf.training.loss import cross_entropy, make_loss
+from pixelnet_tf.training.step import loss_and_gradients, seeded_dropout
 
 SEED = tf.constant([1, 2])
 
@@ -98,6 +99,22 @@ def test_bfloat16_is_close():
     assert np.mean(by_layer, axis=0).min() > 0.9
 
 
+@pytest.mark.parametrize("loss", ["cross_entropy", "cross_entropy_dice"])
+def test_many_pixels_at_once_have_the_gradients_of_the_gathered_ones(batch, loss):
+    """A step over a lattice of pixels, by the maps' own grids."""
+    model = make(fc7="none", border=16)
+    grid = np.stack(np.meshgrid([0, 1], range(1, 40, 2), range(0, 44, 2), indexing="ij"), -1)
+    pixels = tf.constant(grid.reshape(-1, 3), tf.float32)
+    classes = tf.constant(np.random.default_rng(0).integers(0, 3, len(pixels)), tf.int32)
+    lattice = {**batch, "pixels": pixels, "classes": classes}
+    options = {"loss_of": make_loss(loss)}
+    grid_loss, mine = run(model, lattice, lattice=2, **options)
+    gathered_loss, theirs = run(model, lattice, lattice=0, **options)
+    assert grid_loss == pytest.approx(gathered_loss, rel=1e-5)
+    for one, other in zip(mine, theirs, strict=True):
+        np.testing.assert_allclose(one, other, rtol=0, atol=1e-5 * np.abs(other).max())
+
+
 @pytest.mark.parametrize("fc7", ["faithful", "none"])
 def test_a_seed_fixes_the_dropout(batch, fc7):
     model = make(dropout=0.5, fc7=fc7)
@@ -119,10 +136,10 @@ def test_dropout_keeps_the_mean_and_layers_differ():
 def test_loss_by_hand():
     scores = tf.constant([[0.0, 0.0], [np.log(3.0), 0.0]])
     classes = tf.constant([1, 0])
-    assert float(pixel_loss(scores, classes)) == pytest.approx(
+    assert float(cross_entropy(scores, classes)) == pytest.approx(
         (np.log(2) + np.log(4 / 3)) / 2, rel=1e-6)
     # Caffe's smallest probability is the smallest normal float32.
-    assert float(pixel_loss(tf.constant([[0.0, 500.0]]), tf.constant([0]))) == pytest.approx(
+    assert float(cross_entropy(tf.constant([[0.0, 500.0]]), tf.constant([0]))) == pytest.approx(
         -np.log(np.finfo(np.float32).tiny), rel=1e-5)
 
 
