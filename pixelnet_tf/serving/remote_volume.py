@@ -32,7 +32,7 @@ def segment_remotely(segment_slices: SegmentSlices, volume: PreparedVolume, conf
         found, shares = segment_slices(volume.images[rows], grid.domain[rows])
         inside = plan.read_voxels(grid.domain[rows])
         labels[rows] = np.where(inside, plan.read_voxels(found), 0)
-        if probabilities:
+        if shares is not None:
             maps[rows] = np.where(inside[..., None], plan.read_voxels(shares), maps[rows])
     return SegmentedVolume(clean_up(plan.to_volume(labels), volume, config),
                            plan.to_volume(maps) if probabilities else None)

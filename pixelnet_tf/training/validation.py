@@ -10,6 +10,7 @@ import numpy as np
 from pixelnet_tf.config import Config
 from pixelnet_tf.dataset.prepared import PreparedStudy
 from pixelnet_tf.dataset.priors import ClassPriors
+from pixelnet_tf.errors import DataError
 from pixelnet_tf.inference.segmenter import Segmenter
 from pixelnet_tf.inference.volume import score_voxels
 from pixelnet_tf.model.pixelnet import PixelNet
@@ -76,9 +77,15 @@ def _scored_cases(segmenter: Segmenter, study: PreparedStudy, cases: Iterable[st
 
     The labels of a prepared case lie on its scaled slices; read at the voxels they are the ones
     of the file (`SlicePlan.from_slices` is exact).
+
+    Raises:
+        DataError: a case without segmentation.
     """
     for case in cases:
         volume = study.read_volume(case)
+        if volume.labels is None:
+            raise DataError(f"{study.path}: validation case {case} has no segmentation; prepare "
+                            "the study with its segmentations, or train without validation cases")
         yield score_voxels(segmenter, volume, config), volume.plan.read_voxels(volume.labels)
 
 

@@ -72,8 +72,8 @@ class SlicePlan:
     @property
     def picture(self) -> tuple[slice, slice]:
         """Rows and columns of a prepared slice that show the volume; the others are padding."""
-        return tuple(slice(margin, margin + size)
-                     for margin, size in zip(self._margins, self._scaled, strict=True))
+        (top, left), (height, width) = self._margins, self._scaled
+        return slice(top, top + height), slice(left, left + width)
 
     def to_slices(self, volume_xyz: np.ndarray, order: str = "linear") -> np.ndarray:
         """Cut a volume into slices.

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from pixelnet_tf.dataset.priors import ClassPriors
+from pixelnet_tf.errors import DataError
 from pixelnet_tf.inference.segmenter import Segmenter
 from pixelnet_tf.inference.volume import score_voxels
 from pixelnet_tf.model.pixelnet import PixelNet
@@ -89,6 +90,17 @@ def test_a_perfect_network_scores_one_whatever_the_slices_were_scaled_by(tiny_co
     assert found == {"dice_necrosis": 1.0, "dice_edema": 1.0, "dice_enhancing": 1.0}
     _, dice = fit_prior_strength(perfect, study, cases, tiny_config, priors)
     assert dice[0.0] == dice[1.0] == 1.0
+
+
+def test_a_case_without_segmentation_cannot_validate(tiny_config, model, priors):
+    class Unlabelled(ScaledStudy):
+        path = "prepared"
+
+        def read_volume(self, case):
+            return replace(super().read_volume(case), labels=None)
+
+    with pytest.raises(DataError, match="prepared: validation case odd has no segmentation"):
+        case_validator(Unlabelled(0), ("odd",), tiny_config, priors)(model)
 
 
 def test_a_later_validation_sees_the_later_weights(tiny_study, tiny_config, model, priors):
