@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 
 import keras
@@ -37,6 +37,7 @@ def build_model(
     blobs: str | Sequence[str] = "outputs",
     losses: bool | None = None,
     fixed_shape: bool | None = None,
+    shapes: Mapping[str, Sequence[int | None]] | None = None,
     seed: int = 0,
     dtype: str = "float32",
 ) -> CaffeNet:
@@ -57,6 +58,8 @@ def build_model(
         losses: build the losses, or drop them and their labels; None: build them for TRAIN.
         fixed_shape: heights and widths as in the prototxt, or free; None: free where the network
             allows it. The first axis is free unless weights depend on it.
+        shapes: of inputs by name, in Caffe's order, None for a size that is free; for data whose
+            shape stands in no file, and in the place of what the file says.
         seed: of fillers and dropout.
         dtype: `float32` as in Caffe, or `float64`, which tells rounding from a real difference.
 
@@ -70,8 +73,8 @@ def build_model(
         freedom = [fixed for fixed in ("", "space", "all") if fixed_shape in (None, bool(fixed))]
         for fixed in freedom[:-1]:
             with suppress(UnknownSizeError):
-                return _build(network, layers, blobs, losses, fixed, seed)
-        return _build(network, layers, blobs, losses, freedom[-1], seed)
+                return _build(network, layers, blobs, losses, fixed, shapes, seed)
+        return _build(network, layers, blobs, losses, freedom[-1], shapes, seed)
 
 
 @contextmanager
@@ -86,11 +89,11 @@ def _policy(dtype: str) -> Iterator[None]:
 
 
 @shared_blobs()
-def _build(network, layers, wanted, losses, fixed, seed) -> CaffeNet:
+def _build(network, layers, wanted, losses, fixed, given, seed) -> CaffeNet:
     dtype = keras.config.dtype_policy().compute_dtype
     constants = constant_layers(layers)
     sources = [layer for layer in layers if is_input(layer) and layer not in constants]
-    shapes = input_shapes(sources, layers, fixed)
+    shapes = input_shapes(sources, layers, fixed, given)
     tensors: dict[str, keras.KerasTensor] = {}
     inputs = {
         top: keras.Input(batch_shape=shapes[top], name=_input_name(top, layers), dtype=dtype)

@@ -370,7 +370,7 @@ def _eltwise(layer, bottoms, seed):
 @_builds("Slice")
 def _slice(layer, bottoms, seed):
     p = layer.params
-    if len(layer.tops) == 1:
+    if len(layer.tops) == 1 and not p.slice_point:
         return _only(bottoms)
     return Slice(p.axis, p.slice_point, len(layer.tops), name=keras_name(layer.name))(
         _only(bottoms)
@@ -420,8 +420,10 @@ def _loss(layer, bottoms, seed):
     p = layer.params
     if len(bottoms) != 2:
         raise ValueError(f"it needs a prediction and a label, got {len(bottoms)} bottoms")
+    if len(layer.tops) > (2 if layer.type == "SoftmaxWithLoss" else 1):
+        raise ValueError(f"it has {len(layer.tops)} tops, more than such a loss makes")
     options = {
-        "top": layer.tops[0] if layer.tops else layer.name,
+        "top": layer.tops[0],
         "weight": layer.loss_weights[0] if layer.loss_weights else 1.0,
         "normalization": p.normalization,
         "ignore_label": p.ignore_label,
@@ -433,7 +435,7 @@ def _loss(layer, bottoms, seed):
     if len(layer.tops) < 2:
         return loss
     axis = keras_axis(p.axis, len(bottoms[0].shape))
-    name = f"{keras_name(layer.name)}_prob"
+    name = f"{keras_name(layer.name)}.prob"
     return [loss, keras.layers.Softmax(axis, name=name)(bottoms[0])]
 
 

@@ -2,43 +2,51 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
-from pixelnet_tf.caffe.builders import LOSS_TYPES
+from pixelnet_tf.caffe.wiring import is_loss, place
 from pixelnet_tf.errors import ModelError
 from prototxt_import import Layer
+from prototxt_import.errors import listed
 
 Shape = tuple["int | None", ...]
 
 
 def input_shapes(
-    sources: Sequence[Layer], layers: Sequence[Layer], fixed: str
+    sources: Sequence[Layer], layers: Sequence[Layer], fixed: str,
+    given: Mapping[str, Sequence[int | None]] | None = None,
 ) -> dict[str, Shape]:
     """Shape of each top of the sources, with four axes channel last; None where a size is free.
 
     `fixed` says which of the declared sizes are not free beside channels: none (""), all but the
-    first ("space"), or "all".
+    first ("space"), or "all". `given` shapes, in Caffe's order, count before those of the file.
 
-    Data layers whose files declare no shape are given one by what reads them: three channels (or
-    what the first convolution's weights say) to a convolution, rows of n, y, x to the hypercolumn,
-    one label a row to a loss.
+    Data layers whose files declare no shape are given one by what reads them: the channels that
+    weights on their way say, or three where they come to a convolution without weights; rows of n,
+    y, x to the hypercolumn, one label a row to a loss.
 
-    Raises `ModelError` for a declared size that is not positive.
+    Raises `ModelError` for a size that is not positive, for a shape given to what is no input, and
+    where channels that are not known are cut by a Slice.
     """
+    given = dict(given or {})
     shapes = {}
     for layer in sources:
         for number, top in enumerate(layer.tops):
-            shape = _declared(layer, number) or _guessed(top, layers)
+            shape = tuple(given.pop(top, ())) or _declared(layer, number, layers)
+            shape = shape or _guessed(layer, top, layers)
             if any(size is not None and size < 1 for size in shape):
                 raise ModelError(
-                    f"layer {layer.name!r} (type {layer.type}): input {top!r} has the shape "
-                    f"{shape}; sizes must be positive"
+                    f"{place(layer)}: input {top!r} has the shape {shape}; sizes must be positive"
                 )
             shapes[top] = _keras_shape(shape, fixed)
+    if given:
+        raise ModelError(
+            f"there is no input {next(iter(given))!r} to give a shape to; inputs: {listed(shapes)}"
+        )
     return shapes
 
 
-def _declared(layer: Layer, number: int) -> Shape:
+def _declared(layer: Layer, number: int, layers: Sequence[Layer]) -> Shape:
     """Shape in Caffe's order that the file states, () if none."""
     params = layer.params
     if layer.type in ("Input", "DummyData"):
@@ -48,24 +56,86 @@ def _declared(layer: Layer, number: int) -> Shape:
         return (params.batch_size, params.channels, params.height, params.width)
     crop = getattr(params, "crop_size", 0)
     if crop and number == 0:
-        colours = 1 if getattr(params, "force_gray", False) else 3
-        return (None, colours, crop, crop)
+        channels, _ = _channels(layer.tops[0], layers)
+        return (None, channels or _colours(layer), crop, crop)
     return ()
 
 
-def _guessed(top: str, layers: Sequence[Layer]) -> Shape:
+def _colours(layer: Layer) -> int:
+    is_grey = getattr(layer.params, "force_gray", False) or not getattr(
+        layer.params, "is_color", True)
+    return 1 if is_grey else 3
+
+
+def _guessed(source: Layer, top: str, layers: Sequence[Layer]) -> Shape:
     for layer in layers:
         if top not in layer.bottoms:
             continue
         if layer.type in ("RandBI", "RandComp") and layer.bottoms[-1] == top:
             return (None, 3)
-        if layer.type in LOSS_TYPES and layer.bottoms[-1] == top:
+        if is_loss(layer) and layer.bottoms[-1] == top:
             return (None, 1)
         if layer.type == "InnerProduct" and layer.blobs:
             return (None, layer.blobs[0].shape[0 if layer.params.transpose else 1])
-        if layer.type == "Convolution" and layer.blobs:
-            return (None, layer.blobs[0].shape[1] * layer.params.group, None, None)
-    return (None, 3, None, None)
+    channels, cut_by = _channels(top, layers)
+    if channels is None and cut_by is not None:
+        raise ModelError(
+            f"{place(source)}: neither the file nor weights say how many channels {top!r} has, and "
+            f"layer {cut_by.name!r} cuts them; give build_model the weights, or the shape of this "
+            f"input: shapes={{{top!r}: (None, channels, height, width)}}"
+        )
+    return (None, channels or _colours(source), None, None)
+
+
+#: Layers whose tops have the channels of their first bottom.
+_KEEPING = (
+    "ReLU", "PReLU", "ELU", "Sigmoid", "TanH", "AbsVal", "BNLL", "Power", "Exp", "Log", "Dropout",
+    "Pooling", "LRN", "MVN", "BatchNorm", "BN", "Scale", "Bias", "Split", "Eltwise", "Normalize",
+)
+
+
+def _channels(blob: str, layers: Sequence[Layer]) -> tuple[int | None, Layer | None]:
+    """Channels of a blob, from the weights of what reads it; else None, and a Slice that does."""
+    cut_by = None
+    for number, layer in enumerate(layers):
+        if blob not in layer.bottoms:
+            continue
+        found, cut = _channels_for(layer, layers[number + 1:])
+        if found is not None:
+            return found, None
+        cut_by = cut_by or cut
+    return None, cut_by
+
+
+def _channels_for(layer: Layer, later: Sequence[Layer]) -> tuple[int | None, Layer | None]:
+    """Channels that a layer's first bottom has."""
+    shapes = [blob.shape for blob in layer.blobs]
+    if layer.type == "Convolution":
+        return (shapes[0][1] * layer.params.group if shapes else None), None
+    if layer.type == "Deconvolution":
+        return (shapes[0][0] if shapes else None), None
+    if layer.type == "BatchNorm" and shapes:
+        return shapes[0][0], None
+    if layer.type == "Slice" and layer.params.axis in (1, -3):
+        points = layer.params.slice_point
+        for number, top in enumerate(layer.tops):
+            part, _ = _channels(top, later)
+            if part is not None and not points:
+                return part * len(layer.tops), None
+            if part is not None and number == len(points):
+                return points[-1] + part, None
+        return None, layer
+    if layer.type in _KEEPING or layer.type == "Slice":
+        cuts = None
+        for top in layer.tops:
+            if top in layer.bottoms:
+                continue  # in place: what reads the blob later is found anyway
+            found, cut = _channels(top, later)
+            if found is not None:
+                return found, None
+            cuts = cuts or cut
+        return None, cuts
+    return None, None
 
 
 def _keras_shape(shape: Shape, fixed: str) -> Shape:

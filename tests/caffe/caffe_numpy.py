@@ -85,15 +85,13 @@ def _deconvolution(p, bottoms, own, layer, training):
     batch, _, height, width = x.shape
     full = np.zeros((batch, p.num_output, sh * (height - 1) + dh * (kh - 1) + 1,
                      sw * (width - 1) + dw * (kw - 1) + 1))
-    for i in range(kh):
-        for j in range(kw):
-            parts = [
-                np.einsum("nchw,co->nohw", a, k[:, :, i, j])
-                for a, k in zip(np.split(x, p.group, 1), np.split(own[0], p.group, 0), strict=True)
-            ]
-            full[:, :, i * dh:i * dh + sh * height:sh, j * dw:j * dw + sw * width:sw] += (
-                np.concatenate(parts, 1)
-            )
+    kernels = np.split(own[0], p.group, 0)
+    for i in range(height):
+        for j in range(width):
+            spread = [np.einsum("nc,cokl->nokl", a, k)
+                      for a, k in zip(np.split(x[:, :, i, j], p.group, 1), kernels, strict=True)]
+            full[:, :, i * sh:i * sh + dh * (kh - 1) + 1:dh,
+                 j * sw:j * sw + dw * (kw - 1) + 1:dw] += np.concatenate(spread, 1)
     top = full[:, :, ph:full.shape[2] - ph, pw:full.shape[3] - pw]
     return top + own[1][:, None, None] if p.bias_term else top
 

@@ -186,3 +186,125 @@ def test_missing_and_misshapen_inputs(network_of):
 def _keras_shape(values):
     shape = values.shape
     return (shape[0], shape[2], shape[3], shape[1]) if len(shape) == 4 else shape
+
+
+WRONG_SIZES = [
+    (layer("Slice", "slice_param { slice_point: 1 }", tops=("a", "b", "c")),
+     "3 tops need 2 slice points"),
+    (layer("Slice", "slice_param { slice_point: 3 slice_point: 1 }", tops=("a", "b", "c")),
+     "must increase"),
+    (layer("Slice", "slice_param { slice_point: 4 }", tops=("a", "b")),
+     r"slice points \(4,\) reach past axis 1 of size 4"),
+    (layer("Slice", "", tops=("a", "b", "c")), "3 tops do not share axis 1 of size 4 evenly"),
+    (layer("Slice", "slice_param { axis: 4 }", tops=("a", "b")), "axis 4 does not exist"),
+    (layer("Slice", "slice_param { slice_point: 2 }"), "1 tops need 0 slice points"),
+    (second(4, 8, 3) + layer("Crop", "", ("data", "other")),
+     "axis 2 of the first bottom has the size 7, from offset 0 on too short for the 8"),
+    (second(4, 5, 8) + layer("Crop", "crop_param { offset: 2 }", ("data", "other")),
+     "axis 3 of the first bottom has the size 9, from offset 2 on too short for the 8"),
+    (second(4, 2, 2) + layer("Crop", "crop_param { offset: 1 offset: 2 offset: 0 }",
+                             ("data", "other")), "one for each of the 2 axes from axis 2 on"),
+    (layer("Reshape", "reshape_param { shape { dim: 0 dim: 5 dim: -1 } }"),
+     r"shape \(None, 4, 7, 9\) \(Caffe's order\) does not fill \(0, 5, -1\)"),
+    (layer("Reshape", "reshape_param { shape { dim: 0 dim: 4 dim: 9 dim: 8 } }"), "does not fill"),
+    (layer("Reshape", "reshape_param { shape { dim: 2 } axis: 3 num_axes: 2 }"),
+     "axis 3 and num_axes 2 do not fit 4 axes"),
+    (layer("Reshape", "reshape_param { shape { dim: -1 dim: 0 } axis: 3 }"),
+     "copies an axis that is not there"),
+    (second(4, 7, 1) + layer("Eltwise", "", ("data", "other")),
+     r"must have one shape, they have \(None, 4, 7, 9\), \(None, 4, 7, 1\)"),
+    (second(4, 7, 8) + layer("Concat", "", ("data", "other")), "matching shapes"),
+    (layer("Softmax", "softmax_param { axis: 7 }"), "axis 7 does not exist"),
+    (layer("InnerProduct", "inner_product_param { num_output: 2 axis: 5 }"),
+     "axis 5 does not exist"),
+]
+
+
+@pytest.mark.parametrize(("text", "message"), WRONG_SIZES)
+def test_sizes_that_do_not_fit_say_why(text, message, network_of):
+    with pytest.raises(ModelError, match=message) as caught:
+        build_model(network_of(HEAD + text), fixed_shape=True)
+    assert "layer 'one'" in str(caught.value)
+    assert "encountered" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "sizes", "message"),
+    [
+        (layer("Slice", "slice_param { axis: 2 slice_point: 5 }", tops=("a", "b")), {"data": 5},
+         "cannot be cut at the points"),
+        (layer("Slice", "slice_param { axis: 2 }", tops=("a", "b")), {"data": 5}, "cannot be cut"),
+        (second() + layer("Crop", "", ("data", "other")), {"data": 5, "other": 6},
+         "axis 2 of the first bottom is too short"),
+        (layer("Reshape", "reshape_param { shape { dim: 0 dim: 5 dim: -1 } }"), {"data": 4},
+         "does not fill the shape"),
+        (layer("Reshape", "reshape_param { shape { dim: 0 dim: 5 dim: 9 } }"), {"data": 5},
+         "does not fill the shape"),
+        (second() + layer("Eltwise", "", ("data", "other")), {"data": 5, "other": 1},
+         "unequal shapes"),
+        (second() + layer("Concat", "", ("data", "other")), {"data": 5, "other": 4}, "imension"),
+    ],
+)
+def test_sizes_that_are_only_known_when_it_runs_say_why_too(text, sizes, message, network_of):
+    model = build_model(network_of(HEAD + text))
+    arrays = {name: np.zeros((1, 4, size, 3)) for name, size in sizes.items()}
+    with pytest.raises(ModelError, match=message) as caught:
+        model.run_caffe(arrays)
+    assert "encountered" not in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_copied_axis_may_lie_behind_those_that_are_replaced(network_of):
+    text = HEAD + layer("Reshape", "reshape_param { shape { dim: 2 dim: 2 dim: 0 } axis: 1 "
+                                   "num_axes: 1 }")
+    # 4 channels become 2, 2 and (a copy of axis 3) 9: too many numbers, but no missing axis.
+    with pytest.raises(ModelError, match="does not fill"):
+        build_model(network_of(text), fixed_shape=True)
+
+
+def data_layer(*tops, settings="", type_="Data") -> str:
+    return 'name: "net"\n' + layer(type_, settings, (), tops, "reader")
+
+
+def with_kernels(network, **shapes):
+    """The network with zero kernels (without biases) of these shapes."""
+    layers = tuple(
+        dataclasses.replace(one, blobs=(np.zeros(shapes[one.name], np.float32),))
+        if one.name in shapes else one for one in network.layers
+    )
+    return dataclasses.replace(network, layers=layers)
+
+
+PLAIN = CONVOLUTION.format("kernel_size: 1 bias_term: false")
+PAIR = data_layer("pair", "sim") + layer(
+    "Slice", "slice_param { slice_point: 2 }", ("pair",), ("a", "b"), "cut") + layer(
+    "Convolution", PLAIN, ("a",), ("x",), "one") + layer("ReLU", "", ("b",), ("b2",), "relu") + (
+    layer("Convolution", PLAIN, ("b2",), ("y",), "two"))
+
+
+def test_channels_of_data_come_from_weights_on_the_way(network_of):
+    """A siamese network's pair of images in one blob, pooled data, data that is cut evenly."""
+    network = with_kernels(network_of(PAIR), one=(6, 2, 1, 1), two=(6, 5, 1, 1))
+    assert build_model(network).input["pair"].shape == (None, None, None, 7)
+    even = network_of(PAIR.replace("slice_param { slice_point: 2 }", ""))
+    network = with_kernels(even, one=(6, 4, 1, 1), two=(6, 4, 1, 1))
+    assert build_model(network).input["pair"].shape == (None, None, None, 8)
+    pooled = data_layer("data", settings="transform_param { crop_size: 8 }") + layer(
+        "Pooling", "pooling_param { kernel_size: 2 }", tops=("p",), name="pool") + layer(
+        "Convolution", PLAIN, ("p",), ("x",), "one")
+    network = with_kernels(network_of(pooled), one=(6, 1, 1, 1))
+    assert build_model(network, fixed_shape=True).input["data"].shape == (None, 8, 8, 1)
+    grey = data_layer("data", settings="image_data_param { source: 'x' is_color: false }",
+                      type_="ImageData") + layer("Convolution", PLAIN)
+    assert build_model(network_of(grey)).input["data"].shape == (None, None, None, 1)
+
+
+def test_channels_that_nothing_says_are_not_guessed_where_they_are_cut(network_of):
+    network = network_of(PAIR)
+    with pytest.raises(ModelError, match=r"how many channels 'pair' has, and layer 'cut' cuts "):
+        build_model(network)
+    model = build_model(network, shapes={"pair": (None, 6, 5, None)}, fixed_shape=True)
+    assert model.input["pair"].shape == (None, 5, None, 6)
+    assert model.output["y"].shape == (None, 5, None, 6)
+    with pytest.raises(ModelError, match=r"there is no input 'label' to give a shape.*pair, sim"):
+        build_model(network, shapes={"label": (1, 2), "pair": (None, 6, 5, 5)})

@@ -5,7 +5,7 @@ from __future__ import annotations
 import keras
 import tensorflow as tf
 
-from pixelnet_tf.caffe.layers.base import CaffeLayer
+from pixelnet_tf.caffe.layers.base import CaffeLayer, require
 from pixelnet_tf.caffe.layout import caffe_shape, from_caffe, keras_axis, to_caffe
 
 
@@ -50,13 +50,12 @@ class _Affine(CaffeLayer):
         if not rank:
             return values
         start = self.axis % len(inputs.shape)
-        fits = tf.debugging.Assert(
+        return require(
             tf.reduce_all(tf.shape(values) == tf.shape(to_caffe(inputs))[start:start + rank]),
             [f"layer {self.name!r}: the second bottom does not have the sizes of the first from "
              f"axis {start} on:", tf.shape(values), tf.shape(to_caffe(inputs))],
+            values,
         )
-        with tf.control_dependencies([] if fits is None else [fits]):
-            return tf.identity(values)
 
     def _aligned(self, values, inputs):
         """Values over Caffe's axes from `axis` on, in a shape that broadcasts to the inputs."""

@@ -8,6 +8,7 @@ from contextvars import ContextVar
 from typing import NamedTuple
 
 import keras
+import tensorflow as tf
 
 from pixelnet_tf.errors import ModelError
 
@@ -38,6 +39,16 @@ def shared_blobs() -> Iterator[None]:
         yield
     finally:
         _shared.reset(token)
+
+
+def require(condition: tf.Tensor, said: Sequence, values: tf.Tensor) -> tf.Tensor:
+    """Return the values, which can be had only where the condition holds.
+
+    Raises `tf.errors.InvalidArgumentError` with what is `said` (texts and tensors), where not.
+    """
+    holds = tf.debugging.Assert(condition, said)
+    with tf.control_dependencies([] if holds is None else [holds]):
+        return tf.identity(values)
 
 
 class CaffeLayer(keras.layers.Layer):

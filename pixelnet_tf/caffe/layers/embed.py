@@ -5,7 +5,7 @@ from __future__ import annotations
 import keras
 import tensorflow as tf
 
-from pixelnet_tf.caffe.layers.base import CaffeLayer
+from pixelnet_tf.caffe.layers.base import CaffeLayer, require
 from pixelnet_tf.caffe.layout import from_caffe, to_caffe
 
 
@@ -45,13 +45,13 @@ class Embed(CaffeLayer):
 
     def call(self, inputs):
         rows = tf.cast(to_caffe(inputs), tf.int32)
-        known = tf.debugging.Assert(
+        rows = require(
             tf.reduce_all((rows >= 0) & (rows < self.inputs_)),
             [f"layer {self.name!r}: a number is none of the {self.inputs_} rows; smallest, "
              "largest:", tf.reduce_min(rows), tf.reduce_max(rows)],
+            rows,
         )
-        with tf.control_dependencies([] if known is None else [known]):
-            values = tf.gather(tf.convert_to_tensor(self.kernel), rows)
+        values = tf.gather(tf.convert_to_tensor(self.kernel), rows)
         return from_caffe(values + self.bias if self.use_bias else values)
 
     def get_config(self):

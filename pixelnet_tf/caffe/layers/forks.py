@@ -6,7 +6,7 @@ from __future__ import annotations
 import keras
 import tensorflow as tf
 
-from pixelnet_tf.caffe.layers.base import CaffeLayer
+from pixelnet_tf.caffe.layers.base import CaffeLayer, require
 from pixelnet_tf.caffe.layout import from_caffe, to_caffe
 from pixelnet_tf.model.batch_norm import channel_means
 
@@ -219,14 +219,14 @@ class Upsample(keras.layers.Layer):
         batch, channels, *sizes = tf.unstack(tf.shape(values))
         height, width = self._sizes(sizes)
         cells = tf.reshape(tf.cast(mask, tf.int32), (batch * channels, -1))
-        inside = tf.debugging.Assert(
+        cells = require(
             tf.reduce_all((cells >= 0) & (cells < height * width)),
             [f"layer {self.name!r}: the mask names a cell outside the output; check that scale or "
              "upsample_h and upsample_w match the pooling; output's height, width, largest cell:",
              height, width, tf.reduce_max(cells)],
+            cells,
         )
-        with tf.control_dependencies([] if inside is None else [inside]):
-            cells += tf.range(batch * channels)[:, None] * (height * width)
+        cells += tf.range(batch * channels)[:, None] * (height * width)
         rows = _unpool(tf.reshape(values, (-1,)), tf.reshape(cells, (-1,)),
                        batch * channels * height * width)
         return from_caffe(tf.reshape(rows, (batch, channels, height, width)))

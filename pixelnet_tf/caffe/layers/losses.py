@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import math
+
 import keras
 import numpy as np
 import tensorflow as tf
 
-from pixelnet_tf.caffe.layout import keras_axis, to_caffe
+from pixelnet_tf.caffe.layers.base import require
+from pixelnet_tf.caffe.layout import caffe_shape, keras_axis, to_caffe
 
 _SMALLEST = float(np.finfo(np.float32).tiny)
 
@@ -14,8 +17,14 @@ _SMALLEST = float(np.finfo(np.float32).tiny)
 class CaffeLoss(keras.layers.Layer):
     """A loss: the name of its top and its factor in the sum that is minimised.
 
+    As in Caffe, labels are numbers in a row: they may have another shape than the predictions, if
+    it has the same first size and as many numbers, and belong to them in Caffe's axis order.
+
     `normalization`: FULL divides by the number of positions, VALID by those without `ignore_label`,
     BATCH_SIZE by the size of the first axis, NONE by 1; never by less than 1.
+
+    Raises `ValueError` for a number of labels that does not fit, where sizes are known beforehand,
+    else `tf.errors.InvalidArgumentError`.
     """
 
     def __init__(self, top, weight=1.0, normalization="VALID", ignore_label=None, **kwargs):
@@ -25,11 +34,27 @@ class CaffeLoss(keras.layers.Layer):
         self.normalization = normalization
         self.ignore_label = ignore_label
 
+    def labelled_shape(self, shape):
+        """Sizes (of Caffe's axes) whose product is the number of labels for a prediction."""
+        return shape
+
+    def _flat_labels(self, values, labels):
+        """Labels in Caffe's order as one row, after a check that they are as many as needed."""
+        shape, given = (list(tf.unstack(tf.shape(to_caffe(each)), num=len(each.shape)))
+                        for each in (values, labels))
+        wanted = self.labelled_shape(shape)
+        return require(
+            (tf.reduce_prod(wanted) == tf.reduce_prod(given)) & (shape[0] == given[0]),
+            [f"layer {self.name!r}: its labels do not fit (Caffe's shapes of predictions and "
+             "labels):", tf.stack(shape), tf.stack(given)],
+            tf.reshape(to_caffe(labels), (-1,)),
+        )
+
     def _valid(self, labels):
         working = _working(self.compute_dtype)
         if self.ignore_label is None:
             return tf.ones_like(labels, working)
-        return tf.cast(labels != self.ignore_label, working)
+        return tf.cast(tf.cast(labels, tf.int32) != self.ignore_label, working)
 
     def _normalizer(self, valid, batch):
         counts = {
@@ -41,6 +66,22 @@ class CaffeLoss(keras.layers.Layer):
         return tf.maximum(tf.cast(counts[self.normalization], valid.dtype), 1)
 
     def compute_output_spec(self, inputs):
+        shape, given = (caffe_shape(each.shape) for each in inputs)
+        if not shape or not given:
+            raise ValueError("predictions and labels must have an axis")
+        wanted = self.labelled_shape(list(shape))
+        is_known = [None not in sizes or (sizes.index(None) == 0 and None not in sizes[1:])
+                    for sizes in (wanted, list(given))]
+        counts = [math.prod(size for size in sizes if size is not None)
+                  for sizes in (wanted, given)]
+        differs = None not in (shape[0], given[0]) and shape[0] != given[0]
+        if differs or (all(is_known) and (None in wanted) == (None in given)
+                       and counts[0] != counts[1]):
+            raise ValueError(
+                f"predictions of shape {shape} (Caffe's order) need labels of shape "
+                f"{tuple(wanted)} or as many in another shape with the same first size; they have "
+                f"the shape {given}"
+            )
         return keras.KerasTensor((), dtype=_working(self.compute_dtype))
 
     def get_config(self):
@@ -80,25 +121,30 @@ class SoftmaxWithLoss(CaffeLoss):
         super().__init__(top, **kwargs)
         self.axis = axis
 
+    def labelled_shape(self, shape):
+        keras_axis(self.axis, len(shape))
+        axis = self.axis % len(shape)
+        return [*shape[:axis], *shape[axis + 1:]]
+
     def call(self, inputs):
         logits, labels = inputs
         rank = len(logits.shape)
-        axis = keras_axis(self.axis, rank)
-        order = [i for i in range(rank) if i != axis] + [axis]
+        axis = self.axis % rank
+        # Positions in Caffe's order, which is that of the labels, and each one's classes last.
+        order = [keras_axis(i, rank) for i in range(rank) if i != axis] + [keras_axis(axis, rank)]
         rows = tf.transpose(tf.cast(logits, _working(logits.dtype)), order)
-        rows = tf.reshape(rows, (-1, logits.shape[axis]))
-        labels = tf.reshape(tf.cast(to_caffe(labels), tf.int32), (-1,))
+        classes = logits.shape[order[-1]]
+        rows = tf.reshape(rows, (-1, classes))
+        labels = tf.cast(self._flat_labels(logits, labels), tf.int32)
         valid = self._valid(labels)
-        classes = logits.shape[axis]
-        known = tf.debugging.Assert(
+        labels = require(
             tf.reduce_all((valid == 0) | ((labels >= 0) & (labels < classes))),
             [f"layer {self.name!r}: a label is none of the {classes} classes; smallest, largest:",
              tf.reduce_min(labels), tf.reduce_max(labels)],
+            labels,
         )
-        with tf.control_dependencies([] if known is None else [known]):
-            labels = tf.identity(labels)
         # Caffe's outer number: the product of the axes before the classes.
-        batch = tf.reduce_prod(tf.shape(to_caffe(logits))[: self.axis % rank])
+        batch = tf.reduce_prod(tf.shape(to_caffe(logits))[:axis])
         return _softmax_loss(rows, labels, valid, self._normalizer(valid, batch))
 
     def get_config(self):
@@ -122,27 +168,32 @@ def _softmax_loss(rows, labels, valid, normalizer):
 
 @keras.saving.register_keras_serializable("pixelnet_tf")
 class EuclideanLoss(CaffeLoss):
-    """Caffe's EuclideanLoss: half the sum of squared differences over the first axis' size."""
+    """Caffe's EuclideanLoss: half the sum of squared differences over the first axis' size.
+
+    Both inputs get a gradient.
+    """
 
     def call(self, inputs):
         working = _working(inputs[0].dtype)
         values, targets = (tf.cast(each, working) for each in inputs)
-        difference = values - tf.reshape(targets, tf.shape(values))
+        difference = tf.reshape(to_caffe(values), (-1,)) - self._flat_labels(values, targets)
         batch = tf.cast(tf.shape(values)[0], working)
         return tf.reduce_sum(difference * difference) / (2 * batch)
 
 
 @keras.saving.register_keras_serializable("pixelnet_tf")
 class SigmoidCrossEntropyLoss(CaffeLoss):
-    """Caffe's SigmoidCrossEntropyLoss against targets in [0, 1] of the logits' shape."""
+    """Caffe's SigmoidCrossEntropyLoss against targets in [0, 1], which get no gradient."""
 
     def call(self, inputs):
         working = _working(inputs[0].dtype)
         logits, targets = (tf.cast(each, working) for each in inputs)
-        targets = tf.reshape(targets, tf.shape(logits))
+        targets = tf.stop_gradient(self._flat_labels(logits, targets))
         valid = self._valid(targets)
-        losses = tf.nn.sigmoid_cross_entropy_with_logits(labels=targets, logits=logits) * valid
-        return tf.reduce_sum(losses) / self._normalizer(valid, tf.shape(logits)[0])
+        losses = tf.nn.sigmoid_cross_entropy_with_logits(
+            labels=targets, logits=tf.reshape(to_caffe(logits), (-1,))
+        )
+        return tf.reduce_sum(losses * valid) / self._normalizer(valid, tf.shape(logits)[0])
 
 
 def _working(dtype) -> str:

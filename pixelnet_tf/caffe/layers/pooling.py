@@ -5,7 +5,7 @@ from __future__ import annotations
 import keras
 import tensorflow as tf
 
-from pixelnet_tf.caffe.layers.base import UnknownSizeError
+from pixelnet_tf.caffe.layers.base import UnknownSizeError, require
 from pixelnet_tf.caffe.layout import to_caffe
 
 
@@ -65,13 +65,12 @@ class Pooling(keras.layers.Layer):
         if any(self.pad):
             count -= tf.cast((count - 1) * stride >= size + pad, count.dtype)
         # TensorFlow's CPU kernel ends the process on an empty output.
-        has_output = tf.debugging.Assert(
+        return require(
             count >= 1,
             [f"layer {self.name!r}: the input is smaller than the pooling kernel (Caffe aborts); "
              "size, kernel, stride:", size, kernel, stride],
+            count,
         )
-        with tf.control_dependencies([] if has_output is None else [has_output]):
-            return tf.identity(count)
 
     def _lengths(self, axis, count, size):
         """Cells of each window within the input and its padding."""

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import itertools
+import math
 from functools import reduce
 
 import keras
 import tensorflow as tf
 
+from pixelnet_tf.caffe.layers.base import require
 from pixelnet_tf.caffe.layout import caffe_shape, four_axes, from_caffe, keras_axis, to_caffe
 
 
@@ -36,35 +38,39 @@ class Reshape(keras.layers.Layer):
         copied = list(self.shape)
         for i, size in enumerate(copied):
             if size == 0:
-                if start + i >= end:
+                if start + i >= len(shape):
                     raise ValueError(f"shape {self.shape} copies an axis that is not there")
                 copied[i] = shape[start + i]
         return [*shape[:start], *copied, *shape[end:]]
 
     def call(self, inputs):
         inputs = to_caffe(inputs)
-        sizes = [
-            dynamic if static is None else static
-            for static, dynamic in zip(
-                inputs.shape, tf.unstack(tf.shape(inputs), num=len(inputs.shape)), strict=True
-            )
-        ]
-        return from_caffe(tf.reshape(inputs, tf.stack(self._target(sizes))))
+        sizes = _sizes(inputs)
+        target = self._target(sizes)
+        given = math.prod(sizes)
+        asked = math.prod(size for size in target if not isinstance(size, int) or size > 0)
+        values = require(
+            given % asked == 0 if -1 in self.shape else given == asked,
+            [f"layer {self.name!r}: its input does not fill the shape (both in Caffe's order):",
+             tf.stack(sizes), tf.stack(target)],
+            inputs,
+        )
+        return from_caffe(tf.reshape(values, tf.stack(target)))
 
     def compute_output_spec(self, inputs):
-        shape = caffe_shape(inputs.shape)
-        target = self._target(list(shape))
-        known = [size for size in target if size not in (None, -1)]
-        if -1 in target:
-            total = _product(shape)
-            rest = _product(target[:target.index(-1)] + target[target.index(-1) + 1:])
-            found = None if total is None or rest is None else total // rest
-            if found is not None and found * rest != total:
-                raise ValueError(f"cannot reshape {shape} to {tuple(target)}")
-            # An axis that is not known on both sides, as the batch, cancels out.
-            if found is None and list(shape).count(None) == target.count(None) == 1:
-                found = _product([s for s in shape if s]) // _product(known)
-            target = [found if size == -1 else size for size in target]
+        shape = list(caffe_shape(inputs.shape))
+        target = self._target(shape)
+        # An axis that is not known on both sides, as the batch, cancels out.
+        if shape.count(None) == target.count(None) <= 1:
+            given, asked = (math.prod(size for size in each if size not in (None, -1))
+                            for each in (shape, target))
+            if given % asked if -1 in target else given != asked:
+                raise ValueError(
+                    f"an input of shape {tuple(shape)} (Caffe's order) does not fill {self.shape} "
+                    f"from axis {self.axis} on, which makes it {tuple(target)}"
+                )
+            target = [given // asked if size == -1 else size for size in target]
+        target = [None if size == -1 else size for size in target]
         if len(target) == 4:
             target = [target[0], target[2], target[3], target[1]]
         return keras.KerasTensor(tuple(target), dtype=inputs.dtype)
@@ -88,28 +94,47 @@ class Crop(keras.layers.Layer):
         self.axis = axis
         self.offset = tuple(offset)
 
-    def call(self, inputs):
-        values, reference = inputs
-        rank = len(values.shape)
+    def _cuts(self, values, reference):
+        """Of each cropped axis: its number, its place here in both inputs, and the offset."""
+        rank, other = len(values.shape), len(reference.shape)
         keras_axis(self.axis, rank)
         cropped = list(range(self.axis % rank, rank))
+        if other < rank:
+            raise ValueError(f"the second bottom has {other} axes, the first {rank}")
         offsets = self.offset if len(self.offset) > 1 else (self.offset or (0,)) * len(cropped)
         if len(offsets) != len(cropped):
-            raise ValueError(f"offset {self.offset} must have one number, or {len(cropped)}")
-        begin, size = [0] * rank, tf.unstack(tf.shape(values), num=rank)
-        for axis, offset in zip(cropped, offsets, strict=True):
-            place = keras_axis(axis, rank)
-            begin[place], size[place] = offset, tf.shape(reference)[place]
+            raise ValueError(
+                f"offset {self.offset} must have one number, or one for each of the "
+                f"{len(cropped)} axes from axis {self.axis} on"
+            )
+        return [(axis, keras_axis(axis, rank), keras_axis(axis, other), offset)
+                for axis, offset in zip(cropped, offsets, strict=True)]
+
+    def call(self, inputs):
+        values, reference = inputs
+        begin, size = [0] * len(values.shape), _sizes(values)
+        for axis, place, other, offset in self._cuts(values, reference):
+            given, wanted = size[place], tf.shape(reference)[other]
+            begin[place] = offset
+            size[place] = require(
+                offset + wanted <= given,
+                [f"layer {self.name!r}: axis {axis} of the first bottom is too short; its size, "
+                 "that of the second, offset:", given, wanted, offset],
+                wanted,
+            )
         return tf.slice(values, begin, tf.stack(size))
 
     def compute_output_spec(self, inputs):
         values, reference = inputs
-        rank = len(values.shape)
         shape = list(values.shape)
-        keras_axis(self.axis, rank)
-        for axis in range(self.axis % rank, rank):
-            place = keras_axis(axis, rank)
-            shape[place] = reference.shape[place]
+        for axis, place, other, offset in self._cuts(values, reference):
+            given, wanted = shape[place], reference.shape[other]
+            if None not in (given, wanted) and offset + wanted > given:
+                raise ValueError(
+                    f"axis {axis} of the first bottom has the size {given}, from offset {offset} "
+                    f"on too short for the {wanted} of the second"
+                )
+            shape[place] = wanted
         return keras.KerasTensor(tuple(shape), dtype=values.dtype)
 
     def get_config(self):
@@ -127,16 +152,48 @@ class Slice(keras.layers.Layer):
         self.parts = parts
 
     def call(self, inputs):
-        axis = keras_axis(self.axis, len(inputs.shape))
+        place = keras_axis(self.axis, len(inputs.shape))
+        size = _sizes(inputs)[place]
+        fits = size > self.points[-1] if self.points else size % self.parts == 0
+        values = require(
+            fits,
+            [f"layer {self.name!r}: axis {self.axis} cannot be cut at the points {self.points} "
+             f"into {self.parts} parts; its size:", size],
+            inputs,
+        )
+        values = tf.ensure_shape(values, inputs.shape)
         if not self.points:
-            return tf.split(inputs, self.parts, axis=axis)
-        if len(self.points) != self.parts - 1:
-            raise ValueError(f"{self.parts} tops need {self.parts - 1} points, got {self.points}")
+            return tf.split(values, self.parts, axis=place)
         edges = (0, *self.points)
         sizes = [end - start for start, end in itertools.pairwise(edges)]
-        if min(sizes) < 1:
+        return tf.split(values, [*sizes, -1], axis=place, num=self.parts)
+
+    def compute_output_spec(self, inputs):
+        place = keras_axis(self.axis, len(inputs.shape))
+        size = inputs.shape[place]
+        if self.points and len(self.points) != self.parts - 1:
+            raise ValueError(
+                f"{self.parts} tops need {self.parts - 1} slice points, got {self.points}"
+            )
+        edges = (0, *self.points)
+        sizes = [end - start for start, end in itertools.pairwise(edges)]
+        if min(sizes, default=1) < 1:
             raise ValueError(f"slice points must increase from 1 on, got {self.points}")
-        return tf.split(inputs, [*sizes, -1], axis=axis, num=self.parts)
+        if not self.points and size is not None and size % self.parts:
+            raise ValueError(
+                f"{self.parts} tops do not share axis {self.axis} of size {size} evenly; give "
+                "slice points"
+            )
+        if self.points and size is not None and size <= self.points[-1]:
+            raise ValueError(
+                f"slice points {self.points} reach past axis {self.axis} of size {size}"
+            )
+        if self.points:
+            sizes.append(None if size is None else size - self.points[-1])
+        else:
+            sizes = [None if size is None else size // self.parts] * self.parts
+        shapes = [(*inputs.shape[:place], part, *inputs.shape[place + 1:]) for part in sizes]
+        return [keras.KerasTensor(shape, dtype=inputs.dtype) for shape in shapes]
 
     def get_config(self):
         return {
@@ -147,7 +204,11 @@ class Slice(keras.layers.Layer):
 
 @keras.saving.register_keras_serializable("pixelnet_tf")
 class Eltwise(keras.layers.Layer):
-    """Caffe's Eltwise: PROD, SUM (with a factor for each input) or MAX of inputs of one shape."""
+    """Caffe's Eltwise: PROD, SUM (with a factor for each input) or MAX of inputs of one shape.
+
+    As in Caffe nothing is broadcast. Raises `ValueError` for inputs of unequal shapes where the
+    sizes are known beforehand, else `tf.errors.InvalidArgumentError`.
+    """
 
     def __init__(self, operation="SUM", factors=(), **kwargs):
         super().__init__(**kwargs)
@@ -155,6 +216,16 @@ class Eltwise(keras.layers.Layer):
         self.factors = tuple(factors)
 
     def call(self, inputs):
+        first, *others = inputs
+        inputs = [first, *(
+            require(
+                tf.reduce_all(tf.shape(values) == tf.shape(first)),
+                [f"layer {self.name!r}: its inputs have unequal shapes (Caffe's order):",
+                 tf.shape(to_caffe(first)), tf.shape(to_caffe(values))],
+                values,
+            )
+            for values in others
+        )]
         if self.operation == "PROD":
             return reduce(tf.multiply, inputs)
         if self.operation == "MAX":
@@ -163,6 +234,21 @@ class Eltwise(keras.layers.Layer):
         factors = self.factors or (1.0,) * len(inputs)
         terms = [v if f == 1 else v * f for v, f in zip(inputs, factors, strict=True)]
         return reduce(tf.add, terms)
+
+    def compute_output_spec(self, inputs):
+        shape = list(inputs[0].shape)
+        for values in inputs[1:]:
+            if len(values.shape) != len(shape) or any(
+                None not in pair and pair[0] != pair[1]
+                for pair in zip(values.shape, shape, strict=True)
+            ):
+                shapes = [caffe_shape(each.shape) for each in inputs]
+                raise ValueError(
+                    f"its inputs must have one shape, they have {', '.join(map(str, shapes))} "
+                    "(Caffe's order)"
+                )
+            shape = [b if a is None else a for a, b in zip(shape, values.shape, strict=True)]
+        return keras.KerasTensor(tuple(shape), dtype=inputs[0].dtype)
 
     def get_config(self):
         return {
@@ -221,19 +307,17 @@ class BatchReindex(keras.layers.Layer):
         if len(numbers.shape) != 1:
             raise ValueError(f"its numbers must have one axis, got shape {tuple(numbers.shape)}")
         rows, batch = tf.cast(numbers, tf.int32), tf.shape(values)[0]
-        known = tf.debugging.Assert(
+        rows = require(
             tf.reduce_all((rows >= 0) & (rows < batch)),
             [f"layer {self.name!r}: a sample's number lies outside the batch; smallest, largest, "
              "batch:", tf.reduce_min(rows), tf.reduce_max(rows), batch],
+            rows,
         )
-        with tf.control_dependencies([] if known is None else [known]):
-            return tf.gather(values, rows)
+        return tf.gather(values, rows)
 
 
-def _product(sizes):
-    total = 1
-    for size in sizes:
-        if size is None:
-            return None
-        total *= size
-    return total
+def _sizes(values):
+    """Sizes of a tensor: numbers where they are known, else scalar tensors."""
+    dynamic = tf.unstack(tf.shape(values), num=len(values.shape))
+    return [there if known is None else known
+            for known, there in zip(values.shape, dynamic, strict=True)]
