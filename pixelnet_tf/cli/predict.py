@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
@@ -14,8 +15,13 @@ from pixelnet_tf.cli.options import (
     dry_run_option,
     read_token,
 )
+from pixelnet_tf.cli.terminal import TerminalReporter
 from pixelnet_tf.config import Config
 from pixelnet_tf.errors import require
+from pixelnet_tf.io.files import check_apart
+
+if TYPE_CHECKING:
+    from pixelnet_tf.inference.predict import PredictionSummary
 
 
 @click.command("predict")
@@ -43,22 +49,23 @@ from pixelnet_tf.errors import require
 @click.option("--precision", type=click.Choice(["float32", "bfloat16"]))
 @click.option("--probabilities", is_flag=True, help="Also write DIR/probabilities/<case>.nii.gz.")
 @click.option("--overlays", is_flag=True, help="Also write a picture of each case.")
+@click.option("--skip-bad-cases", is_flag=True, help="Leave bad cases out with a warning (kept in "
+              "prediction.json) instead of refusing all.")
+@click.option("--overwrite", is_flag=True, help="Remove segmentations in DIR that were made from "
+              "other images, another model or by other settings; without it they are refused.")
 @dry_run_option
 @config_options
 def command(models, server, serving_json, token_file, data, out, split, only, prior, mode,
-            precision, probabilities, overlays, dry_run, config_path, overrides,
-            print_config) -> None:
+            precision, probabilities, overlays, skip_bad_cases, overwrite, dry_run, config_path,
+            overrides, print_config) -> None:
     """Segment cases with a trained model, or with a server of one (--server).
 
-    Volumes are written as uint8 NIfTI with the study's label values and exactly the geometry of
-    the input. Finished cases of an earlier, interrupted call are kept. --config is needed only for
-    raw images in another layout than the training's: study.layout, files and resample and the
-    section prediction are taken from it. For research use only.
+    Every case is read and checked before any work. Volumes are written as uint8 NIfTI with the
+    study's label values and exactly the geometry of the input. A finished case of an earlier call
+    is kept if it was made from the same images, model and settings. --config is needed only for raw
+    images in another layout than the training's: study.layout, files and resample and the section
+    prediction are taken from it. For research use only.
     """
-    from pixelnet_tf.inference.predict import CaseSource, predict_cases
-    from pixelnet_tf.runs.compatibility import AVERAGE, AVERAGE_ON_SPLIT, check_fit
-    from pixelnet_tf.runs.folder import RunFolder
-
     if overlays:
         require("--overlays", "report", "matplotlib")
     if bool(models) == (server is not None):
@@ -74,62 +81,72 @@ def command(models, server, serving_json, token_file, data, out, split, only, pr
     def adapt(config: Config) -> Config:
         return adapt_config(config, config_path, (*overrides, *chosen), print_config)
 
-    if server is not None:
-        _predict_by_server(server, serving_json, token_file, data, out, only, adapt, overlays,
-                           dry_run)
+    check_apart(out, data)
+    options = {"skip_bad_cases": skip_bad_cases, "overwrite": overwrite, "dry_run": dry_run}
+    with TerminalReporter() as reporter:
+        options["reporter"] = reporter
+        if server is not None:
+            summary = _predict_by_server(server, serving_json, token_file, data, out, only, adapt,
+                                         overlays, options)
+        else:
+            summary = _predict_here(models, data, out, split, only, adapt, overlays, options)
+    if dry_run:
+        click.echo(f"dry run: nothing was written; {len(summary.segmented)} cases would be "
+                   f"segmented ({', '.join(summary.segmented)}), {len(summary.kept)} kept, "
+                   f"{len({problem.case for problem in summary.left_out})} left out")
         return
+    click.echo(f"predictions written to {out}")
+    if overlays:
+        click.echo(f"pictures written to {_pictures(out)}")
+
+
+def _predict_here(models, data, out, split, only, adapt, overlays, options) -> PredictionSummary:
+    from pixelnet_tf.inference.predict import CaseSource, predict_cases
+    from pixelnet_tf.runs.compatibility import AVERAGE, AVERAGE_ON_SPLIT, check_fit
+    from pixelnet_tf.runs.folder import RunFolder
+
     runs = [RunFolder(model) for model in models]
     for other in runs[1:]:
         check_fit(runs[0].basis(), other.basis(),
                   AVERAGE if split == "all" else AVERAGE_ON_SPLIT)
     config = adapt(runs[0].config())
     if split == "all":
-        source = CaseSource.open(data, config, None, only)
+        source = CaseSource.open(data, config, None, only, truth=overlays)
     else:
-        source = CaseSource.open(data, config, runs[0].split().choose(split, only))
+        source = CaseSource.open(data, config, runs[0].split().choose(split, only), truth=overlays)
+    learned = {name for run in runs for part in ("train", "validation")
+               for name in getattr(run.split(), part)}
     click.echo(f"{len(source.names)} cases, prior {config.prediction.prior}, mode "
                f"{config.prediction.mode}, {config.prediction.precision}")
-    if dry_run:
-        click.echo("dry run: " + ", ".join(source.names))
-        return
-    predict_cases([run.network(config.prediction.prior) for run in runs], source, config, out,
-                  draw=_drawer(out, config) if overlays else None,
-                  say=lambda line: click.echo(line, err=True))
-    _say_where(out, overlays)
+    return predict_cases([run.network(config.prediction.prior) for run in runs], source, config,
+                         out, draw=_drawer(out, config) if overlays else None, trained_on=learned,
+                         **options)
 
 
 def _predict_by_server(server, serving_json, token_file, data, out, only, adapt, overlays,
-                       dry_run) -> None:
+                       options) -> PredictionSummary:
     from pixelnet_tf.inference.predict import CaseSource
     from pixelnet_tf.io.files import read_json
     from pixelnet_tf.serving.client import ServedModel
     from pixelnet_tf.serving.predict_remotely import predict_remotely, served_config
 
-    def say(line: str) -> None:
-        click.echo(line, err=True)
-
-    served = ServedModel(server, read_token(token_file), say=say)
+    served = ServedModel(server, read_token(token_file), say=options["reporter"].message)
     about = served.about() if serving_json is None else read_json(str(serving_json))
     config = served_config(about, adapt)
-    source = CaseSource.open(data, config, None, only)
+    source = CaseSource.open(data, config, None, only, truth=overlays)
     click.echo(f"{len(source.names)} cases, {served.url} version {about['version']}, prior "
                f"{config.prediction.prior}, mode {config.prediction.mode}")
-    if dry_run:
-        click.echo("dry run: " + ", ".join(source.names))
-        return
-    predict_remotely(served, about, source, config, out, say=say,
-                     draw=_drawer(out, config) if overlays else None)
-    _say_where(out, overlays)
-
-
-def _say_where(out: Path, overlays: bool) -> None:
-    click.echo(f"predictions written to {out}")
-    if overlays:
-        click.echo(f"pictures written to {out / 'overlays'}")
+    return predict_remotely(served, about, source, config, out,
+                            draw=_drawer(out, config) if overlays else None, **options)
 
 
 def _drawer(out: Path, config: Config):
-    """Draw each case under DIR/overlays."""
     from pixelnet_tf.evaluation.overlay import overlay_drawer
 
-    return overlay_drawer(out / "overlays", config)
+    return overlay_drawer(_pictures(out), config)
+
+
+def _pictures(out: Path) -> Path:
+    from pixelnet_tf.inference.predict import PICTURES
+
+    return out / PICTURES

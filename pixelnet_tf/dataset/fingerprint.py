@@ -7,11 +7,11 @@ one that was changed in place, without another size or time, is another.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from pixelnet_tf.cases.case import Case
 from pixelnet_tf.config import Config
+from pixelnet_tf.io.ahead import ahead
 from pixelnet_tf.io.files import digest, file_digest
 
 #: Raised by 1 with every change of the program after which equal files and settings give other
@@ -28,8 +28,7 @@ def inputs_of(cases: Sequence[Case]) -> dict[str, dict[str, Any] | None]:
         Case name -> {"images": {modality: digest}, "segmentation": digest or None}; None for a case
         with a file that cannot be read, of which `check_case` says why.
     """
-    with ThreadPoolExecutor(_READERS) as readers:
-        return dict(zip((case.name for case in cases), readers.map(_inputs, cases), strict=True))
+    return dict(zip((case.name for case in cases), ahead(_inputs, cases, _READERS), strict=True))
 
 
 def preparation_of(config: Config) -> str:

@@ -169,7 +169,8 @@ def _check(cases: list[Case], finished: dict[str, Any], config: Config, workers:
                  for row in details["slices"])
     results = {}
     for done, (case, result) in enumerate(run_cases(
-            check_case, unread, (config.study,), worker_count(workers, len(unread))), start=1):
+            check_case, unread, (config.study, config.prepare.slice_size),
+            worker_count(workers, len(unread))), start=1):
         results[case.name] = result
         progress("check", done, len(unread), case.name)
     for case in unread:

@@ -74,6 +74,14 @@ class PreparedStudy:
         self.index.rows_of([case])
         return read_json(os.path.join(self.path, "cases", f"{case}.json"))
 
+    def check_shard(self, case: str) -> None:
+        """Raise `DataError` where a case's shard is not the one that was written with its JSON."""
+        details = self.case_details(case)
+        path = os.path.join(self.path, details["shard"])
+        if (not tf.io.gfile.exists(path)
+                or tf.io.gfile.stat(path).length != details["shard_bytes"]):
+            raise DataError(f"{path}: missing or cut short; run `pixelnet-tf prepare` again")
+
     def read_record_bytes(self, row: int) -> bytes:
         """Read the record of an index row, for `parse_record`.
 

@@ -2,181 +2,434 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 import os
-import time
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Collection, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import tensorflow as tf
 
+from pixelnet_tf import __version__
 from pixelnet_tf.cases.case import Case
 from pixelnet_tf.cases.layouts import find_cases
 from pixelnet_tf.config import Config, config_to_json
+from pixelnet_tf.dataset.fingerprint import inputs_of, preparation_of
 from pixelnet_tf.dataset.prepared import PreparedStudy
-from pixelnet_tf.errors import DataError, nearest_hint
+from pixelnet_tf.errors import DataError, ModelError, nearest_hint
 from pixelnet_tf.inference.ensemble import Ensemble
 from pixelnet_tf.inference.segmenter import Segmenter
 from pixelnet_tf.inference.volume import SegmentedVolume, segment_volume
-from pixelnet_tf.io.files import read_json_object, write_json
-from pixelnet_tf.model.pixelnet import PixelNet
+from pixelnet_tf.io.ahead import ahead
+from pixelnet_tf.io.files import check_apart, digest, read_json_object, write_json
+from pixelnet_tf.model.architecture import Architecture
+from pixelnet_tf.reporting import Reporter, reporter_or_log
 from pixelnet_tf.runs.compatibility import PREDICT, Basis, check_fit
 from pixelnet_tf.runs.network import TrainedNetwork
-from pixelnet_tf.volumes.nifti import write_labels, write_probabilities
+from pixelnet_tf.volumes.checks import Problem, check_case, problems_message
+from pixelnet_tf.volumes.nifti import read_volume, write_labels, write_probabilities
 from pixelnet_tf.volumes.prepare import PreparedVolume, prepare_case
 
-#: Draws a segmented volume: receives it and its labels (x, y, z).
+#: Draws a segmented volume into OUT/overlays: receives it and its labels (x, y, z).
 Draw = Callable[[PreparedVolume, np.ndarray], None]
 
+PICTURES, MAPS = "overlays", "probabilities"
 
-@dataclass(frozen=True)
-class CaseSource:
-    """Cases to segment, from a prepared study or from raw volumes."""
+#: Cases that are checked at once: reading waits for the disk, unpacking for a core.
+_READERS = 4
+#: Parts of what a segmentation is made from: key in `prediction.json` -> words for another one.
+_PARTS = {"images": "other images", "preparation": "images prepared otherwise",
+          "networks": "another network", "prediction": "other settings of the prediction"}
 
-    names: tuple[str, ...]
-    prepared: PreparedStudy | None
-    raw: dict[str, Case]
 
-    @classmethod
-    def open(cls, data: str, config: Config, names: Sequence[str] | None,
-             only: Sequence[str] = ()) -> CaseSource:
+class CaseSource(ABC):
+    """Cases to segment, from a prepared study or from raw volumes.
+
+    Attributes:
+        data: folder of the study.
+        names: the cases.
+    """
+
+    def __init__(self, data: str, names: Sequence[str]):
+        self.data, self.names = data, tuple(names)
+
+    @staticmethod
+    def open(data: str, config: Config, names: Sequence[str] | None = None,
+             only: Sequence[str] = (), truth: bool = False) -> CaseSource:
         """Find the cases.
 
         Args:
             names: the ones of a split; None takes all.
             only: of these, the ones that are asked for; empty takes all.
+            truth: read segmentations too, for pictures. Otherwise they are not looked at.
 
         Raises:
             DataError: no such folder, no case, a name that is not there, or slices that were
                 prepared in another way than the configuration says.
         """
-        prepared, raw = None, {}
+        raw: dict[str, Case] = {}
+        prepared = None
         if tf.io.gfile.exists(os.path.join(data, "index.json")):
             prepared = PreparedStudy.open(data)
             check_fit(Basis("the model", config), Basis(data, prepared.config), PREDICT)
             known = prepared.cases
         else:
-            raw = {case.name: case
+            raw = {case.name: case if truth else case.without_segmentation()
                    for case in find_cases(Path(data), config.study, require_segmentation=False)}
             known = tuple(raw)
-        wanted = tuple(only) or (tuple(names) if names is not None else known)
+        wanted = tuple(dict.fromkeys(only)) or (tuple(names) if names is not None else known)
         for name in wanted:
             if name not in known:
                 raise DataError(f"{data}: no case {name!r}{nearest_hint(name, known)}; it has "
                                 f"{len(known)} cases")
         if not wanted:
             raise DataError(f"{data}: the chosen part of the split has no case")
-        return cls(wanted, prepared, raw)
+        if prepared is not None:
+            return _PreparedCases(prepared, wanted)
+        return _RawCases(data, {name: raw[name] for name in wanted})
+
+    def check(self, config: Config, reporter: Reporter | None = None
+              ) -> tuple[CaseSource, list[Problem]]:
+        """Look every case through before any work; returns the sound ones, and what is wrong with
+        the others."""
+        reporter = reporter_or_log(reporter)
+        sound, problems = [], []
+        found = ahead(lambda name: self._check(name, config, reporter), self.names, _READERS)
+        for number, (name, faults) in enumerate(zip(self.names, found, strict=True), start=1):
+            reporter.progress("checking", number, len(self.names), name)
+            problems += [Problem(name, fault) for fault in faults]
+            if not faults:
+                sound.append(name)
+        return self._only(sound), problems
+
+    @abstractmethod
+    def made_from(self, config: Config) -> dict[str, dict[str, Any]]:
+        """Say what each case's slices are made from: digests of its images and of the settings."""
+
+    @abstractmethod
+    def read(self, name: str, config: Config) -> PreparedVolume:
+        """Read one prepared volume, or prepare it from its files; raises `DataError`."""
+
+    @abstractmethod
+    def _check(self, name: str, config: Config, reporter: Reporter) -> list[str]:
+        """Say what is wrong with a case."""
+
+    @abstractmethod
+    def _only(self, names: Sequence[str]) -> CaseSource:
+        """Return the source of these cases alone."""
+
+
+class _PreparedCases(CaseSource):
+    def __init__(self, study: PreparedStudy, names: Sequence[str]):
+        super().__init__(study.path, names)
+        self._study = study
+
+    def made_from(self, config: Config) -> dict[str, dict[str, Any]]:
+        found = {}
+        for name in self.names:
+            details = self._study.case_details(name)
+            # A study that an earlier version prepared says less.
+            made_from = details.get("made_from") or {
+                "inputs": {"images": details.get("fingerprint")}, "preparation": None}
+            found[name] = {"images": made_from["inputs"]["images"],
+                           "preparation": made_from["preparation"]}
+        return found
 
     def read(self, name: str, config: Config) -> PreparedVolume:
-        """Read one prepared volume, or prepare it from its files."""
-        if self.prepared is not None:
-            return self.prepared.read_volume(name)
-        return prepare_case(self.raw[name], config)
+        return self._study.read_volume(name)
+
+    def _check(self, name: str, config: Config, reporter: Reporter) -> list[str]:
+        try:
+            self._study.check_shard(name)
+        except DataError as error:
+            return [str(error)]
+        index = self._study.index
+        rows = index.rows_of([name])
+        return _size_faults({*zip(index.height[rows].tolist(), index.width[rows].tolist(),
+                                  strict=True)}, config)
+
+    def _only(self, names: Sequence[str]) -> CaseSource:
+        return _PreparedCases(self._study, names)
+
+
+class _RawCases(CaseSource):
+    def __init__(self, data: str, cases: dict[str, Case]):
+        super().__init__(data, tuple(cases))
+        self._cases = cases
+
+    def made_from(self, config: Config) -> dict[str, dict[str, Any]]:
+        preparation = preparation_of(config)
+        # Of the images alone: nothing else of a case reaches its segmentation.
+        inputs = inputs_of([case.without_segmentation() for case in self._cases.values()])
+        return {name: {"images": (inputs[name] or {}).get("images"), "preparation": preparation}
+                for name in self.names}
+
+    def read(self, name: str, config: Config) -> PreparedVolume:
+        return prepare_case(self._cases[name], config)
+
+    def _check(self, name: str, config: Config, reporter: Reporter) -> list[str]:
+        found = check_case(self._cases[name], config.study, config.prepare.slice_size)
+        if found.image_problems:
+            return [problem.message for problem in found.image_problems]
+        for problem in found.segmentation_problems:
+            reporter.warning(f"the truth of {name} is not drawn: {problem.message}")
+            self._cases[name] = self._cases[name].without_segmentation()
+        return _size_faults({(found.plan.height, found.plan.width)}, config)
+
+    def _only(self, names: Sequence[str]) -> CaseSource:
+        return _RawCases(self.data, {name: self._cases[name] for name in names})
+
+
+def _size_faults(sizes: Collection[tuple[int, int]], config: Config) -> list[str]:
+    """Say which sizes of slices are too small for the network."""
+    network = Architecture.of(config.model, len(config.study.labels))
+    faults = []
+    for height, width in sorted(sizes):
+        try:
+            network.check_image_size(height, width)
+        except ModelError as error:
+            faults.append(str(error))
+    return faults
+
+
+@dataclass(frozen=True)
+class PredictionSummary:
+    """What a prediction did, or, on a dry run, would do.
+
+    Attributes:
+        segmented, kept: cases segmented now, and finished earlier from the same.
+        left_out: what was wrong with the cases that were left out.
+    """
+
+    segmented: tuple[str, ...]
+    kept: tuple[str, ...]
+    left_out: tuple[Problem, ...]
 
 
 def predict_cases(networks: Sequence[TrainedNetwork], source: CaseSource, config: Config,
-                  out: Path, *, draw: Draw | None = None,
-                  say: Callable[[str], None] = lambda line: None) -> None:
-    """Segment every case of a source with models of this process, as `write_cases` says.
+                  out: Path, **options: Any) -> PredictionSummary:
+    """Segment every case of a source with models of this process.
 
     Args:
         networks: one, or several whose scores are averaged (`Ensemble`).
+        options: as `write_cases` takes them.
 
     Raises:
         ModelError: the study has other numbers of modalities or labels than a model.
+        PixelNetError: as `write_cases`.
     """
     for network in networks:
         network.model.check_study(config.study)
-    about = {"networks": [{"model": network.name, "weights": _digest(network.model),
+    about = {"networks": [{"model": network.name, "weights": network.digest(),
                            "correction": [float(value) for value in network.correction]}
-                          for network in networks],
-             "cases": list(source.names), "config": config_to_json(config),
-             "prior": config.prediction.prior, "mode": config.prediction.mode}
+                          for network in networks]}
     members = [Segmenter.of(config, network) for network in networks]
     segmenter = members[0] if len(members) == 1 else Ensemble(members)
-    write_cases(lambda volume: segment_volume(segmenter, volume, config,
-                                              config.prediction.probability_maps),
-                about, source, config, out, draw=draw, say=say)
+    return write_cases(lambda volume: segment_volume(segmenter, volume, config,
+                                                     config.prediction.probability_maps),
+                       about, source, config, out, **options)
 
 
-def _digest(model: PixelNet) -> str:
-    """Fingerprint of the weights: a run that was trained anew is another model."""
-    digest = hashlib.sha256()
-    for weights in model.get_weights():
-        digest.update(np.ascontiguousarray(weights))
-    return digest.hexdigest()[:16]
-
-
-def write_cases(segment: Callable[[PreparedVolume], SegmentedVolume], about: dict,
+def write_cases(segment: Callable[[PreparedVolume], SegmentedVolume], about: dict[str, Any],
                 source: CaseSource, config: Config, out: Path, *, draw: Draw | None = None,
-                say: Callable[[str], None] = lambda line: None) -> None:
-    """Segment every case of a source and write `<case>.nii.gz`, and `prediction.json` first.
+                trained_on: Collection[str] = (), skip_bad_cases: bool = False,
+                overwrite: bool = False, dry_run: bool = False, reporter: Reporter | None = None
+                ) -> PredictionSummary:
+    """Check every case of a source, segment it and write `<case>.nii.gz`, `prediction.json` first.
 
-    The next case is read (or prepared) while one is computed, and results are written beside.
-    A folder with results of the same model and settings is completed, one of another is refused.
-    `draw` is called for every case before its file is written.
+    `prediction.json` says of every case what it is made from: digests of its images, of how they
+    are prepared, of the networks and of the settings. A finished case that was made from the same
+    is kept, so that a call that was stopped goes on; a folder with segmentations that were made
+    from anything else is refused. The next case is read (or prepared) while one is computed, and
+    results are written beside.
 
     Args:
         segment: of one volume.
-        about: what `prediction.json` says: model, cases and settings.
+        about: for `prediction.json`; `networks` is a list of their names, weights and corrections.
+        draw: called for every case that has no picture yet.
+        trained_on: names of the cases that a network has learned from.
+        skip_bad_cases: leave cases out that cannot be used, instead of refusing all.
+        overwrite: replace segmentations that were made from something else.
+        dry_run: check and plan, write nothing.
 
     Raises:
+        ConfigError: `out` lies within the data.
         DataError: the folder holds other results, or a case cannot be used.
     """
-    done = _finished(out, about)
-    out.mkdir(parents=True, exist_ok=True)
-    write_json(str(out / "prediction.json"), about)
-    left = [name for name in source.names if name not in done]
-    if done:
-        say(f"{len(done)} finished cases are kept")
+    reporter = reporter_or_log(reporter)
+    check_apart(out, source.data)
+    asked = source.names
+    source, problems = source.check(config, reporter)
+    if problems and not (skip_bad_cases and source.names):
+        raise DataError(problems_message(problems, len(asked)) + (
+            "\ncorrect them, or leave them out by --skip-bad-cases" if source.names else ""))
+    folder = _Folder(out, about, source, config)
+    stale = folder.stale()
+    if stale and not overwrite:
+        raise DataError(folder.refusal(stale))
+    kept = tuple(name for name in source.names if name not in stale and folder.finished(name))
+    todo = [name for name in source.names if name not in kept]
+    for problem in problems:
+        reporter.warning(f"left out {problem.case}: {problem.message}")
+    if stale:
+        reporter.warning(f"{len(stale)} segmentations that were made from something else are "
+                         f"removed: {_some(stale)}")
+    if kept:
+        reporter.message(f"{len(kept)} finished cases are kept")
+    if learned := [name for name in source.names if name in trained_on]:
+        reporter.warning(f"the network was trained on, or chosen by, {len(learned)} of the "
+                         f"{len(source.names)} cases ({_some(learned)}): their scores say nothing "
+                         "about new cases; --split test leaves them out")
+    if dry_run:
+        return PredictionSummary(tuple(todo), kept, tuple(problems))
+    folder.start(asked, kept, todo, stale, problems, trained_on)
+    undrawn = [name for name in kept if draw and not folder.file(name, PICTURES).is_file()]
+    work = sorted((*todo, *undrawn), key=source.names.index)
+
+    def read(name: str) -> PreparedVolume | DataError:
+        try:
+            return source.read(name, config)
+        except DataError as error:
+            return error
+
     with ThreadPoolExecutor(1) as writer:
-        written = None
-        for number, (name, volume) in enumerate(_read_ahead(source, left, config), start=1):
-            start = time.monotonic()
-            result = segment(volume)
+        written: Future | None = None
+        for number, (name, volume) in enumerate(zip(work, ahead(read, work), strict=True), start=1):
+            if isinstance(volume, DataError):
+                if not skip_bad_cases:
+                    raise volume
+                problems.append(Problem(name, str(volume)))
+                reporter.warning(f"left out {name}: {volume}")
+                folder.leave_out(problems)
+                todo = [other for other in todo if other != name]
+                continue
+            result = None if name in kept else segment(volume)
             if written is not None:
                 written.result()
-            written = writer.submit(_write, out, volume, result, config, draw)
-            say(f"{number}/{len(left)} {name}: {time.monotonic() - start:.1f} s")
+            written = writer.submit(folder.write, volume, result, draw)
+            reporter.progress("segmenting", number, len(work), name)
         if written is not None:
             written.result()
+    return PredictionSummary(tuple(todo), kept, tuple(problems))
 
 
-def _read_ahead(source: CaseSource, names: Sequence[str], config: Config
-                ) -> Iterator[tuple[str, PreparedVolume]]:
-    with ThreadPoolExecutor(1) as reader:
-        coming = reader.submit(source.read, names[0], config) if names else None
-        for number, name in enumerate(names):
-            volume = coming.result()
-            if number + 1 < len(names):
-                coming = reader.submit(source.read, names[number + 1], config)
-            yield name, volume
+class _Folder:
+    """OUT of a prediction: its files, and what they are made from.
+
+    Whoever finds OUT/<case>.nii.gz can rely on it that it was made from what `prediction.json`
+    says: that is written before the first case, and what it would no longer hold for is removed
+    before it.
+    """
+
+    def __init__(self, out: Path, about: dict[str, Any], source: CaseSource, config: Config):
+        self._out, self._config = Path(out), config
+        self._path = self._out / "prediction.json"
+        self._about = {"networks": about["networks"], "prior": config.prediction.prior,
+                       "mode": config.prediction.mode, "config": config_to_json(config)}
+        common = {"networks": digest([[network.get("weights") or network["model"],
+                                       network["correction"]] for network in about["networks"]]),
+                  "prediction": _settings(config)}
+        self._made_from = {name: {**inputs, **common}
+                           for name, inputs in source.made_from(config).items()}
+        self._common = common
+        self._before: dict[str, Any] = {}
+        if self._path.is_file():
+            self._before = read_json_object(self._path, "remove the folder, or give a new --out")
+
+    def file(self, name: str, kind: str = "") -> Path:
+        """Labels of a case, or its file in `PICTURES` or `MAPS`."""
+        ending = ".png" if kind == PICTURES else ".nii.gz"
+        return self._out / kind / f"{name}{ending}" if kind else self._out / f"{name}{ending}"
+
+    def finished(self, name: str) -> bool:
+        """Whether a case is there with all that is asked for."""
+        maps = self._config.prediction.probability_maps
+        return self.file(name).is_file() and (not maps or self.file(name, MAPS).is_file())
+
+    def stale(self) -> dict[str, str]:
+        """Finished cases that were made from something else: name -> what differs, in words.
+
+        All cases of the folder count, those of this call and others: it is scored as one.
+        """
+        before, found = self._before.get("made_from", {}), {}
+        for name in {**dict.fromkeys(before), **self._made_from}:
+            if not self.file(name).is_file():
+                continue
+            now = self._made_from.get(name, self._common)
+            if name not in before:
+                found[name] = "nothing says what it was made from"
+                continue
+            different = [words for part, words in _PARTS.items()
+                         if part in now and now[part] != before[name].get(part)]
+            if different:
+                found[name] = ", ".join(different)
+        return found
+
+    def refusal(self, stale: dict[str, str]) -> str:
+        """Say why the folder cannot be gone on with, and what to do."""
+        lines = [f"  {name}: {words}" for name, words in list(stale.items())[:5]]
+        more = [f"  ... and {len(stale) - 5} more"] if len(stale) > 5 else []
+        return "\n".join([
+            f"{self._out}: holds {len(stale)} segmentations that were made from something else:",
+            *lines, *more, "give a new --out, or replace them by --overwrite"])
+
+    def start(self, asked: Sequence[str], kept: Sequence[str], todo: Sequence[str],
+              stale: Collection[str], problems: Sequence[Problem], trained_on: Collection[str]
+              ) -> None:
+        """Remove what will be made anew, and write `prediction.json`."""
+        for name in {*todo, *stale}:
+            # The labels first: they say that a case is finished.
+            for kind in ("", MAPS, PICTURES):
+                self.file(name, kind).unlink(missing_ok=True)
+        before = self._before.get("made_from", {})
+        others = [name for name in before if name not in asked and self.file(name).is_file()]
+        cases = [*others, *asked]
+        learned = {*trained_on, *self._before.get("trained_on", ())}
+        self._about |= {
+            "cases": cases,
+            "trained_on": [name for name in cases if name in learned],
+            "made_from": {**{name: before[name] for name in others}, **self._made_from}}
+        self.leave_out(problems)
+
+    def leave_out(self, problems: Sequence[Problem]) -> None:
+        """Write `prediction.json`, with what is wrong with the cases that are left out."""
+        self._about["left_out"] = [{"case": problem.case, "reason": problem.message}
+                                   for problem in problems]
+        write_json(self._path, self._about)
+
+    def write(self, volume: PreparedVolume, result: SegmentedVolume | None, draw: Draw | None
+              ) -> None:
+        """Write the files of a case; without a result, the picture of one that is finished."""
+        if result is None:
+            draw(volume, read_volume(self.file(volume.name))[0].astype(np.uint8))
+            return
+        if result.probabilities is not None:
+            write_probabilities(self.file(volume.name, MAPS), result.probabilities,
+                                volume.geometry)
+        if draw is not None:
+            draw(volume, result.labels)
+        # The labels last: their file says that the case is finished.
+        write_labels(self.file(volume.name), result.labels, volume.geometry)
 
 
-def _write(out: Path, volume: PreparedVolume, result: SegmentedVolume, config: Config,
-           draw: Draw | None) -> None:
-    if result.probabilities is not None:
-        (out / "probabilities").mkdir(exist_ok=True)
-        write_probabilities(out / "probabilities" / f"{volume.name}.nii.gz", result.probabilities,
-                            volume.geometry)
-    if draw is not None:
-        draw(volume, result.labels)
-    # The labels last: their file says that the case is finished.
-    write_labels(out / f"{volume.name}.nii.gz", result.labels, volume.geometry)
+def _settings(config: Config) -> str:
+    """Digest of every setting that shapes the labels of prepared slices, and of the program.
+
+    How many slices are computed together, and whether probabilities are written, do not.
+    """
+    tree = config_to_json(config)
+    prediction = {key: value for key, value in tree["prediction"].items()
+                  if key not in ("batch_slices", "probability_maps")}
+    return digest({"program": __version__, "prediction": prediction,
+                   "brain_only": config.brain_only, "regions": tree["study"]["regions"],
+                   # In a list: their order is that of the scores.
+                   "labels": list(tree["study"]["labels"].items())})
 
 
-def _finished(out: Path, about: dict) -> set[str]:
-    path = out / "prediction.json"
-    if not path.is_file():
-        return set()
-    before = read_json_object(path, "remove the folder, or give a new --out")
-    same = [key for key in about if key != "cases"]
-    if any(before.get(key) != json.loads(json.dumps(about[key])) for key in same):
-        raise DataError(f"{out}: holds predictions of another model or with other settings; give "
-                        "a new --out or remove the folder")
-    return {name for name in about["cases"] if (out / f"{name}.nii.gz").is_file()}
+def _some(names: Collection[str]) -> str:
+    """Name a few."""
+    first = list(names)[:5]
+    return ", ".join(first) + (f" and {len(names) - 5} more" if len(names) > 5 else "")

@@ -20,7 +20,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from pixelnet_tf.errors import DataError, RunError
+from pixelnet_tf.errors import ConfigError, DataError, RunError
 
 Pathname = str | os.PathLike[str]
 
@@ -212,6 +212,19 @@ def read_json_lines(path: Pathname) -> list[dict[str, Any]]:
     return rows
 
 
+def check_apart(out: Pathname, *inputs: Pathname) -> None:
+    """Raise `ConfigError` where results would lie among what they are made from.
+
+    A folder of cases takes what lies in it for its own the next time. Above the inputs, or beside
+    them, is another matter.
+    """
+    for folder in inputs:
+        mine, theirs = _absolute(out), _absolute(folder)
+        if mine == theirs or mine.startswith(theirs.rstrip("/") + "/"):
+            raise ConfigError(f"--out {os.fspath(out)}: lies within {os.fspath(folder)}, whose "
+                              "files it is made from; give a folder outside of it")
+
+
 def file_digest(path: Pathname) -> str:
     """Return the SHA-256 of a file's content, in hexadecimal; raises OSError."""
     found = hashlib.sha256()
@@ -236,6 +249,11 @@ def _reason(error: OSError) -> str:
     if error.errno == errno.ENOSPC:
         return "no space is left on the device"
     return error.strerror or str(error)
+
+
+def _absolute(path: Pathname) -> str:
+    path = os.fspath(path)
+    return path if _is_url(path) else os.path.realpath(path)
 
 
 def _is_url(path: str) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import tempfile
 import zipfile
@@ -24,6 +25,13 @@ class TrainedNetwork:
     model: PixelNet
     correction: np.ndarray
     name: str = ""
+
+    def digest(self) -> str:
+        """SHA-256 of the weights: a run that was trained anew is another network."""
+        found = hashlib.sha256()
+        for weights in self.model.get_weights():
+            found.update(np.ascontiguousarray(weights))
+        return found.hexdigest()
 
 
 def load_model(path: str) -> PixelNet:

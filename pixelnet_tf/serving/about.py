@@ -22,7 +22,7 @@ FORMAT = 1
 
 
 def describe_export(run: RunFolder, config: Config, name: str, version: int,
-                    evaluation: Evaluation | None = None) -> dict[str, Any]:
+                    evaluation: Evaluation | None = None, weights: str = "") -> dict[str, Any]:
     """What `serving.json` holds: plain dictionaries, lists and scalars.
 
     No name of a case and no path goes out with a model.
@@ -32,6 +32,7 @@ def describe_export(run: RunFolder, config: Config, name: str, version: int,
         config: the run's configuration with the export's prior, mode and precision.
         name, version: of the export.
         evaluation: scores to state, or None; only what is averaged over cases is taken.
+        weights: digest of the exported weights (`TrainedNetwork.digest`).
     """
     priors, prediction = run.priors(), config.prediction
     tree = config_to_json(config)
@@ -42,6 +43,7 @@ def describe_export(run: RunFolder, config: Config, name: str, version: int,
         "name": name,
         "version": version,
         "use": RESEARCH_ONLY,
+        "weights": weights,
         "channels": list(config.study.modalities),
         "normalisation": {"bias_field_in_graph": False, **describe_slices(config)},
         "classified_pixels": "not zero in every channel" if brain_is_zero_free(config) else "all",

@@ -63,8 +63,9 @@ def export_model(run: RunFolder, out: Path, name: str | None = None, version: in
     target = base / str(version)
     if target.exists():
         raise ConfigError(f"{target} is there already; leave --version out for the next number")
-    about = describe_export(run, config, name, version, evaluation)
-    segmenter = Segmenter.of(config, run.network(config.prediction.prior))
+    network = run.network(config.prediction.prior)
+    about = describe_export(run, config, name, version, evaluation, network.digest())
+    segmenter = Segmenter.of(config, network)
     temporary = base / f".{version}.{uuid.uuid4().hex[:8]}.tmp"
     try:
         temporary.mkdir(parents=True)

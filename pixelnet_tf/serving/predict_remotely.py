@@ -6,9 +6,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from pixelnet_tf.config import Config, config_to_json
+from pixelnet_tf.config import Config
 from pixelnet_tf.errors import ConfigError
-from pixelnet_tf.inference.predict import CaseSource, Draw, write_cases
+from pixelnet_tf.inference.predict import CaseSource, PredictionSummary, write_cases
 from pixelnet_tf.serving.about import exported_config
 from pixelnet_tf.serving.client import ServedModel
 from pixelnet_tf.serving.remote_volume import segment_remotely
@@ -39,19 +39,24 @@ def served_config(about: dict[str, Any], adapt: Callable[[Config], Config]) -> C
 
 
 def predict_remotely(model: ServedModel, about: dict[str, Any], source: CaseSource,
-                     config: Config, out: Path, *, draw: Draw | None = None,
-                     say: Callable[[str], None] = lambda line: None) -> None:
-    """Segment every case of a source with a served model, as `write_cases` says.
+                     config: Config, out: Path, **options: Any) -> PredictionSummary:
+    """Segment every case of a source with a served model.
 
     The files are those of local prediction with the same run and settings.
+
+    Args:
+        about: `serving.json`.
+        options: as `write_cases` takes them.
     """
     maps = config.prediction.probability_maps
     # Models that an earlier version exported find the domain by themselves.
     with_domain = "segment_domain" in about["signatures"]
-    record = {"model": model.url, "version": about["version"], "cases": list(source.names),
-              "config": config_to_json(config), "prior": config.prediction.prior,
-              "mode": config.prediction.mode, "correction": about["prior"]["correction"]}
-    write_cases(lambda volume: segment_remotely(
+    # Nor do they say what their weights are.
+    name = model.url if "weights" in about else f"{model.url} version {about['version']}"
+    record = {"networks": [{"model": name, "version": about["version"],
+                            "weights": about.get("weights"),
+                            "correction": about["prior"]["correction"]}]}
+    return write_cases(lambda volume: segment_remotely(
         lambda images, domain: model.segment_slices(images, domain if with_domain else None, maps),
         volume, config, maps),
-        record, source, config, out, draw=draw, say=say)
+        record, source, config, out, **options)

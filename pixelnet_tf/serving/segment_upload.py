@@ -49,7 +49,8 @@ def segment_upload(model: LoadedModel, files: dict[str, BinaryIO], limits: Serve
         case = Case("upload", volumes)
         words = {str(path): modality for modality, path in volumes.items()}
         words |= {path.name: modality for modality, path in volumes.items()}
-        if problems := check_case(case, config.study).problems:
+        found = check_case(case, config.study, config.prepare.slice_size)
+        if problems := found.problems:
             raise ApiError(422, _reworded(problems[0].message, words))
         try:
             volume = prepare_case(case, config)

@@ -95,7 +95,7 @@ class Experiment:
             return
         folder = self._run_folder(strategy, number)
         source = CaseSource.open(self.study.path, config, split.test)
-        predict_cases([folder.network(prior)], source, config, part, say=self.say)
+        predict_cases([folder.network(prior)], source, config, part)
         target.mkdir(parents=True, exist_ok=True)
         for name in split.test:
             shutil.move(part / f"{name}.nii.gz", target / f"{name}.nii.gz")

@@ -14,6 +14,7 @@ from pixelnet_tf.config import StudyConfig
 from pixelnet_tf.errors import DataError
 from pixelnet_tf.volumes.geometry import VolumeGeometry
 from pixelnet_tf.volumes.nifti import read_volume
+from pixelnet_tf.volumes.slicing import SlicePlan
 
 
 @dataclass(frozen=True)
@@ -26,14 +27,28 @@ class Problem:
 
 @dataclass(frozen=True)
 class CheckResult:
-    """What reading a case showed: its problems, and whether it has any lesion."""
+    """What reading a case showed.
 
-    problems: tuple[Problem, ...]
+    Attributes:
+        image_problems, segmentation_problems: what is wrong with either.
+        has_lesion: whether the segmentation holds more than background.
+        plan: how the case is cut into slices; None where its images cannot be read.
+    """
+
+    image_problems: tuple[Problem, ...]
+    segmentation_problems: tuple[Problem, ...]
     has_lesion: bool
+    plan: SlicePlan | None
+
+    @property
+    def problems(self) -> tuple[Problem, ...]:
+        """Everything that is wrong."""
+        return self.image_problems + self.segmentation_problems
 
 
 def check_cases(cases: Iterable[Case], study: StudyConfig,
-                each: Callable[[Case], None] = lambda case: None) -> list[Problem]:
+                each: Callable[[Case], None] = lambda case: None, slice_size: int = 0
+                ) -> list[Problem]:
     """Read every file of every case and list all that is wrong, in one pass.
 
     Every modality is there, all on one grid (unless `study.resample`), three-dimensional, finite
@@ -44,11 +59,12 @@ def check_cases(cases: Iterable[Case], study: StudyConfig,
         cases: as `find_cases` lists them.
         study: modalities, labels, `resample`.
         each: called before a case is read, to show progress.
+        slice_size: `prepare.slice_size`, into which every slice must fit.
     """
     problems, sound, lesions = [], [], 0
     for case in cases:
         each(case)
-        result = check_case(case, study)
+        result = check_case(case, study, slice_size)
         problems += result.problems
         lesions += result.has_lesion
         if not result.problems and case.segmentation is not None:
@@ -56,18 +72,25 @@ def check_cases(cases: Iterable[Case], study: StudyConfig,
     return problems + no_lesion(sound if not lesions else [], study)
 
 
-def check_case(case: Case, study: StudyConfig) -> CheckResult:
+def check_case(case: Case, study: StudyConfig, slice_size: int = 0) -> CheckResult:
     """Read every file of one case, as `check_cases` does."""
-    messages = [*case.faults, *case.segmentation_faults]
+    images, segmentation = list(case.faults), list(case.segmentation_faults)
     first: VolumeGeometry | None = None
+    plan: SlicePlan | None = None
     has_lesion = False
     for path in case.files:
+        messages = segmentation if path == case.segmentation else images
         try:
             array, geometry = read_volume(path)
         except DataError as error:
             messages.append(str(error))
             continue
-        first = first or geometry
+        if first is None:
+            first = geometry
+            try:
+                plan = SlicePlan(geometry, slice_size)
+            except DataError as error:
+                images.append(f"{path}: {error}")
         difference = None if study.resample else geometry.difference(first)
         if difference:
             messages.append(f"{path}: not on the grid of {case.files[0].name}: {difference}; set "
@@ -77,7 +100,8 @@ def check_case(case: Case, study: StudyConfig) -> CheckResult:
             has_lesion = bool(array.any())
         else:
             messages += _image_problems(path, array)
-    return CheckResult(tuple(Problem(case.name, message) for message in messages), has_lesion)
+    return CheckResult(*(tuple(Problem(case.name, message) for message in messages)
+                         for messages in (images, segmentation)), has_lesion, plan)
 
 
 def no_lesion(cases: Iterable[Case], study: StudyConfig) -> list[Problem]:

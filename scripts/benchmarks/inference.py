@@ -112,10 +112,10 @@ def volumes(options: Options) -> dict:
     found = {}
     for count in (1, 2) if options.quick else (1, 2, 4):
         # The first case again and again, so that every volume costs the same.
-        source = CaseSource((study.cases[0],) * count, study, {})
+        source = CaseSource.open(study.path, config, (study.cases[0],) * count)
         out = options.work / f"volumes_{count}_{time.time_ns()}"
         start = time.perf_counter()
-        predict_cases([network], source, config, out, say=print)
+        predict_cases([network], source, config, out)
         found[str(count)] = {"seconds": time.perf_counter() - start,
                              "peak_gb": memory_gb()[1]}
     return found

@@ -133,7 +133,7 @@ def test_raw_images_in_another_layout_by_config(main_job, tmp_path, capsys):
 
 def test_probabilities_and_dry_run(main_job, tmp_path, capsys):
     assert predict(main_job, tmp_path / "p", "--dry-run", "--case", "phantom_001") == 0
-    assert "dry run: phantom_001" in capsys.readouterr().out
+    assert "1 cases would be segmented (phantom_001), 0 kept" in capsys.readouterr().out
     assert not (tmp_path / "p").exists()
     assert predict(main_job, tmp_path / "p", "--probabilities", "--case", "phantom_001") == 0
     maps = nib.load(tmp_path / "p" / "probabilities" / "phantom_001.nii.gz")
@@ -159,7 +159,48 @@ def test_models_that_are_none(main_job, tmp_path, capsys):
                         tmp_path / "p") == 4
         assert str(model) in capsys.readouterr().err
     shutil.copytree(main_job / "run", tmp_path / "run")
-    (tmp_path / "run" / "model.keras").write_bytes(b"nothing")
-    assert run_main("predict", "--model", tmp_path / "run", "--data", main_job / "prepared",
-                    "--out", tmp_path / "p") == 4
-    assert "cannot be loaded as a model" in capsys.readouterr().err
+    asked = ("predict", "--model", tmp_path / "run", "--data", main_job / "prepared", "--out",
+             tmp_path / "p")
+    for words in ("cannot be loaded as a model", "no such model"):
+        (tmp_path / "run" / "model.keras").write_bytes(b"nothing")
+        if words == "no such model":
+            (tmp_path / "run" / "model.keras").unlink()
+        for more in ((), ("--dry-run",)):
+            assert run_main(*asked, *more) == 4
+            assert words in capsys.readouterr().err
+
+
+def test_what_is_asked_for_later_is_made_later(main_job, tmp_path, capsys):
+    """Finished cases have no picture yet; a folder that is named is there."""
+    asked = ("--case", "phantom_001")
+    assert predict(main_job, tmp_path / "p", *asked) == 0
+    assert predict(main_job, tmp_path / "p", *asked, "--overlays") == 0
+    printed = capsys.readouterr()
+    assert "1 finished cases are kept" in printed.err
+    assert f"pictures written to {tmp_path / 'p' / 'overlays'}" in printed.out
+    assert (tmp_path / "p" / "overlays" / "phantom_001.png").is_file()
+
+
+def test_training_cases_are_said(main_job, tmp_path, capsys):
+    assert predict(main_job, tmp_path / "p", "--dry-run") == 0
+    assert "trained on, or chosen by, 3 of the 4 cases" in " ".join(
+        capsys.readouterr().err.split())
+    assert predict(main_job, tmp_path / "p", "--dry-run", "--split", "test") == 0
+    assert "trained on" not in capsys.readouterr().err
+
+
+def test_bad_cases_stop_predict_or_are_left_out(main_job, tmp_path, capsys):
+    study = tmp_path / "study"
+    for case in ("phantom_001", "phantom_002"):
+        shutil.copytree(main_job / "study" / case, study / case)
+    (study / "phantom_002" / "phantom_002_t2.nii.gz").unlink()
+    asked = ("predict", "--model", main_job / "run", "--data", study, "--out", tmp_path / "p")
+    for more in ((), ("--dry-run",)):
+        assert run_main(*asked, *more) == 3
+        assert "phantom_002: modality 't2' is missing" in capsys.readouterr().err
+        assert not (tmp_path / "p").exists()
+    assert run_main(*asked, "--skip-bad-cases") == 0
+    assert "warning: left out phantom_002" in capsys.readouterr().err
+    assert run_main("predict", "--model", main_job / "run", "--data", study, "--out",
+                    study / "predictions") == 2
+    assert "lies within" in capsys.readouterr().err

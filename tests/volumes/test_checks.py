@@ -86,6 +86,20 @@ def test_broken_and_four_dimensional_files(make, ball, save, tmp_path):
     assert "(4, 4, 4, 2)" in message
 
 
+def test_a_slice_that_is_too_large_is_seen_before_any_work(make, ball):
+    result = check_case(make(), STUDY, slice_size=ball.shape[0] - 1)
+    assert "larger than prepare.slice_size" in result.problems[0].message
+    assert len(result.problems) == 1
+    assert check_case(make(), STUDY, slice_size=max(ball.shape)).plan.height == max(ball.shape)
+
+
+def test_faults_of_a_segmentation_are_told_from_those_of_the_images(make, ball):
+    case = make(seg=np.full(ball.shape, 3, np.uint8))
+    result = check_case(case, STUDY)
+    assert (len(result.image_problems), len(result.segmentation_problems)) == (0, 1)
+    assert check_case(case.without_segmentation(), STUDY).problems == ()
+
+
 def test_no_lesion_anywhere_is_a_problem_of_every_case(make, ball):
     empty = [make(name, seg=np.zeros(ball.shape, np.uint8)) for name in "AB"]
     problems = check_cases(empty, STUDY)
