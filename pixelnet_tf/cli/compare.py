@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from pixelnet_tf.cli.options import PATH
+from pixelnet_tf.cli.options import PATH, verb
 from pixelnet_tf.errors import ConfigError
 from pixelnet_tf.evaluation.comparison import common_cases, comparison_tables, unique_names
 from pixelnet_tf.evaluation.summary import read_evaluation
@@ -14,7 +14,7 @@ from pixelnet_tf.evaluation.tables import FORMATS, paper_table, render_all, spre
 from pixelnet_tf.io.files import write_text
 
 
-@click.command()
+@verb()
 @click.argument("folders", nargs=-1, required=True, type=PATH, metavar="RUN_A RUN_B ...")
 @click.option("--names", metavar="A,B,...", help="Names in the tables; default: the folders'.")
 @click.option("--format", "form", type=click.Choice(FORMATS), default="text", show_default=True,

@@ -8,7 +8,7 @@ from pathlib import Path
 import click
 
 from pixelnet_tf.cli.case_progress import CaseProgress
-from pixelnet_tf.cli.options import PATH, config_options, dry_run_option
+from pixelnet_tf.cli.options import PATH, config_options, dry_run_option, verb
 from pixelnet_tf.cli.scored import read_scoring_config
 from pixelnet_tf.evaluation.matching import match_cases
 from pixelnet_tf.evaluation.protocols import make_protocol
@@ -17,7 +17,7 @@ from pixelnet_tf.evaluation.summary import CASES_FILE, SUMMARY_FILE, Evaluation,
 from pixelnet_tf.evaluation.tables import spread_table
 
 
-@click.command()
+@verb()
 @click.option("--predictions", "predictions_dir", required=True, type=PATH, metavar="DIR",
               help="Folder of <case>.nii.gz (or .nii), of any tool.")
 @click.option("--references", "references_dir", required=True, type=PATH, metavar="STUDY|DIR",

@@ -7,11 +7,11 @@ from pathlib import Path
 
 import click
 
-from pixelnet_tf.cli.options import PATH, config_options, dry_run_option, read_config
+from pixelnet_tf.cli.options import PATH, config_options, dry_run_option, read_config, verb
 from pixelnet_tf.cli.training_progress import TrainingProgress
 
 
-@click.command("experiment")
+@verb("experiment")
 @config_options
 @click.option("--data", required=True, metavar="PREPARED",
               help="Folder that `pixelnet-tf prepare` wrote; with split.folds its folds are used.")

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import click
 
-from pixelnet_tf.cli.options import PATH
+from pixelnet_tf.cli.options import PATH, verb
 
 
-@click.command("export")
+@verb("export")
 @click.option("--model", "model", required=True, metavar="RUN",
               help="Folder that `pixelnet-tf train` or `import-caffe` wrote, or its .keras file.")
 @click.option("--out", "out", required=True, type=PATH, metavar="DIR",

@@ -6,10 +6,10 @@ from pathlib import Path
 
 import click
 
-from pixelnet_tf.cli.options import PATH, dry_run_option
+from pixelnet_tf.cli.options import PATH, dry_run_option, verb
 
 
-@click.command("export-caffe")
+@verb("export-caffe")
 @click.option("--model", "model_path", type=PATH, required=True,
               help="A run of `pixelnet-tf train` or `import-caffe`, or a .keras model.")
 @click.option("--out", type=PATH, required=True,

@@ -6,14 +6,14 @@ from pathlib import Path
 
 import click
 
-from pixelnet_tf.cli.options import PATH, config_options, dry_run_option, read_config
+from pixelnet_tf.cli.options import PATH, config_options, dry_run_option, read_config, verb
 from pixelnet_tf.errors import ConfigError
 
 #: Endings of files that somebody may take for what --out wants.
 _OTHER_FILES = (".h5", ".hdf5", ".pb", ".caffemodel", ".prototxt")
 
 
-@click.command("import-caffe")
+@verb("import-caffe")
 @click.option("--caffemodel", type=PATH, help="The weights (.caffemodel or .caffemodel.h5).")
 @click.option("--prototxt", type=PATH,
               help="The network; without it, the description inside the caffemodel counts.")

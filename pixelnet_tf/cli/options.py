@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -22,6 +23,29 @@ from pixelnet_tf.errors import ConfigError
 PATH = click.Path(path_type=Path)
 #: Beside --token-file; a token in an argument would stand in the list of processes.
 TOKEN_VARIABLE = "PIXELNET_TOKEN"
+
+
+class _Verb(click.Command):
+    """A command that refuses an option of one value that is given twice.
+
+    Click takes the last one without a word: `export --model A --model B` would export B.
+    """
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        given = list(args)
+        rest = super().parse_args(ctx, args)
+        if not ctx.resilient_parsing:
+            _, _, order = self.make_parser(ctx).parse_args(given)
+            for option in self.params:
+                if (isinstance(option, click.Option) and order.count(option) > 1
+                        and not (option.multiple or option.is_flag or option.count)):
+                    raise click.UsageError(f"{option.opts[0]} is given {order.count(option)} times "
+                                           "and takes one value", ctx)
+        return rest
+
+
+#: `click.command` for a verb.
+verb = functools.partial(click.command, cls=_Verb)
 
 
 def config_options(function: Callable) -> Callable:

@@ -6,12 +6,12 @@ from pathlib import Path
 
 import click
 
-from pixelnet_tf.cli.options import PATH
+from pixelnet_tf.cli.options import PATH, verb
 from pixelnet_tf.errors import ModelError
 from pixelnet_tf.io.files import write_text
 
 
-@click.command("parity")
+@verb("parity")
 @click.option("--prototxt", type=PATH, required=True, help="The network, as Caffe reads it.")
 @click.option("--caffemodel", type=PATH, required=True, help="Its weights.")
 @click.option("--golden", type=PATH, required=True,

@@ -7,12 +7,12 @@ from pathlib import Path
 import click
 
 from pixelnet_tf.cli.case_progress import CaseProgress
-from pixelnet_tf.cli.options import PATH, config_options, dry_run_option, read_config
+from pixelnet_tf.cli.options import PATH, config_options, dry_run_option, read_config, verb
 from pixelnet_tf.errors import ConfigError
 from pixelnet_tf.volumes.phantom_study import DEFAULT_SIZES, write_phantom
 
 
-@click.command("phantom")
+@verb("phantom")
 @click.argument("out", type=PATH)
 @click.option("--cases", type=click.IntRange(min=1), default=16, show_default=True,
               help="How many cases.")

@@ -7,10 +7,10 @@ from pathlib import Path
 
 import click
 
-from pixelnet_tf.cli.options import PATH
+from pixelnet_tf.cli.options import PATH, verb
 
 
-@click.command()
+@verb()
 @click.option("--model", required=True, metavar="RUN", help="The trained run, for its split.")
 @click.option("--predictions", "predictions_dir", required=True, type=PATH, metavar="DIR",
               help="What `predict --model RUN --split validation` wrote.")

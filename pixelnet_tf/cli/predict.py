@@ -14,6 +14,7 @@ from pixelnet_tf.cli.options import (
     config_options,
     dry_run_option,
     read_token,
+    verb,
 )
 from pixelnet_tf.cli.terminal import TerminalReporter
 from pixelnet_tf.config import Config
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
     from pixelnet_tf.inference.predict import PredictionSummary
 
 
-@click.command("predict")
+@verb("predict")
 @click.option("--model", "models", multiple=True, metavar="RUN", help="Folder that `pixelnet-tf "
               "train` or `import-caffe` wrote, or its .keras file; repeatable: the scores of "
               "several are averaged.")

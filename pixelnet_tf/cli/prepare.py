@@ -11,14 +11,14 @@ from rich.console import Console
 from rich.table import Table
 
 from pixelnet_tf.cli.case_progress import CaseProgress
-from pixelnet_tf.cli.options import PATH, config_options, dry_run_option, read_config
+from pixelnet_tf.cli.options import PATH, config_options, dry_run_option, read_config, verb
 from pixelnet_tf.config import Config
 
 if TYPE_CHECKING:
     from pixelnet_tf.dataset.prepare import PrepareSummary
 
 
-@click.command("prepare")
+@verb("prepare")
 @click.option("--data", type=PATH, metavar="STUDY", help="Folder of cases.")
 @click.option("--out", metavar="PREPARED", help="Folder (or object store URL) to write to.")
 @click.option("--workers", type=click.IntRange(min=0), default=None,

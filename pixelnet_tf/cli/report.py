@@ -6,12 +6,12 @@ from pathlib import Path
 
 import click
 
-from pixelnet_tf.cli.options import PATH, config_options
+from pixelnet_tf.cli.options import PATH, config_options, verb
 from pixelnet_tf.cli.scored import read_scoring_config
 from pixelnet_tf.errors import DataError, require
 
 
-@click.command()
+@verb()
 @click.argument("run_dir", type=PATH, metavar="RUN")
 @click.option("--predictions", "predictions_dir", required=True, type=PATH, metavar="DIR",
               help="Folder that `predict` wrote.")

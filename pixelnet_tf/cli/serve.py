@@ -6,14 +6,14 @@ import ipaddress
 
 import click
 
-from pixelnet_tf.cli.options import PATH, TOKEN_VARIABLE, read_token
+from pixelnet_tf.cli.options import PATH, TOKEN_VARIABLE, read_token, verb
 from pixelnet_tf.errors import require
 from pixelnet_tf.serving.limits import ServerLimits
 
 _DEFAULT = ServerLimits()
 
 
-@click.command("serve")
+@verb("serve")
 @click.option("--model", "model", required=True, type=PATH, metavar="DIR",
               help="The --out folder of `pixelnet-tf export`, or DIR/<name> in it.")
 @click.option("--host", default="127.0.0.1", show_default=True,

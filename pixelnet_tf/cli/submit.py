@@ -6,12 +6,12 @@ from pathlib import Path
 
 import click
 
-from pixelnet_tf.cli.options import PATH, config_options, dry_run_option
+from pixelnet_tf.cli.options import PATH, config_options, dry_run_option, verb
 from pixelnet_tf.cli.scored import read_scoring_config
 from pixelnet_tf.evaluation.submission import CHALLENGES, write_submission
 
 
-@click.command()
+@verb()
 @click.option("--challenge", required=True, type=click.Choice(CHALLENGES))
 @click.option("--predictions", "predictions_dir", required=True, type=PATH, metavar="DIR",
               help="Folder of <case>.nii.gz (or .nii).")

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import click
 
-from pixelnet_tf.cli.options import config_options, dry_run_option, read_config
+from pixelnet_tf.cli.options import config_options, dry_run_option, read_config, verb
 from pixelnet_tf.cli.training_progress import TrainingProgress
 
 
-@click.command("train")
+@verb("train")
 @config_options
 @click.option("--data", "data", required=True, metavar="PREPARED",
               help="Folder that `pixelnet-tf prepare` wrote.")
