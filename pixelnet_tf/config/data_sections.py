@@ -94,6 +94,7 @@ class BiasFieldConfig:
 
     def __post_init__(self):
         in_range("prepare.bias_field.shrink_factor", self.shrink_factor, 1, 16)
+        in_range("prepare.bias_field.convergence", self.convergence, 0.0, 1.0)
         if not self.iterations or min(self.iterations) < 1:
             raise ConfigError("prepare.bias_field.iterations needs one positive number per level")
 
@@ -142,9 +143,10 @@ class SplitConfig:
             raise ConfigError(f"split.patient is no regular expression: {error}") from None
         for name in ("test", "validation"):
             value = getattr(self, name)
-            in_range(f"split.{name}", value, 0)
+            in_range(f"split.{name}", value, 0, 10**9)
             if value >= 1 and value != int(value):
                 raise ConfigError(f"split.{name} must be a fraction below 1 or a count: {value}")
+        in_range("split.seed", self.seed, 0, 2**63 - 1)
         if self.folds == 1 or self.folds < 0:
             raise ConfigError(f"split.folds must be 0 or at least 2, got {self.folds}")
 

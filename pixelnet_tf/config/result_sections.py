@@ -5,6 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from pixelnet_tf.config.checks import in_range, one_of
+from pixelnet_tf.config.data_sections import StudyConfig
+from pixelnet_tf.errors import ConfigError, nearest_hint
+
+#: Names of the classes that BraTS' rule of the small enhancing tumour turns one into the other.
+ENHANCING, NECROSIS = "enhancing", "necrosis"
 
 
 @dataclass(frozen=True)
@@ -21,6 +26,28 @@ class PostprocessConfig:
     small_enhancing_tumour: int = 0
     #: Set everything outside the brain mask to background.
     restrict_to_brain: bool = False
+
+    def __post_init__(self):
+        key = "prediction.postprocess"
+        in_range(f"{key}.small_enhancing_tumour", self.small_enhancing_tumour, 0)
+        for region, size in self.minimum_component.items():
+            in_range(f"{key}.minimum_component.{region}", size, 0)
+
+    def check_study(self, study: StudyConfig) -> None:
+        """Raise `ConfigError` for a region or class that the study does not have."""
+        for key in ("minimum_component", "largest_component"):
+            for region in getattr(self, key):
+                if region not in study.regions:
+                    raise ConfigError(
+                        f"prediction.postprocess.{key} names the region {region!r}"
+                        f"{nearest_hint(region, study.regions)}; study.regions has "
+                        f"{list(study.regions)}")
+        if self.small_enhancing_tumour:
+            for name in (ENHANCING, NECROSIS):
+                if name not in study.class_names:
+                    raise ConfigError(
+                        f"prediction.postprocess.small_enhancing_tumour needs a class {name!r}; "
+                        f"study.labels has {list(study.class_names)}")
 
 
 @dataclass(frozen=True)
@@ -83,3 +110,4 @@ class EvaluationConfig:
     def __post_init__(self):
         one_of("evaluation.protocol", self.protocol, ("brats", "isles"))
         one_of("evaluation.empty_policy", self.empty_policy, ("brats2020", "exclude"))
+        in_range("evaluation.workers", self.workers, 0, 256)

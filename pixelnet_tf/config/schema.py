@@ -19,7 +19,7 @@ from pixelnet_tf.config.data_sections import (
 )
 from pixelnet_tf.config.result_sections import EvaluationConfig, PredictionConfig
 from pixelnet_tf.config.training_sections import ModelConfig, TrainingConfig
-from pixelnet_tf.errors import ConfigError
+from pixelnet_tf.errors import ConfigError, nearest_hint
 
 
 @dataclass(frozen=True)
@@ -40,6 +40,13 @@ class Config:
         if weights and len(weights) != len(labels):
             raise ConfigError(f"training.class_weights needs one number for each of study.labels "
                               f"{list(labels.values())}, got {list(weights)}")
+        self.prediction.postprocess.check_study(self.study)
+        for modality in self.prepare.bias_field.modalities:
+            if modality not in self.study.modalities:
+                raise ConfigError(
+                    f"prepare.bias_field.modalities names {modality!r}"
+                    f"{nearest_hint(modality, self.study.modalities)}; study.modalities has "
+                    f"{list(self.study.modalities)}")
 
     @property
     def brain_only(self) -> bool:

@@ -42,10 +42,14 @@ class ModelConfig:
         one_of("model.fc7", self.fc7, ("faithful", "aligned", "none"))
         one_of("model.head", self.head, ("mlp", "linear"))
         one_of("model.head_filler", self.head_filler, ("caffe", "he"))
+        in_range("model.fc_width", self.fc_width, 1, 10**6)
+        in_range("model.filler_std", self.filler_std, 0.0, 1e3)
         in_range("model.dropout", self.dropout, 0.0, 0.99)
         in_range("model.border", self.border, 0, 1024)
         if self.head == "mlp" and not self.head_widths:
             raise ConfigError("model.head_widths needs at least one number for the mlp head")
+        if min(self.head_widths, default=1) < 1:
+            raise ConfigError(f"model.head_widths must be positive, got {list(self.head_widths)}")
 
 
 @dataclass(frozen=True)
@@ -77,10 +81,18 @@ class SolverConfig:
     def __post_init__(self):
         one_of("training.solver.lr_policy", self.lr_policy,
                 ("fixed", "step", "exp", "inv", "multistep", "poly", "sigmoid"))
-        in_range("training.solver.base_lr", self.base_lr, 0.0)
         in_range("training.solver.momentum", self.momentum, 0.0, 1.0)
-        in_range("training.solver.weight_decay", self.weight_decay, 0.0)
-        in_range("training.solver.clip_gradients", self.clip_gradients, 0.0)
+        for name in ("base_lr", "weight_decay", "clip_gradients", "new_layers_lr"):
+            in_range(f"training.solver.{name}", getattr(self, name), 0.0, 1e6)
+        for name in ("gamma", "power"):
+            in_range(f"training.solver.{name}", getattr(self, name), -1e6, 1e6)
+        in_range("training.solver.stepsize", self.stepsize, int(self.lr_policy == "step"))
+        if self.lr_policy == "multistep" and not self.stepvalues:
+            raise ConfigError("training.solver.stepvalues needs at least one step for the policy "
+                              "multistep")
+        if min(self.stepvalues, default=0) < 0:
+            raise ConfigError("training.solver.stepvalues must not be negative, got "
+                              f"{list(self.stepvalues)}")
 
 
 @dataclass(frozen=True)
@@ -130,7 +142,9 @@ class TrainingConfig:
             raise ConfigError("training.class_weights must not be negative, and some lesion class "
                               f"must weigh something, got {list(self.class_weights)}")
         one_of("training.precision", self.precision, ("float32", "bfloat16"))
-        in_range("training.pretrained_intensity", self.pretrained_intensity, 1e-3)
+        in_range("training.pretrained_intensity", self.pretrained_intensity, 1e-3, 1e6)
+        # TensorFlow takes it as an int32.
+        in_range("training.seed", self.seed, 0, 2**31 - 1)
         in_range("training.batch_slices", self.batch_slices, 1, 1024)
         in_range("training.frozen_blocks", self.frozen_blocks, 0, 5)
         for name in ("epochs", "steps", "validate_every", "checkpoint_every"):

@@ -10,11 +10,11 @@ from scipy import ndimage
 
 from pixelnet_tf.cases.split import Split
 from pixelnet_tf.config import PostprocessConfig, StudyConfig
-from pixelnet_tf.errors import ConfigError, DataError, nearest_hint
+from pixelnet_tf.config.result_sections import ENHANCING, NECROSIS
+from pixelnet_tf.errors import DataError
 
 #: Voxels that share a corner are of one component; what only faces lead out of is no hole.
 _CORNERS = np.ones((3, 3, 3), bool)
-_ENHANCING, _NECROSIS = "enhancing", "necrosis"
 
 
 @dataclass(frozen=True)
@@ -57,7 +57,7 @@ def postprocess_labels(
         ConfigError: a region or class that the study does not have.
         ValueError: `restrict_to_brain` without a brain mask.
     """
-    _check(study, config)
+    config.check_study(study)
     cleaned = labels.copy()
     if config.restrict_to_brain:
         if brain is None:
@@ -72,9 +72,9 @@ def postprocess_labels(
         _fill_holes(cleaned)
     if config.small_enhancing_tumour:
         values = {name: value for value, name in study.labels.items()}
-        enhancing = cleaned == values[_ENHANCING]
+        enhancing = cleaned == values[ENHANCING]
         if np.count_nonzero(enhancing) < config.small_enhancing_tumour:
-            cleaned[enhancing] = values[_NECROSIS]
+            cleaned[enhancing] = values[NECROSIS]
     return cleaned
 
 
@@ -114,22 +114,6 @@ def choose_postprocess(
     means = sums / count
     # argmax takes the first of equals.
     return candidates[int(np.argmax(means))], [float(mean) for mean in means]
-
-
-def _check(study: StudyConfig, config: PostprocessConfig) -> None:
-    for key in ("minimum_component", "largest_component"):
-        for region in getattr(config, key):
-            if region not in study.regions:
-                raise ConfigError(
-                    f"prediction.postprocess.{key} names the region {region!r}"
-                    f"{nearest_hint(region, study.regions)}; study.regions has "
-                    f"{list(study.regions)}")
-    if config.small_enhancing_tumour:
-        for name in (_ENHANCING, _NECROSIS):
-            if name not in study.class_names:
-                raise ConfigError(
-                    f"prediction.postprocess.small_enhancing_tumour needs a class {name!r}; "
-                    f"study.labels has {list(study.class_names)}")
 
 
 def _remove_small_components(labels: np.ndarray, values: Sequence[int], minimum: int | None
