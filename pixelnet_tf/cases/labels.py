@@ -7,10 +7,26 @@ import numpy as np
 from pixelnet_tf.config import StudyConfig
 from pixelnet_tf.errors import DataError
 
+#: A label that was stored as a fraction (after scaling or resampling) may be off by this much.
+_ROUNDING = 1e-3
+
+
+def whole_values(array: np.ndarray) -> np.ndarray:
+    """Round the values of a label array that are whole but for rounding; others stay as they are.
+    """
+    if not np.issubdtype(array.dtype, np.floating):
+        return array
+    nearest = np.round(array)
+    with np.errstate(invalid="ignore"):
+        return np.where(np.abs(array - nearest) <= _ROUNDING, nearest, array)
+
 
 def unknown_values(array: np.ndarray, study: StudyConfig) -> list[float]:
-    """Return the values of a label array, in order, that `study.labels` does not name."""
-    present = np.unique(array)
+    """Return the values of a label array, in order, that `study.labels` does not name.
+
+    A value that is whole but for rounding counts as whole.
+    """
+    present = np.unique(whole_values(array))
     return [float(value) for value in present[~np.isin(present, study.label_values)]]
 
 
@@ -24,11 +40,16 @@ def values_to_classes(array: np.ndarray, study: StudyConfig) -> np.ndarray:
         DataError: a value that `study.labels` does not name.
     """
     if unknown := unknown_values(array, study):
-        raise DataError(f"label {unknown[0]:g} is unknown; study.labels names "
+        raise DataError(f"label {label_text(unknown[0])} is unknown; study.labels names "
                         f"{list(study.label_values)}")
     table = np.zeros(256, np.uint8)
     table[list(study.label_values)] = np.arange(len(study.labels))
-    return table[array.astype(np.uint8)]
+    return table[whole_values(array).astype(np.uint8)]
+
+
+def label_text(value: float) -> str:
+    """A label value as a reader can tell it from others: whole ones without a point, exactly."""
+    return str(int(value)) if np.isfinite(value) and value == int(value) else repr(value)
 
 
 def classes_to_values(array: np.ndarray, study: StudyConfig) -> np.ndarray:

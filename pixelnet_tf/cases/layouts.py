@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import glob
 import itertools
 import re
+import unicodedata
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
@@ -53,9 +55,26 @@ def find_cases(study_dir: Path, study: StudyConfig, require_segmentation: bool =
     return cases
 
 
+def case_name(text: str) -> str:
+    """A case's name in the one Unicode form that names are compared in.
+
+    File systems write an accented letter as one character or as two; both are one name.
+
+    Raises:
+        DataError: the name on the disk is no UTF-8.
+    """
+    try:
+        text.encode("utf-8")
+    except UnicodeEncodeError:
+        shown = text.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
+        raise DataError(f"{shown}: the name is no UTF-8 text; rename it") from None
+    return unicodedata.normalize("NFC", text)
+
+
 def _folders(parent: Path) -> list[Path]:
+    # What macOS packs beside a folder's files is not part of a study.
     return [path for path in sorted(parent.iterdir())
-            if path.is_dir() and not path.name.startswith(".")]
+            if path.is_dir() and not path.name.startswith((".", "__MACOSX"))]
 
 
 def _brats(study_dir: Path, study: StudyConfig, required: bool) -> Iterable[Case]:
@@ -64,7 +83,9 @@ def _brats(study_dir: Path, study: StudyConfig, required: bool) -> Iterable[Case
         for case_dir in _folders(folder) if folder.name in ("HGG", "LGG") else [folder]:
             def search(modality: str, case_dir: Path = case_dir) -> tuple[list[Path], str]:
                 names = [f"{case_dir.name}_{modality}{suffix}" for suffix in _SUFFIXES]
-                return [case_dir / n for n in names if (case_dir / n).is_file()], names[0]
+                wanted = {case_name(name).lower() for name in names}
+                return [path for path in _nifti_files(case_dir) if path.parent == case_dir
+                        and case_name(path.name).lower() in wanted], names[0]
             yield _case(case_dir, study, required, search)
 
 
@@ -75,8 +96,12 @@ def _pattern(study_dir: Path, study: StudyConfig, required: bool) -> Iterable[Ca
                         "`seg: '{case}_seg.nii.gz'`, or prepare without segmentations")
     for case_dir in _folders(study_dir):
         def search(modality: str, case_dir: Path = case_dir) -> tuple[list[Path], str]:
-            pattern = study.files.get(modality, "").replace("{case}", case_dir.name)
-            return sorted(case_dir.glob(pattern)) if pattern else [], pattern
+            written = study.files.get(modality, "")
+            # A name may hold characters that mean something in a pattern.
+            pattern = written.replace("{case}", glob.escape(case_dir.name))
+            found = [path for path in sorted(case_dir.glob(pattern)) if not _hidden(path)
+                     ] if pattern else []
+            return found, written.replace("{case}", case_dir.name)
         yield _case(case_dir, study, required, search)
 
 
@@ -110,9 +135,7 @@ def isles_modality(path: Path) -> tuple[str, str | None]:
 
     The segmentation is called `seg`.
     """
-    stem = path.name
-    for suffix in _SUFFIXES:
-        stem = stem.removesuffix(suffix)
+    stem = _without_suffix(path.name)
     for name in (stem, path.parent.name):
         if match := _SMIR_TRUTH.search(name):
             return SEGMENTATION, match["id"]
@@ -132,8 +155,19 @@ def _smir_id(found: dict[str, list[Path]]) -> str | None:
 
 
 def _nifti_files(folder: Path) -> list[Path]:
-    return [path for path in sorted(folder.rglob("*"))
-            if path.name.endswith(_SUFFIXES) and path.is_file()]
+    """The NIfTI files below a folder, and links to some that are not there."""
+    return [path for path in sorted(folder.rglob("*")) if not _hidden(path)
+            and path.name.lower().endswith(_SUFFIXES) and (path.is_file() or path.is_symlink())]
+
+
+def _hidden(path: Path) -> bool:
+    """Hidden files, among them the `._name` that macOS writes beside every file."""
+    return path.name.startswith(".") or "__MACOSX" in path.parts
+
+
+def _without_suffix(name: str) -> str:
+    suffix = next((s for s in _SUFFIXES if name.lower().endswith(s)), "")
+    return name[:len(name) - len(suffix)]
 
 
 def _case(case_dir: Path, study: StudyConfig, required: bool,
@@ -152,8 +186,11 @@ def _case(case_dir: Path, study: StudyConfig, required: bool,
                        "leave one of them, or name it by `layout: pattern`")
         elif modality != SEGMENTATION or required:
             held = [path.relative_to(case_dir).as_posix() for path in _nifti_files(case_dir)]
+            pairs = sorted(path.name for path in case_dir.rglob("*.hdr"))
             what = "segmentation" if modality == SEGMENTATION else f"modality {modality!r}"
             own.append(f"{what} is missing: looked for {wanted} in {case_dir}, which holds "
-                       + (f"{held[:8]}" if held else "no NIfTI file"))
-    return Case(case_dir.name, {m: files[m] for m in study.modalities if m in files},
+                       + (f"{held[:8]}" if held else "no NIfTI file")
+                       + (f"; pairs of .hdr and .img ({pairs[:4]}) are not read, save each as one "
+                          ".nii.gz" if pairs else ""))
+    return Case(case_name(case_dir.name), {m: files[m] for m in study.modalities if m in files},
                 files.get(SEGMENTATION), smir_id, tuple(faults), tuple(segmentation_faults))

@@ -11,9 +11,9 @@ import numpy as np
 from pixelnet_tf.cases.layouts import find_cases
 from pixelnet_tf.config import StudyConfig
 from pixelnet_tf.errors import DataError
-from pixelnet_tf.volumes.nifti import read_volume
 from pixelnet_tf.volumes.normalize import brain_mask
-from pixelnet_tf.volumes.prepare import PreparedVolume, on_grid
+from pixelnet_tf.volumes.prepare import PreparedVolume, RawVolume, image_on_grid
+from pixelnet_tf.volumes.slicing import SlicePlan
 
 
 @dataclass(frozen=True, eq=False)
@@ -56,14 +56,14 @@ def image_reader(data_dir: Path, study: StudyConfig) -> ImageReader:
         case = cases.get(name)
         if case is None or study.modalities[0] not in case.volumes:
             return None
-        channels, geometry = [], None
-        for modality in (one for one in study.modalities if one in case.volumes):
-            array, own = read_volume(case.volumes[modality])
-            geometry = geometry or own
-            channels.append(on_grid(array, own, geometry, study.resample, case.volumes[modality]))
+        volumes = [RawVolume.read(case.volumes[modality]) for modality in study.modalities
+                   if modality in case.volumes]
+        plan = SlicePlan(volumes[0].geometry)
         # The mask of the training, which takes every modality.
-        brain = brain_mask(np.stack(channels, axis=-1), study.skull_stripped)
-        return CaseImage(channels[0], brain, study.modalities[0])
+        brain = brain_mask(np.stack([plan.to_view(image_on_grid(volume, volumes[0], study))
+                                     for volume in volumes], axis=-1), study.skull_stripped)
+        return CaseImage(volumes[0].array, plan.from_slices(plan.view_to_slices(brain)),
+                         study.modalities[0])
 
     return read
 

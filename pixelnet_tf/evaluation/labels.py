@@ -6,8 +6,10 @@ from pathlib import Path
 
 import numpy as np
 
+from pixelnet_tf.cases.labels import label_text, whole_values
 from pixelnet_tf.config import StudyConfig
 from pixelnet_tf.errors import DataError
+from pixelnet_tf.reporting import logger
 from pixelnet_tf.volumes.geometry import VolumeGeometry
 from pixelnet_tf.volumes.nifti import read_volume
 
@@ -33,17 +35,20 @@ def read_labels(
         DataError: unreadable, stored as a floating type, or with a value that is no label.
     """
     array, geometry = read_volume(path)
+    if geometry.spacing_doubt:
+        logger.warning("%s: %s", path, geometry.spacing_doubt)
     stored = geometry.nifti_header().get_data_dtype()
     if stored.kind == "f" and not allow_float:
         raise DataError(
             f"case {case!r}: {path} stores labels as {stored.name}; labels are whole numbers: "
             "save them as an integer type such as uint8")
+    array = whole_values(array)
     with np.errstate(invalid="ignore"):
         labels = array.astype(np.uint8)
     if not np.array_equal(labels, array):
-        odd = array[labels != array][0]
-        raise DataError(f"case {case!r}: {path} holds the value {odd:g}, which is no label; "
-                        f"study.labels names {list(study.label_values)}")
+        odd = float(array[labels != array][0])
+        raise DataError(f"case {case!r}: {path} holds the value {label_text(odd)}, which is no "
+                        f"label; study.labels names {list(study.label_values)}")
     present = np.flatnonzero(np.bincount(labels.ravel(order="K"), minlength=256))
     unknown = sorted(set(present.tolist()) - set(study.label_values))
     if unknown:
@@ -65,5 +70,23 @@ def check_same_grid(
     if difference is not None:
         raise DataError(
             f"case {case!r}: the prediction is on another grid than the reference: {difference} "
-            f"({reference_path} against {prediction_path}); resample the prediction to the "
-            "reference's grid with nearest neighbours")
+            f"({reference_path} against {prediction_path}); "
+            f"{_grid_advice(reference, prediction)}")
+
+
+def _grid_advice(reference: VolumeGeometry, prediction: VolumeGeometry) -> str:
+    if prediction.permutation_to(reference) is not None:
+        return ("the same voxels in another order: reorient the prediction, for instance by "
+                "nibabel's as_reoriented, without any interpolation")
+    if reference.shape == prediction.shape and _says_nothing(prediction):
+        return ("the prediction's header has lost its place in space, while its shape is the "
+                "reference's: write it anew with the reference's affine and header; resampling "
+                "would ruin it")
+    return "resample the prediction to the reference's grid with nearest neighbours"
+
+
+def _says_nothing(geometry: VolumeGeometry) -> bool:
+    """Whether an affine is what programs write that know none: plus or minus 1, or the sides."""
+    matrix = np.abs(geometry.affine[:3, :3])
+    return bool(np.array_equal(matrix, np.diag(np.diag(matrix))) and (
+        not geometry.affine[:3, 3].any() or np.array_equal(matrix, np.eye(3))))

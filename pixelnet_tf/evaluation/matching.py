@@ -6,7 +6,7 @@ from collections import defaultdict
 from dataclasses import dataclass
 from pathlib import Path
 
-from pixelnet_tf.cases.layouts import find_cases
+from pixelnet_tf.cases.layouts import case_name, find_cases
 from pixelnet_tf.config import StudyConfig
 from pixelnet_tf.errors import DataError
 from pixelnet_tf.io.files import read_json_object
@@ -89,9 +89,9 @@ def volumes_by_case(folder: Path, what: str) -> dict[str, Path]:
         raise DataError(f"{folder}: no such folder; give the folder that holds the {what}")
     found: dict[str, list[Path]] = defaultdict(list)
     for path in sorted(folder.iterdir()):
-        suffix = next((s for s in _SUFFIXES if path.name.endswith(s)), None)
+        suffix = next((s for s in _SUFFIXES if path.name.lower().endswith(s)), None)
         if suffix and path.is_file() and not path.name.startswith("."):
-            found[path.name.removesuffix(suffix)].append(path)
+            found[case_name(path.name[:-len(suffix)])].append(path)
     if not found:
         raise DataError(f"{folder}: holds no {what}; expected <case>.nii.gz or <case>.nii")
     for name, paths in found.items():

@@ -12,7 +12,7 @@ from pixelnet_tf.config import BiasFieldConfig
 _FEWEST_VOXELS = 16
 
 
-def correct_bias_field(array: np.ndarray, spacing_mm: tuple[float, float, float],
+def correct_bias_field(array: np.ndarray, spacing_mm: tuple[float, ...],
                        mask: np.ndarray, config: BiasFieldConfig) -> np.ndarray:
     """Divide a volume by the smooth field that N4 finds in it.
 
@@ -20,14 +20,23 @@ def correct_bias_field(array: np.ndarray, spacing_mm: tuple[float, float, float]
     one. Runs on one thread: sums in another order would change the last digits.
 
     Args:
-        array: (x, y, z) float32.
-        spacing_mm: voxel side along x, y, z.
-        mask: (x, y, z) bool, the voxels that the field is fitted to; only positive ones count.
+        array: (column, row, slice) float32.
+        spacing_mm: voxel side along the array's axes.
+        mask: bool, of the array's shape, the voxels that the field is fitted to; only positive
+            ones count.
         config: shrink factor, iterations of each level, convergence threshold.
 
     Returns:
-        (x, y, z) float32; zeros stay zeros.
+        float32, of the array's shape; zeros stay zeros. A volume of one slice is corrected in the
+        plane.
     """
+    if 1 in array.shape:
+        flat = [axis for axis, size in enumerate(array.shape) if size > 1]
+        if len(flat) < 2:
+            return array.astype(np.float32)
+        plane = correct_bias_field(array.squeeze(), tuple(spacing_mm[axis] for axis in flat),
+                                   mask.squeeze(), config)
+        return plane.reshape(array.shape)
     usable = mask & (array > 0)
     factors = shrink_factors(array.shape, spacing_mm, config.shrink_factor)
     if not usable[tuple(slice(f // 2, None, f) for f in factors)].any():

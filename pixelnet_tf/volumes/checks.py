@@ -9,12 +9,15 @@ from pathlib import Path
 import numpy as np
 
 from pixelnet_tf.cases.case import Case
-from pixelnet_tf.cases.labels import unknown_values
+from pixelnet_tf.cases.labels import label_text, unknown_values
 from pixelnet_tf.config import StudyConfig
 from pixelnet_tf.errors import DataError
-from pixelnet_tf.volumes.geometry import VolumeGeometry
-from pixelnet_tf.volumes.nifti import read_volume
+from pixelnet_tf.volumes.prepare import RawVolume, image_on_grid, labels_on_grid
 from pixelnet_tf.volumes.slicing import SlicePlan
+
+#: A skull-stripped volume has air around the brain; one that is fuller than this most likely has a
+#: background that is not exactly 0.
+_MOST_FILLED = 0.97
 
 
 @dataclass(frozen=True)
@@ -33,12 +36,14 @@ class CheckResult:
         image_problems, segmentation_problems: what is wrong with either.
         has_lesion: whether the segmentation holds more than background.
         plan: how the case is cut into slices; None where its images cannot be read.
+        doubts: what a reader should look at, though the case can be used.
     """
 
     image_problems: tuple[Problem, ...]
     segmentation_problems: tuple[Problem, ...]
     has_lesion: bool
     plan: SlicePlan | None
+    doubts: tuple[Problem, ...] = ()
 
     @property
     def problems(self) -> tuple[Problem, ...]:
@@ -74,34 +79,47 @@ def check_cases(cases: Iterable[Case], study: StudyConfig,
 
 def check_case(case: Case, study: StudyConfig, slice_size: int = 0) -> CheckResult:
     """Read every file of one case, as `check_cases` does."""
-    images, segmentation = list(case.faults), list(case.segmentation_faults)
-    first: VolumeGeometry | None = None
+    images, segmentation, doubts = list(case.faults), list(case.segmentation_faults), []
+    first: RawVolume | None = None
     plan: SlicePlan | None = None
-    has_lesion = False
+    has_lesion, filled = False, None
     for path in case.files:
-        messages = segmentation if path == case.segmentation else images
+        labels = path == case.segmentation
+        messages = segmentation if labels else images
         try:
-            array, geometry = read_volume(path)
+            volume = RawVolume.read(path)
         except DataError as error:
             messages.append(str(error))
             continue
+        if volume.geometry.spacing_doubt:
+            doubts.append(f"{path}: {volume.geometry.spacing_doubt}")
         if first is None:
-            first = geometry
+            first = volume
             try:
-                plan = SlicePlan(geometry, slice_size)
+                plan = SlicePlan(volume.geometry, slice_size)
             except DataError as error:
                 images.append(f"{path}: {error}")
-        difference = None if study.resample else geometry.difference(first)
-        if difference:
-            messages.append(f"{path}: not on the grid of {case.files[0].name}: {difference}; set "
-                            "study.resample to true to bring it there")
-        if path == case.segmentation:
-            messages += _label_problems(path, array, study)
-            has_lesion = bool(array.any())
-        else:
-            messages += _image_problems(path, array)
+        found = (_label_problems if labels else _image_problems)(path, volume.array, study)
+        messages += found
+        if labels:
+            has_lesion = bool(volume.array.any())
+        if found:
+            continue
+        try:
+            array = (labels_on_grid(volume, first.geometry, study) if labels
+                     else image_on_grid(volume, first, study))
+        except DataError as error:
+            messages.append(str(error))
+            continue
+        if not labels:
+            filled = array != 0 if filled is None else filled | (array != 0)
+    if study.skull_stripped and filled is not None and filled.mean() > _MOST_FILLED:
+        doubts.append(f"{filled.mean():.1%} of the voxels are not 0 in every modality, so nearly "
+                      "all of the volume counts as brain: set study.skull_stripped to false where "
+                      "the skull is there, or set the background to exactly 0")
     return CheckResult(*(tuple(Problem(case.name, message) for message in messages)
-                         for messages in (images, segmentation)), has_lesion, plan)
+                         for messages in (images, segmentation)), has_lesion, plan,
+                       tuple(Problem(case.name, doubt) for doubt in doubts))
 
 
 def no_lesion(cases: Iterable[Case], study: StudyConfig) -> list[Problem]:
@@ -119,7 +137,7 @@ def problems_message(problems: Iterable[Problem], total: int) -> str:
     return "\n".join([f"{bad} of {total} cases cannot be used:", *lines])
 
 
-def _image_problems(path: Path, array: np.ndarray) -> list[str]:
+def _image_problems(path: Path, array: np.ndarray, study: StudyConfig) -> list[str]:
     finite = np.isfinite(array)
     if not finite.all():
         where = tuple(int(i) for i in np.argwhere(~finite)[0])
@@ -135,5 +153,5 @@ def _label_problems(path: Path, array: np.ndarray, study: StudyConfig) -> list[s
     if not unknown:
         return []
     known = list(study.label_values)
-    return [f"{path}: unknown label {', '.join(f'{value:g}' for value in unknown[:5])}; "
+    return [f"{path}: unknown label {', '.join(map(label_text, unknown[:5]))}; "
             f"study.labels names {known}; add it there or correct the file"]

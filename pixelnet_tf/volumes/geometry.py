@@ -4,15 +4,26 @@ from __future__ import annotations
 
 import base64
 import itertools
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
 import nibabel as nib
 import numpy as np
+from nibabel import orientations
+
+from pixelnet_tf.errors import DataError
 
 #: Grids agree while no corner of the volume moves by more than this part of the smallest voxel
 #: side: qform and sform of one scan differ by rounding, another scan by whole voxels.
 _TOLERANCE_VOXELS = 0.01
+#: Largest relative difference of voxel sides that pass as equal.
+_SPACING_TOLERANCE = 1e-3
+#: A voxel's volume over that of a box of its sides, below which it counts as flat.
+_FLAT = 1e-6
+_MEND_AFFINE = ("correct the file's header, for instance by the affine of another modality that "
+                "was scanned on the same grid")
+_UNITS_MM = {"meter": 1000.0, "mm": 1.0, "micron": 0.001}
 
 
 @dataclass(frozen=True, eq=False)
@@ -22,7 +33,7 @@ class VolumeGeometry:
     Attributes:
         shape: voxels along x, y, z of the file.
         affine: (4, 4) float64, voxel index to mm, axes R, A, S.
-        spacing_mm: voxel side along x, y, z of the file.
+        spacing_mm: voxel side along x, y, z of the file, as the affine has it.
         header: the NIfTI header's bytes, from which a prediction takes its qform and sform.
     """
 
@@ -33,10 +44,63 @@ class VolumeGeometry:
 
     @classmethod
     def from_header(cls, header: nib.Nifti1Header) -> VolumeGeometry:
-        """Take the geometry of a NIfTI-1 or NIfTI-2 header of three dimensions."""
-        return cls(tuple(int(n) for n in header.get_data_shape()[:3]),
-                   np.asarray(header.get_best_affine(), np.float64),
-                   tuple(float(s) for s in header.get_zooms()[:3]), bytes(header.binaryblock))
+        """Take the geometry of a NIfTI-1 or NIfTI-2 header of three dimensions.
+
+        Lengths are brought to mm from the unit that the header states; without one they are mm.
+
+        Raises:
+            DataError: the position in space is not finite, or flat in some direction.
+        """
+        try:
+            with np.errstate(all="ignore"):
+                affine = np.array(header.get_best_affine(), np.float64)
+        except (ValueError, ArithmeticError, np.linalg.LinAlgError,
+                nib.spatialimages.HeaderDataError) as error:
+            raise DataError(f"its qform is no rotation ({error}); {_MEND_AFFINE}") from None
+        affine[:3] *= _unit_mm(header)
+        return cls.of(tuple(int(n) for n in header.get_data_shape()[:3]), affine,
+                      bytes(header.binaryblock))
+
+    @classmethod
+    def of(cls, shape: tuple[int, ...], affine: np.ndarray, header: bytes | None = None
+           ) -> VolumeGeometry:
+        """Make a geometry from a shape (x, y, z) and an affine (4, 4) in mm.
+
+        Without a header, one is made that states the affine as its sform and qform.
+
+        Raises:
+            DataError: the affine is not finite, or flat in some direction.
+        """
+        affine = np.array(affine, np.float64)
+        if affine.shape != (4, 4) or not np.isfinite(affine).all():
+            raise DataError(f"its affine {affine.tolist()} is not a finite 4 x 4 matrix; "
+                            f"{_MEND_AFFINE}")
+        spacing_mm = np.sqrt((affine[:3, :3] ** 2).sum(axis=0))
+        # The volume of a voxel of these sides; a flat or sheared-flat voxel has none.
+        if not spacing_mm.all() or abs(np.linalg.det(affine[:3, :3] / spacing_mm)) < _FLAT:
+            raise DataError(f"its affine {_rows(affine)} is singular: voxels have no extent in "
+                            f"some direction; {_MEND_AFFINE}")
+        if header is None:
+            made = nib.Nifti1Header()
+            made.set_data_shape(shape)
+            made.set_sform(affine, code="aligned")
+            with suppress(nib.spatialimages.HeaderDataError):
+                # A sheared affine has no qform.
+                made.set_qform(affine, code="aligned", strip_shears=False)
+            made.set_xyzt_units("mm")
+            header = bytes(made.binaryblock)
+        return cls(tuple(int(n) for n in shape), affine, tuple(float(s) for s in spacing_mm),
+                   header)
+
+    @property
+    def spacing_doubt(self) -> str | None:
+        """Say it where the header states other voxel sides than its affine has."""
+        header = self.nifti_header()
+        stated = np.array(header.get_zooms()[:3], np.float64) * _unit_mm(header)
+        if np.allclose(stated, self.spacing_mm, rtol=_SPACING_TOLERANCE, atol=0):
+            return None
+        return (f"pixdim states voxels of {_sides(stated)} mm, the affine has "
+                f"{_sides(self.spacing_mm)} mm; the affine is taken")
 
     def nifti_header(self) -> nib.Nifti1Header:
         """Return the header object, with the byte order of the file."""
@@ -55,6 +119,23 @@ class VolumeGeometry:
         return cls(tuple(tree["shape"]), np.asarray(tree["affine"], np.float64),
                    tuple(tree["spacing_mm"]), base64.b64decode(tree["header"]))
 
+    def permutation_to(self, other: VolumeGeometry) -> np.ndarray | None:
+        """How the axes are permuted and flipped to give another grid with the same voxels.
+
+        Returns an orientation as `nibabel.orientations.apply_orientation` takes it, or None where
+        the voxels of the two grids do not coincide.
+        """
+        steps = np.linalg.solve(self.affine[:3, :3], other.affine[:3, :3])
+        signs = np.round(steps)
+        if (np.abs(signs).sum(axis=0) != 1).any() or (np.abs(signs).sum(axis=1) != 1).any():
+            return None
+        axes = np.abs(signs).argmax(axis=1)
+        orientation = np.stack([axes, signs[np.arange(3), axes]], axis=1)
+        shape = tuple(np.array(self.shape)[np.argsort(axes)])
+        moved = self.affine @ orientations.inv_ornt_aff(orientation, self.shape)
+        same = VolumeGeometry.of(shape, moved, other.header).difference(other) is None
+        return orientation if same else None
+
     def difference(self, other: VolumeGeometry) -> str | None:
         """Say how another grid differs from this one, or None when voxels coincide."""
         if self.shape != other.shape:
@@ -70,3 +151,15 @@ class VolumeGeometry:
 
 def _rows(affine: np.ndarray) -> str:
     return str([[float(f"{value:.5g}") for value in row] for row in affine[:3]])
+
+
+def _sides(spacing_mm) -> str:
+    return " x ".join(f"{side:.5g}" for side in spacing_mm)
+
+
+def _unit_mm(header: nib.Nifti1Header) -> float:
+    """Millimetres in the header's unit of length; what is unknown counts as mm."""
+    try:
+        return _UNITS_MM.get(header.get_xyzt_units()[0], 1.0)
+    except KeyError:
+        return 1.0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import struct
 import zlib
 from pathlib import Path
 
@@ -17,17 +18,26 @@ from pixelnet_tf.volumes.geometry import VolumeGeometry
 def read_volume(path: Path) -> tuple[np.ndarray, VolumeGeometry]:
     """Read a three-dimensional NIfTI file.
 
+    A compressed file is read to its end, so that its checksum is compared: a bit that flipped on a
+    disk or on the way is an error and not another value.
+
     Returns:
         The voxels (x, y, z) float32, scaled as the header says, and the geometry.
 
     Raises:
-        DataError: a missing, broken or truncated file, not NIfTI, not three-dimensional.
+        DataError: a missing, broken or truncated file, not NIfTI, not three-dimensional, not of
+            real numbers, or without a position in space.
     """
+    path = Path(path)
     image, geometry = _open(path)
     try:
+        if path.name.lower().endswith(".gz"):
+            with gzip.open(path) as file:
+                image = type(image).from_bytes(file.read())
         with np.errstate(over="ignore", invalid="ignore"):
             array = np.asarray(image.dataobj, dtype=np.float32)
-    except (OSError, EOFError, ValueError, zlib.error) as error:
+    except (OSError, EOFError, ValueError, zlib.error, struct.error,
+            nib.spatialimages.HeaderDataError) as error:
         raise DataError(f"{path}: the file is broken or truncated ({error}); "
                         "fetch or unpack it again") from None
     return array.reshape(geometry.shape), geometry
@@ -35,7 +45,7 @@ def read_volume(path: Path) -> tuple[np.ndarray, VolumeGeometry]:
 
 def read_geometry(path: Path) -> VolumeGeometry:
     """Read the geometry alone, without the voxels; raises as `read_volume`."""
-    return _open(path)[1]
+    return _open(Path(path))[1]
 
 
 def write_labels(path: Path, labels: np.ndarray, geometry: VolumeGeometry) -> None:
@@ -82,17 +92,36 @@ def nifti_bytes(path: Path | str, array: np.ndarray, geometry: VolumeGeometry) -
 
 
 def _open(path: Path) -> tuple[nib.Nifti1Image, VolumeGeometry]:
+    if path.is_symlink() and not path.exists():
+        raise DataError(f"{path}: is a link to a file that is not there; if DataLad or git-annex "
+                        "keeps the study, fetch it by `datalad get`")
     try:
         image = nib.load(path)
     except FileNotFoundError:
         raise DataError(f"{path}: no such file") from None
     except (nib.filebasedimages.ImageFileError, nib.spatialimages.HeaderDataError,
-            OSError, EOFError, ValueError, zlib.error) as error:
+            OSError, EOFError, ValueError, KeyError, OverflowError, zlib.error) as error:
         raise DataError(f"{path}: cannot be read as NIfTI ({error})") from None
+    if isinstance(image, nib.Nifti1Pair) and not isinstance(image, nib.Nifti1Image):
+        raise DataError(f"{path}: is one half of a pair .hdr and .img; save both as one .nii.gz, "
+                        "for instance by nibabel: nib.Nifti1Image.from_image(nib.load(path))")
     if not isinstance(image, (nib.Nifti1Image, nib.Nifti2Image)):
         raise DataError(f"{path}: is {type(image).__name__}, only NIfTI (.nii, .nii.gz) is read")
-    shape = image.shape
-    if len(shape) < 3 or any(n != 1 for n in shape[3:]) or 0 in shape:
+    shape, stored = image.shape, image.get_data_dtype()
+    if len(shape) < 3:
+        raise DataError(f"{path}: is an image of {len(shape)} dimensions, {shape}; a case is made "
+                        "of volumes of three")
+    if any(n != 1 for n in shape[3:]):
         raise DataError(f"{path}: has shape {shape}, only three-dimensional volumes are read; "
                         "split a series into one file per volume")
-    return image, VolumeGeometry.from_header(image.header)
+    if 0 in shape:
+        raise DataError(f"{path}: has shape {shape}, so it holds no voxel")
+    if stored.names:
+        raise DataError(f"{path}: holds colours ({'+'.join(stored.names)}); save one number a "
+                        "voxel, the scanner's intensity")
+    if stored.kind == "c":
+        raise DataError(f"{path}: holds complex numbers ({stored.name}); save the magnitude")
+    try:
+        return image, VolumeGeometry.from_header(image.header)
+    except DataError as error:
+        raise DataError(f"{path}: {error}") from None

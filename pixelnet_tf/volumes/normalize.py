@@ -14,14 +14,14 @@ def brain_mask(channels: np.ndarray, skull_stripped: bool) -> np.ndarray:
 
     Skull-stripped: every voxel that is not zero in some channel, holes filled slice by slice.
     Otherwise the head: Otsu's threshold on the mean of the channels (each scaled by its 99th
-    percentile), closed, the largest piece, holes filled slice by slice along z, and grown by one
-    voxel, so that a dark rim is not lost.
+    percentile), closed, the largest piece, holes filled slice by slice, and grown by one voxel, so
+    that a dark rim is not lost.
 
     Args:
-        channels: (x, y, z, channel).
+        channels: (column, row, slice, channel), as `SlicePlan.to_view` gives a volume.
 
     Returns:
-        (x, y, z) bool.
+        (column, row, slice) bool.
     """
     if skull_stripped:
         return _fill_slices((channels != 0).any(axis=-1))
@@ -52,15 +52,15 @@ def z_score(array: np.ndarray, mask: np.ndarray, region: str = "brain"
     """Bring a channel to mean 0 and standard deviation 1.
 
     Args:
-        array: (x, y, z).
-        mask: (x, y, z) bool.
+        array: (column, row, slice).
+        mask: (column, row, slice) bool.
         region: `brain` takes both over the mask and leaves exactly 0 outside it; `core` takes
             them over `core_of` the mask instead; `volume` takes them over every voxel, the
             paper's literal reading.
 
     Returns:
-        (x, y, z) float32, the mean and the standard deviation that were taken out. A constant
-        channel becomes 0 and its standard deviation stands at 0.
+        (column, row, slice) float32, the mean and the standard deviation that were taken out. A
+        constant channel becomes 0 and its standard deviation stands at 0.
     """
     values = array if region == "volume" else array[core_of(mask) if region == "core" else mask]
     mean = float(values.mean(dtype=np.float64)) if values.size else 0.0
@@ -79,8 +79,8 @@ def core_of(mask: np.ndarray) -> np.ndarray:
     Fat and skin are the brightest of a head and differ most between scanners; a standard deviation
     that holds them presses the brain's contrasts together.
 
-    mask (x, y, z) bool; returns its voxels with nothing but mask in a square of 2 * CORE_DEPTH + 1
-    pixels around them in their slice, or the whole mask where there are none.
+    mask (column, row, slice) bool; returns its voxels with nothing but mask in a square of
+    2 * CORE_DEPTH + 1 pixels around them in their slice, or the whole mask where there are none.
     """
     deep = ndimage.minimum_filter(mask, size=(2 * CORE_DEPTH + 1, 2 * CORE_DEPTH + 1, 1),
                                   mode="constant", cval=False)

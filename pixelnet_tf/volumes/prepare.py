@@ -1,20 +1,23 @@
-"""One case: read, corrected, normalised, sliced."""
+"""One case: read, brought to one grid, corrected, normalised, sliced."""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
 
 import numpy as np
 
 from pixelnet_tf.cases.case import Case
 from pixelnet_tf.cases.labels import values_to_classes
-from pixelnet_tf.config import Config
+from pixelnet_tf.config import Config, StudyConfig
 from pixelnet_tf.errors import DataError
 from pixelnet_tf.volumes.bias_field import correct_bias_field
 from pixelnet_tf.volumes.geometry import VolumeGeometry
 from pixelnet_tf.volumes.nifti import read_volume
 from pixelnet_tf.volumes.normalize import brain_mask, z_score
-from pixelnet_tf.volumes.resample import resample
+from pixelnet_tf.volumes.resample import bring_image, bring_labels
 from pixelnet_tf.volumes.slicing import SlicePlan
 
 
@@ -41,40 +44,75 @@ class PreparedVolume:
     normalization: dict[str, dict[str, float]]
 
 
+@dataclass(frozen=True, eq=False)
+class RawVolume:
+    """A volume as it came: array (x, y, z), where it lies, and what messages call it."""
+
+    array: np.ndarray
+    geometry: VolumeGeometry
+    source: str
+
+    @classmethod
+    def read(cls, path: Path) -> RawVolume:
+        """Read a file; raises as `read_volume`."""
+        return cls(*read_volume(path), str(path))
+
+
 def prepare_case(case: Case, config: Config) -> PreparedVolume:
     """Read a case and do to it all that lies between its files and the network.
-
-    N4, z-score, axial slices, the ISLES rule (paper sections 3.2 and 3.3), as `config.study` and
-    `config.prepare` say. The result depends on the files and on those two sections alone.
 
     Raises:
         DataError: the case lacks a modality, a file cannot be read, or the grids differ while
             `study.resample` is off; the message names the case.
     """
+    if case.faults:
+        raise DataError(f"case {case.name}: {case.faults[0]}")
+    return prepare_volumes(case.name, {modality: partial(RawVolume.read, path)
+                                       for modality, path in case.volumes.items()},
+                           config, case.segmentation and partial(RawVolume.read,
+                                                                 case.segmentation))
+
+
+def prepare_volumes(name: str, volumes: Mapping[str, Callable[[], RawVolume]], config: Config,
+                    segmentation: Callable[[], RawVolume] | None = None) -> PreparedVolume:
+    """Do to the volumes of a case all that lies between them and the network.
+
+    N4, z-score, axial slices, the ISLES rule (paper sections 3.2 and 3.3), as `config.study` and
+    `config.prepare` say. The result depends on the volumes and on those two sections alone, and not
+    on the order in which a file stores its axes.
+
+    Args:
+        name: of the case, for messages.
+        volumes: modality -> function that gives its volume; each is called once, in turn, so that
+            no more than one volume as it came is held.
+        segmentation: the same for label values; None: there are none.
+
+    Raises:
+        DataError: a modality is missing, or the grids differ while `study.resample` is off; the
+            message names the case.
+    """
     try:
-        return _prepare(case, config)
+        return _prepare(name, volumes, segmentation, config)
     except DataError as error:
-        raise DataError(f"case {case.name}: {error}") from None
+        raise DataError(f"case {name}: {error}") from None
 
 
-def _prepare(case: Case, config: Config) -> PreparedVolume:
+def _prepare(name: str, volumes: Mapping[str, Callable[[], RawVolume]],
+             segmentation: Callable[[], RawVolume] | None, config: Config) -> PreparedVolume:
     study, prepare = config.study, config.prepare
-    missing = [modality for modality in study.modalities if modality not in case.volumes]
+    missing = [modality for modality in study.modalities if modality not in volumes]
     if missing:
-        raise DataError(f"modality {missing[0]!r} is missing; the case has {list(case.volumes)}")
-    channels, geometry = None, None
+        raise DataError(f"modality {missing[0]!r} is missing; the case has {list(volumes)}")
+    first = volumes[study.modalities[0]]()
+    plan = SlicePlan(first.geometry, prepare.slice_size)
+    channels = np.empty((*plan.to_view(first.array).shape, len(study.modalities)), np.float32)
     for number, modality in enumerate(study.modalities):
-        path = case.volumes[modality]
-        array, own = read_volume(path)
-        if geometry is None:
-            geometry = own
-            channels = np.empty((*array.shape, len(study.modalities)), np.float32)
-        channels[..., number] = on_grid(array, own, geometry, study.resample, path)
+        volume = first if number == 0 else volumes[modality]()
+        channels[..., number] = plan.to_view(image_on_grid(volume, first, study))
     labels = None
-    if case.segmentation is not None:
-        values, own = read_volume(case.segmentation)
-        labels = values_to_classes(
-            on_grid(values, own, geometry, study.resample, case.segmentation, "nearest"), study)
+    if segmentation is not None:
+        labels = plan.to_view(values_to_classes(
+            labels_on_grid(segmentation(), first.geometry, study), study))
 
     mask = brain_mask(channels, study.skull_stripped)
     normalization = {}
@@ -82,31 +120,60 @@ def _prepare(case: Case, config: Config) -> PreparedVolume:
         array = channels[..., number]
         field = prepare.bias_field
         if field.enabled and modality in (field.modalities or study.modalities):
-            array = correct_bias_field(array, geometry.spacing_mm, mask, field)
+            array = correct_bias_field(array, plan.view_spacing_mm, mask, field)
         channels[..., number], mean, std = z_score(array, mask, prepare.region)
         normalization[modality] = {"mean": mean, "std": std}
 
-    plan = SlicePlan(geometry, prepare.slice_size)
-    images, brain = plan.to_slices(channels), plan.to_slices(mask, "nearest")
+    images, brain = plan.view_to_slices(channels), plan.view_to_slices(mask, "nearest")
     if prepare.region != "volume":
         # Linear scaling spreads the rim of the brain into the background.
         images[~brain] = 0
-    return PreparedVolume(case.name, images,
-                          None if labels is None else plan.to_slices(labels, "nearest"),
-                          brain, plan, geometry, normalization)
+    return PreparedVolume(name, images,
+                          None if labels is None else plan.view_to_slices(labels, "nearest"),
+                          brain, plan, first.geometry, normalization)
 
 
-def on_grid(array: np.ndarray, own: VolumeGeometry, first: VolumeGeometry, allowed: bool,
-            path: object, order: str = "linear") -> np.ndarray:
-    """Return a volume on the first modality's grid, resampled where the study allows it.
+def image_on_grid(volume: RawVolume, first: RawVolume, study: StudyConfig) -> np.ndarray:
+    """Return an image on the grid of the first modality, brought there where the study allows it.
+
+    Returns:
+        (x, y, z) float32 on the first one's grid.
 
     Raises:
-        DataError: the grids differ and `allowed` is false; both are named.
+        DataError: the grids differ while `study.resample` is off, or the two images do not lie at
+            one place; the message names the file.
     """
-    difference = own.difference(first)
-    if difference is None:
-        return array
-    if not allowed:
-        raise DataError(f"{path}: not on the grid of the first modality: {difference}; "
-                        "set study.resample to true to bring it there")
-    return resample(array, own, first, order)
+    if not _needs_resampling(volume, first.geometry, study):
+        return volume.array
+    try:
+        return bring_image(volume.array, volume.geometry, first.geometry, first.array != 0,
+                           study.skull_stripped)
+    except DataError as error:
+        raise DataError(f"{volume.source}: {error}") from None
+
+
+def labels_on_grid(volume: RawVolume, grid: VolumeGeometry, study: StudyConfig) -> np.ndarray:
+    """Return label values (x, y, z) on the grid of the first modality; raises as `image_on_grid`,
+    also where most of the labelled voxels lie outside of the grid."""
+    if not _needs_resampling(volume, grid, study):
+        return volume.array
+    try:
+        return bring_labels(volume.array, volume.geometry, grid)
+    except DataError as error:
+        raise DataError(f"{volume.source}: {error}") from None
+
+
+def _needs_resampling(volume: RawVolume, grid: VolumeGeometry, study: StudyConfig) -> bool:
+    difference = volume.geometry.difference(grid)
+    if difference and not study.resample:
+        raise DataError(f"{volume.source}: not on the grid of the first modality: {difference}; "
+                        + resample_advice(volume.geometry, grid))
+    return difference is not None
+
+
+def resample_advice(geometry: VolumeGeometry, grid: VolumeGeometry) -> str:
+    """The next step where a volume is not on the grid of a case's first modality."""
+    if geometry.permutation_to(grid) is not None:
+        return ("the same voxels in another order: set study.resample to true, which reorders "
+                "them without any interpolation")
+    return "set study.resample to true to bring it there"

@@ -38,9 +38,11 @@ class SlicePlan:
         self._orientation = nib.io_orientation(geometry.affine)
         to_view = orientations.ornt_transform(self._orientation, _VIEW)
         # The axis of the file that each axis of the view (columns, rows, slices) comes from.
-        sources = np.argsort(to_view[:, 0])
+        sources = [int(axis) for axis in np.argsort(to_view[:, 0])]
         self._native_width, self._native_height, self.slices = (
-            geometry.shape[int(axis)] for axis in sources)
+            geometry.shape[axis] for axis in sources)
+        #: Voxel side along the axes of the view: columns, rows, slices.
+        self.view_spacing_mm = tuple(geometry.spacing_mm[axis] for axis in sources)
         if not slice_size:
             self._scaled = (self._native_height, self._native_width)
             self.height, self.width = self._scaled
@@ -75,6 +77,15 @@ class SlicePlan:
         (top, left), (height, width) = self._margins, self._scaled
         return slice(top, top + height), slice(left, left + width)
 
+    def to_view(self, volume_xyz: np.ndarray) -> np.ndarray:
+        """Turn a volume's axes (x, y, z, ...) into the view's (column, row, slice, ...).
+
+        Everything that is done slice by slice is done there, so that it does not depend on the
+        order in which a file stores its axes.
+        """
+        transform = orientations.ornt_transform(self._orientation, _VIEW)
+        return np.ascontiguousarray(orientations.apply_orientation(volume_xyz, transform))
+
     def to_slices(self, volume_xyz: np.ndarray, order: str = "linear") -> np.ndarray:
         """Cut a volume into slices.
 
@@ -86,8 +97,10 @@ class SlicePlan:
             (slice, height, width) or (slice, height, width, channel), of the volume's type; zero
             in the padding.
         """
-        transform = orientations.ornt_transform(self._orientation, _VIEW)
-        view = orientations.apply_orientation(volume_xyz, transform)
+        return self.view_to_slices(self.to_view(volume_xyz), order)
+
+    def view_to_slices(self, view: np.ndarray, order: str = "linear") -> np.ndarray:
+        """Cut a volume in the view's axes, as `to_view` gives it, into slices; see `to_slices`."""
         slices = np.moveaxis(view, (2, 1, 0), (0, 1, 2))
         if self._scaled != (self._native_height, self._native_width):
             slices = self._scale(slices, order)

@@ -40,7 +40,7 @@ def test_a_sound_case_also_with_whole_float_labels(make, ball):
 
 def test_shape_mismatch_names_both(make, ball):
     message = only(make(t2=ball[:, :, 1:]))
-    for word in ("A_t2.nii.gz: not on the grid of A_flair.nii.gz",
+    for word in ("A_t2.nii.gz: not on the grid of the first modality",
                  "shape (24, 24, 11) against (24, 24, 12)", "study.resample"):
         assert word in message
 
