@@ -73,8 +73,11 @@ def case_name(text: str) -> str:
 
 def _folders(parent: Path) -> list[Path]:
     # What macOS packs beside a folder's files is not part of a study.
-    return [path for path in sorted(parent.iterdir())
-            if path.is_dir() and not path.name.startswith((".", "__MACOSX"))]
+    folders = [path for path in sorted(parent.iterdir())
+               if path.is_dir() and not path.name.startswith((".", "__MACOSX"))]
+    for path in folders:
+        case_name(path.name)
+    return folders
 
 
 def _brats(study_dir: Path, study: StudyConfig, required: bool) -> Iterable[Case]:

@@ -91,7 +91,7 @@ def prepare_study(config: Config, study_dir: str | Path, out: str | os.PathLike,
     made_from = _made_from(cases, config)
     finished = {case.name: details for case in cases
                 if (details := _finished(case, made_from[case.name], out)) is not None}
-    problems = _check(cases, finished, config, workers, progress)
+    problems, doubts = _check(cases, finished, config, workers, progress)
     if problems and not skip_bad_cases:
         raise DataError(problems_message(problems, len(cases)) +
                         "\ncorrect them, or leave them out by --skip-bad-cases")
@@ -101,6 +101,7 @@ def prepare_study(config: Config, study_dir: str | Path, out: str | os.PathLike,
         raise DataError(problems_message(problems, len(cases)) + "\nno case is left")
 
     split, drawn, notes = _split(config, out, [case.name for case in good], redraw_split)
+    notes += tuple(f"{doubt.case}: {doubt.message}" for doubt in doubts if doubt.case not in bad)
     todo = [case for case in good if case.name not in finished]
     _check_disk(todo, config, out)
     kept = tuple(case.name for case in good if case.name in finished)
@@ -161,10 +162,14 @@ def _finished(case: Case, made_from: dict[str, Any], out: str) -> dict[str, Any]
 
 
 def _check(cases: list[Case], finished: dict[str, Any], config: Config, workers: int,
-           progress: Progress) -> list[Problem]:
-    """Check the cases that are not finished; a study without any lesion is a problem too."""
+           progress: Progress) -> tuple[list[Problem], list[Problem]]:
+    """Check the cases that are not finished; a study without any lesion is a problem too.
+
+    Returns the problems, and the doubts about cases that can be used.
+    """
     unread = [case for case in cases if case.name not in finished]
-    problems, sound = [], [case for case in cases if case.name in finished]
+    problems, doubts = [], []
+    sound = [case for case in cases if case.name in finished]
     lesion = any(any(row["class_counts"][1:]) for details in finished.values()
                  for row in details["slices"])
     results = {}
@@ -175,11 +180,12 @@ def _check(cases: list[Case], finished: dict[str, Any], config: Config, workers:
         progress("check", done, len(unread), case.name)
     for case in unread:
         problems += results[case.name].problems
+        doubts += results[case.name].doubts
         lesion = lesion or results[case.name].has_lesion
         if not results[case.name].problems:
             sound.append(case)
     labelled = [case for case in sound if case.segmentation is not None]
-    return problems + (no_lesion(labelled, config.study) if not lesion else [])
+    return problems + (no_lesion(labelled, config.study) if not lesion else []), doubts
 
 
 def _split(config: Config, out: str, names: list[str], redraw: bool

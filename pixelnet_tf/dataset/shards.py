@@ -16,7 +16,7 @@ from pixelnet_tf.errors import RunError
 from pixelnet_tf.io.files import replacing
 
 #: Changes when records are written in another way; older prepared cases are then done again.
-RECORD_FORMAT = 1
+RECORD_FORMAT = 2
 
 #: TFRecord's frame: length (8 bytes) and its checksum (4), the payload, the payload's checksum.
 _FRAME_HEAD, _FRAME_TAIL = struct.calcsize("<QI"), struct.calcsize("<I")

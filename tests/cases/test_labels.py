@@ -37,3 +37,10 @@ def test_unknown_value(value):
 def test_unknown_class():
     with pytest.raises(DataError, match="class index 4"):
         classes_to_values(np.array([0, 4]), STUDY)
+
+
+def test_values_that_are_whole_but_for_rounding():
+    values = np.array([0.99999994, 2.0004, -0.0002], np.float32)
+    np.testing.assert_array_equal(values_to_classes(values, STUDY), [1, 2, 0])
+    with pytest.raises(DataError, match=r"label 0\.998 is unknown"):
+        values_to_classes(np.array([0.998]), STUDY)

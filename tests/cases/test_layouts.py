@@ -1,5 +1,6 @@
 """Finding cases: the three layouts, and what is said when something is missing."""
 
+import os
 from pathlib import Path
 
 import pytest
@@ -125,4 +126,42 @@ def test_empty_or_missing_study_and_equal_names(tmp_path):
         find_cases(tmp_path, BRATS)
     touch(tmp_path, "HGG/A/A_flair.nii.gz", "LGG/A/A_flair.nii.gz")
     with pytest.raises(DataError, match="two cases are called 'A'"):
+        find_cases(tmp_path, BRATS)
+
+
+def test_names_on_the_disk(tmp_path):
+    """Capitals, characters of patterns, macOS' own files, links to nowhere, pairs."""
+    pattern = StudyConfig(layout="pattern", modalities=("flair",),
+                          files={"flair": "{case}_*flair*", "seg": "seg.nii"})
+    touch(tmp_path, "P[1]/P[1]_ax_flair.NII.GZ", "P[1]/._P[1]_ax_flair.NII.GZ", "P[1]/seg.nii",
+          "__MACOSX/P[1]/x.nii.gz")
+    (case,) = find_cases(tmp_path, pattern)
+    assert case.name == "P[1]"
+    assert case.volumes == {"flair": tmp_path / "P[1]/P[1]_ax_flair.NII.GZ"}
+    study = tmp_path / "brats"
+    touch(study, "A/A_flair.NII.GZ", "A/._A_flair.nii.gz", "A/A_seg.nii", "A/A_t1ce.hdr",
+          "A/A_t1ce.img")
+    (case,) = find_cases(study, BRATS)
+    assert case.volumes["flair"].name == "A_flair.NII.GZ"
+    assert "pairs of .hdr and .img (['A_t1ce.hdr']) are not read" in case.faults[0]
+    (study / "A/A_t1ce.nii.gz").symlink_to(tmp_path / "nowhere")
+    (case,) = find_cases(study, BRATS)
+    assert case.faults == ()
+
+
+def test_two_unicode_forms_are_one_name(tmp_path):
+    composed, decomposed = "Ren\u00e9", "Rene\u0301"
+    touch(tmp_path, f"{decomposed}/{composed}_flair.nii", f"{decomposed}/{decomposed}_t1ce.nii",
+          f"{decomposed}/{composed}_seg.nii")
+    (case,) = find_cases(tmp_path, BRATS)
+    assert case.name == composed
+    assert case.faults == ()
+    touch(tmp_path, f"{composed}/{composed}_flair.nii")
+    with pytest.raises(DataError, match="two cases are called"):
+        find_cases(tmp_path, BRATS)
+
+
+def test_a_name_that_is_no_text(tmp_path):
+    os.mkdir(os.fsencode(tmp_path) + b"/case\xff")
+    with pytest.raises(DataError, match="case\ufffd: the name is no UTF-8 text; rename it"):
         find_cases(tmp_path, BRATS)

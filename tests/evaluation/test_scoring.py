@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import nibabel as nib
 import numpy as np
 import pytest
 
@@ -96,3 +97,30 @@ def test_whole_numbers_stored_as_floats_pass_in_a_reference_only(tmp_path, label
     half = write_nifti(tmp_path / "y.nii.gz", labels.astype(np.float32) / 2)
     with pytest.raises(DataError, match=r"value 0\.5"):
         read_labels(half, STUDY, "y", allow_float=True)
+
+
+def test_a_prediction_that_lost_its_place_is_not_to_be_resampled(tmp_path, labels):
+    affine = np.diag([-1.0, -1.0, 2.0, 1.0])
+    affine[:3, 3] = 30, 40, -20
+    write_nifti(tmp_path / "r" / "x.nii.gz", labels, affine)
+    write_nifti(tmp_path / "p" / "x.nii.gz", labels, np.eye(4))
+    with pytest.raises(DataError, match=r"lost its place in space.*resampling would ruin it"):
+        _score(tmp_path / "p", tmp_path / "r")
+    flipped = affine @ np.diag([-1.0, 1.0, 1.0, 1.0])
+    flipped[:3, 3] = (affine @ [labels.shape[0] - 1, 0, 0, 1])[:3]
+    write_nifti(tmp_path / "p" / "x.nii.gz", labels[::-1], flipped)
+    with pytest.raises(DataError, match="the same voxels in another order"):
+        _score(tmp_path / "p", tmp_path / "r")
+
+
+def test_distances_come_from_the_affine_and_doubts_are_said(tmp_path, labels, caplog):
+    """Files whose pixdim was never written: 5 mm slices are 5 mm."""
+    affine = np.diag([2.0, 2, 5, 1])
+    for name, array in (("r", labels), ("p", np.roll(labels, 1, axis=2))):
+        path = tmp_path / name / "x.nii"
+        write_nifti(path, array, affine)
+        image = nib.load(path)
+        image.header["pixdim"][1:4] = 1
+        path.write_bytes(image.to_bytes())
+    assert _score(tmp_path / "p", tmp_path / "r")["x"]["WT"].values["Hausdorff95"] > 3.9
+    assert "pixdim states voxels of 1 x 1 x 1 mm, the affine has 2 x 2 x 5 mm" in caplog.text

@@ -2,6 +2,7 @@
 
 import dataclasses
 
+import nibabel as nib
 import numpy as np
 import pytest
 
@@ -117,3 +118,44 @@ def test_all_bad_cases_come_in_one_message(make, ball):
     assert message.startswith("2 of 3 cases cannot be used:")
     assert "  A: modality 'flair' is missing" in message
     assert "  B: " in message
+
+
+def test_a_segmentation_or_modality_that_lies_elsewhere_is_a_problem(make, ball, save, tmp_path):
+    study = dataclasses.replace(STUDY, resample=True)
+    elsewhere = np.diag([1.0, 1, 1, 1])
+    elsewhere[:3, 3] = 12
+    case = make()
+    seg = np.zeros(ball.shape, np.uint8)
+    seg[8:12, 8:12, 4:8] = 1
+    moved = dataclasses.replace(case, segmentation=save(tmp_path / "s.nii", seg, elsewhere))
+    assert "s.nii: only 0 of its 64 labelled voxels" in only(moved, study)
+    message = only(make(affine=np.diag([-0.01, -0.01, 1, 1])), study)
+    assert "A_t2.nii.gz: covers" in message
+
+
+def test_a_background_that_is_not_zero_is_a_doubt(make, ball):
+    assert check_case(make(), STUDY).doubts == ()
+    (doubt,) = check_case(make(flair=ball + 1), STUDY).doubts
+    assert "100.0% of the voxels are not 0" in doubt.message
+    assert "study.skull_stripped" in doubt.message
+    assert check_case(make(flair=ball + 1), dataclasses.replace(
+        STUDY, skull_stripped=False)).doubts == ()
+
+
+def test_voxel_sides_that_disagree_are_a_doubt(make, tmp_path):
+    case = make()
+    image = nib.load(case.volumes["flair"])
+    image.header["pixdim"][1:4] = 3
+    (tmp_path / "doubt.nii").write_bytes(image.to_bytes())
+    found = check_case(dataclasses.replace(case, volumes={
+        **case.volumes, "flair": tmp_path / "doubt.nii"}), STUDY)
+    assert found.problems == ()
+    assert "doubt.nii: pixdim states voxels of 3 x 3 x 3 mm" in found.doubts[0].message
+
+
+def test_a_label_that_is_whole_but_for_rounding(make, ball):
+    seg = np.zeros(ball.shape, np.float32)
+    seg[2, 2, 2] = np.float32(0.99999994)
+    assert check_case(make(seg=seg), STUDY).problems == ()
+    seg[2, 2, 3] = 0.99
+    assert "unknown label 0.9900000095367432;" in only(make(seg=seg))

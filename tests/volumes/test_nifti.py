@@ -111,3 +111,62 @@ def test_broken_files_are_named(tmp_path, save):
 def test_four_dimensions_are_refused(tmp_path, save):
     with pytest.raises(DataError, match=r"series\.nii.*\(2, 3, 4, 2\).*three-dimensional"):
         read_volume(save(tmp_path / "series.nii", np.zeros((2, 3, 4, 2), np.float32)))
+
+
+def test_no_flipped_bit_of_a_compressed_file_changes_voxels(tmp_path, save):
+    array = np.random.default_rng(0).integers(0, 5, (12, 11, 10)).astype(np.uint8)
+    path = save(tmp_path / "v.nii.gz", array)
+    data = path.read_bytes()
+    rng = np.random.default_rng(1)
+    refused = 0
+    for bit in rng.integers(0, 8 * len(data), 200):
+        broken = bytearray(data)
+        broken[bit // 8] ^= 1 << bit % 8
+        path.write_bytes(bytes(broken))
+        try:
+            read, _ = read_volume(path)
+        except DataError:
+            refused += 1
+        else:
+            # Of gzip's header nothing matters but its magic.
+            assert bit < 8 * 40
+            np.testing.assert_array_equal(read, array)
+    assert refused > 150
+
+
+@pytest.mark.parametrize(("array", "message"), [
+    (np.zeros((3, 4, 5), np.complex64), "complex numbers .complex64.; save the magnitude"),
+    (np.zeros((3, 4, 5), [("R", "u1"), ("G", "u1"), ("B", "u1")]), "colours .R.G.B."),
+    (np.zeros((3, 4), np.float32), "an image of 2 dimensions"),
+    (np.zeros((3, 4, 5, 2), np.float32), "split a series"),
+])
+def test_what_is_no_volume_of_real_numbers(tmp_path, array, message):
+    nib.save(nib.Nifti1Image(array, np.eye(4)), tmp_path / "v.nii.gz")
+    for read in (read_volume, read_geometry):
+        with pytest.raises(DataError, match=message):
+            read(tmp_path / "v.nii.gz")
+
+
+def test_a_file_without_a_place_in_space(tmp_path):
+    for number, affine in enumerate((np.zeros((4, 4)), np.diag([1, np.nan, 1, 1]))):
+        image = nib.Nifti1Image(ARRAY, np.eye(4))
+        image.header.set_sform(affine, code=1)
+        image.header.set_qform(np.eye(4), code=0)
+        (tmp_path / f"{number}.nii").write_bytes(
+            image.header.binaryblock + bytes(4) + ARRAY.tobytes(order="F"))
+        with pytest.raises(DataError, match=rf"{number}\.nii: its affine .*correct the file's"):
+            read_volume(tmp_path / f"{number}.nii")
+
+
+def test_a_link_to_nowhere_and_half_of_a_pair(tmp_path):
+    (tmp_path / "v.nii.gz").symlink_to(tmp_path / "annex" / "nowhere")
+    with pytest.raises(DataError, match=r"datalad get"):
+        read_volume(tmp_path / "v.nii.gz")
+    nib.save(nib.Nifti1Pair(ARRAY, np.eye(4)), tmp_path / "v.img")
+    with pytest.raises(DataError, match=r"one half of a pair"):
+        read_volume(tmp_path / "v.img")
+
+
+def test_an_ending_in_capitals(tmp_path, save):
+    save(tmp_path / "v.nii.gz", ARRAY).rename(tmp_path / "V.NII.GZ")
+    np.testing.assert_array_equal(read_volume(tmp_path / "V.NII.GZ")[0], ARRAY)

@@ -8,7 +8,8 @@ import pytest
 from pixelnet_tf.cases.case import Case
 from pixelnet_tf.config import BiasFieldConfig, Config, PrepareConfig, StudyConfig
 from pixelnet_tf.errors import DataError
-from pixelnet_tf.volumes.prepare import prepare_case
+from pixelnet_tf.volumes.geometry import VolumeGeometry
+from pixelnet_tf.volumes.prepare import RawVolume, prepare_case, prepare_volumes
 
 STUDY = StudyConfig(modalities=("flair", "t2"))
 PLAIN = Config(study=STUDY, prepare=PrepareConfig(bias_field=BiasFieldConfig(enabled=False)))
@@ -79,3 +80,21 @@ def test_another_grid_is_an_error_or_resampled(case, tmp_path, save, ball):
 def test_missing_modality_names_the_case(case):
     with pytest.raises(DataError, match=r"case A: modality 't2' is missing.*\['flair'\]"):
         prepare_case(dataclasses.replace(case, volumes={"flair": case.volumes["flair"]}), PLAIN)
+
+
+@pytest.mark.parametrize("shape", [(40, 36, 1), (1, 40, 36)])
+def test_a_volume_of_one_slice_is_corrected_in_the_plane(shape):
+    rng = np.random.default_rng(0)
+    array = rng.uniform(80, 120, shape).astype(np.float32)
+    volume = RawVolume(array, VolumeGeometry.of(shape, np.diag([-1.0, -1, 5, 1])), "one slice")
+    config = dataclasses.replace(PLAIN, prepare=PrepareConfig(bias_field=BiasFieldConfig(
+        iterations=(4, 4))))
+    prepared = prepare_volumes("A", dict.fromkeys(STUDY.modalities, lambda: volume), config)
+    assert np.isfinite(prepared.images).all()
+    assert prepared.images.std() == pytest.approx(1, abs=1e-3)
+
+
+def test_a_case_at_fault_says_its_own_fault(case):
+    bad = dataclasses.replace(case, faults=("flair: 2 files fit, ['a.nii', 'b.nii']",))
+    with pytest.raises(DataError, match="case A: flair: 2 files fit"):
+        prepare_case(bad, PLAIN)
