@@ -1,7 +1,7 @@
 """What can go wrong, and the exit code that the command line gives it.
 
 Exit codes: 0 done, 2 usage or configuration, 3 invalid data, 4 incompatible weights or model,
-5 runtime failure, 130 interrupted.
+5 runtime failure, 130 interrupted, 143 a training that SIGTERM ended.
 """
 
 from __future__ import annotations

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -15,15 +15,17 @@ from pixelnet_tf.errors import ConfigError, nearest_hint
 
 @dataclass(frozen=True)
 class Split:
-    """Case names of each part; no case stands in two of them.
+    """Case names of each part; no case stands in two of them, and no patient.
 
     `folds` cut the cases of `train` and `validation` together; the test cases stay apart.
+    `patients` are the cases of each patient who has several.
     """
 
     train: tuple[str, ...]
     validation: tuple[str, ...] = ()
     test: tuple[str, ...] = ()
     folds: tuple[tuple[str, ...], ...] = ()
+    patients: tuple[tuple[str, ...], ...] = ()
 
     @property
     def cases(self) -> tuple[str, ...]:
@@ -39,19 +41,20 @@ class Split:
         names = getattr(self, part)
         for name in only:
             if name not in names:
-                own = next((f"a {other} case" for other in ("train", "validation", "test")
-                            if name in getattr(self, other)), "no case")
+                own = next((other for other in ("train", "validation", "test")
+                            if name in getattr(self, other)), None)
+                where = f"in the part {own!r}" if own else "in no part"
                 raise ConfigError(
-                    f"case {name!r} is {own} of the run's split, not one of its {len(names)} "
-                    f"{part} cases{nearest_hint(name, names)}; to take it all the same, leave "
-                    "--split out")
+                    f"case {name!r} is {where} of the run's split, not among the {len(names)} "
+                    f"cases of {part!r}{nearest_hint(name, names)}; leave --split out to take it "
+                    "all the same")
         return tuple(only) or names
 
     def fold(self, number: int) -> Split:
         """Return the split that tests on fold `number` (from 0) and trains on the other folds.
 
         As many cases as this split validates on are taken for validation from the folds after
-        it, in order; at least one case is left to train on.
+        it, in order and by whole patients; at least one patient is left to train on.
 
         Raises:
             ConfigError: there is no such fold.
@@ -60,38 +63,54 @@ class Split:
             raise ConfigError(
                 f"fold {number} does not exist; " + (f"the folds are 0 to {len(self.folds) - 1}"
                 if self.folds else "the study was prepared without folds (split.folds is 0)"))
-        after = [fold for i in range(1, len(self.folds))
-                 for fold in self.folds[(number + i) % len(self.folds)]]
-        count = min(len(self.validation), len(after) - 1)
-        return Split(tuple(sorted(after[count:])), tuple(sorted(after[:count])),
-                     tuple(sorted(self.folds[number])))
+        patient = {name: group[0] for group in self.patients for name in group}
+        after: dict[str, list[str]] = {}
+        for i in range(1, len(self.folds)):
+            for name in self.folds[(number + i) % len(self.folds)]:
+                after.setdefault(patient.get(name, name), []).append(name)
+        *groups, last = after.values()
+        validation, train = _take(groups, len(self.validation))
+        return Split(_names([*train, last]), _names(validation),
+                     tuple(sorted(self.folds[number])), patients=self.patients)
 
     def to_json(self) -> dict[str, Any]:
         """Return lists and strings, as `from_json` takes them."""
         return asdict(self)
 
     @classmethod
-    def from_json(cls, tree: dict[str, Any]) -> Split:
-        """Build a split from what `to_json` gave."""
-        return cls(*(tuple(tree[part]) for part in ("train", "validation", "test")),
-                   folds=tuple(tuple(fold) for fold in tree["folds"]))
+    def from_json(cls, tree: dict[str, Any], patient: str = "") -> Split:
+        """Build a split from what `to_json` gave.
+
+        patient: the pattern that the split was drawn by, for a file of an earlier version, which
+        does not hold the patients.
+        """
+        parts = [tuple(tree[part]) for part in ("train", "validation", "test")]
+        patients = tree.get("patients")
+        if patients is None:
+            patients = group_patients(sorted(sum(parts, ())), patient)
+        return cls(*parts, folds=tuple(tuple(fold) for fold in tree["folds"]),
+                   patients=tuple(tuple(group) for group in patients if len(group) > 1))
 
 
-def draw_split(case_names: list[str], config: SplitConfig) -> Split:
-    """Draw the split; it depends on the set of names and on `config` alone.
+def draw_split(case_names: list[str], config: SplitConfig,
+               same: Iterable[Collection[str]] = ()) -> Split:
+    """Draw the split; it depends on the set of names and on `config` and `same` alone.
 
-    Cases of one patient (`split.patient`) stay together, so the parts can be off their size by
+    Cases of one patient (`group_patients`) stay together, so the parts can be off their size by
     less than one patient. A fraction above 0 gives at least one patient, validation only while
     there are patients left to train on.
 
     Raises:
-        ConfigError: nothing would be left to train on, or fewer patients than folds.
+        ConfigError: nothing would be left to train on, fewer patients than folds, or a pattern
+            `split.patient` that matches no name.
     """
-    patients: dict[str, list[str]] = {}
-    for name in sorted(case_names):
-        patients.setdefault(patient_of(name, config.patient), []).append(name)
-    order = [patients[key] for key in sorted(patients)]
-    order = [order[i] for i in np.random.default_rng(config.seed).permutation(len(order))]
+    names = sorted(case_names)
+    if config.patient and not any(re.search(config.patient, name) for name in names):
+        raise ConfigError(
+            f"split.patient = {config.patient!r} matches none of the {len(names)} case names, such "
+            f"as {names[:3]}; correct it, or leave it empty where every case is another patient")
+    groups = group_patients(names, config.patient, same)
+    order = [groups[i] for i in np.random.default_rng(config.seed).permutation(len(groups))]
     total = len(case_names)
     test, rest = _take(order, _count(config.test, total) if len(order) > 1 else 0)
     validation, train = _take(rest, _count(config.validation, total)
@@ -104,15 +123,37 @@ def draw_split(case_names: list[str], config: SplitConfig) -> Split:
         raise ConfigError(f"split.folds = {config.folds}, but only {len(rest)} patients are left "
                           "beside the test cases")
     folds = tuple(_names(rest[i::config.folds]) for i in range(config.folds))
-    return Split(_names(train), _names(validation), _names(test), folds)
+    return Split(_names(train), _names(validation), _names(test), folds,
+                 tuple(tuple(group) for group in groups if len(group) > 1))
 
 
 def patient_of(case_name: str, pattern: str) -> str:
     """Return the patient of a case: what the pattern's first group matches, else the name."""
     match = re.search(pattern, case_name) if pattern else None
-    if match is None:
-        return case_name
-    return match.group(1) if match.re.groups else match.group(0)
+    found = None if match is None else match.group(1 if match.re.groups else 0)
+    return case_name if found is None else found
+
+
+def group_patients(case_names: Iterable[str], pattern: str = "",
+                   same: Iterable[Collection[str]] = ()) -> list[list[str]]:
+    """Return the cases of each patient, patients in the order of what they are called.
+
+    Args:
+        case_names: every case.
+        pattern: `split.patient`: cases for which it finds the same are of one patient.
+        same: sets of cases that are of one patient whatever they are called, such as cases with
+            equal images.
+    """
+    patients: dict[str, list[str]] = {}
+    for name in sorted(case_names):
+        patients.setdefault(patient_of(name, pattern), []).append(name)
+    owner = {name: key for key, names in patients.items() for name in names}
+    for cases in same:
+        first, *others = sorted({owner[name] for name in cases})
+        for key in others:
+            patients[first] += patients.pop(key)
+            owner |= {name: first for name in patients[first]}
+    return [sorted(patients[key]) for key in sorted(patients)]
 
 
 def _count(size: float, total: int) -> int:

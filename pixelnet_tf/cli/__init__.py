@@ -57,7 +57,7 @@ def cli() -> None:
     Every verb explains itself with --help. For research use only, not for diagnosis.
 
     Exit codes: 0 done, 2 usage or configuration, 3 invalid data, 4 incompatible weights or
-    model, 5 runtime failure, 130 interrupted.
+    model, 5 runtime failure, 130 interrupted, 143 a training that SIGTERM ended.
     """
 
 

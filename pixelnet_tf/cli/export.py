@@ -9,7 +9,8 @@ from pixelnet_tf.cli.options import PATH, verb
 
 @verb("export")
 @click.option("--model", "model", required=True, metavar="RUN",
-              help="Folder that `pixelnet-tf train` or `import-caffe` wrote, or its .keras file.")
+              help="Folder that `pixelnet-tf train` or `import-caffe` wrote, or its .keras file; "
+              "RUN/checkpoints/best for a training that has not ended.")
 @click.option("--out", "out", required=True, type=PATH, metavar="DIR",
               help="Receives DIR/<name>/<version>/, as TensorFlow Serving mounts it.")
 @click.option("--name", help="Name of the model; the study's name when left out.")

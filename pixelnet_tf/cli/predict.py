@@ -27,8 +27,8 @@ if TYPE_CHECKING:
 
 @verb("predict")
 @click.option("--model", "models", multiple=True, metavar="RUN", help="Folder that `pixelnet-tf "
-              "train` or `import-caffe` wrote, or its .keras file; repeatable: the scores of "
-              "several are averaged.")
+              "train` or `import-caffe` wrote, or its .keras file; RUN/checkpoints/best for a "
+              "training that has not ended. Repeatable: the scores of several are averaged.")
 @click.option("--server", "server", metavar="URL", help="Instead of --model: a server of an "
               "exported model, http://host:port or http://host:port/v1/models/NAME.")
 @click.option("--serving-json", type=PATH, metavar="FILE", help="With --server, where the server "

@@ -195,7 +195,7 @@ def _split(config: Config, out: str, names: list[str], redraw: bool
     if redraw or not tf.io.gfile.exists(path):
         return draw_split(names, config.split), True, ()
     tree = read_json(path)
-    split = Split.from_json(tree["split"])
+    split = Split.from_json(tree["split"], tree["settings"]["patient"])
     new, gone = sorted(set(names) - set(split.cases)), sorted(set(split.cases) - set(names))
     if new or gone:
         changes = [f"{word} {found[:5]}{' ...' if len(found) > 5 else ''}"

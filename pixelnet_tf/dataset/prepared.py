@@ -51,7 +51,8 @@ class PreparedStudy:
                 f"`pixelnet-tf prepare --config CONFIG --data STUDY --out {path}` to its end")
         config = config_from_dict(yaml.safe_load(read_text(os.path.join(path, "config.yaml"))),
                                   source=os.path.join(path, "config.yaml"))
-        split = Split.from_json(read_json(os.path.join(path, "split.json"))["split"])
+        tree = read_json(os.path.join(path, "split.json"))
+        split = Split.from_json(tree["split"], tree["settings"]["patient"])
         index = SliceIndex.from_json(read_json(os.path.join(path, "index.json")))
         return cls(path, config, split, index)
 

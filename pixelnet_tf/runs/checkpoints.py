@@ -7,8 +7,9 @@ from typing import Any
 
 import tensorflow as tf
 
-from pixelnet_tf.errors import RunError
+from pixelnet_tf.errors import ModelError, RunError
 from pixelnet_tf.io.files import read_json, sync, write_json
+from pixelnet_tf.model.pixelnet import PixelNet
 
 #: What to do with a broken state.json.
 _ADVICE = "take the folder from a copy of the run, or train anew into a new --out"
@@ -64,13 +65,39 @@ class Checkpoints:
             return None
         path = posixpath.join(self.folder, details["name"])
         try:
-            self._checkpoint.read(path).assert_existing_objects_matched()
-        except (tf.errors.OpError, AssertionError, ValueError, IndexError) as error:
-            # TensorFlow says IndexError of a file that was cut short.
+            _read(self._checkpoint, path)
+        except ValueError as error:
             raise RunError(f"{path}: the checkpoint does not fit this configuration or is broken "
-                           f"({str(error).splitlines()[0]}); give the run's own config, or a new "
-                           "--out") from None
+                           f"({error}); give the run's own config, or a new --out") from None
         return details
+
+
+def load_state(folder: str, kind: str, model: PixelNet) -> None:
+    """Load the weights of the `last` or `best` state into a model; the solver's are left out.
+
+    Raises:
+        ModelError: there is no such state, it is broken or belongs to another model.
+    """
+    details = read_states(folder).get(kind)
+    if details is None:
+        raise ModelError(f"{folder}: holds no {kind!r} state yet; a training saves `last` every "
+                         "`training.checkpoint_every` steps, `best` when it validates")
+    path = posixpath.join(folder, details["name"])
+    try:
+        # The model's variables are the first of a state's.
+        _read(tf.train.Checkpoint(variables=[v.value for v in model.variables]), path)
+    except ValueError as error:
+        raise ModelError(f"{path}: the checkpoint does not fit the run's config.yaml or is broken "
+                         f"({error}); take the run from a copy, or train anew") from None
+
+
+def _read(checkpoint: tf.train.Checkpoint, path: str) -> None:
+    """Read a state into a checkpoint's variables; raises ValueError with the reason in a line."""
+    try:
+        checkpoint.read(path).assert_existing_objects_matched().expect_partial()
+    except (tf.errors.OpError, AssertionError, ValueError, IndexError) as error:
+        # TensorFlow says IndexError of a file that was cut short.
+        raise ValueError((str(error).splitlines() or [type(error).__name__])[0]) from None
 
 
 def read_states(folder: str) -> dict[str, dict[str, Any]]:

@@ -13,7 +13,7 @@ import yaml
 from pixelnet_tf.cases.split import Split
 from pixelnet_tf.config import Config, config_from_dict, config_to_yaml
 from pixelnet_tf.dataset.priors import ClassPriors
-from pixelnet_tf.errors import ModelError
+from pixelnet_tf.errors import ConfigError, ModelError
 from pixelnet_tf.io.files import (
     read_json,
     read_json_lines,
@@ -22,8 +22,9 @@ from pixelnet_tf.io.files import (
     write_json,
     write_text,
 )
+from pixelnet_tf.model.fillers import undrawn
 from pixelnet_tf.model.pixelnet import PixelNet
-from pixelnet_tf.runs.checkpoints import read_states
+from pixelnet_tf.runs.checkpoints import load_state, read_states
 from pixelnet_tf.runs.compatibility import WEIGHTS, Basis, check_fit
 from pixelnet_tf.runs.network import TrainedNetwork, load_model
 
@@ -37,11 +38,22 @@ class RunFolder:
     Files: config.yaml, split.json, priors.json, model.keras, checkpoints/, log.jsonl, log.csv,
     tensorboard/. The path is any that `tf.io.gfile` knows. One that ends with .keras is a model
     alone, as `pixelnet-tf import-caffe` writes it: the other files stand beside it, named after it
-    (NAME.config.yaml).
+    (NAME.config.yaml). RUN/checkpoints/best (or last) is the run with the weights of that state,
+    for a training that has not ended.
+
+    Attributes:
+        path: of the run.
+        name: the path as it was given.
+        kind: `best` or `last` where the weights are those of a checkpoint, else None.
     """
 
     def __init__(self, path: str):
-        self.path = path
+        self.name = path
+        self.path, self.kind = path, None
+        folder, kind = posixpath.split(path.rstrip("/"))
+        if (kind in ("best", "last") and posixpath.basename(folder) == "checkpoints"
+                and tf.io.gfile.exists(posixpath.join(folder, "state.json"))):
+            self.path, self.kind = posixpath.dirname(folder) or ".", kind
 
     def file(self, name: str) -> str:
         """Path of a file in the run."""
@@ -79,7 +91,7 @@ class RunFolder:
 
     def basis(self) -> Basis:
         """What the run stands on, for `check_fit`."""
-        return Basis(self.path, self.config(), self.split(), self._start().get("slices", ""))
+        return Basis(self.name, self.config(), self.split(), self._start().get("slices", ""))
 
     def config(self) -> Config:
         """The resolved configuration of the training."""
@@ -114,23 +126,40 @@ class RunFolder:
             tf.io.gfile.copy(local, whole)
 
     def model(self) -> PixelNet:
-        """Load model.keras; raises `ModelError` where training has not finished or it is broken."""
+        """Load model.keras, or the checkpoint that the path named.
+
+        Raises:
+            ModelError: the training has not ended, or there is no such checkpoint, or it is broken.
+        """
+        if self.kind is not None:
+            config = self.config()
+            with undrawn():
+                model = PixelNet(config.model, len(config.study.modalities),
+                                 len(config.study.labels))
+            load_state(self.file("checkpoints"), self.kind, model)
+            return model
         path = self.file("model.keras")
         if not tf.io.gfile.exists(path):
+            best = f"; or take {self.file('checkpoints/best')}, its best state so far" * (
+                self.state("best") is not None)
             raise ModelError(f"{path}: no such model; let `pixelnet-tf train --resume` finish, or "
-                             "give the --out of `train` or `import-caffe`")
+                             f"give the --out of `train` or `import-caffe`{best}")
         return load_model(path)
 
     def network(self, prior: str) -> TrainedNetwork:
         """The model with the correction of a prior, to predict with.
 
         Raises:
-            ModelError: there is no model, or it is not of this run. ConfigError: as `correction`.
+            ModelError: there is no model, or it is not of this run.
+            ConfigError: the prior's frequencies are unknown, or its strength is not fitted yet.
         """
+        if prior == "fitted" and self.kind is not None:
+            raise ConfigError(f"{self.name}: prior fitted is fitted to the model that a training "
+                              "ends with, not to a checkpoint; give --prior corrected")
         model = self.model()
-        check_fit(Basis(self.file("config.yaml"), self.config()),
-                  Basis(self.file("model.keras"), model=model), WEIGHTS)
-        return TrainedNetwork(model, self.priors().correction(prior), self.path)
+        check_fit(Basis(self.file("config.yaml"), self.config()), Basis(self.name, model=model),
+                  WEIGHTS)
+        return TrainedNetwork(model, self.priors().correction(prior), self.name)
 
     def state(self, kind: str) -> dict[str, Any] | None:
         """Details of the `last` or `best` checkpoint: name, step, and score; None if none."""

@@ -100,6 +100,8 @@ class Trainer:
         if tf.distribute.get_strategy().num_replicas_in_sync > 1:
             raise ConfigError("a training runs on one device, and every replica of a tf.distribute "
                               "strategy would train on the same slices; leave the strategy's scope")
+        if folder.kind is not None:
+            raise RunError(f"{folder.name}: is a checkpoint of {folder.path}; give another --out")
         if folder.exists():
             if not resume:
                 raise RunError(f"{folder.path}: holds a run already; go on with --resume, or give "
@@ -138,6 +140,10 @@ class Trainer:
     def _run(self, interruption: Interruption) -> PixelNet:
         folder, config = self.run_folder, self.config
         state = folder.state("last") if folder.exists() else None
+        if state is not None:
+            self.say(f"going on from step {state['step']} of {self.plan.steps}")
+        elif folder.exists():
+            self.say("no checkpoint yet: starting again with the first step")
         model = PixelNet(config.model, len(config.study.modalities), len(config.study.labels),
                          seed=config.training.seed)
         new_layers = None if state is None else folder.new_layers()
@@ -152,7 +158,6 @@ class Trainer:
             folder.start(config, self.split, priors, self._basis().slices, new_layers)
         else:
             priors = folder.priors()
-            self.say(f"going on from step {state['step']} of {self.plan.steps}")
         for line in priors.lines():
             self.say(line)
         checkpoints = Checkpoints(folder.file("checkpoints"),

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pixelnet_tf.cases.split import Split, draw_split, patient_of
+from pixelnet_tf.cases.split import Split, draw_split, group_patients, patient_of
 from pixelnet_tf.config import SplitConfig
 from pixelnet_tf.errors import ConfigError
 
@@ -58,6 +58,58 @@ def test_folds_part_the_cases_that_are_not_test():
 def test_a_fold_leaves_a_case_to_train_on():
     split = Split(train=("a",), validation=("b", "c"), folds=(("a",), ("b",), ("c",)))
     assert split.fold(0) == Split(train=("c",), validation=("b",), test=("a",))
+
+
+@pytest.mark.parametrize("validation", [1, 2, 4])
+def test_no_patient_stands_on_two_sides_of_a_fold(validation):
+    # Two scans of each of eight patients, named so that the scans of one are never neighbours.
+    names = [f"scan{scan}_P{patient}" for scan in range(2) for patient in range(8)]
+    config = SplitConfig(test=2, validation=validation, folds=3, patient=r"P\d")
+    split = draw_split(names, config)
+    assert all(len(group) == 2 for group in split.patients)
+    for number in range(3):
+        fold = split.fold(number)
+        parts = [fold.train, fold.validation, fold.test]
+        patients = [{patient_of(name, config.patient) for name in part} for part in parts]
+        assert sum(map(len, patients)) == len(set.union(*patients)) == 7
+        assert validation <= len(fold.validation) <= validation + 1
+        # A split from before patients were written down knows them by its pattern.
+        tree = split.to_json()
+        del tree["patients"]
+        assert Split.from_json(tree, config.patient).fold(number) == fold
+
+
+def test_cases_that_are_the_same_are_of_one_patient():
+    names = [f"c{number}" for number in range(6)]
+    same = [{"c0", "c5"}, {"c5", "c3"}]
+    assert group_patients(names, "", same) == [["c0", "c3", "c5"], ["c1"], ["c2"], ["c4"]]
+    for seed in range(8):
+        split = draw_split(names, SplitConfig(test=2, validation=1, seed=seed), same)
+        assert split.patients == (("c0", "c3", "c5"),)
+        parts = [split.train, split.validation, split.test]
+        assert sum("c0" in part or "c3" in part or "c5" in part for part in parts) == 1
+
+
+@pytest.mark.parametrize("pattern", [r"^(Q\d+)_", "crop9$", r"P\d{4}"])
+def test_a_pattern_that_matches_no_case_is_refused(pattern):
+    names = [f"P{patient:02}_crop{crop}" for patient in range(4) for crop in range(2)]
+    with pytest.raises(ConfigError, match=r"matches none of the 8 case names, such as \['P00_cr"):
+        draw_split(names, SplitConfig(patient=pattern))
+
+
+def test_a_group_that_takes_no_part_in_a_match():
+    assert patient_of("T2_b", r"(P\d+)?_b") == "T2_b"
+
+
+def test_cases_of_a_part():
+    split = Split(train=("a", "b"), validation=("c",), test=("d", "e"))
+    assert split.choose("test") == ("d", "e")
+    assert split.choose("test", ["e"]) == ("e",)
+    with pytest.raises(ConfigError, match=r"'a' is in the part 'train' .* not among the 2 cases "
+                                          r"of 'test'.*leave --split out"):
+        split.choose("test", ["e", "a"])
+    with pytest.raises(ConfigError, match="'x' is in no part of the run's split"):
+        split.choose("train", ["x"])
 
 
 def test_no_such_fold():

@@ -8,6 +8,8 @@ import nibabel as nib
 import numpy as np
 import pytest
 
+from pixelnet_tf.config import config_to_yaml, load_config
+
 from .conftest import TINY, run_main
 
 
@@ -204,3 +206,29 @@ def test_bad_cases_stop_predict_or_are_left_out(main_job, tmp_path, capsys):
     assert run_main("predict", "--model", main_job / "run", "--data", study, "--out",
                     study / "predictions") == 2
     assert "lies within" in capsys.readouterr().err
+
+
+def test_a_case_of_another_part_than_the_asked_one(main_job, tmp_path, capsys):
+    split = json.loads((main_job / "run" / "split.json").read_text())
+    trained, tested = split["train"][0], split["test"][0]
+    asked = ("--split", "test", "--dry-run", "--case")
+    assert predict(main_job, tmp_path / "p", *asked, tested) == 0
+    assert f"1 cases would be segmented ({tested})" in capsys.readouterr().out
+    assert predict(main_job, tmp_path / "p", *asked, trained) == 2
+    assert f"{trained!r} is in the part 'train'" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("setting", ["prepare.region=volume", "prepare.slice_size=64",
+                                     "prepare.bias_field.enabled=true",
+                                     "study.skull_stripped=false"])
+def test_a_study_prepared_in_another_way_is_refused(main_job, tmp_path, capsys, setting):
+    shutil.copytree(main_job / "prepared", tmp_path / "prepared")
+    config = load_config(tmp_path / "prepared" / "config.yaml", [setting])
+    (tmp_path / "prepared" / "config.yaml").write_text(config_to_yaml(config))
+    asked = ("predict", "--model", main_job / "run", "--data", tmp_path / "prepared", "--out",
+             tmp_path / "p", "--dry-run")
+    assert run_main(*asked) == 3
+    assert f"has {setting.split('=')[0]}=" in capsys.readouterr().err
+    if setting == "prepare.region=volume":
+        # Who knows that the model's images were prepared so may say it.
+        assert run_main(*asked, "--set", setting) == 0

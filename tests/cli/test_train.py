@@ -2,7 +2,9 @@
 
 import csv
 import json
+import os
 import shutil
+import signal
 
 import pytest
 
@@ -93,3 +95,37 @@ def test_it_starts_from_a_model_of_its_own(main_job, tmp_path, capsys):
     assert train(main_job, tmp_path / "run",
                  f"--set=training.initial_weights={main_job}/run/model.keras") == 0
     assert f"start weights: {main_job}/run/model.keras" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_exit_codes_of_a_stop(main_job, tmp_path, capsys, monkeypatch, number, code):
+    monkeypatch.setattr("pixelnet_tf.cli.train.TrainingProgress",
+                        lambda: lambda row, total: os.kill(os.getpid(), number))
+    assert train(main_job, tmp_path / "run") == code
+    assert "the state after step 1 is saved, --resume goes on" in capsys.readouterr().out
+    assert (tmp_path / "run" / "checkpoints" / "last-1.index").is_file()
+
+
+def test_a_dry_run_sees_what_the_run_would_refuse(main_job, tmp_path, capsys):
+    assert train(main_job, main_job / "run", "--dry-run") == 5
+    assert train(main_job, main_job / "run", "--dry-run", "--resume", "--set",
+                 "training.seed=2") == 2
+    assert train(main_job, tmp_path / "run", "--dry-run", "--set",
+                 "training.initial_weights=no.keras") == 2
+    assert train(main_job, tmp_path / "run", "--dry-run", "--set", "model.border=1", "--set",
+                 "model.fc7=faithful") == 4
+    assert "nothing was trained" not in capsys.readouterr().out
+
+
+def test_the_best_state_of_a_training_that_has_not_ended(main_job, tmp_path, capsys):
+    shutil.copytree(main_job / "run", tmp_path / "run")
+    (tmp_path / "run" / "model.keras").unlink()
+    asked = ("--data", main_job / "prepared", "--case", "phantom_001", "--out")
+    assert run_main("predict", "--model", tmp_path / "run", *asked, tmp_path / "a") == 4
+    assert f"or take {tmp_path}/run/checkpoints/best" in capsys.readouterr().err
+    best = tmp_path / "run" / "checkpoints" / "best"
+    assert run_main("predict", "--model", best, *asked, tmp_path / "a") == 0
+    assert run_main("predict", "--model", main_job / "run", *asked, tmp_path / "b") == 0
+    one, other = ((tmp_path / side / "phantom_001.nii.gz").read_bytes() for side in "ab")
+    assert one == other
+    assert run_main("export-caffe", "--model", best, "--out", tmp_path / "caffe") == 0

@@ -185,3 +185,17 @@ def test_expected_frequency_is_the_measured_mean(strategy):
     measured = np.bincount(drawn, minlength=5) / drawn.size
     assert expected.sum() == pytest.approx(1)
     np.testing.assert_allclose(measured, expected, atol=0.01)
+
+
+def test_the_expected_frequencies_of_a_slice_of_fewer_than_n_pixels():
+    # 60 of 70 pixels are background: more than half of the 100 that are drawn.
+    config = SamplingConfig(pixels=100)
+    np.testing.assert_allclose(expected_class_frequency([[60, 10]], config), [6 / 7, 1 / 7])
+    labels = np.zeros((7, 10), int)
+    labels[0] = 1
+    drawn = np.concatenate([sampler(100, 2)(labels, seed)[1] for seed in range(5)])
+    # Give or take one of a hundred.
+    np.testing.assert_allclose(np.bincount(drawn) / drawn.size, [6 / 7, 1 / 7], atol=0.01)
+    # In a study where only one slice is small, too.
+    many = expected_class_frequency([[60, 10], [900, 100]], config)
+    np.testing.assert_allclose(many, [(6 / 7 + 0.5) / 2, (1 / 7 + 0.5) / 2])

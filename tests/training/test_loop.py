@@ -1,19 +1,34 @@
 """A training from its first step to its model."""
 
 import json
+import random
+import shutil
+import signal
 from dataclasses import replace
+from types import SimpleNamespace
 
-import keras
 import numpy as np
 import pytest
+import tensorflow as tf
+from tensorflow.python.framework.config import is_op_determinism_enabled
 
 from pixelnet_tf.config import SolverConfig, load_config
+from pixelnet_tf.dataset.prepared import PreparedStudy
+from pixelnet_tf.dataset.priors import ClassPriors
 from pixelnet_tf.errors import ConfigError, DataError, ModelError, RunError
 from pixelnet_tf.model.pixelnet import PixelNet
 from pixelnet_tf.runs.folder import RunFolder
-from pixelnet_tf.runs.network import load_model
+from pixelnet_tf.training import loop
 from pixelnet_tf.training.loop import Trainer, plan_training
 from pixelnet_tf.training.multipliers import training_multipliers
+
+
+def stop_after(step: int):
+    """A `progress` that fails after a step, as a death of the process would."""
+    def progress(row, total):
+        if row["step"] == step:
+            raise ZeroDivisionError
+    return progress
 
 
 def test_the_loss_falls_and_the_run_is_complete(make_trainer, tmp_path):
@@ -103,6 +118,103 @@ def test_resumed_with_another_configuration(make_trainer):
         make_trainer(validates=False, batch_slices=3).run(resume=True)
 
 
+def test_a_resume_with_other_cases_or_slices(make_trainer, tiny_study):
+    # As with --fold: the same configuration, but it would train on cases that the run calls test.
+    make_trainer(validates=False).run()
+    other = make_trainer(validates=False)
+    other.split = replace(other.split, train=other.split.test, test=other.split.train)
+    with pytest.raises(ConfigError, match=r"has split.test=.*, split.train=.*give a new --out"):
+        other.run(resume=True)
+    # The study was prepared anew from other images.
+    index = replace(tiny_study.index, length=tiny_study.index.length + 1)
+    other = make_trainer(validates=False)
+    other.study = PreparedStudy(tiny_study.path, tiny_study.config, tiny_study.split, index)
+    with pytest.raises(ConfigError, match="has the prepared training slices="):
+        other.check(resume=True)
+
+
+def test_a_resume_before_the_first_checkpoint_is_the_same_training(make_trainer):
+    fields = {"balance_taps": True, "steps": 3}
+    whole = make_trainer("whole", validates=False, **fields).run().get_weights()
+    trainer = make_trainer("killed", validates=False, **fields)
+    trainer.progress = stop_after(2)
+    with pytest.raises(ZeroDivisionError):
+        trainer.run()
+    # It has started, and nothing is saved yet.
+    assert trainer.run_folder.exists()
+    shutil.rmtree(trainer.run_folder.file("checkpoints"))
+    again = make_trainer("killed", validates=False, **fields)
+    said = []
+    again.say = said.append
+    for mine, theirs in zip(again.run(resume=True).get_weights(), whole, strict=True):
+        np.testing.assert_array_equal(mine, theirs)
+    assert "no checkpoint yet: starting again with the first step" in said
+
+
+def test_a_resume_says_where_it_goes_on_and_needs_no_start_weights(make_trainer, tmp_path):
+    start = tmp_path / "start.keras"
+    RunFolder(str(start)).save_model(
+        PixelNet(make_trainer().config.model, channels=3, classes=4, seed=8))
+    fields = {"initial_weights": str(start), "steps": 4, "checkpoint_every": 2, "validates": False}
+    whole = make_trainer("whole", **fields).run().get_weights()
+    trainer = make_trainer("killed", **fields)
+    trainer.progress = stop_after(3)
+    with pytest.raises(ZeroDivisionError):
+        trainer.run()
+    start.unlink()
+    again, said = make_trainer("killed", **fields), []
+    again.say = said.append
+    for mine, theirs in zip(again.run(resume=True).get_weights(), whole, strict=True):
+        np.testing.assert_array_equal(mine, theirs)
+    assert said[0] == "going on from step 2 of 4"
+    with pytest.raises(ConfigError, match=r"initial_weights: .* does not exist"):
+        make_trainer("new", **fields).check()
+
+
+def test_the_learning_rate_in_the_log_is_the_steps_own(make_trainer):
+    solver = SolverConfig(base_lr=0.01, lr_policy="multistep", stepvalues=(2, 3), gamma=0.5)
+    trainer = make_trainer(validates=False, solver=solver)
+    trainer.run()
+    rates = [row["learning_rate"] for row in trainer.run_folder.log_rows()]
+    # Caffe counts steps from 0: the third falls on 2.
+    assert rates == pytest.approx([0.01, 0.01, 0.005, 0.0025])
+
+
+def test_class_frequencies_are_measured_once_a_run(make_trainer, monkeypatch):
+    measured = []
+
+    def measure(study, schedule, sampling):
+        measured.append(1)
+        return ClassPriors(study.config.study.class_names, (0.7, 0.1, 0.1, 0.1), (0.25,) * 4)
+
+    monkeypatch.setattr(loop, "measure_priors", measure)
+    make_trainer().check()
+    assert not measured
+    make_trainer().run()
+    again = make_trainer()
+    again.check(resume=True)
+    again.run(resume=True)
+    assert measured == [1]
+    assert again.run_folder.priors().real == (0.7, 0.1, 0.1, 0.1)
+
+
+def test_nothing_of_the_process_stays_changed(make_trainer):
+    handlers = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
+    random.seed(5)
+    state = random.getstate()
+    make_trainer(validates=False, deterministic=True).run()
+    assert random.getstate() == state
+    assert not is_op_determinism_enabled()
+    assert handlers == [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
+
+
+def test_several_replicas_are_refused(make_trainer, monkeypatch):
+    strategy = SimpleNamespace(num_replicas_in_sync=2)
+    monkeypatch.setattr(tf.distribute, "get_strategy", lambda: strategy)
+    with pytest.raises(ConfigError, match="runs on one device"):
+        make_trainer(validates=False).run()
+
+
 def test_resumed_at_its_end_it_gives_the_same_model(make_trainer):
     first = make_trainer().run().get_weights()
     for mine, theirs in zip(make_trainer().run(resume=True).get_weights(), first, strict=True):
@@ -137,17 +249,3 @@ def test_the_plan(make_trainer):
     assert plan.steps == 3 * plan.steps_per_epoch
     assert plan.checkpoint_every == plan.validate_every == plan.steps_per_epoch
     assert plan_training(config, trainer.schedule, validates=False).validate_every == 0
-
-
-def test_a_model_file_that_is_none(tmp_path):
-    (tmp_path / "model.keras").write_bytes(b"nothing")
-    with pytest.raises(ModelError, match="cannot be loaded as a model of this project"):
-        load_model(str(tmp_path / "model.keras"))
-    inputs = keras.Input((2,))
-    keras.Model(inputs, keras.layers.Dense(1)(inputs)).save(tmp_path / "other.keras")
-    with pytest.raises(ModelError, match="not a PixelNet"):
-        load_model(str(tmp_path / "other.keras"))
-    with pytest.raises(ModelError, match=r"not a trained run \(no config.yaml\)"):
-        RunFolder(str(tmp_path / "none")).config()
-    with pytest.raises(ModelError, match="let `pixelnet-tf train --resume` finish"):
-        RunFolder(str(tmp_path / "none")).model()

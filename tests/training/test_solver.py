@@ -149,12 +149,19 @@ def worker():
 
 tf.function(lambda: strategy.run(worker))()
 print(*(float(each.numpy()[0]) for each in strategy.experimental_local_results(weight.value)))
+with strategy.scope():
+    solver = CaffeSGD(0.1, momentum=0.0, weight_decay=0.0, global_clipnorm=1.5)
+    solver.build([weight])
+tf.function(lambda: strategy.run(worker))()
+print(*(float(each.numpy()[0]) for each in strategy.experimental_local_results(weight.value)))
 """
 
 
-def test_over_two_replicas_gradients_are_added_up_once():
+def test_over_two_replicas_gradients_are_added_up_once_and_clipped_together():
     # Logical devices are set before TensorFlow starts, hence a process of its own.
     done = subprocess.run([sys.executable, "-c", TWO_REPLICAS], check=True, capture_output=True,
                           text=True)
     # 1 - 0.1 * (1 + 2) on both.
-    assert [float(each) for each in done.stdout.split()] == pytest.approx([0.7, 0.7])
+    assert [float(each) for each in done.stdout.split()[:2]] == pytest.approx([0.7, 0.7])
+    # It is the sum of the gradients, 3, that is clipped to 1.5, and not each replica's share.
+    assert [float(each) for each in done.stdout.split()[2:]] == pytest.approx([0.55, 0.55])
