@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import os
+import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -108,13 +109,28 @@ def print_and_leave(config: Config, print_config: bool) -> None:
 
 
 def read_token(token_file: Path | None) -> str | None:
-    """The token from a file, else from the environment, else None; raises `ConfigError`."""
+    """The token from a file, else from the environment, else None.
+
+    Raises:
+        ConfigError: there is an empty file or variable, or what it holds is no token. That an
+            empty one should mean none would open a server whose secret failed to arrive.
+    """
     if token_file is None:
-        return os.environ.get(TOKEN_VARIABLE) or None
-    try:
-        lines = token_file.read_text(encoding="utf-8").split()
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"--token-file {token_file}: cannot be read ({error})") from None
-    if not lines:
-        raise ConfigError(f"--token-file {token_file}: is empty; write a token into it")
-    return lines[0]
+        if TOKEN_VARIABLE not in os.environ:
+            return None
+        place, text = TOKEN_VARIABLE, os.environ[TOKEN_VARIABLE]
+    else:
+        place = f"--token-file {token_file}"
+        try:
+            text = token_file.read_text(encoding="utf-8")
+        except (OSError, UnicodeDecodeError) as error:
+            raise ConfigError(f"{place}: cannot be read ({error})") from None
+    lines = text.splitlines()
+    token = lines[0].strip() if lines else ""
+    if not token:
+        raise ConfigError(f"{place}: is empty; write a token into it"
+                          + ("" if token_file else ", or unset it to do without"))
+    if not re.fullmatch("[!-~]+", token):
+        raise ConfigError(f"{place}: a token is one word of printable ASCII characters; write "
+                          "another one into it")
+    return token

@@ -19,6 +19,8 @@ from pixelnet_tf.volumes.description import describe_classes, describe_slices
 RESEARCH_ONLY = ("For research use only. Not a medical device; not for diagnosis, treatment or any "
                  "other clinical decision.")
 FORMAT = 1
+#: What is read of a `serving.json`, and its type.
+_READ_BACK = {"version": int, "prior": dict, "signatures": dict, "config": dict}
 
 
 def describe_export(run: RunFolder, config: Config, name: str, version: int,
@@ -69,7 +71,9 @@ def exported_config(about: dict[str, Any]) -> Config:
     about is what `describe_export` gave, read back from JSON; raises `ModelError` where it is of
     another program, or of a later version.
     """
-    if not isinstance(about, dict) or about.get("format") != FORMAT or "config" not in about:
+    if not (isinstance(about, dict) and about.get("format") == FORMAT
+            and all(isinstance(about.get(key), kind) for key, kind in _READ_BACK.items())
+            and isinstance(about["prior"].get("correction"), list)):
         raise ModelError("serving.json was not written by this version of `pixelnet-tf export`; "
                          "export the model again")
     return config_from_json(about["config"], source="serving.json")

@@ -9,7 +9,7 @@ import re
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -19,12 +19,18 @@ from pixelnet_tf.errors import ConfigError, DataError, ModelError, PixelNetError
 #: Seconds before each further try.
 BACK_OFF_SECONDS = (0.5, 1.0, 2.0, 4.0, 8.0)
 _TRY_AGAIN = (408, 429, 502, 503, 504)
+#: Bytes of an answer that are read: of labels and of a probability, each a JSON number, and beside.
+_LABEL_BYTES, _PROBABILITY_BYTES, _OTHER_BYTES = 5, 32, 4 << 20
 _URL = re.compile(r"(?P<server>https?://[^/?#]+)(?:/v1/models/(?P<name>[^/:?#]+)"
                   r"(?P<version>/versions/[0-9]+)?)?/?")
 
 
 class ServedModel:
     """A model behind `http://host:port/v1/models/NAME[/versions/N]`.
+
+    Nothing is taken on trust: redirects are not followed (the token would go to wherever they
+    lead), an answer is read no further than what was asked for can take, and labels are held
+    against the study's.
 
     Args:
         url: the model's; of a server with one model, `http://host:port` will do.
@@ -60,12 +66,14 @@ class ServedModel:
             raise ModelError(f"{error}; from TensorFlow Serving no serving.json can be had: give "
                              "the export's by --serving-json") from None
 
-    def segment_slices(self, images: np.ndarray, domain: np.ndarray | None = None,
-                       probabilities: bool = False) -> tuple[np.ndarray, np.ndarray | None]:
+    def segment_slices(self, images: np.ndarray, label_values: Sequence[int],
+                       domain: np.ndarray | None = None, probabilities: bool = False
+                       ) -> tuple[np.ndarray, np.ndarray | None]:
         """Labels of normalised slices, and their probabilities where they are asked for.
 
         Args:
             images: (batch, height, width, channel) float32.
+            label_values: of the study, a class each.
             domain: (batch, height, width) bool, the pixels to classify; None leaves it to the
                 model to find them.
             probabilities: they come as JSON numbers, many times slower than labels alone.
@@ -75,7 +83,8 @@ class ServedModel:
             or None.
 
         Raises:
-            DataError, ModelError, RunError: the server refuses, or does not answer.
+            DataError, RunError: the server refuses, or does not answer.
+            ModelError: what it answers are no labels or probabilities of this study.
         """
         inputs: dict[str, Any]
         if probabilities:
@@ -89,23 +98,40 @@ class ServedModel:
             if domain is not None:
                 signature = "segment_domain_encoded"
                 inputs["domain_bytes"] = _encoded(domain, "u1")
-        outputs = self._predict({"signature_name": signature, "inputs": inputs})
+        pixels = images[..., 0].size
+        outputs = self._predict(
+            {"signature_name": signature, "inputs": inputs},
+            pixels * (_LABEL_BYTES + _PROBABILITY_BYTES * probabilities * len(label_values)))
         if not probabilities:
             # A single output stands without its name.
             outputs = {"labels": outputs}
-        try:
-            labels = np.asarray(outputs["labels"], np.uint8)
-            shares = np.asarray(outputs["probabilities"], np.float32) if probabilities else None
-        except (KeyError, TypeError, ValueError):
-            raise ModelError(f"{self.url}: the answer has no labels; the model is no export of "
-                             "`pixelnet-tf export`") from None
-        if labels.shape != images.shape[:3]:
-            raise ModelError(f"{self.url}: answered {labels.shape} for slices of "
-                             f"{images.shape[:3]}")
-        return labels, shares
+        labels = self._array(outputs, "labels", images.shape[:3])
+        others = labels[~np.isin(labels, label_values) | (labels.dtype.kind == "f")]
+        if others.size:
+            raise ModelError(f"{self.url}: answered labels that the study has not: "
+                             f"{np.unique(others)[:5].tolist()}; it has {list(label_values)}")
+        if not probabilities:
+            return labels.astype(np.uint8), None
+        shares = self._array(outputs, "probabilities", (*images.shape[:3], len(label_values)))
+        if shares.dtype.kind not in "fiu" or not ((shares >= 0) & (shares <= 1)).all():
+            raise ModelError(f"{self.url}: answered probabilities that are not between 0 and 1")
+        return labels.astype(np.uint8), shares.astype(np.float32)
 
-    def _predict(self, body: dict[str, Any]) -> Any:
-        answer = self._call("POST", f"{self.url}:predict", body)
+    def _array(self, outputs: Any, name: str, shape: tuple[int, ...]) -> np.ndarray:
+        """One output as numbers of a shape."""
+        try:
+            array = np.asarray(outputs[name])
+        except (KeyError, TypeError, ValueError, OverflowError, RecursionError):
+            array = np.array(None)
+        if array.dtype.kind not in "fiu":
+            raise ModelError(f"{self.url}: the answer has no {name}; the model is no export of "
+                             "`pixelnet-tf export`")
+        if array.shape != shape:
+            raise ModelError(f"{self.url}: answered {name} {array.shape} for slices of {shape}")
+        return array
+
+    def _predict(self, body: dict[str, Any], most_bytes: int) -> Any:
+        answer = self._call("POST", f"{self.url}:predict", body, most_bytes)
         if not isinstance(answer, dict) or "outputs" not in answer:
             raise RunError(f"{self.url}: the answer holds no `outputs`; is this a model server?")
         return answer["outputs"]
@@ -122,8 +148,10 @@ class ServedModel:
                               f"{self._server}/v1/models/{names[0] if names else 'NAME'}")
         return names[0]
 
-    def _call(self, method: str, url: str, body: dict[str, Any] | None = None) -> Any:
+    def _call(self, method: str, url: str, body: dict[str, Any] | None = None,
+              most_bytes: int = 0) -> Any:
         """One request, tried again while the server is busy or away."""
+        most_bytes += _OTHER_BYTES
         data = None if body is None else json.dumps(body, separators=(",", ":")).encode()
         headers = {"Accept": "application/json"}
         if data is not None:
@@ -133,21 +161,35 @@ class ServedModel:
         for wait in (*BACK_OFF_SECONDS, None):
             request = urllib.request.Request(url, data, headers, method=method)
             try:
-                with urllib.request.urlopen(request, timeout=self._timeout_seconds) as answer:
-                    return json.loads(answer.read())
+                with _OPENER.open(request, timeout=self._timeout_seconds) as answer:
+                    text = answer.read(most_bytes + 1)
+                if len(text) > most_bytes:
+                    raise RunError(f"{url}: the answer is longer than {most_bytes} bytes, more "
+                                   "than what was asked for takes; is this a model server?")
+                return json.loads(text)
             except urllib.error.HTTPError as error:
                 reason = f"{error.code}, {_message(error)}"
                 if error.code not in _TRY_AGAIN:
                     raise _refusal(error.code, f"{url}: the server says {reason}") from None
             except (OSError, http.client.HTTPException) as error:
                 reason = str(getattr(error, "reason", None) or error or type(error).__name__)
-            except ValueError:
+            except (ValueError, RecursionError):
                 raise RunError(f"{url}: the answer is not JSON; is this a model server?") from None
             if wait is not None:
                 self._say(f"{url}: {reason}; next try in {wait:g} s")
                 time.sleep(wait)
         raise RunError(f"{url}: no answer after {len(BACK_OFF_SECONDS) + 1} tries ({reason}); see "
                        "whether the server runs, then call again: finished cases are kept")
+
+
+class _NoRedirect(urllib.request.HTTPRedirectHandler):
+    """Leaves a redirect unfollowed; it is then an error like any other."""
+
+    def redirect_request(self, *arguments: object) -> None:
+        return None
+
+
+_OPENER = urllib.request.build_opener(_NoRedirect)
 
 
 def _encoded(slices: np.ndarray, dtype: str) -> list[dict[str, str]]:
@@ -157,13 +199,17 @@ def _encoded(slices: np.ndarray, dtype: str) -> list[dict[str, str]]:
 
 
 def _message(error: urllib.error.HTTPError) -> str:
+    if 300 <= error.code < 400:
+        return f"a redirect to {str(error.headers.get('Location'))[:200]!r}"
     try:
-        return str(json.loads(error.read())["error"])[:500]
-    except (OSError, ValueError, KeyError, TypeError, http.client.HTTPException):
+        return str(json.loads(error.read(_OTHER_BYTES))["error"])[:500]
+    except (OSError, ValueError, KeyError, TypeError, RecursionError, http.client.HTTPException):
         return error.reason
 
 
 def _refusal(status: int, message: str) -> PixelNetError:
+    if 300 <= status < 400:
+        return ConfigError(f"{message}; redirects are not followed: give the model's own URL")
     if status in (401, 403):
         return ConfigError(f"{message}; set PIXELNET_TOKEN or give --token-file")
     if status == 404:

@@ -57,6 +57,7 @@ def predict_remotely(model: ServedModel, about: dict[str, Any], source: CaseSour
                             "weights": about.get("weights"),
                             "correction": about["prior"]["correction"]}]}
     return write_cases(lambda volume: segment_remotely(
-        lambda images, domain: model.segment_slices(images, domain if with_domain else None, maps),
+        lambda images, domain: model.segment_slices(
+            images, config.study.label_values, domain if with_domain else None, maps),
         volume, config, maps),
         record, source, config, out, **options)

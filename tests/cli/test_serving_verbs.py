@@ -3,6 +3,7 @@
 import pytest
 
 from pixelnet_tf.cli import main
+from pixelnet_tf.cli.options import read_token
 
 
 def run(capsys, *arguments) -> tuple[int, str]:
@@ -45,11 +46,31 @@ def test_serve_with_a_bad_option(capsys, tmp_path, option, value, words):
     assert words in text
 
 
-def test_an_empty_token_file(capsys, tmp_path):
-    (tmp_path / "token").write_text("\n")
-    code, text = run(capsys, "serve", "--model", tmp_path, "--token-file", tmp_path / "token")
+@pytest.mark.parametrize("verb", [("serve", "--model", "x"),
+                                  ("predict", "--server", "http://127.0.0.1:1", "--data", "x",
+                                   "--out", "y")])
+@pytest.mark.parametrize("text", ["", "\n", "  ", "\n\nsecret", "two words", "se\u0301cret"])
+@pytest.mark.parametrize("by", ["file", "variable"])
+def test_what_is_no_token_is_an_error_and_never_no_token(capsys, tmp_path, monkeypatch, verb, text,
+                                                         by):
+    more = ()
+    if by == "file":
+        (tmp_path / "token").write_text(text, encoding="utf-8")
+        more = ("--token-file", tmp_path / "token")
+    else:
+        monkeypatch.setenv("PIXELNET_TOKEN", text)
+    code, said = run(capsys, *verb, *more)
     assert code == 2
-    assert "write a token into it" in text
+    assert "write a token into it" in said or "is one word of printable ASCII" in said
+
+
+def test_the_token_is_the_first_line(tmp_path, monkeypatch):
+    (tmp_path / "token").write_text("  secret!\r\nremarks\n")
+    assert read_token(tmp_path / "token") == "secret!"
+    monkeypatch.setenv("PIXELNET_TOKEN", "other\n")
+    assert read_token(None) == "other"
+    monkeypatch.delenv("PIXELNET_TOKEN")
+    assert read_token(None) is None
 
 
 def test_an_open_address_without_a_token_is_warned_of(capsys, tmp_path):
