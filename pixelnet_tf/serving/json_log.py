@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import sys
+from contextlib import suppress
 from datetime import datetime, timezone
 from typing import Any, TextIO
 
@@ -18,9 +19,11 @@ class JsonLog:
     def __call__(self, event: str, **fields: Any) -> None:
         time = datetime.now(timezone.utc).isoformat(timespec="milliseconds")
         line = json.dumps({"time": time, "event": event, **fields}, default=str)
-        # One write a line, so that threads do not mix theirs.
-        self._stream.write(line + "\n")
-        self._stream.flush()
+        # A log that nobody takes any more (a closed pipe, a full disk) ends no thread.
+        with suppress(OSError, ValueError):
+            # One write a line, so that threads do not mix theirs.
+            self._stream.write(line + "\n")
+            self._stream.flush()
 
 
 class JsonHandler(logging.Handler):

@@ -22,12 +22,15 @@ from pixelnet_tf.serving.warmup import warmup_image
 
 @dataclass(frozen=True)
 class TensorInfo:
-    """A named input or output: its NumPy type (strings: object) and shape, None where free."""
+    """A named input or output: its NumPy type (strings: object) and shape.
+
+    A size is None where it is free, and the shape is None where its rank is.
+    """
 
     tensor: str
     dtype: np.dtype
     proto_type: str
-    shape: tuple[int | None, ...]
+    shape: tuple[int | None, ...] | None
 
 
 @dataclass(frozen=True)
@@ -72,7 +75,10 @@ class LoadedModel:
         signature = self.signatures.get("serving_default")
         if not signature or list(signature.inputs) != ["image"]:
             return
-        image = warmup_image(1, 64, signature.inputs["image"].shape[-1] or 1)
+        shape = signature.inputs["image"].shape
+        if shape is None or len(shape) != 4:
+            return
+        image = warmup_image(1, 64, shape[-1] or 1)
         self.run("serving_default", {"image": image})
         if "segment_domain" in self.signatures:
             # Of volumes that are sent to /v1/segment.
@@ -128,16 +134,17 @@ def _infos(tensors) -> dict[str, TensorInfo]:
     found = {}
     for name, info in sorted(tensors.items()):
         dtype = tf.as_dtype(info.dtype)
-        shape = tuple(None if dim.size < 0 else dim.size for dim in info.tensor_shape.dim)
+        shape = None if info.tensor_shape.unknown_rank else tuple(
+            None if dim.size < 0 else dim.size for dim in info.tensor_shape.dim)
         found[name] = TensorInfo(info.name, np.dtype(dtype.as_numpy_dtype),
                                  types_pb2.DataType.Name(info.dtype), shape)
     return found
 
 
 def _info_json(info: TensorInfo) -> dict[str, Any]:
-    dims = [{"size": str(-1 if size is None else size), "name": ""} for size in info.shape]
+    dims = [{"size": str(-1 if size is None else size), "name": ""} for size in info.shape or ()]
     return {"dtype": info.proto_type, "name": info.tensor,
-            "tensor_shape": {"dim": dims, "unknown_rank": False}}
+            "tensor_shape": {"dim": dims, "unknown_rank": info.shape is None}}
 
 
 def _reason(error: tf.errors.OpError) -> str:

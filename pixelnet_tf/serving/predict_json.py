@@ -134,10 +134,10 @@ def _array(value: Any, info: TensorInfo, name: str) -> np.ndarray:
         array = _cast(array, info.dtype, wanted)
     elif not all(isinstance(item, bytes) for item in array.flat):
         raise ApiError(400, f'{wanted}: a string is given as {{"b64": "..."}}')
-    if array.ndim != len(info.shape):
+    if info.shape is not None and array.ndim != len(info.shape):
         raise ApiError(400, f"{wanted}: got {array.ndim} dimensions")
-    if any(want is not None and want != got
-           for want, got in zip(info.shape, array.shape, strict=True)):
+    if info.shape is not None and any(want is not None and want != got for want, got in
+                                      zip(info.shape, array.shape, strict=True)):
         raise ApiError(400, f"{wanted}: got the shape {list(array.shape)}")
     if array.size == 0:
         raise ApiError(400, f"{wanted}: it is empty, shape {list(array.shape)}")
@@ -177,6 +177,8 @@ def _decoded(value: Any) -> Any:
 
 def _words(info: TensorInfo) -> str:
     kind = "bytes" if info.dtype == object else str(info.dtype)
+    if info.shape is None:
+        return f"{kind} of any shape"
     return f"{kind} of shape {['?' if n is None else n for n in info.shape]}".replace("'", "")
 
 

@@ -3,24 +3,40 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-
-import tensorflow as tf
 
 from pixelnet_tf.errors import ModelError, PixelNetError
 from pixelnet_tf.serving.api_error import ApiError
 from pixelnet_tf.serving.export import versions_in
 from pixelnet_tf.serving.loaded_model import LoadedModel
 
+#: Seconds after which a version that could not be loaded is tried again, changed or not.
+RETRY_SECONDS = 60.0
+
+
+@dataclass
+class _Failure:
+    """A version that could not be loaded: why, what its files were then, when it was tried."""
+
+    reason: str
+    files: tuple
+    when: float
+
 
 class ModelRegistry:
-    """Keeps the highest version of each model loaded, as TensorFlow Serving does by default.
+    """Keeps the highest version of each model loaded that can be.
 
     A new version is loaded and warmed up beside the old one and takes its place; requests that
-    hold the old one end with it. One that cannot be loaded is logged, tried again at the next
-    look, and the old one stays.
+    hold the old one end with it. Whatever goes wrong with a version stays with that version: it
+    is logged and shown in the model's status, it is tried again when its files have changed or a
+    minute has passed, and the next lower one serves, which is the old one where there is one. A
+    model that vanishes from the disk is served on from memory.
+
+    Requests never touch the disk; `look` alone does.
 
     Args:
         root: a model's folder (of version folders), or a folder of such folders.
@@ -35,10 +51,11 @@ class ModelRegistry:
                  poll_seconds: float = 2.0):
         self._root, self._log, self._poll_seconds = Path(root), log, poll_seconds
         self._loaded: dict[str, LoadedModel] = {}
-        self._failed: dict[str, tuple[int, str]] = {}
+        self._failed: dict[str, dict[int, _Failure]] = {}
+        self._unreadable = ""
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._watch, name="models", daemon=True)
-        self._folders()
+        self._names = sorted(self._folders())
 
     def start(self) -> None:
         """Load what is there and watch for more, in a thread of its own."""
@@ -51,17 +68,24 @@ class ModelRegistry:
             self._thread.join()
 
     def look(self) -> None:
-        """Bring memory in step with the disk, once."""
-        for name, folder in self._folders().items():
-            versions = versions_in(folder)
-            now = self._loaded.get(name)
-            if versions and (now is None or now.version != versions[-1]):
-                self._load(name, folder, versions[-1])
+        """Bring memory in step with the disk, once; raises nothing."""
+        try:
+            folders = self._folders()
+            self._unreadable = ""
+        except Exception as error:
+            if str(error) != self._unreadable:
+                self._log("models_unreadable", error=str(error))
+            self._unreadable = str(error)
+            return
+        self._names = sorted({*folders, *self._loaded})
+        for name, folder in folders.items():
+            self._look_at(name, folder)
 
     @property
     def ready(self) -> bool:
-        """Whether every model has a version that answers."""
-        return bool(self._loaded) and set(self._loaded) >= set(self._folders())
+        """Whether a model answers, and none waits for the first try to load it."""
+        return bool(self._loaded) and all(name in self._loaded or self._failed.get(name)
+                                          for name in self._names)
 
     @property
     def models(self) -> list[LoadedModel]:
@@ -76,10 +100,10 @@ class ModelRegistry:
         """
         model = self._loaded.get(name)
         if model is None:
-            if name in self._failed:
-                raise ApiError(503, f"version {self._failed[name][0]} of model {name!r} could not "
-                                    "be loaded; the server's log says why")
-            known = sorted(self._folders())
+            if failed := sorted(self._failed.get(name, ())):
+                raise ApiError(503, f"version {failed[-1]} of model {name!r} could not be "
+                                    "loaded; the server's log says why")
+            known = self._names
             if name in known:
                 raise ApiError(503, f"model {name!r} is being loaded; try again",
                                {"Retry-After": "2"})
@@ -93,32 +117,54 @@ class ModelRegistry:
         """The answer of TensorFlow Serving's model status API."""
         model = self.get(name, version)
         rows = [_row(model.version, "AVAILABLE", "OK", "")]
-        if name in self._failed and version is None:
-            failed, reason = self._failed[name]
-            rows.insert(0, _row(failed, "END", "UNKNOWN", reason))
+        if version is None:
+            rows += [_row(failed, "END", "UNKNOWN", failure.reason)
+                     for failed, failure in self._failed.get(name, {}).items()]
+            rows.sort(key=lambda row: -int(row["version"]))
         return {"model_version_status": rows}
 
     def _watch(self) -> None:
         while True:
-            try:
-                self.look()
-            except (OSError, ModelError) as error:
-                self._log("models_unreadable", error=str(error))
+            self.look()
             if self._stop.wait(self._poll_seconds):
                 return
 
-    def _load(self, name: str, folder: Path, version: int) -> None:
+    def _look_at(self, name: str, folder: Path) -> None:
+        """Load the highest version of a model that can be loaded, unless it is loaded already."""
         try:
-            model = LoadedModel(folder / str(version), name, version)
+            versions = versions_in(folder)
+        except OSError:
+            return  # It has just vanished.
+        failed = self._failed.get(name, {})
+        # Set anew, for requests read it meanwhile.
+        self._failed[name] = {v: failure for v, failure in failed.items() if v in versions}
+        now = self._loaded.get(name)
+        for version in reversed(versions):
+            if now is not None and version == now.version:
+                return
+            if self._stop.is_set() or self._load(name, folder / str(version), version):
+                return
+
+    def _load(self, name: str, folder: Path, version: int) -> bool:
+        files, before = _listing(folder), self._failed[name].get(version)
+        if before and before.files == files and time.monotonic() < before.when + RETRY_SECONDS:
+            return False
+        try:
+            model = LoadedModel(folder, name, version)
             model.warm_up()
-        except (PixelNetError, ApiError, tf.errors.OpError) as error:
-            if self._failed.get(name) != (version, str(error)):
-                self._log("model_failed", model=name, version=version, error=str(error))
-            self._failed[name] = (version, str(error))
-            return
-        self._failed.pop(name, None)
+        # Of files of other programs there is no list of what TensorFlow may raise.
+        except Exception as error:
+            reason = str(error) if isinstance(error, (PixelNetError, ApiError)) \
+                else f"{folder}: {type(error).__name__}: {str(error)[:500]}"
+            if before is None or before.reason != reason:
+                self._log("model_failed", model=name, version=version, error=reason)
+            self._failed[name] = {**self._failed[name],
+                                  version: _Failure(reason, files, time.monotonic())}
+            return False
+        self._failed[name] = {v: f for v, f in self._failed[name].items() if v != version}
         self._loaded[name] = model
         self._log("model_loaded", model=name, version=version)
+        return True
 
     def _folders(self) -> dict[str, Path]:
         root = self._root.resolve()
@@ -130,6 +176,20 @@ class ModelRegistry:
             raise ModelError(f"{self._root}: holds no model; give the --out folder of "
                              "`pixelnet-tf export`, or DIR/<name> in it")
         return found
+
+
+def _listing(folder: Path) -> tuple:
+    """Names, sizes and times of a version's files, to see whether they have changed."""
+    try:
+        paths = sorted(folder.rglob("*"))
+        return tuple((str(path), *_size_and_time(path)) for path in paths)
+    except OSError:
+        return ()
+
+
+def _size_and_time(path: Path) -> tuple[int, int]:
+    status = path.lstat()
+    return status.st_size, status.st_mtime_ns
 
 
 def _row(version: int, state: str, code: str, message: str) -> dict[str, Any]:
