@@ -1,8 +1,14 @@
 """Packaging of pixelnet-tf: `pip install .`, with extras for the optional parts."""
 
+import re
 from pathlib import Path
 
 from setuptools import find_packages, setup
+
+ROOT = Path(__file__).parent
+#: The version stands in pixelnet_tf/__init__.py alone, which is read, not run.
+VERSION = re.search(r'^__version__ = "(.+)"$',
+                    (ROOT / "pixelnet_tf" / "__init__.py").read_text(encoding="utf-8"), re.M)[1]
 
 SERVE = ["starlette>=0.37", "uvicorn>=0.29", "python-multipart>=0.0.12"]
 REPORT = ["matplotlib>=3.8", "jinja2>=3.1"]
@@ -40,9 +46,9 @@ EXTRAS = {
 
 setup(
     name="pixelnet-tf",
-    version="0.1.0",
+    version=VERSION,
     description="Class-Balanced PixelNet for neuro-imaging, on TensorFlow and Keras 3",
-    long_description=(Path(__file__).parent / "README.md").read_text(encoding="utf-8"),
+    long_description=(ROOT / "README.md").read_text(encoding="utf-8"),
     long_description_content_type="text/markdown",
     license="Apache-2.0",
     python_requires=">=3.10,<3.14",
