@@ -50,6 +50,11 @@ class Split:
                     "all the same")
         return tuple(only) or names
 
+    def tears(self, names: Collection[str]) -> bool:
+        """Whether these cases stand in several parts, or in several folds."""
+        return any(sum(any(name in side for name in names) for side in sides) > 1
+                   for sides in ((self.train, self.validation, self.test), self.folds))
+
     def fold(self, number: int) -> Split:
         """Return the split that tests on fold `number` (from 0) and trains on the other folds.
 
@@ -105,7 +110,7 @@ def draw_split(case_names: list[str], config: SplitConfig,
             `split.patient` that matches no name.
     """
     names = sorted(case_names)
-    if config.patient and not any(re.search(config.patient, name) for name in names):
+    if names and unmatched_cases(names, config.patient) == names:
         raise ConfigError(
             f"split.patient = {config.patient!r} matches none of the {len(names)} case names, such "
             f"as {names[:3]}; correct it, or leave it empty where every case is another patient")
@@ -129,9 +134,13 @@ def draw_split(case_names: list[str], config: SplitConfig,
 
 def patient_of(case_name: str, pattern: str) -> str:
     """Return the patient of a case: what the pattern's first group matches, else the name."""
-    match = re.search(pattern, case_name) if pattern else None
-    found = None if match is None else match.group(1 if match.re.groups else 0)
+    found = _match(case_name, pattern)
     return case_name if found is None else found
+
+
+def unmatched_cases(case_names: Iterable[str], pattern: str) -> list[str]:
+    """Return the cases, in their order, in which the pattern `split.patient` finds no patient."""
+    return [name for name in case_names if pattern and _match(name, pattern) is None]
 
 
 def group_patients(case_names: Iterable[str], pattern: str = "",
@@ -154,6 +163,11 @@ def group_patients(case_names: Iterable[str], pattern: str = "",
             patients[first] += patients.pop(key)
             owner |= {name: first for name in patients[first]}
     return [sorted(patients[key]) for key in sorted(patients)]
+
+
+def _match(case_name: str, pattern: str) -> str | None:
+    match = re.search(pattern, case_name) if pattern else None
+    return None if match is None else match.group(1 if match.re.groups else 0)
 
 
 def _count(size: float, total: int) -> int:

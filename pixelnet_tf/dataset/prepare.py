@@ -14,7 +14,7 @@ import tensorflow as tf
 
 from pixelnet_tf.cases.case import Case
 from pixelnet_tf.cases.layouts import find_cases
-from pixelnet_tf.cases.split import Split, draw_split
+from pixelnet_tf.cases.split import Split, draw_split, group_patients, unmatched_cases
 from pixelnet_tf.config import Config, config_to_dict, config_to_yaml
 from pixelnet_tf.dataset.encode import EncodedCase, encode_case
 from pixelnet_tf.dataset.fingerprint import inputs_of, preparation_of
@@ -29,7 +29,13 @@ from pixelnet_tf.io.files import (
     write_json,
     write_text,
 )
-from pixelnet_tf.volumes.checks import Problem, check_case, no_lesion, problems_message
+from pixelnet_tf.volumes.checks import (
+    Problem,
+    check_case,
+    equal_images,
+    no_lesion,
+    problems_message,
+)
 from pixelnet_tf.volumes.nifti import read_geometry
 from pixelnet_tf.volumes.slicing import SlicePlan
 
@@ -91,7 +97,7 @@ def prepare_study(config: Config, study_dir: str | Path, out: str | os.PathLike,
     made_from = _made_from(cases, config)
     finished = {case.name: details for case in cases
                 if (details := _finished(case, made_from[case.name], out)) is not None}
-    problems, doubts = _check(cases, finished, config, workers, progress)
+    problems, doubts, voxels = _check(cases, finished, config, workers, progress)
     if problems and not skip_bad_cases:
         raise DataError(problems_message(problems, len(cases)) +
                         "\ncorrect them, or leave them out by --skip-bad-cases")
@@ -100,7 +106,8 @@ def prepare_study(config: Config, study_dir: str | Path, out: str | os.PathLike,
     if not good:
         raise DataError(problems_message(problems, len(cases)) + "\nno case is left")
 
-    split, drawn, notes = _split(config, out, [case.name for case in good], redraw_split)
+    same = equal_images({case.name: voxels[case.name] for case in good})
+    split, drawn, notes = _split(config, out, [case.name for case in good], same, redraw_split)
     notes += tuple(f"{doubt.case}: {doubt.message}" for doubt in doubts if doubt.case not in bad)
     todo = [case for case in good if case.name not in finished]
     _check_disk(todo, config, out)
@@ -118,7 +125,8 @@ def prepare_study(config: Config, study_dir: str | Path, out: str | os.PathLike,
                    {"settings": config_to_dict(config.split), "split": split.to_json()})
     for case, encoded in run_cases(encode_case, todo, (config,), worker_count(workers, len(todo))):
         try:
-            finished[case.name] = _write_case(encoded, made_from[case.name], out)
+            finished[case.name] = _write_case(encoded, made_from[case.name], voxels[case.name],
+                                              out)
         except RunError as error:
             done = sum(c.name in finished for c in good)
             raise RunError(f"{error}\n{done} of {len(good)} cases are finished and kept; make "
@@ -162,10 +170,11 @@ def _finished(case: Case, made_from: dict[str, Any], out: str) -> dict[str, Any]
 
 
 def _check(cases: list[Case], finished: dict[str, Any], config: Config, workers: int,
-           progress: Progress) -> tuple[list[Problem], list[Problem]]:
+           progress: Progress) -> tuple[list[Problem], list[Problem], dict[str, tuple[str, ...]]]:
     """Check the cases that are not finished; a study without any lesion is a problem too.
 
-    Returns the problems, and the doubts about cases that can be used.
+    Returns the problems, the doubts about cases that can be used, and for each case the digests of
+    its images (`CheckResult.voxels`).
     """
     unread = [case for case in cases if case.name not in finished]
     problems, doubts = [], []
@@ -185,15 +194,25 @@ def _check(cases: list[Case], finished: dict[str, Any], config: Config, workers:
         if not results[case.name].problems:
             sound.append(case)
     labelled = [case for case in sound if case.segmentation is not None]
-    return problems + (no_lesion(labelled, config.study) if not lesion else []), doubts
+    voxels = {case.name: results[case.name].voxels if case.name in results
+              else tuple(finished[case.name].get("voxels", ())) for case in cases}
+    return problems + (no_lesion(labelled, config.study) if not lesion else []), doubts, voxels
 
 
-def _split(config: Config, out: str, names: list[str], redraw: bool
+def _split(config: Config, out: str, names: list[str], same: list[tuple[str, ...]], redraw: bool
            ) -> tuple[Split, bool, tuple[str, ...]]:
-    """Return the split, whether it was drawn now, and notes."""
+    """Return the split, whether it was drawn now, and notes; `same` are cases of one patient."""
     path = os.path.join(out, "split.json")
+    notes = tuple(f"{len(cases)} cases have equal images and count as one patient: "
+                  f"{', '.join(cases)}" for cases in group_patients(names, "", same)
+                  if len(cases) > 1)
+    unmatched = unmatched_cases(names, config.split.patient)
+    if unmatched:
+        notes += (f"split.patient matches {len(names) - len(unmatched)} of {len(names)} cases; "
+                  "each of the others counts as a patient of its own: "
+                  f"{', '.join(unmatched[:5])}{' ...' if len(unmatched) > 5 else ''}",)
     if redraw or not tf.io.gfile.exists(path):
-        return draw_split(names, config.split), True, ()
+        return draw_split(names, config.split, same), True, notes
     tree = read_json(path)
     split = Split.from_json(tree["split"], tree["settings"]["patient"])
     new, gone = sorted(set(names) - set(split.cases)), sorted(set(split.cases) - set(names))
@@ -204,10 +223,17 @@ def _split(config: Config, out: str, names: list[str], redraw: bool
             f"{path} was drawn for other cases ({'; '.join(changes)}). A split is kept for good, "
             "so that no test case is ever trained on. Draw a new one by --redraw-split (models "
             "trained before must not be tested on it), or prepare into another folder")
+    torn = [cases for cases in same if split.tears(cases)]
+    if torn:
+        raise DataError(
+            f"{path} puts cases with equal images into different parts or folds: "
+            f"{'; '.join(', '.join(cases) for cases in torn[:5])}. The same patient would be "
+            "trained on and tested; leave one of them out of the study, or draw a new split by "
+            "--redraw-split, which keeps them together")
     if tree["settings"] != config_to_dict(config.split):
-        return split, False, (f"{path} was drawn with other settings and is kept; "
-                              "--redraw-split draws it anew",)
-    return split, False, ()
+        notes += (f"{path} was drawn with other settings and is kept; "
+                  "--redraw-split draws it anew",)
+    return split, False, notes
 
 
 def _check_disk(todo: list[Case], config: Config, out: str) -> None:
@@ -228,7 +254,8 @@ def _check_disk(todo: list[Case], config: Config, out: str) -> None:
                        f"needed for {len(todo)} cases; make room or choose another --out")
 
 
-def _write_case(encoded: EncodedCase, made_from: dict[str, Any], out: str) -> dict[str, Any]:
+def _write_case(encoded: EncodedCase, made_from: dict[str, Any], voxels: tuple[str, ...],
+                out: str) -> dict[str, Any]:
     """Write a case's shard, then its JSON, which makes it finished."""
     shard = _case_file("", encoded.name, ".tfrecord")
     path = os.path.join(out, shard)
@@ -239,7 +266,7 @@ def _write_case(encoded: EncodedCase, made_from: dict[str, Any], out: str) -> di
              "brain_fraction": float(np.float32(encoded_slice.brain_fraction))}
             for number, (encoded_slice, (offset, length))
             in enumerate(zip(encoded.slices, places, strict=True))]
-    details = {**encoded.details, "made_from": made_from, "shard": shard,
+    details = {**encoded.details, "made_from": made_from, "voxels": list(voxels), "shard": shard,
                "shard_bytes": int(tf.io.gfile.stat(path).length), "slices": rows}
     write_json(_case_file(out, encoded.name, ".json"), details)
     return details

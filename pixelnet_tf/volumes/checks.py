@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+import hashlib
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -37,6 +38,7 @@ class CheckResult:
         has_lesion: whether the segmentation holds more than background.
         plan: how the case is cut into slices; None where its images cannot be read.
         doubts: what a reader should look at, though the case can be used.
+        voxels: SHA-256 of each image's voxels, whatever its file's header and compression are.
     """
 
     image_problems: tuple[Problem, ...]
@@ -44,6 +46,7 @@ class CheckResult:
     has_lesion: bool
     plan: SlicePlan | None
     doubts: tuple[Problem, ...] = ()
+    voxels: tuple[str, ...] = ()
 
     @property
     def problems(self) -> tuple[Problem, ...]:
@@ -82,7 +85,7 @@ def check_case(case: Case, study: StudyConfig, slice_size: int = 0) -> CheckResu
     images, segmentation, doubts = list(case.faults), list(case.segmentation_faults), []
     first: RawVolume | None = None
     plan: SlicePlan | None = None
-    has_lesion, filled = False, None
+    has_lesion, filled, voxels = False, None, []
     for path in case.files:
         labels = path == case.segmentation
         messages = segmentation if labels else images
@@ -103,6 +106,9 @@ def check_case(case: Case, study: StudyConfig, slice_size: int = 0) -> CheckResu
         messages += found
         if labels:
             has_lesion = bool(volume.array.any())
+        else:
+            # Transposed, an array from a file lies in memory in C's order and is not copied.
+            voxels.append(hashlib.sha256(np.ascontiguousarray(volume.array.T)).hexdigest())
         if found:
             continue
         try:
@@ -119,7 +125,19 @@ def check_case(case: Case, study: StudyConfig, slice_size: int = 0) -> CheckResu
                       "the skull is there, or set the background to exactly 0")
     return CheckResult(*(tuple(Problem(case.name, message) for message in messages)
                          for messages in (images, segmentation)), has_lesion, plan,
-                       tuple(Problem(case.name, doubt) for doubt in doubts))
+                       tuple(Problem(case.name, doubt) for doubt in doubts), tuple(voxels))
+
+
+def equal_images(voxels: Mapping[str, Iterable[str]]) -> list[tuple[str, ...]]:
+    """Return the sets of cases that share an image: one patient under several names.
+
+    voxels: case -> what `CheckResult.voxels` says of it. Every set is sorted; two sets may overlap.
+    """
+    owners: dict[str, set[str]] = {}
+    for case, images in voxels.items():
+        for image in images:
+            owners.setdefault(image, set()).add(case)
+    return sorted({tuple(sorted(cases)) for cases in owners.values() if len(cases) > 1})
 
 
 def no_lesion(cases: Iterable[Case], study: StudyConfig) -> list[Problem]:

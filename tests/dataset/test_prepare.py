@@ -213,3 +213,47 @@ def test_another_label_map_is_another_preparation(small_config, study, tmp_path)
     changed = dataclasses.replace(small_config, study=StudyConfig(
         modalities=small_config.study.modalities, labels=labels))
     assert prepare_study(changed, study, tmp_path / "p", 1).prepared == ALL
+
+
+def take_over_images(study, source: str, target: str) -> None:
+    """Make one case of a study the other patient under a second name, in files of other bytes."""
+    for path in (study / source).iterdir():
+        if "seg" not in path.name:
+            array, geometry = read_volume(path)
+            twin = study / target / path.name.replace(source, target)
+            twin.write_bytes(gzip.compress(nifti_bytes(twin.stem, array, geometry), 1, mtime=7))
+
+
+def test_one_patient_under_two_names_stays_in_one_part(small_config, study, tmp_path):
+    take_over_images(study, "phantom_001", "phantom_003")
+    config = dataclasses.replace(small_config, split=SplitConfig(test=1, validation=1, folds=2))
+    for seed in range(4):
+        split_config = dataclasses.replace(config.split, seed=seed)
+        summary = prepare_study(dataclasses.replace(config, split=split_config), study,
+                                tmp_path / "p", 1, redraw_split=True)
+        note, = summary.notes
+        assert note == ("2 cases have equal images and count as one patient: phantom_001, "
+                        "phantom_003")
+        assert summary.split.patients == (("phantom_001", "phantom_003"),)
+        assert not summary.split.tears(["phantom_001", "phantom_003"])
+        # From the second time on the cases are kept, and the images known from before.
+        assert bool(summary.kept) == (seed > 0)
+
+
+def test_a_kept_split_that_tears_a_patient_is_refused(small_config, study, tmp_path):
+    config = dataclasses.replace(small_config, split=SplitConfig(test=1, validation=0))
+    first = prepare_study(config, study, tmp_path / "p", 1).split
+    take_over_images(study, first.train[0], first.test[0])
+    with pytest.raises(DataError, match=r"different parts or folds: .* a new split by --redraw"):
+        prepare_study(config, study, tmp_path / "p", 1)
+    again = prepare_study(config, study, tmp_path / "p", 1, redraw_split=True).split
+    assert not again.tears([first.train[0], first.test[0]])
+
+
+def test_cases_that_the_patients_pattern_does_not_match_are_said(small_config, small_study,
+                                                                 tmp_path):
+    config = dataclasses.replace(small_config, split=dataclasses.replace(
+        small_config.split, patient=r"_00([12])"))
+    summary = prepare_study(config, small_study, tmp_path, 1, dry_run=True)
+    assert summary.notes == ("split.patient matches 2 of 4 cases; each of the others counts as a "
+                             "patient of its own: phantom_003, phantom_004",)
