@@ -71,6 +71,12 @@ def blob_mismatch(layer: Layer) -> str | None:
         return None
     if len(layer.blobs) != len(expected):
         return f"it needs {len(expected)} weight blobs, but the file holds {len(layer.blobs)}"
+    spatial = layer.blobs[0].ndim - 2
+    if layer.type in ("Convolution", "Deconvolution") and spatial in (1, 3):
+        return (
+            f"its kernel has the shape {' x '.join(map(str, layer.blobs[0].shape))}, that of a "
+            f"{spatial}-D convolution; only 2-D ones are supported"
+        )
     for index, (blob, shape) in enumerate(zip(layer.blobs, expected, strict=True)):
         fits = blob.ndim == len(shape) and all(
             want in (None, got) for want, got in zip(shape, blob.shape, strict=True)

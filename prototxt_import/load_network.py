@@ -126,7 +126,8 @@ _FIT = "check that model and prototxt belong together"
 def _check_blobs(layer: Layer, path: Path) -> None:
     problem = blob_mismatch(layer)
     if problem:
-        raise CaffeFormatError(f"layer {layer.name!r} ({layer.type}): {problem}; {_FIT}", path)
+        advice = "" if "supported" in problem else f"; {_FIT}"
+        raise CaffeFormatError(f"layer {layer.name!r} ({layer.type}): {problem}{advice}", path)
 
 
 def _is_split(source: RawLayer) -> bool:

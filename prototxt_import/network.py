@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, fields
 from typing import NamedTuple
 
+from prototxt_import.errors import listed
 from prototxt_import.expected_blobs import expected_blobs
 from prototxt_import.layer import Layer
 from prototxt_import.state_rule import UNCHOSEN, NetState
@@ -63,11 +64,11 @@ class Network:
         )
 
     def layer(self, name: str) -> Layer:
-        """Return the (first) layer called `name`; KeyError lists the names there are."""
+        """Return the (first) layer called `name`; KeyError lists names that there are."""
         for layer in self.layers:
             if layer.name == name:
                 return layer
-        known = ", ".join(layer.name for layer in self.layers)
+        known = listed([layer.name for layer in self.layers])
         raise KeyError(f"no layer {name!r}; there are {known}")
 
     def __str__(self) -> str:

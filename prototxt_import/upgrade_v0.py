@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from google.protobuf.message import Message
 
-from prototxt_import.errors import CaffeFormatError
+from prototxt_import.errors import CaffeFormatError, listed
 from prototxt_import.raw_net import RawLayer, RawNet
 from prototxt_import.schema import new_message
 
@@ -84,7 +84,7 @@ def _fold_padding(net: RawNet) -> list[RawLayer]:
             if name not in source:
                 raise CaffeFormatError(
                     f"layer {connection.layer.name!r} reads the unknown blob {name!r}; "
-                    f"known at this point: {', '.join(source) or 'none'}",
+                    f"known at this point: {listed(source)}",
                     net.path,
                     layer.line,
                 )

@@ -30,7 +30,8 @@ def read_pair(message: Message, name: str, stem: str, default: int | None) -> Pa
         return int(height), int(width)
     if len(values) > 2:
         raise ValueError(
-            f"{name} is given for {len(values)} axes; only two (height, width) are known here"
+            f"{name} is given for {len(values)} axes, as for a {len(values)}-D layer; only 2-D "
+            "ones (height, width) are supported"
         )
     if not values:
         if default is None:

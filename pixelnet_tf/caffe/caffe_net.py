@@ -14,6 +14,7 @@ from pixelnet_tf.caffe.layers.base import shared_blobs
 from pixelnet_tf.caffe.layers.losses import CaffeLoss, LossTerm
 from pixelnet_tf.caffe.layout import caffe_shape, from_caffe, to_caffe
 from pixelnet_tf.errors import ModelError
+from prototxt_import.errors import listed
 
 
 @keras.saving.register_keras_serializable("pixelnet_tf")
@@ -69,7 +70,8 @@ class CaffeNet(keras.Model):
         missing = [name for name in self.input if name not in arrays]
         if missing:
             raise ModelError(
-                f"network {self.name!r} needs the input {missing[0]!r}; given: {sorted(arrays)}"
+                f"network {self.name!r} needs the input {missing[0]!r}; given: "
+                f"{listed(sorted(arrays))}"
             )
         inputs = {}
         for name, place in self.input.items():

@@ -12,6 +12,7 @@ import numpy as np
 from pixelnet_tf.caffe.build import build_model
 from pixelnet_tf.caffe.reading import read_network
 from pixelnet_tf.errors import DataError, ModelError
+from prototxt_import.errors import listed
 
 TOLERANCE = 2e-5
 _BLOB = "blob/"
@@ -117,7 +118,7 @@ def compare_with_golden(
     known = [name for name in expected if name in model.output]
     if not known:
         raise DataError(
-            f"{golden}: none of its blobs ({', '.join(expected) or 'there are none'}) is in the "
+            f"{golden}: none of its blobs ({listed(expected)}) is in the "
             f"network of {prototxt}; blobs are arrays named blob/<name>"
         )
     found = model.run_caffe(arrays, training=phase == "TRAIN")

@@ -9,6 +9,7 @@ from pixelnet_tf.config import ModelConfig
 from pixelnet_tf.errors import ModelError
 from pixelnet_tf.model.architecture import BLOCKS, CONTEXT_RATES, STRIDES
 from prototxt_import import Layer, Network
+from prototxt_import.errors import listed
 
 _BORDER = 100  # that of the authors' files; no file states it
 
@@ -32,7 +33,8 @@ def pixelnet_form(network: Network, border: int = _BORDER) -> PixelNetForm:
     # Layers without weights may have the name of one with weights, which is the one that counts.
     weighted = [layer for layer in network.layers if layer.blobs]
     layers = {layer.name: layer for layer in (*network.layers, *weighted)}
-    trunk = [[_convolution(layers, name, 3, 1) for name in names] for names in BLOCKS]
+    sampling = [layer for layer in network.layers if layer.type == "RandBI"]
+    trunk = [[_convolution(layers, name, not sampling) for name in names] for names in BLOCKS]
     widths = []
     for block in trunk:
         sizes = {layer.params.num_output for layer in block}
@@ -46,13 +48,12 @@ def pixelnet_form(network: Network, border: int = _BORDER) -> PixelNetForm:
     if not first.blobs:
         raise ModelError(f"layer {first.name!r} has no weights; give the .caffemodel, too")
     options = {"widths": tuple(widths), "border": border}
-    sampling = [layer for layer in network.layers if layer.type == "RandBI"]
     fc6, fc7 = (_find(layers, name) for name in ("fc6_conv", "fc7_conv"))
     if fc7 is not None:
         options["fc_width"] = fc7.params.num_output
     if not sampling:
         # VGG-16: the trunk alone; the hypercolumn and its head are the project's own.
-        options["fc7"] = "none" if fc6 is None or fc7 is None else "faithful"
+        options["fc7"] = "faithful" if fc7 is not None and _is_fc6(fc6, widths[-1]) else "none"
         return PixelNetForm(ModelConfig(**options), first.blobs[0].shape[1], 0)
     options |= _taps(network, sampling[0], fc6)
     head, classes = _head(network, layers, sampling[0])
@@ -65,22 +66,35 @@ def _find(layers: dict[str, Layer], name: str) -> Layer | None:
     return next((layers[n] for n in names_in_files(name) if n in layers), None)
 
 
-def _convolution(layers: dict[str, Layer], name: str, kernel: int, pad: int) -> Layer:
+def _is_fc6(layer: Layer | None, width: int) -> bool:
+    """Whether a layer is VGG-16's fc6, as a matrix or as a convolution: some nets have a smaller
+    one in its place."""
+    if layer is None or not layer.blobs:
+        return False
+    return layer.blobs[0].shape[1:] == (width, 7, 7) or (
+        layer.type == "InnerProduct" and layer.blobs[0].size == width * 49 * layer.params.num_output
+    )
+
+
+def _convolution(layers: dict[str, Layer], name: str, is_start: bool) -> Layer:
+    """A convolution of the trunk; to start from, its weights count, not its padding or dilation."""
     layer = layers.get(name)
     if layer is None:
         raise ModelError(
             f"layer {name!r} is missing: a PixelNet or VGG-16 has {BLOCKS[0][0]} to "
-            f"{BLOCKS[-1][-1]}; this network has {', '.join(layers) or 'no layers'}"
+            f"{BLOCKS[-1][-1]}; this network has "
+            f"{listed([one.name for one in layers.values() if one.blobs] or layers)}"
         )
     p = layer.params
     fits = layer.type == "Convolution" and (
-        (p.kernel, p.pad, p.stride, p.dilation, p.group, p.bias_term)
-        == ((kernel, kernel), (pad, pad), (1, 1), (1, 1), 1, True)
+        (p.kernel, p.stride, p.group, p.bias_term) == ((3, 3), (1, 1), 1, True)
+        and (is_start or (p.pad, p.dilation) == ((1, 1), (1, 1)))
     )
     if not fits:
+        padding = "" if is_start else " with padding 1"
         raise ModelError(
-            f"layer {name!r} (type {layer.type}) is not the {kernel}x{kernel} convolution with "
-            f"padding {pad} and a bias that PixelNet has there"
+            f"layer {name!r} (type {layer.type}) is not the 3x3 convolution{padding} and a bias "
+            "that PixelNet has there"
         )
     return layer
 

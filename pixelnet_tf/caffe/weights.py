@@ -23,6 +23,7 @@ from pixelnet_tf.errors import ModelError
 from pixelnet_tf.model.architecture import BLOCKS
 from pixelnet_tf.model.pixelnet import PixelNet
 from prototxt_import import Layer, Network
+from prototxt_import.errors import listed
 
 #: How the first kernel is fitted to another number of channels.
 CHANNEL_RULES = ("average", "repeat")
@@ -78,7 +79,7 @@ def load_caffe_weights(
             if name in required:
                 raise ModelError(
                     f"layer {name!r} is missing (looked for {', '.join(names_in_files(name))}); "
-                    f"layers with weights: {', '.join(sources) or 'none'}"
+                    f"layers with weights: {listed(sources)}"
                 )
             rows.append(MatchRow(name, "", NOT_IN_FILE, "keeps its start weights"))
             continue
@@ -92,7 +93,7 @@ def load_caffe_weights(
     if not table.loaded:
         raise ModelError(
             "no layer with weights has a name of PixelNet's or VGG-16's; the names are "
-            f"{', '.join(sources) or 'none'}"
+            f"{listed(sources)}"
         )
     return table
 
@@ -116,7 +117,24 @@ def _load(name: str, target: keras.layers.Layer, source: Layer, channel_rule: st
         set_blobs(target, blobs)
     except ModelError as error:
         raise ModelError(f"layer {source.name!r} of the file: {error}") from error
-    return MatchRow(name, source.name, CONVERTED if notes else MATCHED, "; ".join(notes))
+    detail = "; ".join([*notes, *_other_geometry(source, target)])
+    return MatchRow(name, source.name, CONVERTED if notes else MATCHED, detail)
+
+
+def _other_geometry(source: Layer, target: keras.layers.Layer) -> list[str]:
+    """How the file's convolution is laid over its input otherwise than the model's."""
+    if source.type != "Convolution" or not isinstance(target, keras.layers.Conv2D):
+        return []
+    same = target.padding == "same"
+    here = {"pad": tuple(size // 2 if same else 0 for size in target.kernel_size),
+            "dilation": tuple(target.dilation_rate), "stride": tuple(target.strides)}
+    remarks = []
+    for setting, pair in here.items():
+        in_file = getattr(source.params, setting)
+        if in_file != pair:
+            shown = (str(p[0]) if p[0] == p[1] else f"{p[0]} x {p[1]}" for p in (in_file, pair))
+            remarks.append(f"{setting} {{}} in the file, {{}} here".format(*shown))
+    return remarks
 
 
 def _as_kernel(name: str, source: Layer, matrix: np.ndarray, wanted: tuple) -> np.ndarray:

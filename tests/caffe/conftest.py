@@ -13,7 +13,7 @@ from pixelnet_tf.caffe.layers.forks import PSPNetBN
 from pixelnet_tf.caffe.reading import read_network
 from pixelnet_tf.model.batch_norm import CaffeBatchNorm
 
-# caffe_numpy, pixelnet_family and layer_cases stand beside the tests that import them.
+# caffe_numpy, compare_numpy, pixelnet_family and layer_cases stand beside the tests.
 sys.path.insert(0, str(Path(__file__).parent))
 
 

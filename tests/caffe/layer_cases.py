@@ -1,4 +1,4 @@
-"""Prototxts of one layer each, on an input `data` of 2 x 4 x 7 x 9."""
+"""Prototxts: of one layer each, on an input `data` of 2 x 4 x 7 x 9, and a few networks."""
 
 from __future__ import annotations
 
@@ -174,3 +174,56 @@ SINGLE_LAYERS = {
     "normalize": layer("Normalize", "norm_param { across_spatial: false channel_shared: false }"),
     "normalize_sample": layer("Normalize"),
 }
+
+
+def convolution(num_output: int, settings: str) -> str:
+    return f"convolution_param {{ num_output: {num_output} {settings} }}"
+
+
+def hed() -> str:
+    """HED's shape of network: five side outputs, each cropped by a layer called `crop`, fused."""
+    text = ('name: "hed"\nlayer { name: "in" type: "Input" top: "data" top: "label" input_param '
+            "{ shape { dim: 1 dim: 3 dim: 9 dim: 12 } shape { dim: 1 dim: 1 dim: 9 dim: 12 } } }"
+            "\n")
+    bottom, sides = "data", []
+    for stage in range(1, 6):
+        pad = 7 if stage == 1 else 1
+        name = f"conv{stage}_1"
+        text += layer("Convolution", convolution(3, f"kernel_size: 3 pad: {pad}"),
+                      (bottom,), (name,), name)
+        text += layer("ReLU", "", (name,), (name,), f"relu{stage}_1")
+        side, up = f"score-dsn{stage}", f"score-dsn{stage}-up"
+        text += layer("Convolution", convolution(1, "kernel_size: 1"),
+                      (name,), (side,), side)
+        if stage > 1:
+            size = 2 ** stage
+            text += layer("Deconvolution", convolution(
+                1, f"kernel_size: {size} stride: {size // 2}"), (side,), (up,), f"upsample_{size}")
+        text += layer("Crop", "", (up if stage > 1 else side, "data"), (f"upscore-dsn{stage}",),
+                      "crop")
+        sides.append(f"upscore-dsn{stage}")
+        text += layer("SigmoidCrossEntropyLoss", f"loss_weight: {stage}",
+                      (sides[-1], "label"), (f"dsn{stage}_loss",), "loss")
+        bottom = f"pool{stage}"
+        text += layer("Pooling", "pooling_param { kernel_size: 2 stride: 2 }", (name,), (bottom,),
+                      bottom)
+    text += layer("Concat", "", sides, ("concat-upscore",), "concat")
+    text += layer("Convolution", convolution(1, "kernel_size: 1"), ("concat-upscore",),
+                  ("upscore-fuse",), "upscore-fuse")
+    text += layer("SigmoidCrossEntropyLoss", "", ("upscore-fuse", "label"), ("fuse_loss",), "loss")
+    text += layer("Sigmoid", "", ("upscore-fuse",), ("sigmoid-fuse",), "sigmoid")
+    return text + layer("Silence", "", ("pool5",), (), "quiet")
+
+
+def shared_convolutions(second: str, specs=('param { name: "w" } param { name: "b" }',) * 2) -> str:
+    """Two convolutions of one kernel and bias, the second with other settings; each has a loss."""
+    first = "kernel_size: 3 pad: 1"
+    return (
+        HEAD + layer("Convolution", convolution(3, first) + specs[0], tops=("a",),
+                     name="one")
+        + layer("Convolution", convolution(3, second) + specs[1], tops=("b",), name="two")
+        + layer("Reduction", "reduction_param { operation: SUMSQ } loss_weight: 0.5", ("a",),
+                ("la",), "la")
+        + layer("Reduction", "reduction_param { operation: SUMSQ } loss_weight: 0.25", ("b",),
+                ("lb",), "lb")
+    )

@@ -7,6 +7,7 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from compare_numpy import check, normal
 from layer_cases import CONVOLUTION, HEAD, SINGLE_LAYERS, layer, second
 
 from pixelnet_tf.caffe.build import build_model
@@ -60,6 +61,20 @@ def test_global_max_gradient_goes_to_the_first_of_ties(network_of):
     expected = np.zeros((1, 2, 3, 4))
     expected[:, 0, 0] = 1
     np.testing.assert_array_equal(tape.gradient(total, values), expected)
+
+
+@pytest.mark.parametrize("across", ["true", "false"])
+@pytest.mark.parametrize("shared", ["true", "false"])
+def test_gradient_of_normalize_is_the_derivative(across, shared, network_of, randomise):
+    """Caffe's own is not where each channel has its scale."""
+    network = network_of(
+        HEAD + second(3, 7, 9) + layer("Convolution", "convolution_param { num_output: 3 "
+                                       "kernel_size: 1 }", tops=("a",), name="conv")
+        + layer("Normalize", f"norm_param {{ across_spatial: {across} channel_shared: {shared} "
+                             "fix_scale: false }", ("a",), ("n",), "norm")
+        + layer("EuclideanLoss", "", ("n", "other"), ("loss",), "loss"))
+    model = build_model(network, "TRAIN", blobs="all")
+    check(network, model, randomise(model), normal(network))
 
 
 def test_rand_comp_reads_the_nearest_cell(network_of):
@@ -162,6 +177,36 @@ def test_fillers_give_the_start_weights(network_of):
 def test_what_cannot_be_built(text, message, network_of):
     with pytest.raises(ModelError, match=message):
         build_model(network_of(HEAD + text), fixed_shape=True)
+
+
+@pytest.mark.parametrize(("kind", "hint"), [
+    ("relu", "ReLU"), ("Convolutoin", "Convolution"), ("softmax", "Softmax"), ("ReLU6", None),
+    ("RegionReduction", None), ("Permute", None), ("Unpooling", None), ("Axpy", None),
+])
+def test_only_a_slip_of_the_pen_is_corrected(kind, hint, network_of):
+    """Another layer of Caffe, or of a fork, is not to be taken for one that is supported."""
+    with pytest.raises(ModelError, match=rf"\(type {kind}, line 2\) is not supported") as caught:
+        build_model(network_of(HEAD + layer(kind)))
+    assert (f"did you mean {hint!r}" if hint else "supported; ") in str(caught.value)
+    assert ("did you mean" in str(caught.value)) == (hint is not None)
+
+
+@pytest.mark.parametrize("axes", [1, 3])
+def test_convolutions_of_other_dimensions_are_called_so(axes, network_of):
+    dims = " ".join(["dim: 5"] * axes)
+    text = f'name: "net" input: "data" input_shape {{ dim: 2 dim: 4 {dims} }}\n'
+    with pytest.raises(ModelError, match=f"that of a {axes}-D convolution; only 2-D"):
+        build_model(network_of(text + layer("Convolution", CONVOLUTION.format("kernel_size: 3"))))
+
+
+def test_long_lists_of_names_are_cut_short(network_of):
+    many = "".join(layer("ReLU", tops=(f"top{i}",), name=f"relu{i}") for i in range(200))
+    network = network_of(HEAD + many)
+    with pytest.raises(ModelError, match=r"no blob 'x'; it has .*\.\.\. \(201 in all\)") as caught:
+        build_model(network, blobs=["x"])
+    assert len(str(caught.value)) < 250
+    with pytest.raises(KeyError, match=r"\.\.\. \(201 in all\)"):
+        network.layer("x")
 
 
 def test_weights_of_a_wrong_shape(network_of):

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from layer_cases import HEAD, SINGLE_LAYERS
+from layer_cases import HEAD, SINGLE_LAYERS, hed, shared_convolutions
 
 from pixelnet_tf.caffe.build import build_model
 from pixelnet_tf.caffe.reading import read_network, write_caffemodel, write_prototxt
@@ -63,6 +63,28 @@ def test_layer(case, network_of, randomise, tmp_path):
     mine = model.run_caffe(arrays)["top"]
     (theirs,) = opencv_outputs(network, arrays, tmp_path).values()
     np.testing.assert_allclose(theirs.reshape(mine.shape), mine, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("text", [
+    hed(), shared_convolutions("kernel_size: 3 dilation: 2 pad: 2"),
+    shared_convolutions("kernel_h: 3 kernel_w: 3 dilation: 3 stride: 2 pad: 1"),
+], ids=["five layers of one name", "two dilations", "two dilations and strides"])
+def test_network(text, network_of, randomise, tmp_path):
+    network = network_of(text, phase="TEST")
+    extra = ("Reduction", "Silence", "SigmoidCrossEntropyLoss")
+    image = network.inputs[0]
+    layers = [Layer(image.name, "Input", (), (image.name,), InputParams((image.shape,)))]
+    layers += [one for one in network.layers if one.type not in (*extra, "Input")]
+    network = dataclasses.replace(network, layers=tuple(layers))
+    model = build_model(network, blobs="all")
+    network = with_weights(network, randomise(model))
+    data = np.random.default_rng(3).normal(size=image.shape).astype(np.float32)
+    mine = model.run_caffe({"data": data})
+    found = opencv_outputs(network, {"data": data}, tmp_path)
+    assert len(found) == 2
+    for name, theirs in found.items():  # of a layer or of its blob
+        expected = mine[name if name in mine else network.layer(name).tops[0]]
+        np.testing.assert_allclose(theirs, expected, rtol=0, atol=2e-5 * np.abs(expected).max())
 
 
 @pytest.mark.parametrize("net", ["narrow", "lin_bn"])

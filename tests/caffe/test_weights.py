@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from pixelnet_tf.caffe.blobs import get_blobs
 from pixelnet_tf.caffe.import_pixelnet import import_pixelnet
 from pixelnet_tf.caffe.reading import read_network, write_caffemodel
 from pixelnet_tf.caffe.weights import fit_channels, load_caffe_weights, load_caffemodel
@@ -129,6 +130,56 @@ def test_convolutional_vgg_and_convolutions_alone():
     found = status(load_caffe_weights(model, vgg(fully_connected=False)))
     assert found["fc6_conv"] == "not in the file"
     assert found["conv5_3"] == "matched"
+
+
+def changed(network: Network, name: str, **settings) -> Network:
+    layers = tuple(
+        dataclasses.replace(layer, params=dataclasses.replace(layer.params, **settings))
+        if layer.name == name else layer for layer in network.layers
+    )
+    return dataclasses.replace(network, layers=layers)
+
+
+def test_trunks_of_networks_that_were_made_of_vgg(tmp_path):
+    """FCN pads its image by 100 in conv1_1; DeepLab dilates conv5 and has a smaller fc6."""
+    rng = np.random.default_rng(1)
+    score = Layer("score_fr", "Convolution", ("x",), ("x",), ConvolutionParams(21, (1, 1)),
+                  (np.zeros((21, 5, 1, 1), np.float32), np.zeros(21, np.float32)))
+    plain = vgg(inner_product=False)
+    fcn = changed(dataclasses.replace(plain, layers=(*plain.layers, score)), "conv1_1",
+                  pad=(100, 100))
+    deeplab = changed(plain, "conv5_3", pad=(2, 2), dilation=(2, 2))
+    deeplab = with_blobs(changed(deeplab, "fc6_conv", kernel=(3, 3), pad=(12, 12)), "fc6_conv",
+                         [rng.normal(size=(5, 4, 3, 3)).astype(np.float32), np.zeros(5, "f4")])
+    for network, name, detail, fc7 in (
+        (fcn, "conv1_1", "pad 100 in the file, 1 here", "faithful"),
+        (deeplab, "conv5_3", "pad 2 in the file, 1 here; dilation 2 in the file, 1 here", "none"),
+    ):
+        path = tmp_path / "vgg.caffemodel"
+        write_caffemodel(path, network)
+        model, table = import_pixelnet(None, path, classes=2)
+        assert model.config.fc7 == fc7
+        row = next(row for row in table.rows if row.layer == name)
+        assert (row.status, row.detail) == ("matched", detail)
+        for layer in network.layers[:13]:
+            np.testing.assert_array_equal(get_blobs(model.parts[layer.name])[0], layer.blobs[0])
+    # A PixelNet is read as it is: there a padding of 100 is another network.
+    with pytest.raises(ModelError, match=r"'conv1_1' .* 3x3 convolution with padding 1"):
+        import_pixelnet(prototxt_with(tmp_path, ("pad: 1 }", "pad: 100 }")), NARROW[1])
+
+
+def test_refusals_of_large_networks_are_short(tmp_path):
+    layers = [Layer(f"layer{i}", "InnerProduct", params=InnerProductParams(1),
+                    blobs=(np.zeros((1, 1), "f4"), np.zeros(1, "f4"))) for i in range(200)]
+    path = tmp_path / "deep.caffemodel"
+    write_caffemodel(path, Network("deep", tuple(layers)))
+    for load in (lambda: import_pixelnet(None, path),
+                 lambda: load_caffemodel(PixelNet(SMALL, 3, 2, seed=0), path),
+                 lambda: load_caffe_weights(PixelNet(SMALL, 3, 2, seed=0),
+                                            read_network(None, path))):
+        with pytest.raises(ModelError, match=r"layer9, \.\.\. \(200 in all\)") as caught:
+            load()
+        assert len(str(caught.value)) < 400
 
 
 def test_other_numbers_of_channels():

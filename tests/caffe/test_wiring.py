@@ -6,100 +6,14 @@ import caffe_numpy
 import keras
 import numpy as np
 import pytest
-import tensorflow as tf
-from layer_cases import HEAD, layer
+from compare_numpy import check, keras_gradients, normal
+from layer_cases import HEAD, convolution, hed, layer, shared_convolutions
 
-from pixelnet_tf.caffe.blobs import get_blobs
+from pixelnet_tf.caffe.blobs import get_blobs, set_blobs
 from pixelnet_tf.caffe.build import build_model
-from pixelnet_tf.caffe.layout import from_caffe
 from pixelnet_tf.caffe.reading import read_network, write_caffemodel, write_prototxt
 from pixelnet_tf.errors import ModelError
 from prototxt_import import load_network
-
-
-def keras_gradients(model, arrays):
-    """Total loss, and layer name -> gradients of its blobs in Caffe's order."""
-    inputs = {name: tf.constant(from_caffe(arrays[name]), model.input[name].dtype)
-              for name in model.input}
-    variables = model.trainable_variables
-    with tf.GradientTape() as tape:
-        loss = model.total_loss(model(inputs, training=True))
-    held = {id(v): v.numpy() for v in variables}
-    for variable, gradient in zip(variables, tape.gradient(loss, variables), strict=True):
-        variable.assign(tf.zeros_like(variable) if gradient is None else gradient)
-    found = model.caffe_weights()
-    for variable in variables:
-        variable.assign(held[id(variable)])
-    return float(loss), found
-
-
-def check(network, model, weights, arrays, shared=(), per_blob=6):
-    """Forward within 2e-5 of each blob's largest, gradients within 2e-4 of each layer's.
-
-    `shared`: tuples of (layers, number of the blob) that are one blob.
-    """
-    expected = caffe_numpy.run(network, weights, arrays, training=True)
-    for blob, values in model.run_caffe(arrays, training=True).items():
-        largest = np.abs(expected[blob]).max()
-        np.testing.assert_allclose(values, expected[blob], rtol=0, atol=2e-5 * largest,
-                                   err_msg=blob)
-    loss, found = keras_gradients(model, arrays)
-    assert loss == pytest.approx(caffe_numpy.total_loss(network, weights, arrays, True), rel=2e-5)
-    tied = {(name, number): layers for layers, number in shared for name in layers}
-    rng = np.random.default_rng(5)
-    for name, blobs in found.items():
-        picks = []
-        for number, blob in enumerate(blobs):
-            layers = tied.get((name, number), (name,))
-            picks += [(layers, number, tuple(rng.integers(0, blob.shape)))
-                      for _ in range(per_blob)]
-        expected = caffe_numpy.gradients(network, weights, arrays, picks)
-        largest = max(np.abs(blob).max() for blob in blobs)
-        for (_, number, index), value in zip(picks, expected, strict=True):
-            assert abs(blobs[number][index] - value) <= 2e-4 * largest, (name, number, index)
-
-
-def normal(network, seed=3):
-    rng = np.random.default_rng(seed)
-    return {one.name: rng.normal(size=one.shape).astype(np.float32) for one in network.inputs}
-
-
-CONVOLUTION = "convolution_param {{ num_output: {} {} }}"
-
-
-def hed() -> str:
-    """HED's shape of network: five side outputs, each cropped by a layer called `crop`, fused."""
-    text = ('name: "hed"\nlayer { name: "in" type: "Input" top: "data" top: "label" input_param '
-            "{ shape { dim: 1 dim: 3 dim: 9 dim: 12 } shape { dim: 1 dim: 1 dim: 9 dim: 12 } } }"
-            "\n")
-    bottom, sides = "data", []
-    for stage in range(1, 6):
-        pad = 7 if stage == 1 else 1
-        name = f"conv{stage}_1"
-        text += layer("Convolution", CONVOLUTION.format(3, f"kernel_size: 3 pad: {pad}"),
-                      (bottom,), (name,), name)
-        text += layer("ReLU", "", (name,), (name,), f"relu{stage}_1")
-        side, up = f"score-dsn{stage}", f"score-dsn{stage}-up"
-        text += layer("Convolution", CONVOLUTION.format(1, "kernel_size: 1"),
-                      (name,), (side,), side)
-        if stage > 1:
-            size = 2 ** stage
-            text += layer("Deconvolution", CONVOLUTION.format(
-                1, f"kernel_size: {size} stride: {size // 2}"), (side,), (up,), f"upsample_{size}")
-        text += layer("Crop", "", (up if stage > 1 else side, "data"), (f"upscore-dsn{stage}",),
-                      "crop")
-        sides.append(f"upscore-dsn{stage}")
-        text += layer("SigmoidCrossEntropyLoss", f"loss_weight: {stage}",
-                      (sides[-1], "label"), (f"dsn{stage}_loss",), "loss")
-        bottom = f"pool{stage}"
-        text += layer("Pooling", "pooling_param { kernel_size: 2 stride: 2 }", (name,), (bottom,),
-                      bottom)
-    text += layer("Concat", "", sides, ("concat-upscore",), "concat")
-    text += layer("Convolution", CONVOLUTION.format(1, "kernel_size: 1"), ("concat-upscore",),
-                  ("upscore-fuse",), "upscore-fuse")
-    text += layer("SigmoidCrossEntropyLoss", "", ("upscore-fuse", "label"), ("fuse_loss",), "loss")
-    text += layer("Sigmoid", "", ("upscore-fuse",), ("sigmoid-fuse",), "sigmoid")
-    return text + layer("Silence", "", ("pool5",), (), "quiet")
 
 
 def test_layers_of_one_name_as_in_hed(network_of, randomise, tmp_path):
@@ -142,7 +56,7 @@ def test_two_losses_of_one_name_as_in_an_autoencoder(network_of, randomise):
 
 
 def test_layers_whose_names_are_one_in_keras(network_of):
-    one = CONVOLUTION.format(2, "kernel_size: 1")
+    one = convolution(2, "kernel_size: 1")
     text = HEAD + "".join(
         layer("Convolution", one, ("data",), (f"top{number}",), name)
         for number, name in enumerate(("a/b", "a_b", "a_b_2", "a b", "_c", "ü:1"))
@@ -160,7 +74,7 @@ def test_layers_whose_names_are_one_in_keras(network_of):
 
 
 def test_layers_with_weights_keep_names_of_their_own(network_of, tmp_path, randomise):
-    one = CONVOLUTION.format(4, "kernel_size: 1")
+    one = convolution(4, "kernel_size: 1")
     text = HEAD + layer("Convolution", one, tops=("top",), name="x") + layer(
         "ReLU", bottoms=("top",), tops=("top",), name="x")
     network = network_of(text)
@@ -179,7 +93,7 @@ def test_layers_with_weights_keep_names_of_their_own(network_of, tmp_path, rando
 
 
 def test_names_with_a_slash_in_hdf5(network_of, tmp_path, randomise):
-    one = CONVOLUTION.format(2, "kernel_size: 1")
+    one = convolution(2, "kernel_size: 1")
     text = HEAD + "".join(layer("Convolution", one, tops=(name,), name=name)
                           for name in ("in/1x1", "in", "in/1x1/deep"))
     network = network_of(text)
@@ -195,19 +109,6 @@ def test_names_with_a_slash_in_hdf5(network_of, tmp_path, randomise):
     assert read.unmatched == ()
     for before, after in zip(layers[1:], read.layers[1:], strict=True):
         np.testing.assert_array_equal(before.blobs[0], after.blobs[0])
-
-
-def shared_convolutions(second: str, specs=('param { name: "w" } param { name: "b" }',) * 2):
-    first = "kernel_size: 3 pad: 1"
-    return (
-        HEAD + layer("Convolution", CONVOLUTION.format(3, first) + specs[0], tops=("a",),
-                     name="one")
-        + layer("Convolution", CONVOLUTION.format(3, second) + specs[1], tops=("b",), name="two")
-        + layer("Reduction", "reduction_param { operation: SUMSQ } loss_weight: 0.5", ("a",),
-                ("la",), "la")
-        + layer("Reduction", "reduction_param { operation: SUMSQ } loss_weight: 0.25", ("b",),
-                ("lb",), "lb")
-    )
 
 
 @pytest.mark.parametrize("second", ["kernel_size: 3 dilation: 2 pad: 2", "kernel_size: 3 stride: 2",
@@ -363,3 +264,136 @@ def test_duplicates_in_a_prototxt_alone(network_of, tmp_path):
                     + layer("ReLU", bottoms=("a",), tops=("a",), name="r")
                     + layer("ReLU", bottoms=("b",), tops=("b",), name="r"))
     assert [one.name for one in load_network(path).layers] == ["input", "s", "r", "r"]
+
+
+def summed(bottom: str, name: str, weight: float = 1.0) -> str:
+    return layer("Reduction", f"reduction_param {{ operation: SUMSQ }} loss_weight: {weight}",
+                 (bottom,), (name,), name)
+
+
+def two_branches(down: str = "", weight: float = 1.0) -> str:
+    settings = convolution(2, "kernel_size: 3")
+    return HEAD + (
+        layer("Convolution", settings, ("data",), ("trunk",), "trunk")
+        + layer("Convolution", settings + down, ("trunk",), ("a",), "a")
+        + layer("Convolution", settings, ("trunk",), ("b",), "b")
+        + summed("a", "la", weight) + summed("b", "lb")
+    )
+
+
+def test_no_gradient_goes_where_it_is_not_propagated_down(network_of, randomise):
+    found, weights = {}, None
+    for key, text in {
+        "both": two_branches(), "stated": two_branches(" propagate_down: true"),
+        "stopped": two_branches(" propagate_down: false"), "b alone": two_branches(weight=0),
+    }.items():
+        network = network_of(text)
+        model = build_model(network, "TRAIN")
+        weights = weights or randomise(model)
+        for name, blobs in weights.items():
+            set_blobs(model.get_layer(name), blobs)
+        _, found[key] = keras_gradients(model, normal(network))
+    for name, number in (("trunk", 0), ("trunk", 1), ("a", 0), ("b", 0)):
+        both, stated, stopped, alone = (found[key][name][number] for key in found)
+        np.testing.assert_array_equal(stated, both)
+        np.testing.assert_allclose(stopped, alone if name == "trunk" else both, rtol=1e-5,
+                                   atol=1e-5)
+    assert not np.allclose(found["both"]["trunk"][0], found["stopped"]["trunk"][0], rtol=0.01)
+    with pytest.raises(ModelError, match=r"'a' .*propagate_down must be given once for each of its "
+                                         "1 bottoms, got 2"):
+        build_model(network_of(two_branches("propagate_down: true propagate_down: true")))
+
+
+def test_any_top_may_carry_a_loss_weight(network_of, randomise, tmp_path):
+    """Also one that other layers read, and one of several."""
+    text = HEAD + layer("Convolution", convolution(4, "kernel_size: 3") +
+                        " loss_weight: 0.3", ("data",), ("a",), "one") + layer(
+        "Sigmoid", "", ("a",), ("s",), "s") + layer(
+        "Slice", "loss_weight: 0 loss_weight: -2", ("s",), ("x", "y"), "cut") + summed("x", "lx")
+    network = network_of(text)
+    model = build_model(network, "TRAIN")
+    weights = randomise(model)
+    assert set(model.output) == {"a", "y", "lx"}
+    check(network, model, weights, normal(network))
+    model.save(tmp_path / "model.keras")
+    again = keras.models.load_model(tmp_path / "model.keras")
+    assert keras_gradients(again, normal(network))[0] == keras_gradients(model, normal(network))[0]
+    # They are no concern of the TEST phase.
+    assert set(build_model(network, "TEST").output) == {"y", "lx"}
+    lacking = build_model(network, "TRAIN", blobs=["lx"])
+    with pytest.raises(ModelError, match="needs the blob 'a' for its loss"):
+        keras_gradients(lacking, normal(network))
+    with pytest.raises(ModelError, match=r"loss_weight must be given once for each of its 2 tops"):
+        build_model(network_of(text.replace("loss_weight: -2", "")), "TRAIN")
+
+
+PREDICTION = HEAD + layer("InnerProduct", "inner_product_param { num_output: 3 }", tops=("fc",),
+                          name="fc")
+LABEL = 'layer { name: "in" type: "Input" top: "label" input_param { shape { dim: 2 } } }\n'
+
+
+@pytest.mark.parametrize("kind", [
+    "ContrastiveLoss", "HingeLoss", "InfogainLoss", "MultinomialLogisticLoss", "SmoothL1Loss",
+    "EuclideanLoss", "SigmoidCrossEntropyLoss", "SoftmaxWithLoss",
+])
+def test_losses_of_every_kind_are_left_out_of_a_test_network(kind, network_of):
+    network = network_of(PREDICTION + LABEL + layer(kind, bottoms=("fc", "label"), name="loss"))
+    model = build_model(network)
+    assert (list(model.output), list(model.input)) == (["fc"], ["data"])
+    if kind not in ("EuclideanLoss", "SigmoidCrossEntropyLoss", "SoftmaxWithLoss"):
+        with pytest.raises(ModelError, match=rf"'loss' \(type {kind}, line 4\) is not supported"):
+            build_model(network, "TRAIN")
+    read = PREDICTION + LABEL + layer(kind, bottoms=("fc", "label"), name="loss") + layer(
+        "Power", bottoms=("top",), tops=("twice",), name="reader")
+    with pytest.raises(ModelError, match=r"'reader' .*reads the blob 'top' of layer 'loss' .*left"):
+        build_model(network_of(read))
+
+
+def test_a_loss_needs_no_top(network_of, randomise):
+    text = PREDICTION + LABEL + layer("SoftmaxWithLoss", bottoms=("fc", "label"), tops=(),
+                                      name="fc_loss")
+    network = network_of(text)
+    model = build_model(network, "TRAIN")
+    weights = randomise(model)
+    arrays = {**normal(network), "label": np.float32([2, 0])}
+    found = model.run_caffe(arrays, training=True)
+    logits = caffe_numpy.run(network_of(PREDICTION), weights, arrays)["fc"]
+    by_hand = np.log(np.exp(logits).sum(1)) - logits[[0, 1], [2, 0]]
+    assert float(found["fc_loss"]) == pytest.approx(by_hand.mean(), rel=1e-6)
+
+
+def test_python_layers_are_inputs_only_where_they_read_nothing(network_of):
+    settings = 'python_param { module: "m" layer: "L" }'
+    data = 'name: "net"\n' + layer("Python", settings, (), ("data",), "reader")
+    model = build_model(network_of(data + layer("ReLU", name="r")))
+    assert list(model.input) == ["data"]
+    middle = layer("Python", settings, name="secret") + layer("ReLU", bottoms=("top",), name="r",
+                                                              tops=("end",))
+    with pytest.raises(ModelError, match=r"'secret' \(type Python, line 2\) reads blobs of the"):
+        build_model(network_of(HEAD + middle))
+    # As a loss it is left out where losses are.
+    loss = PREDICTION + layer("Python", settings + " loss_weight: 1", ("fc",), ("l",), "secret")
+    assert list(build_model(network_of(loss)).output) == ["fc"]
+    with pytest.raises(ModelError, match="cannot be run here"):
+        build_model(network_of(loss), "TRAIN")
+
+
+@pytest.mark.parametrize("kind", ["SoftmaxWithLoss", "SigmoidCrossEntropyLoss"])
+def test_labels_that_are_trained_are_refused(kind, network_of):
+    labels = layer("InnerProduct", "inner_product_param { num_output: 3 }", tops=("label",),
+                   name="teacher")
+    if kind == "SoftmaxWithLoss":
+        labels += layer("ArgMax", "argmax_param { axis: 1 }", ("label",), ("best",), "best")
+    name = "best" if kind == "SoftmaxWithLoss" else "label"
+
+    def network(settings):
+        return network_of(PREDICTION + labels + layer(
+            kind, settings, ("fc", name), ("loss",), "loss"))
+
+    with pytest.raises(ModelError, match=f"labels '{name}' come from trained weights"):
+        build_model(network(""), "TRAIN")
+    model = build_model(network("propagate_down: true propagate_down: false"), "TRAIN")
+    arrays = normal(network_of(PREDICTION))
+    gradients = keras_gradients(model, arrays)[1]
+    assert np.all(gradients["teacher"][0] == 0)
+    assert np.abs(gradients["fc"][0]).max() > 0

@@ -68,6 +68,14 @@ def test_weights_of_the_wrong_shape(write, encode, blobs, prototxt_outputs, text
     assert caught.value.path == str(model)
 
 
+@pytest.mark.parametrize(("shape", "axes"), [((2, 3, 1), 1), ((2, 3, 1, 1, 1), 3)])
+def test_weights_of_another_dimension_are_called_so(write, encode, shape, axes):
+    kernel, bias = encode.blob(shape, range(6)), encode.blob((2,), (7, 8))
+    with pytest.raises(CaffeFormatError, match=f"that of a {axes}-D convolution; only 2-D ones are "
+                                               "supported$"):
+        load_network(caffemodel=write(encode.conv_layer("a", kernel, bias)))
+
+
 def test_wrong_number_of_blobs(write, encode, blobs):
     with pytest.raises(CaffeFormatError, match="needs 2 weight blobs, but the file holds 1"):
         load_network(caffemodel=write(encode.conv_layer("a", blobs[0])))

@@ -43,7 +43,11 @@ class _Window(CaffeLayer):
 
     def _check_channels(self, shape):
         if len(shape) != 4:
-            raise ValueError(f"its input must have 4 axes, got shape {tuple(shape)}")
+            kind = f", that of a {len(shape) - 2}-D convolution" if len(shape) in (3, 5) else ""
+            raise ValueError(
+                f"its input has the shape {tuple(shape)}{kind}; only 2-D convolutions, over four "
+                "axes, are supported"
+            )
         if shape[-1] is None or shape[-1] % self.groups:
             raise ValueError(
                 f"its {shape[-1]} input channels must be known and a multiple of group "
