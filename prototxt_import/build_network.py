@@ -52,6 +52,24 @@ def build_network(
     )
 
 
+def net_message(network: Network) -> Message:
+    """Return the NetParameter of `network` without its layers.
+
+    It states the level and stages that the layers were, or are to be, chosen by: without them the
+    layers' rules would choose others from what is written.
+    """
+    message = new_message("NetParameter")
+    if network.name:
+        message.name = network.name
+    if network.force_backward:
+        message.force_backward = True
+    if network.state.level:
+        message.state.level = network.state.level
+    if network.state.stages:
+        message.state.stage.extend(network.state.stages)
+    return message
+
+
 def layer_message(layer: Layer) -> Message:
     """Return the LayerParameter of `layer` without its blobs; ValueError if it has none."""
     message = new_message("LayerParameter")

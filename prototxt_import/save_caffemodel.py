@@ -9,12 +9,11 @@ import numpy as np
 from prototxt_import import wire
 from prototxt_import.atomic_write import atomic_path
 from prototxt_import.blob import blob_header
-from prototxt_import.build_network import layer_message
+from prototxt_import.build_network import layer_message, net_message
 from prototxt_import.errors import CaffeFormatError
 from prototxt_import.hdf5 import write_hdf5
 from prototxt_import.layer import Layer
 from prototxt_import.network import Network
-from prototxt_import.schema import new_message
 
 _LAYER, _BLOBS = 100, 7
 _MAX_BYTES = (1 << 31) - 1  # protobuf's limit, and so Caffe's
@@ -31,10 +30,7 @@ def save_caffemodel(path: str | os.PathLike, network: Network) -> None:
         with atomic_path(path) as temporary:
             write_hdf5(temporary, network)
         return
-    net = new_message("NetParameter")
-    net.name = network.name
-    if network.force_backward:
-        net.force_backward = True
+    net = net_message(network)
     headers = [_encode_layer(layer, path) for layer in network.layers]
     weights = sum(blob.size for layer in network.layers for blob in layer.blobs)
     total = 4 * weights + sum(len(description) for description, _ in headers)

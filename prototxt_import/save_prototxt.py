@@ -7,10 +7,9 @@ import os
 from google.protobuf import text_format
 
 from prototxt_import.atomic_write import atomic_path
-from prototxt_import.build_network import layer_message
+from prototxt_import.build_network import layer_message, net_message
 from prototxt_import.errors import CaffeFormatError
 from prototxt_import.network import Network
-from prototxt_import.schema import new_message
 
 
 def save_prototxt(path: str | os.PathLike, network: Network) -> None:
@@ -18,11 +17,7 @@ def save_prototxt(path: str | os.PathLike, network: Network) -> None:
 
     Raises CaffeFormatError for a layer that is outside Caffe's schema.
     """
-    net = new_message("NetParameter")
-    if network.name:
-        net.name = network.name
-    if network.force_backward:
-        net.force_backward = True
+    net = net_message(network)
     for layer in network.layers:
         try:
             net.layer.append(layer_message(layer))

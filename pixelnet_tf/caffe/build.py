@@ -14,13 +14,14 @@ from pixelnet_tf.caffe.builders import (
     BUILDERS,
     DROPPED_TYPES,
     INPUT_TYPES,
+    LABEL_LOSS_TYPES,
     REFUSED_TYPES,
     SOURCE_TYPES,
     constant_layers,
     is_input,
     supported_types,
 )
-from pixelnet_tf.caffe.caffe_net import CaffeNet, keras_reason
+from pixelnet_tf.caffe.caffe_net import CaffeNet, keras_reason, names_of_caffe
 from pixelnet_tf.caffe.input_shapes import input_shapes
 from pixelnet_tf.caffe.layers.base import UnknownSizeError, shared_blobs
 from pixelnet_tf.caffe.layers.losses import LossTerm
@@ -96,8 +97,8 @@ def _build(network, layers, wanted, losses, fixed, given, seed) -> CaffeNet:
     shapes = input_shapes(sources, layers, fixed, given)
     tensors: dict[str, keras.KerasTensor] = {}
     inputs = {
-        top: keras.Input(batch_shape=shapes[top], name=_input_name(top, layers), dtype=dtype)
-        for layer in sources for top in layer.tops
+        top: keras.Input(batch_shape=shapes[top], name=name, dtype=dtype)
+        for top, name in _input_names(sources, layers).items()
     }
     unread: dict[str, None] = {}
     summed: dict[str, None] = {}
@@ -115,8 +116,7 @@ def _build(network, layers, wanted, losses, fixed, given, seed) -> CaffeNet:
             continue
         bottoms = [_bottom(name, layer, tensors, left_out) for name in layer.bottoms]
         flows = _propagates_down(layer)
-        if is_loss(layer) and layer.type != "EuclideanLoss":
-            _check_labels(layer, flows, trained)
+        _check_labels(layer, flows, trained)
         bottoms = [tensor if flow else keras.ops.stop_gradient(tensor)
                    for tensor, flow in zip(bottoms, flows, strict=True)]
         if not bottoms and layer.type in SOURCE_TYPES:
@@ -140,7 +140,10 @@ def _build(network, layers, wanted, losses, fixed, given, seed) -> CaffeNet:
     if not outputs:
         raise ModelError(f"network {network.name!r} has no layer that computes anything")
     used = _used_inputs(inputs, outputs)
-    model = CaffeNet(inputs=used, outputs=outputs, name=keras_name(network.name) or "caffe_net")
+    with names_of_caffe():
+        model = CaffeNet(
+            inputs=used, outputs=outputs, name=keras_name(network.name) or "caffe_net"
+        )
     names = {layer.name for layer in model.layers}
     for layer in layers:
         if layer.blobs and layer.type in BUILDERS and keras_name(layer.name) in names:
@@ -170,7 +173,7 @@ def _propagates_down(layer: Layer) -> list[bool]:
 
 def _check_labels(layer: Layer, flows: list[bool], trained: set[str]) -> None:
     for name, flow in list(zip(layer.bottoms, flows, strict=True))[1:]:
-        if flow and name in trained:
+        if layer.type in LABEL_LOSS_TYPES and flow and name in trained:
             raise ModelError(
                 f"{place(layer)}: its labels {name!r} come from trained weights, and no gradient "
                 "goes back through labels (Caffe aborts); give it propagate_down: true "
@@ -290,8 +293,14 @@ def _used_inputs(inputs: dict, outputs: dict) -> dict:
     return {name: tensor for name, tensor in inputs.items() if id(tensor) in read}
 
 
-def _input_name(top: str, layers: Sequence[Layer]) -> str:
-    """Keras wants one name space for inputs and layers; Caffe has two."""
-    name = keras_name(top)
+def _input_names(sources: Sequence[Layer], layers: Sequence[Layer]) -> dict[str, str]:
+    """Keras' name of each input: it wants one name space for inputs and layers, Caffe has two."""
     taken = {keras_name(layer.name) for layer in layers if not is_input(layer)}
-    return f"{name}_input" if name in taken else name
+    names = {}
+    for top in (top for layer in sources for top in layer.tops):
+        name = keras_name(top)
+        while name in taken:
+            name += "_input"
+        taken.add(name)
+        names[top] = name
+    return names

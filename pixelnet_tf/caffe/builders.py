@@ -43,7 +43,9 @@ from prototxt_import import Filler, Layer
 INPUT_TYPES = (
     "Input", "Data", "ImageData", "HDF5Data", "MemoryData", "WindowData", "DummyData", "Python",
 )
-LOSS_TYPES = ("SoftmaxWithLoss", "EuclideanLoss", "SigmoidCrossEntropyLoss")
+#: Losses through whose second bottom no gradient goes back.
+LABEL_LOSS_TYPES = ("SoftmaxWithLoss", "SigmoidCrossEntropyLoss")
+LOSS_TYPES = (*LABEL_LOSS_TYPES, "EuclideanLoss")
 #: Types without bottoms that are no inputs: their builder gets an input to hang on to.
 SOURCE_TYPES = ("Parameter", "DummyData")
 #: Types that are known and not to be had, and why.
@@ -52,7 +54,7 @@ REFUSED_TYPES = {
                     "recurrent layers are not supported; unroll it into plain layers"),
 }
 #: Types that compute nothing that a model here needs.
-DROPPED_TYPES = ("Silence", "Accuracy")
+DROPPED_TYPES = ("Silence", "Accuracy", "HDF5Output")
 
 Builder = Callable[[Layer, list, int], Any]
 BUILDERS: dict[str, Builder] = {}

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+import warnings
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 
 import keras
 import numpy as np
@@ -17,6 +19,15 @@ from pixelnet_tf.errors import ModelError
 from prototxt_import.errors import listed
 
 
+@contextmanager
+def names_of_caffe() -> Iterator[None]:
+    """Keras is not to warn where an input's name in the dictionary is Caffe's, which its own
+    cannot be (a `/`, or the name of a layer)."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "When providing `inputs` as a dict", UserWarning)
+        yield
+
+
 @keras.saving.register_keras_serializable("pixelnet_tf")
 class CaffeNet(keras.Model):
     """What `build_model` returns: a functional model from blob names to blob names.
@@ -27,7 +38,7 @@ class CaffeNet(keras.Model):
 
     @classmethod
     def from_config(cls, config, custom_objects=None):
-        with shared_blobs():
+        with shared_blobs(), names_of_caffe():
             return super().from_config(config, custom_objects)
 
     @property

@@ -73,6 +73,19 @@ def test_layers_whose_names_are_one_in_keras(network_of):
     assert {one.name for one in model.layers} >= {"a_b", "a_b_3", "a_b_2"}
 
 
+def test_blobs_whose_names_are_one_in_keras(network_of, tmp_path):
+    text = 'name: "a/net"\n' + "".join(
+        f'input: "{name}" input_shape {{ dim: 1 dim: 2 }}\n' for name in ("in/x", "in_x", "sum")
+    ) + layer("Eltwise", "eltwise_param { coeff: 1 coeff: 10 coeff: 100 }",
+              ("in/x", "in_x", "sum"), ("out/x",), "sum")
+    model = build_model(network_of(text))
+    arrays = {"in/x": [[1, 2]], "in_x": [[3, 4]], "sum": [[5, 6]]}
+    assert model.run_caffe(arrays)["out/x"].tolist() == [[531, 642]]
+    model.save(tmp_path / "model.keras")
+    again = keras.models.load_model(tmp_path / "model.keras")
+    assert again.run_caffe(arrays)["out/x"].tolist() == [[531, 642]]
+
+
 def test_layers_with_weights_keep_names_of_their_own(network_of, tmp_path, randomise):
     one = convolution(4, "kernel_size: 1")
     text = HEAD + layer("Convolution", one, tops=("top",), name="x") + layer(
@@ -219,7 +232,10 @@ def test_stages_and_levels_are_applied_once(network_of, tmp_path):
     for phase in (None, "TEST"):
         network = network_of(text, phase=phase, stages=["deploy"], level=2)
         assert set(build_model(network).output) == {"a", "c"}
-    # The file's own state holds, too.
+    # What is written chooses the same layers again; the file's own state holds, too.
+    write_prototxt(tmp_path / "again.prototxt", network)
+    again = read_network(tmp_path / "again.prototxt", phase="TEST")
+    assert [one.name for one in again.layers] == ["input", "a", "c"]
     assert set(build_model(network_of('state { stage: "deploy" }\n' + text)).output) == {"a"}
     with pytest.raises(ModelError, match=r"read for the phase TEST.*cannot be built for TRAIN"):
         build_model(network_of(text, phase="TEST"), "TRAIN")
