@@ -67,16 +67,28 @@ def build_signatures(segmenter: Segmenter, config: Config
     by_zeros = brain_is_zero_free(config)
     image_spec = tf.TensorSpec([None, None, None, channels], tf.float32, "image")
 
+    def finite(image: tf.Tensor) -> tf.Tensor:
+        return tf.debugging.assert_all_finite(image, "image holds NaN or infinity")
+
+    def computed(scores: tf.Tensor) -> tf.Tensor:
+        """Scores that are numbers; of NaN the first class would be made in silence."""
+        return tf.debugging.assert_all_finite(
+            scores, "image holds numbers so large that the network overflows; send intensities as "
+                    "they are prepared for the training")
+
+    def mask_of(image: tf.Tensor, mask: tf.Tensor) -> tf.Tensor:
+        """A mask that has a value for every pixel; another one would be broadcast."""
+        same = tf.reduce_all(tf.shape(mask) == tf.shape(image)[:3])
+        check = tf.debugging.Assert(same, ["a mask must have the slices, height and width "
+                                           "of the image, got", tf.shape(mask), "and",
+                                           tf.shape(image)])
+        with tf.control_dependencies([check]):
+            return tf.identity(mask)
+
     @tf.function(input_signature=[image_spec, tf.TensorSpec([None, None, None], tf.bool)])
     def scores_in_parts(image, domain):
         # A few slices at a time, as in local prediction: a whole volume needs no more memory.
-        image = tf.debugging.assert_all_finite(image, "image holds NaN or infinity")
-        same = tf.reduce_all(tf.shape(domain) == tf.shape(image)[:3])
-        check = tf.debugging.Assert(same, ["a mask must have the slices, height and width "
-                                           "of the image, got", tf.shape(domain), "and",
-                                           tf.shape(image)])
-        with tf.control_dependencies([check]):
-            domain = tf.identity(domain)
+        image, domain = finite(image), mask_of(image, domain)
         step = config.prediction.batch_slices
         count = (tf.shape(image)[0] + step - 1) // step
         parts = tf.TensorArray(tf.float32, count, infer_shape=False,
@@ -85,7 +97,7 @@ def build_signatures(segmenter: Segmenter, config: Config
             # Else TensorFlow would begin ten parts side by side.
             tf.autograph.experimental.set_loop_options(parallel_iterations=1)
             part = slice(i * step, (i + 1) * step)
-            parts = parts.write(i, segmenter.scores(image[part], domain[part]))
+            parts = parts.write(i, computed(segmenter.scores(image[part], domain[part])))
         return tf.ensure_shape(parts.concat(), [None, None, None, model.classes])
 
     def outputs(image: tf.Tensor, domain: tf.Tensor) -> dict[str, tf.Tensor]:
@@ -108,6 +120,7 @@ def build_signatures(segmenter: Segmenter, config: Config
     @tf.function(input_signature=[image_spec,
                                   tf.TensorSpec([None, None, None], tf.bool, "brain")])
     def segment_raw(image, brain):
+        image, brain = finite(image), mask_of(image, brain)
         brain = tf.cond(tf.reduce_any(brain), lambda: brain,
                         lambda: tf.reduce_any(image != 0, axis=-1))
         normalised = z_scored(image, brain, config.prepare.region)
@@ -115,7 +128,7 @@ def build_signatures(segmenter: Segmenter, config: Config
 
     @tf.function(input_signature=[image_spec, tf.TensorSpec([None, 3], tf.int32, "pixels")])
     def classify_pixels(image, pixels):
-        image = tf.debugging.assert_all_finite(image, "image holds NaN or infinity")
+        image = finite(image)
         size = tf.shape(image)[:3]
         inside = tf.reduce_all((pixels >= 0) & (pixels < size))
         check = tf.debugging.Assert(inside, ["pixels must be rows of n, y, x inside the image; "
@@ -124,8 +137,8 @@ def build_signatures(segmenter: Segmenter, config: Config
             asked = tf.scatter_nd(pixels, tf.ones_like(pixels[:, 0]), size) > 0
         found, scores = segmenter.scorer.exact(segmenter.scorer.taps(image), asked)
         shape = tf.concat([size, [model.classes]], 0)
-        return {"scores": tf.gather_nd(tf.scatter_nd(found, scores, shape), pixels)
-                + segmenter.correction}
+        return {"scores": computed(tf.gather_nd(tf.scatter_nd(found, scores, shape), pixels)
+                                   + segmenter.correction)}
 
     def decoded(data: tf.Tensor, size_yx: tf.Tensor, dtype: tf.DType, *last: int) -> tf.Tensor:
         """Strings, one a slice, to (batch, height, width, ...)."""

@@ -159,6 +159,8 @@ BAD = {
     "an object": ("POST", PREDICT, row([{"picture": 1}]), 400, "exactly the keys"),
     "NaN": ("POST", PREDICT, {"content": b'{"instances": [[[[NaN, 1, 1]]]]}'}, 400, "NaN"),
     "infinite": ("POST", PREDICT, row([[[[1e300, 1, 1]]]]), 400, "too large"),
+    "so large that the network overflows": ("POST", PREDICT, row(np.full((1, 24, 24, 3), 3e38)
+                                            .tolist()), 400, "the network overflows"),
     "NaN in bytes": ("POST", PREDICT, {"json": {"signature_name": "segment_encoded", "inputs": {
         "image_bytes": [{"b64": base64.b64encode(np.full((8, 8, 3), np.nan, "<f4").tobytes())
                          .decode()}], "size_yx": [[8, 8]]}}}, 400, "NaN or infinity"),

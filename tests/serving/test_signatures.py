@@ -85,7 +85,7 @@ def test_one_trace_for_all_sizes_and_batches(local, serving_config):
         dict.fromkeys(functions, 1)
 
 
-def test_raw_intensities_give_the_labels_of_a_prepared_volume(served, local, study,
+def test_raw_intensities_give_the_labels_of_a_prepared_volume(served, local, study, case_files,
                                                               serving_config):
     from dataclasses import replace
     prepare = replace(serving_config.prepare, bias_field=replace(
@@ -94,7 +94,7 @@ def test_raw_intensities_give_the_labels_of_a_prepared_volume(served, local, stu
     source = CaseSource.open(str(study), config, None)
     volume = source.read(CASE, config)
     expected = segment_volume(local, volume, config).labels
-    raw = np.stack([volume.plan.to_slices(_intensities(source.raw[CASE].volumes[m]))
+    raw = np.stack([volume.plan.to_slices(_intensities(case_files[m]))
                     for m in config.study.modalities], axis=-1)
     outputs = served["segment_raw"](image=tf.constant(raw), brain=tf.constant(volume.brain))
     np.testing.assert_array_equal(volume.plan.from_slices(outputs["labels"].numpy()), expected)
@@ -153,11 +153,14 @@ def test_a_domain_that_is_given_is_that_of_local_prediction(run, serving_config)
     assert (functions["serving_default"](image)["labels"].numpy() != expected).any()
 
 
-def test_a_mask_of_another_shape_is_refused(served):
+@pytest.mark.parametrize("shape", [(1, 40, 40), (4, 1, 40), (4, 40, 1), (1, 1, 1), (4, 40, 39),
+                                   (0, 40, 40)])
+@pytest.mark.parametrize("value", [True, False])
+def test_a_mask_of_another_shape_is_refused(served, shape, value):
+    """None is broadcast, and an empty one, which stands for none given, has the shape too."""
     for signature, mask in (("segment_domain", "domain"), ("segment_raw", "brain")):
         with pytest.raises(tf.errors.InvalidArgumentError, match="a mask must have the slices"):
-            served[signature](image=tf.ones([4, 40, 40, 3]),
-                              **{mask: tf.ones([1, 40, 40], tf.bool)})
+            served[signature](image=tf.ones([4, 40, 40, 3]), **{mask: tf.fill(shape, value)})
 
 
 def test_raw_intensities_are_classified_where_local_prediction_does(run, serving_config):
@@ -174,11 +177,32 @@ def test_raw_intensities_are_classified_where_local_prediction_does(run, serving
         assert labels.numpy()[brain].any()
 
 
-def test_nan_is_refused(served):
+@pytest.mark.parametrize(("value", "text"), [
+    (np.nan, "image holds NaN or infinity"), (np.inf, "image holds NaN or infinity"),
+    (-np.inf, "image holds NaN or infinity"), (3e38, "the network overflows")])
+def test_what_makes_no_scores_is_refused_by_every_signature(served, value, text):
     image = slices_with_brain(1, 40, 40)
-    image[0, 20, 20, 1] = np.nan
-    with pytest.raises(tf.errors.InvalidArgumentError, match="image holds NaN or infinity"):
-        served["serving_default"](image=tf.constant(image))
+    image[0, 20, 20] = value
+    mask = tf.constant((image != 0).any(axis=-1))
+    size = tf.constant([[40, 40]])
+    inputs = {
+        "serving_default": {"image": tf.constant(image)},
+        "segment_raw": {"image": tf.constant(image), "brain": mask},
+        "classify_pixels": {"image": tf.constant(image), "pixels": tf.constant([[0, 20, 20]])},
+        "segment_domain": {"image": tf.constant(image), "domain": mask},
+        "segment_encoded": {"image_bytes": tf.constant([image.tobytes()]), "size_yx": size},
+        "segment_domain_encoded": {
+            "image_bytes": tf.constant([image.tobytes()]), "size_yx": size,
+            "domain_bytes": tf.constant([mask.numpy().tobytes()])},
+    }
+    assert set(inputs) == set(SIGNATURES)
+    for name, values in inputs.items():
+        if name == "segment_raw" and np.isfinite(value):
+            # The z-score brings it into range.
+            assert np.isfinite(served[name](**values)["probabilities"]).all()
+            continue
+        with pytest.raises(tf.errors.InvalidArgumentError, match=text):
+            served[name](**values)
 
 
 def test_a_zero_pixel_shut_in_is_inside_the_brain():
