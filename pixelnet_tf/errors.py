@@ -1,7 +1,8 @@
 """What can go wrong, and the exit code that the command line gives it.
 
-Exit codes: 0 done, 2 usage or configuration, 3 invalid data, 4 incompatible weights or model,
-5 runtime failure, 130 interrupted, 143 a training that SIGTERM ended.
+Exit codes: 0 done, 2 usage or configuration, 3 data that is missing or invalid, 4 a model or
+weights that are missing or do not fit, 5 runtime failure, 130 interrupted, 143 a training that
+SIGTERM ended. What is missing has the code of what it should hold.
 """
 
 from __future__ import annotations
@@ -24,13 +25,13 @@ class ConfigError(PixelNetError):
 
 
 class DataError(PixelNetError):
-    """A study, case, volume or prediction that cannot be used as it is."""
+    """A study, case, volume or prediction that is missing or cannot be used as it is."""
 
     exit_code = 3
 
 
 class ModelError(PixelNetError):
-    """Weights or a model that do not fit what they are asked to do."""
+    """Weights or a model that are missing, or do not fit what they are asked to do."""
 
     exit_code = 4
 

@@ -56,8 +56,9 @@ def cli() -> None:
     The usual order is phantom (or your own study), prepare, train, predict, evaluate, report.
     Every verb explains itself with --help. For research use only, not for diagnosis.
 
-    Exit codes: 0 done, 2 usage or configuration, 3 invalid data, 4 incompatible weights or
-    model, 5 runtime failure, 130 interrupted, 143 a training that SIGTERM ended.
+    Exit codes: 0 done, 2 usage or configuration, 3 data that is missing or invalid, 4 a model or
+    weights that are missing or do not fit, 5 runtime failure, 130 interrupted, 143 a training that
+    SIGTERM ended.
     """
 
 

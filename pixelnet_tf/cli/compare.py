@@ -40,7 +40,8 @@ def command(folders: tuple[Path, ...], names: str | None, form: str, out: Path |
     runs = {label: read_evaluation(folder) for label, folder in zip(labels, folders, strict=True)}
     tables = comparison_tables(runs, seed, per_case)
     if single:
-        tables += [make(run) for run in runs.values() for make in (paper_table, spread_table)]
+        tables += [make(run, name) for name, run in runs.items()
+                   for make in (paper_table, spread_table)]
     common = set(common_cases(runs))
     for label, run in runs.items():
         alone = sorted(set(run.scores) - common)

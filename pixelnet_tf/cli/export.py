@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from pixelnet_tf.cli.options import PATH, verb
+from pixelnet_tf.cli.options import PATH, dry_run_option, verb
 
 
 @verb("export")
@@ -23,8 +23,11 @@ from pixelnet_tf.cli.options import PATH, verb
               default="savedmodel", show_default=True,
               help="onnx holds the sparse form alone: image and pixels to scores.")
 @click.option("--evaluation", "evaluation", type=PATH, metavar="DIR",
-              help="Folder that `pixelnet-tf evaluate` wrote; its mean scores go into the card.")
-def command(model, out, name, version, prior, mode, precision, model_format, evaluation) -> None:
+              help="Folder that `pixelnet-tf evaluate` wrote for predictions of RUN; its mean "
+              "scores go into the card.")
+@dry_run_option
+def command(model, out, name, version, prior, mode, precision, model_format, evaluation,
+            dry_run) -> None:
     """Write a SavedModel for TensorFlow Serving.
 
     The folder needs none of this project's code to run: it holds plain TensorFlow operations, a
@@ -36,5 +39,5 @@ def command(model, out, name, version, prior, mode, precision, model_format, eva
 
     scores = None if evaluation is None else read_evaluation(evaluation)
     target = export_model(RunFolder(model), out, name, version, prior, mode, precision,
-                          model_format, scores)
-    click.echo(f"model written to {target}")
+                          model_format, scores, dry_run)
+    click.echo(f"dry run: would write {target}" if dry_run else f"model written to {target}")

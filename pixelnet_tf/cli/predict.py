@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -18,8 +18,8 @@ from pixelnet_tf.cli.options import (
 )
 from pixelnet_tf.cli.terminal import TerminalReporter
 from pixelnet_tf.config import Config
-from pixelnet_tf.errors import require
-from pixelnet_tf.io.files import check_apart
+from pixelnet_tf.errors import DataError, ModelError, require
+from pixelnet_tf.io.files import check_apart, read_json_object
 
 if TYPE_CHECKING:
     from pixelnet_tf.inference.predict import PredictionSummary
@@ -127,18 +127,24 @@ def _predict_here(models, data, out, split, only, adapt, overlays, options) -> P
 def _predict_by_server(server, serving_json, token_file, data, out, only, adapt, overlays,
                        options) -> PredictionSummary:
     from pixelnet_tf.inference.predict import CaseSource
-    from pixelnet_tf.io.files import read_json
     from pixelnet_tf.serving.client import ServedModel
     from pixelnet_tf.serving.predict_remotely import predict_remotely, served_config
 
     served = ServedModel(server, read_token(token_file), say=options["reporter"].message)
-    about = served.about() if serving_json is None else read_json(str(serving_json))
+    about = served.about() if serving_json is None else _read_about(serving_json)
     config = served_config(about, adapt)
     source = CaseSource.open(data, config, None, only, truth=overlays)
     click.echo(f"{len(source.names)} cases, {served.url} version {about['version']}, prior "
                f"{config.prediction.prior}, mode {config.prediction.mode}")
     return predict_remotely(served, about, source, config, out,
                             draw=_drawer(out, config) if overlays else None, **options)
+
+
+def _read_about(path: Path) -> dict[str, Any]:
+    try:
+        return read_json_object(path, "give the one that `pixelnet-tf export` wrote")
+    except DataError as error:
+        raise ModelError(f"--serving-json {error}") from None
 
 
 def _drawer(out: Path, config: Config):

@@ -6,9 +6,11 @@ from pathlib import Path
 
 import click
 
-from pixelnet_tf.cli.options import PATH, config_options, verb
+from pixelnet_tf.cli.options import PATH, config_options, dry_run_option, verb
 from pixelnet_tf.cli.scored import read_scoring_config
-from pixelnet_tf.errors import DataError, require
+from pixelnet_tf.errors import DataError, ModelError, require
+from pixelnet_tf.evaluation.matching import read_prediction_file
+from pixelnet_tf.io.files import file_digest
 
 
 @verb()
@@ -25,10 +27,11 @@ from pixelnet_tf.errors import DataError, require
 @click.option("--out", required=True, type=PATH, metavar="FILE", help="The HTML file.")
 @click.option("--overlays", type=click.IntRange(min=0), default=3, show_default=True,
               help="How many of the worst and of the best cases are pictured.")
+@dry_run_option
 @config_options
 def command(run_dir: Path, predictions_dir: Path, scores_dir: Path, references_dir: Path | None,
-            data_dir: Path | None, out: Path, overlays: int, config_path: str | None,
-            overrides: tuple[str, ...], print_config: bool) -> None:
+            data_dir: Path | None, out: Path, overlays: int, dry_run: bool,
+            config_path: str | None, overrides: tuple[str, ...], print_config: bool) -> None:
     """Write one HTML file about RUN that needs no network and no server.
 
     It holds the configuration, the data with class frequencies, training curves, score tables, box
@@ -39,11 +42,11 @@ def command(run_dir: Path, predictions_dir: Path, scores_dir: Path, references_d
     from pixelnet_tf.evaluation.case_images import image_reader
     from pixelnet_tf.evaluation.matching import match_cases
     from pixelnet_tf.evaluation.report import ReportSource, write_report
-    from pixelnet_tf.evaluation.summary import read_evaluation
+    from pixelnet_tf.evaluation.summary import check_scored_files, read_evaluation
 
-    config = read_scoring_config(predictions_dir, config_path, overrides, print_config, run_dir)
+    config, _ = read_scoring_config(predictions_dir, config_path, overrides, print_config, run_dir)
     if not run_dir.is_dir():
-        raise DataError(f"{run_dir}: no such folder; give the folder that `train --out` wrote")
+        raise ModelError(f"{run_dir}: no such folder; give the folder that `train --out` wrote")
     evaluation = read_evaluation(scores_dir)
     if references_dir is None:
         references_dir = Path(evaluation.about.get("references", ""))
@@ -51,12 +54,28 @@ def command(run_dir: Path, predictions_dir: Path, scores_dir: Path, references_d
             raise DataError(f"{scores_dir}: its references {str(references_dir)!r} are not there "
                             "any more; name them with --references")
     matching = match_cases(predictions_dir, references_dir, config.study, allow_missing=True)
+    check_scored_files(evaluation, matching)
+    _check_model(run_dir, predictions_dir)
     if data_dir is None and any(path.is_dir() for path in references_dir.iterdir()):
         data_dir = references_dir
     reader = image_reader(data_dir, config.study) if data_dir and overlays else None
     if reader is None:
         click.echo("no overlays: name the images with --data", err=True)
+    if dry_run:
+        click.echo(f"would write a report of {len(evaluation.scores)} cases to {out}")
+        return
     written = write_report(ReportSource(run_dir, evaluation, matching, config.study, reader), out,
                            overlays)
     for path in written:
         click.echo(f"written: {path}")
+
+
+def _check_model(run_dir: Path, predictions_dir: Path) -> None:
+    """Raise `ModelError` where the predictions are known to be of another model than the run's."""
+    networks = read_prediction_file(predictions_dir).get("networks", [])
+    files = {network.get("file") for network in networks}
+    model = run_dir / "model.keras"
+    if files and None not in files and model.is_file() and file_digest(model) not in files:
+        raise ModelError(f"{predictions_dir}: was predicted by {networks[0]['model']}, whose "
+                         f"model.keras is not that of {run_dir}; give its own run, or predict "
+                         "again")

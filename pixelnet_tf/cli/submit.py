@@ -32,8 +32,8 @@ def command(challenge: str, predictions_dir: Path, study_dir: Path, out: Path, d
     predictions, else it is the challenge's own.
     """
     beside = any((predictions_dir / name).is_file() for name in ("prediction.json", "config.yaml"))
-    config = read_scoring_config(predictions_dir, config_path or (None if beside else challenge),
-                                 overrides, print_config)
+    config, _ = read_scoring_config(predictions_dir, config_path or (None if beside else challenge),
+                                    overrides, print_config)
     names = write_submission(challenge, predictions_dir, study_dir, config.study, out, description,
                              dry_run)
     if dry_run:

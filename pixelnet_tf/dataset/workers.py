@@ -9,10 +9,21 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
-from typing import Any
+from contextlib import contextmanager
+from typing import Any, Protocol, TypeVar
 
-from pixelnet_tf.cases.case import Case
 from pixelnet_tf.errors import PixelNetError, RunError
+from pixelnet_tf.reporting import logger
+
+
+class Named(Protocol):
+    """What work is done on; messages call it by its name."""
+
+    @property
+    def name(self) -> str: ...
+
+
+Item = TypeVar("Item", bound=Named)
 
 
 def worker_count(wanted: int, cases: int) -> int:
@@ -22,18 +33,20 @@ def worker_count(wanted: int, cases: int) -> int:
     return max(1, min(wanted or available, cases))
 
 
-def run_cases(function: Callable[..., Any], cases: Sequence[Case], arguments: tuple,
-              workers: int) -> Iterator[tuple[Case, Any]]:
+def run_cases(function: Callable[..., Any], cases: Sequence[Item], arguments: tuple,
+              workers: int) -> Iterator[tuple[Item, Any]]:
     """Call `function(case, *arguments)` for every case and yield the results as they come.
 
     No more than `workers` cases are in work or waiting to be taken at any time. With one worker
-    everything happens in this process. The order of the results is not fixed.
+    everything happens in this process, and so it does where the system lends no worker processes
+    (they need shared memory, /dev/shm on Linux). The order of the results is not fixed.
 
     Raises:
         PixelNetError: as the function raised it.
         RunError: the function failed otherwise, or its process died; the message names the case.
     """
-    if workers == 1:
+    pool = None if workers == 1 else _start_pool(workers)
+    if pool is None:
         for case in cases:
             try:
                 result = function(case, *arguments)
@@ -44,8 +57,6 @@ def run_cases(function: Callable[..., Any], cases: Sequence[Case], arguments: tu
             yield case, result
         return
     others = set(multiprocessing.active_children())
-    # `spawn`: a forked copy of TensorFlow's threads and locks can hang.
-    pool = ProcessPoolExecutor(workers, multiprocessing.get_context("spawn"), _start)
     finished = False
     try:
         waiting = list(reversed(cases))
@@ -53,7 +64,8 @@ def run_cases(function: Callable[..., Any], cases: Sequence[Case], arguments: tu
         while waiting or running:
             while waiting and len(running) < workers:
                 case = waiting.pop()
-                running[pool.submit(function, case, *arguments)] = case
+                with _interrupts_held():
+                    running[pool.submit(function, case, *arguments)] = case
             done, _ = wait(running, return_when=FIRST_COMPLETED)
             for future in done:
                 names = [case.name for case in running.values()]
@@ -77,7 +89,31 @@ def run_cases(function: Callable[..., Any], cases: Sequence[Case], arguments: tu
                 process.terminate()
 
 
-def _failure(case: Case, error: Exception) -> RunError:
+def _start_pool(workers: int) -> ProcessPoolExecutor | None:
+    try:
+        # `spawn`: a forked copy of TensorFlow's threads and locks can hang.
+        return ProcessPoolExecutor(workers, multiprocessing.get_context("spawn"), _start)
+    except (OSError, ImportError, NotImplementedError) as error:
+        logger.warning("worker processes cannot be started (%s; they need a writable /dev/shm): "
+                       "one case at a time", error)
+        return None
+
+
+@contextmanager
+def _interrupts_held() -> Iterator[None]:
+    """Hold Ctrl-C back while a process may be started: a new one is born with it held back, and so
+    never stops with a traceback of its own, not even before `_start`."""
+    if not hasattr(signal, "pthread_sigmask"):
+        yield
+        return
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def _failure(case: Named, error: Exception) -> RunError:
     return RunError(f"case {case.name}: {type(error).__name__}: {error}")
 
 

@@ -15,7 +15,7 @@ from scipy import stats
 
 from pixelnet_tf.errors import DataError
 from pixelnet_tf.evaluation.summary import Evaluation, spread
-from pixelnet_tf.evaluation.tables import Table, emptiness_notes, number
+from pixelnet_tf.evaluation.tables import Table, emptiness_notes, number, training_notes
 
 #: Measures that the paper compares (Tables 2 and 4), by protocol.
 PAPER_MEASURES = {"brats": ("Dice", "Hausdorff95"),
@@ -43,7 +43,8 @@ class PairedDifference:
 
 
 def check_comparable(runs: Mapping[str, Evaluation]) -> None:
-    """Raise `DataError` unless the runs share protocol, definitions, regions and a case."""
+    """Raise `DataError` unless the runs share protocol, definitions, regions and a case, and every
+    case its truth."""
     names = list(runs)
     first = runs[names[0]]
     for name in names[1:]:
@@ -54,8 +55,22 @@ def check_comparable(runs: Mapping[str, Evaluation]) -> None:
                     f"{names[0]!r} and {name!r} cannot be compared: their {what} differ, "
                     f"{getattr(first, what)} against {getattr(other, what)}; evaluate both with "
                     "the same options")
-    if not common_cases(runs):
+    common = common_cases(runs)
+    if not common:
         raise DataError(f"{names} have no case in common: evaluate them on the same cases")
+    for name in names[1:]:
+        different = [case for case in common if _truth(first, case) != _truth(runs[name], case)
+                     and None not in (_truth(first, case), _truth(runs[name], case))]
+        if different:
+            raise DataError(
+                f"{names[0]!r} and {name!r} cannot be compared: {len(different)} cases, such as "
+                f"{different[0]!r}, were scored against other references; evaluate both against "
+                "the same")
+
+
+def _truth(run: Evaluation, case: str) -> str | None:
+    """Digest of the reference that a case was scored against, where the record says it."""
+    return run.about.get("made_from", {}).get(case, {}).get("reference")
 
 
 def common_cases(runs: Mapping[str, Evaluation]) -> list[str]:
@@ -142,7 +157,8 @@ def means_table(runs: Mapping[str, Evaluation]) -> Table:
         f"Means over {len(cases)} common cases (form of the paper's Table {table})",
         ("Model", *(f"{m} {r}" if several else m for m, r in columns)), tuple(rows),
         (*(f"{m}: {first.definitions[m]}." for m in PAPER_MEASURES[first.protocol]),
-         *(note for name, run in runs.items() for note in emptiness_notes(run, f" in {name}"))))
+         *(note for name, run in runs.items() for note in (
+             *emptiness_notes(run, f" in {name}"), *training_notes(run, f" of {name}")))))
 
 
 def differences_table(runs: Mapping[str, Evaluation], seed: int = 0) -> Table:

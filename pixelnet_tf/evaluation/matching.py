@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 from collections import defaultdict
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from pixelnet_tf.cases.layouts import case_name, find_cases
@@ -24,22 +26,24 @@ class Matching:
         pairs: case -> (reference file, prediction file), ordered by name.
         without_prediction: cases with a reference that should have been predicted.
         without_reference: predicted cases that have no reference.
+        reasons: case -> why it lacks one or the other, where that is known.
     """
 
     pairs: dict[str, tuple[Path, Path]]
     without_prediction: tuple[str, ...]
     without_reference: tuple[str, ...]
+    reasons: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def missing(self) -> str:
         """Say what is missing on either side, one case a line; empty when nothing is."""
         lines = []
-        if self.without_prediction:
-            lines += [f"{len(self.without_prediction)} without a prediction:"]
-            lines += [f"  {name}" for name in self.without_prediction]
-        if self.without_reference:
-            lines += [f"{len(self.without_reference)} without a reference:"]
-            lines += [f"  {name}" for name in self.without_reference]
+        for names, what in ((self.without_prediction, "a prediction"),
+                            (self.without_reference, "a reference")):
+            if names:
+                lines += [f"{len(names)} without {what}:"]
+                lines += [f"  {name}" + (f" ({self.reasons[name]})" if name in self.reasons else "")
+                          for name in names]
         return "\n".join(lines)
 
 
@@ -52,19 +56,30 @@ def match_cases(
     are expected; without it every case of the references is.
 
     Raises:
-        DataError: a missing or empty folder, two files of one case, nothing in common, or names
-            missing on either side unless `allow_missing`.
+        DataError: a missing or empty folder, two files of one case, nothing in common, a
+            prediction that is its own reference, or names missing on either side unless
+            `allow_missing`.
     """
     predictions = volumes_by_case(predictions_dir, "predictions")
-    references = _references(references_dir, study)
-    expected = asked_for(predictions_dir)
+    references, reasons = _references(references_dir, study)
+    about = read_prediction_file(predictions_dir)
+    for entry in about.get("left_out", ()):
+        reasons[entry["case"]] = f"left out: {entry['reason']}"
+    expected = about.get("cases")
     wanted = set(references) if expected is None else set(expected)
     common = sorted(set(predictions) & set(references))
     matching = Matching(
         {name: (references[name], predictions[name]) for name in common},
         tuple(sorted(wanted - set(predictions))),
         tuple(sorted(set(predictions) - set(references))),
+        reasons,
     )
+    same = [name for name, paths in matching.pairs.items() if os.path.samefile(*paths)]
+    if same:
+        raise DataError(
+            f"case {same[0]!r}: prediction and reference are one file, "
+            f"{matching.pairs[same[0]][1]} ({len(same)} such cases); it would be scored against "
+            "itself: give the study or folder that holds the expert's segmentations as references")
     if not common:
         raise DataError(
             f"no case in common: predictions in {predictions_dir} are {sorted(predictions)[:5]}, "
@@ -101,11 +116,6 @@ def volumes_by_case(folder: Path, what: str) -> dict[str, Path]:
     return {name: paths[0] for name, paths in sorted(found.items())}
 
 
-def asked_for(predictions_dir: Path) -> list[str] | None:
-    """Return the cases that `prediction.json` lists, None where it is absent or lists none."""
-    return read_prediction_file(predictions_dir).get("cases")
-
-
 def read_prediction_file(predictions_dir: Path) -> dict:
     """Read `prediction.json` beside predictions; an empty dictionary where there is none.
 
@@ -118,14 +128,27 @@ def read_prediction_file(predictions_dir: Path) -> dict:
     return read_json_object(path, "predict again or remove it")
 
 
-def _references(folder: Path, study: StudyConfig) -> dict[str, Path]:
+def _references(folder: Path, study: StudyConfig) -> tuple[dict[str, Path], dict[str, str]]:
+    """Case -> file with the truth, and case -> why it has none.
+
+    In a study the truth lies in the folders of its cases; volumes beside those are not it. A folder
+    without such cases is flat.
+    """
     folder = Path(folder)
-    if folder.is_dir() and any(p.name.endswith(_SUFFIXES) for p in folder.iterdir()):
-        return volumes_by_case(folder, "references")
-    # Only the segmentation matters here: a case may lack a modality and still be scored.
-    cases = find_cases(folder, study, require_segmentation=False)
+    flat = folder.is_dir() and any(p.name.endswith(_SUFFIXES) for p in folder.iterdir())
+    try:
+        # Only the segmentation matters here: a case may lack a modality and still be scored.
+        cases = find_cases(folder, study, require_segmentation=False)
+    except DataError:
+        if not flat:
+            raise
+        cases = []
     references = {case.name: case.segmentation for case in cases if case.segmentation}
-    if not references:
-        raise DataError(f"{folder}: none of its {len(cases)} cases has a segmentation to score "
-                        "against; check study.layout and study.files")
-    return references
+    reasons = {case.name: case.segmentation_faults[0] for case in cases if case.segmentation_faults}
+    if references:
+        return references, reasons
+    if flat:
+        return volumes_by_case(folder, "references"), {}
+    raise DataError(f"{folder}: none of its {len(cases)} cases has a segmentation to score "
+                    "against; check study.layout and study.files"
+                    + "".join(f"\n  {name}: {reason}" for name, reason in reasons.items()))

@@ -1,45 +1,78 @@
-"""Scoring a folder of predictions, case by case, in worker processes."""
+"""Scoring a folder of predictions: every pair of files checked first, then scored in processes."""
 
 from __future__ import annotations
 
-import multiprocessing
-import os
-from collections.abc import Callable, Iterator
-from concurrent.futures import ProcessPoolExecutor, as_completed
-from concurrent.futures.process import BrokenProcessPool
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
+import numpy as np
+
 from pixelnet_tf.config import StudyConfig
-from pixelnet_tf.errors import DataError, PixelNetError, RunError
+from pixelnet_tf.dataset.workers import run_cases, worker_count
+from pixelnet_tf.errors import DataError, PixelNetError
 from pixelnet_tf.evaluation.labels import check_same_grid, read_labels
 from pixelnet_tf.evaluation.matching import Matching
 from pixelnet_tf.evaluation.protocols import Protocol, RegionScore
+from pixelnet_tf.io.ahead import ahead
+from pixelnet_tf.io.files import file_digest
+from pixelnet_tf.reporting import Reporter, reporter_or_log
 
 #: Case -> region -> score.
 Scores = dict[str, dict[str, RegionScore]]
+#: Pairs that are checked at once: reading waits for the disk, unpacking for a core.
+_READERS = 4
 
 
-def score_case(
-    case: str, reference: Path, prediction: Path, study: StudyConfig, protocol: Protocol
-) -> dict[str, RegionScore]:
-    """Score one prediction file against one reference file, by region.
+@dataclass(frozen=True)
+class Pair:
+    """The two files of a case."""
+
+    name: str
+    reference: Path
+    prediction: Path
+
+
+@dataclass(frozen=True)
+class PairContent:
+    """What a pair holds: SHA-256 of either file, and the label values that occur in one of them."""
+
+    reference: str
+    prediction: str
+    values: frozenset[int]
+
+
+def pairs_of(matching: Matching) -> list[Pair]:
+    """The pairs of a matching, in its order."""
+    return [Pair(case, *paths) for case, paths in matching.pairs.items()]
+
+
+def check_pairs(matching: Matching, study: StudyConfig, reporter: Reporter | None = None
+                ) -> dict[str, PairContent]:
+    """Read all pairs of a matching and refuse those that cannot be scored, before any is.
+
+    Returns:
+        Case -> what its files hold, in the order of the matching.
 
     Raises:
-        DataError: a file that cannot be read, an unknown label, or two grids.
+        DataError: naming every case that cannot be scored, and why.
     """
-    ref, ref_geometry = read_labels(reference, study, case, allow_float=True)
-    pred, pred_geometry = read_labels(prediction, study, case)
-    check_same_grid(case, ref_geometry, pred_geometry, reference, prediction)
-    return protocol.score(ref, pred, protocol.regions(study), ref_geometry.spacing_mm)
+    reporter, pairs = reporter_or_log(reporter), pairs_of(matching)
+    found, faults = {}, []
+    for number, (pair, content) in enumerate(
+            zip(pairs, ahead(partial(_content, study=study), pairs, _READERS), strict=True), 1):
+        reporter.progress("checking", number, len(pairs), pair.name)
+        if isinstance(content, str):
+            faults.append(content)
+        else:
+            found[pair.name] = content
+    if faults:
+        raise DataError("\n".join(faults))
+    return found
 
 
-def score_cases(
-    matching: Matching,
-    study: StudyConfig,
-    protocol: Protocol,
-    workers: int = 1,
-    on_case: Callable[[str, int, int], None] | None = None,
-) -> Scores:
+def score_cases(matching: Matching, study: StudyConfig, protocol: Protocol, workers: int = 1,
+                reporter: Reporter | None = None) -> Scores:
     """Score all pairs of a matching.
 
     Args:
@@ -47,7 +80,6 @@ def score_cases(
         study: labels and regions.
         protocol: the challenge's rules.
         workers: processes; 0 means one per processor core.
-        on_case: called with (case, number done, number of cases) after each case.
 
     Returns:
         The scores in the order of the matching.
@@ -56,46 +88,59 @@ def score_cases(
         DataError: naming every case that cannot be scored.
         RunError: a worker process died.
     """
+    reporter, pairs = reporter_or_log(reporter), pairs_of(matching)
     scores: Scores = {}
-    faults: list[str] = []
-    total = len(matching.pairs)
-    for done, (case, outcome) in enumerate(_outcomes(matching, study, protocol, workers), 1):
+    faults: dict[str, str] = {}
+    for number, (pair, outcome) in enumerate(run_cases(
+            _score, pairs, (study, protocol), worker_count(workers, len(pairs))), 1):
+        reporter.progress("scoring", number, len(pairs), pair.name)
         if isinstance(outcome, str):
-            faults.append(outcome)
+            faults[pair.name] = outcome
         else:
-            scores[case] = outcome
-        if on_case:
-            on_case(case, done, total)
+            scores[pair.name] = outcome
     if faults:
-        raise DataError("\n".join(sorted(faults)))
+        raise DataError("\n".join(faults[pair.name] for pair in pairs if pair.name in faults))
     return {case: scores[case] for case in matching.pairs}
 
 
-def _outcomes(
-    matching: Matching, study: StudyConfig, protocol: Protocol, workers: int
-) -> Iterator[tuple[str, dict[str, RegionScore] | str]]:
-    workers = min(workers or os.cpu_count() or 1, len(matching.pairs))
-    jobs = [(case, *paths, study, protocol) for case, paths in matching.pairs.items()]
-    if workers == 1:
-        yield from ((job[0], _score_or_say_why(*job)) for job in jobs)
-        return
-    # Spawned, not forked: the caller may have started TensorFlow's threads.
-    context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(workers, mp_context=context) as pool:
-        futures = {pool.submit(_score_or_say_why, *job): job[0] for job in jobs}
-        for future in as_completed(futures):
-            case = futures[future]
-            try:
-                yield case, future.result()
-            except BrokenProcessPool:
-                raise RunError(f"a scoring process died at or after case {case!r} (out of "
-                               "memory?); use fewer: --workers 1") from None
+def score_pair(pair: Pair, study: StudyConfig, protocol: Protocol) -> dict[str, RegionScore]:
+    """Score one prediction file against one reference file, by region.
+
+    Raises:
+        DataError: a file that cannot be read, an unknown label, or two grids.
+    """
+    reference, prediction, spacing_mm = _read(pair, study)
+    return protocol.score(reference, prediction, protocol.regions(study), spacing_mm)
 
 
-def _score_or_say_why(case, reference, prediction, study, protocol):
+def _read(pair: Pair, study: StudyConfig
+          ) -> tuple[np.ndarray, np.ndarray, tuple[float, float, float]]:
+    """Label values of both files, and the size of a voxel."""
+    reference, geometry = read_labels(pair.reference, study, pair.name, allow_float=True)
+    prediction, other = read_labels(pair.prediction, study, pair.name)
+    check_same_grid(pair.name, geometry, other, pair.reference, pair.prediction)
+    return reference, prediction, geometry.spacing_mm
+
+
+def _score(pair: Pair, study: StudyConfig, protocol: Protocol) -> dict[str, RegionScore] | str:
     try:
-        return score_case(case, reference, prediction, study, protocol)
+        return score_pair(pair, study, protocol)
     except PixelNetError as error:
-        # Readers name the file; the case is what the user looks for.
-        text = str(error)
-        return text if case in text else f"case {case!r}: {text}"
+        return _with_case(pair, error)
+
+
+def _content(pair: Pair, study: StudyConfig) -> PairContent | str:
+    try:
+        arrays = _read(pair, study)[:2]
+        values = {int(value) for array in arrays for value in np.flatnonzero(
+            np.bincount(array.ravel(order="K"), minlength=256))}
+        return PairContent(file_digest(pair.reference), file_digest(pair.prediction),
+                           frozenset(values))
+    except PixelNetError as error:
+        return _with_case(pair, error)
+
+
+def _with_case(pair: Pair, error: PixelNetError) -> str:
+    # Readers name the file; the case is what the user looks for.
+    text = str(error)
+    return text if pair.name in text else f"case {pair.name!r}: {text}"

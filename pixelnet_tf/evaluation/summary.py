@@ -5,17 +5,21 @@ from __future__ import annotations
 import csv
 import io
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from pixelnet_tf.config import Config
 from pixelnet_tf.errors import DataError
+from pixelnet_tf.evaluation.matching import Matching, read_prediction_file
 from pixelnet_tf.evaluation.overlap import EMPTINESS
 from pixelnet_tf.evaluation.protocols import Protocol, RegionScore
-from pixelnet_tf.evaluation.scoring import Scores
-from pixelnet_tf.io.files import read_json, write_json, write_text
+from pixelnet_tf.evaluation.scoring import PairContent, Scores, score_cases
+from pixelnet_tf.io.files import file_digest, read_json, write_json, write_text
+from pixelnet_tf.reporting import Reporter
 
 SUMMARY_FILE, CASES_FILE = "summary.json", "cases.csv"
 #: Rows of `cases.csv` under the cases, as the challenges' tables have them -> key of a summary.
@@ -32,7 +36,10 @@ class Evaluation:
         definitions: measure -> definition in words, in column order.
         regions: region -> label values.
         scores: case -> region -> score.
-        about: whatever else belongs to the record (paths, missing cases); JSON values.
+        about: whatever else belongs to the record; JSON values. `made_from` is case -> SHA-256 of
+            its reference and of its prediction; `trained_on` the scored cases that a network of the
+            predictions has learned from, `predicted_by` its weights, prior and mode, where
+            `prediction.json` says so.
     """
 
     protocol: str
@@ -120,9 +127,85 @@ def spread(values: list[float]) -> dict[str, float | int | None]:
             "median": median, "quantile25": low, "quantile75": high, "n": int(array.size)}
 
 
+def evaluate(matching: Matching, config: Config, protocol: Protocol, predictions_dir: Path,
+             references_dir: Path, contents: Mapping[str, PairContent],
+             workers: int | None = None, reporter: Reporter | None = None) -> Evaluation:
+    """Score every pair of a matching and put it together with what belongs to the record.
+
+    Args:
+        contents: what `check_pairs` found.
+        workers: processes; None takes `evaluation.workers`.
+
+    Raises:
+        DataError: naming every case that cannot be scored. RunError: a worker process died.
+    """
+    workers = config.evaluation.workers if workers is None else workers
+    scores = score_cases(matching, config.study, protocol, workers, reporter)
+    return Evaluation.of(protocol, protocol.regions(config.study), scores,
+                         **record(matching, config, protocol, predictions_dir, contents),
+                         predictions=str(predictions_dir), references=str(references_dir))
+
+
+def record(matching: Matching, config: Config, protocol: Protocol, predictions_dir: Path,
+           contents: Mapping[str, PairContent]) -> dict[str, Any]:
+    """What belongs to the record of an evaluation beside its scores."""
+    about = read_prediction_file(predictions_dir)
+    learned = set(about.get("trained_on", ()))
+    found: dict[str, Any] = {
+        "without_prediction": list(matching.without_prediction),
+        "without_reference": list(matching.without_reference),
+        "trained_on": [case for case in matching.pairs if case in learned],
+        "made_from": {case: {"reference": content.reference, "prediction": content.prediction}
+                      for case, content in contents.items()}}
+    if "networks" in about:
+        found["predicted_by"] = {
+            "networks": [network.get("weights") for network in about["networks"]],
+            "prior": about.get("prior"), "mode": about.get("mode")}
+    if protocol.name == "brats":
+        found["empty_policy"] = config.evaluation.empty_policy
+    return found
+
+
+def check_replaceable(out_dir: Path, protocol: Protocol, regions: dict[str, tuple[int, ...]],
+                      contents: Mapping[str, PairContent]) -> None:
+    """Raise `DataError` where a folder holds the scores of anything else than what is asked for."""
+    if not (Path(out_dir) / SUMMARY_FILE).exists():
+        return
+    before = read_evaluation(out_dir)
+    made_from = before.about.get("made_from", {})
+    different = [case for case, content in contents.items() if made_from.get(case) != {
+        "reference": content.reference, "prediction": content.prediction}]
+    different += [case for case in made_from if case not in contents]
+    what = [f"of other files ({', '.join(different[:5])})"] if different else []
+    if (before.protocol, before.definitions, before.regions) != (
+            protocol.name, protocol.definitions, regions):
+        what.append("by other rules or regions")
+    if what:
+        raise DataError(f"{out_dir}: holds scores {' and '.join(what)}; give a new --out, "
+                        "or replace them by --overwrite")
+
+
+def check_scored_files(evaluation: Evaluation, matching: Matching) -> None:
+    """Raise `DataError` where files are not those that an evaluation scored.
+
+    A record of an earlier version does not say which those were.
+    """
+    made_from = evaluation.about.get("made_from", {})
+    for case, paths in matching.pairs.items():
+        for part, path in zip(("reference", "prediction"), paths, strict=True):
+            if case in made_from and file_digest(path) != made_from[case][part]:
+                raise DataError(f"case {case!r}: {path} is not the {part} that was scored; "
+                                "evaluate again, or give the folder that was")
+
+
 def write_evaluation(evaluation: Evaluation, out_dir: Path) -> None:
-    """Write `summary.json` and `cases.csv`; the summary is there last, and whole."""
+    """Write `summary.json` and `cases.csv`; the summary is there last, and whole.
+
+    What was there is replaced; see `check_replaceable`.
+    """
     out_dir = Path(out_dir)
+    # Between the two files no summary of other scores may stand.
+    (out_dir / SUMMARY_FILE).unlink(missing_ok=True)
     write_text(out_dir / CASES_FILE, evaluation.to_csv())
     write_json(out_dir / SUMMARY_FILE, evaluation.to_json())
 

@@ -105,8 +105,11 @@ def number(value: float | None, measure: str, signed: bool = False) -> str:
     return f"{value:+.{places}f}" if signed else f"{value:.{places}f}"
 
 
-def spread_table(evaluation: Evaluation) -> Table:
-    """All measures of all regions with mean, spread and the number of cases behind each."""
+def spread_table(evaluation: Evaluation, of: str = "") -> Table:
+    """All measures of all regions with mean, spread and the number of cases behind each.
+
+    `of` names what was evaluated, where several tables stand together.
+    """
     rows = []
     for region in evaluation.regions:
         for measure in evaluation.measures:
@@ -114,24 +117,24 @@ def spread_table(evaluation: Evaluation) -> Table:
             rows.append((region, measure, *(number(spread[key], measure)
                                             for key in SPREAD_ROWS.values()), str(spread["n"])))
     return Table(
-        f"Scores by the {evaluation.protocol} protocol, {len(evaluation.scores)} cases",
+        f"Scores{_of(of)} by the {evaluation.protocol} protocol, {len(evaluation.scores)} cases",
         ("Region", "Measure", *SPREAD_ROWS, "n"), tuple(rows), _notes(evaluation))
 
 
-def paper_table(evaluation: Evaluation) -> Table:
-    """The form of the paper's Table 1 (`brats`) or Table 3 (`isles`)."""
+def paper_table(evaluation: Evaluation, of: str = "") -> Table:
+    """The form of the paper's Table 1 (`brats`) or Table 3 (`isles`); `of` as in `spread_table`."""
     n = len(evaluation.scores)
     regions = tuple(evaluation.regions)
     if evaluation.protocol == "brats":
         rows = tuple(
             (measure, *(number(evaluation.spread(r, measure)["mean"], measure) for r in regions))
             for measure in evaluation.measures)
-        return Table(f"Mean scores, {n} cases (form of the paper's Table 1)",
+        return Table(f"Mean scores{_of(of)}, {n} cases (form of the paper's Table 1)",
                      ("", *regions), rows, _notes(evaluation))
     rows = tuple(
         (region, *(_mean_and_std(evaluation, region, m) for m in evaluation.measures))
         for region in regions)
-    return Table(f"Mean and standard deviation, {n} cases (form of the paper's Table 3)",
+    return Table(f"Mean and standard deviation{_of(of)}, {n} cases (form of the paper's Table 3)",
                  ("Region", *evaluation.measures), rows, _notes(evaluation))
 
 
@@ -144,7 +147,20 @@ def _mean_and_std(evaluation: Evaluation, region: str, measure: str) -> str:
 def _notes(evaluation: Evaluation) -> tuple[str, ...]:
     notes = [f"{measure}: {definition}." for measure, definition in evaluation.definitions.items()
              if measure in _LENGTHS]
-    return (*notes, *emptiness_notes(evaluation))
+    return (*notes, *emptiness_notes(evaluation), *training_notes(evaluation))
+
+
+def _of(name: str) -> str:
+    return f" of {name}" if name else ""
+
+
+def training_notes(evaluation: Evaluation, of: str = "") -> tuple[str, ...]:
+    """Say how many of the scored cases the network had learned from; nothing where it had none."""
+    learned = evaluation.about.get("trained_on", ())
+    if not learned:
+        return ()
+    return (f"The network{of} was trained on, or chosen by, {len(learned)} of the "
+            f"{len(evaluation.scores)} cases: their scores say nothing about new cases.",)
 
 
 def emptiness_notes(evaluation: Evaluation, of: str = "") -> tuple[str, ...]:

@@ -177,6 +177,8 @@ class _RawCases(CaseSource):
         for problem in found.segmentation_problems:
             reporter.warning(f"the truth of {name} is not drawn: {problem.message}")
             self._cases[name] = self._cases[name].without_segmentation()
+        for doubt in found.doubts:
+            reporter.warning(f"{name}: {doubt.message}")
         return _size_faults({(found.plan.height, found.plan.width)}, config)
 
     def _only(self, names: Sequence[str]) -> CaseSource:
@@ -224,6 +226,7 @@ def predict_cases(networks: Sequence[TrainedNetwork], source: CaseSource, config
     for network in networks:
         network.model.check_study(config.study)
     about = {"networks": [{"model": network.name, "weights": network.digest(),
+                           "file": network.file,
                            "correction": [float(value) for value in network.correction]}
                           for network in networks]}
     members = [Segmenter.of(config, network) for network in networks]

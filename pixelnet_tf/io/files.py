@@ -226,9 +226,12 @@ def check_apart(out: Pathname, *inputs: Pathname) -> None:
 
 
 def file_digest(path: Pathname) -> str:
-    """Return the SHA-256 of a file's content, in hexadecimal; raises OSError."""
+    """Return the SHA-256 of a file's content, in hexadecimal; raises OSError.
+
+    Of a path `scheme://`, TensorFlow's errors are raised.
+    """
     found = hashlib.sha256()
-    with open(path, "rb") as file:
+    with _open(path, "rb") as file:
         while block := file.read(1 << 20):
             found.update(block)
     return found.hexdigest()

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import tensorflow as tf
 
 
 @tf.custom_gradient
-def matrix_product(rows: tf.Tensor, kernel: tf.Tensor) -> tuple[tf.Tensor, Callable]:
+def matrix_product(rows: tf.Tensor, kernel: tf.Tensor):
     """rows (row, in) times kernel (in, out).
 
     TensorFlow's own gradient may hand out the kernel's share first. The solver then updates a
@@ -16,7 +14,7 @@ def matrix_product(rows: tf.Tensor, kernel: tf.Tensor) -> tuple[tf.Tensor, Calla
     kernel's share waits for the rows'.
     """
 
-    def gradient(top_diff: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+    def gradient(top_diff):
         row_diff = tf.matmul(top_diff, kernel, transpose_b=True)
         with tf.control_dependencies([row_diff]):
             kernel_diff = tf.matmul(rows, top_diff, transpose_a=True)

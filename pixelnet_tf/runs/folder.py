@@ -15,6 +15,7 @@ from pixelnet_tf.config import Config, config_from_dict, config_to_yaml
 from pixelnet_tf.dataset.priors import ClassPriors
 from pixelnet_tf.errors import ConfigError, ModelError
 from pixelnet_tf.io.files import (
+    file_digest,
     read_json,
     read_json_lines,
     read_text,
@@ -159,7 +160,8 @@ class RunFolder:
         model = self.model()
         check_fit(Basis(self.file("config.yaml"), self.config()), Basis(self.name, model=model),
                   WEIGHTS)
-        return TrainedNetwork(model, self.priors().correction(prior), self.name)
+        file = None if self.kind is not None else file_digest(self.file("model.keras"))
+        return TrainedNetwork(model, self.priors().correction(prior), self.name, file)
 
     def state(self, kind: str) -> dict[str, Any] | None:
         """Details of the `last` or `best` checkpoint: name, step, and score; None if none."""

@@ -19,12 +19,19 @@ from pixelnet_tf.model.pixelnet import PixelNet
 
 @dataclass(frozen=True, eq=False)
 class TrainedNetwork:
-    """A network as predictions use it: `correction` (class,) is added to its scores
-    (`ClassPriors.correction`), `name` says in `prediction.json` where it came from."""
+    """A network as predictions use it.
+
+    Attributes:
+        model: the network.
+        correction: (class,) added to its scores (`ClassPriors.correction`).
+        name: says in `prediction.json` where it came from.
+        file: SHA-256 of the model's file; None where it came from none, or from a checkpoint.
+    """
 
     model: PixelNet
     correction: np.ndarray
     name: str = ""
+    file: str | None = None
 
     def digest(self) -> str:
         """SHA-256 of the weights: a run that was trained anew is another network."""

@@ -37,6 +37,7 @@ def describe_export(run: RunFolder, config: Config, name: str, version: int,
         weights: digest of the exported weights (`TrainedNetwork.digest`).
     """
     priors, prediction = run.priors(), config.prediction
+    strength = {"sampled": 0.0, "corrected": 1.0, "fitted": priors.strength}[prediction.prior]
     tree = config_to_json(config)
     if tree["training"]["initial_weights"] not in ("random", "imagenet"):
         tree["training"]["initial_weights"] = "caffemodel"
@@ -51,7 +52,7 @@ def describe_export(run: RunFolder, config: Config, name: str, version: int,
         "classified_pixels": "not zero in every channel" if brain_is_zero_free(config) else "all",
         "classes": describe_classes(config),
         "regions": {region: list(values) for region, values in config.study.regions.items()},
-        "prior": {"kind": prediction.prior, "strength": priors.strength,
+        "prior": {"kind": prediction.prior, "strength": strength,
                   "correction": [float(v) for v in priors.correction(prediction.prior)]},
         "mode": prediction.mode,
         "precision": prediction.precision,
@@ -87,6 +88,7 @@ def _training(run: RunFolder, priors: dict[str, Any]) -> dict[str, Any]:
         "cases": {"train": len(split.train), "validation": len(split.validation),
                   "test": len(split.test)},
         "steps": max((row["step"] for row in rows), default=0),
+        "weights_step": _weights_step(run),
         "batch_slices": config.training.batch_slices,
         "sampling": config.sampling.strategy,
         "pixels_per_slice": config.sampling.pixels,
@@ -98,18 +100,45 @@ def _training(run: RunFolder, priors: dict[str, Any]) -> dict[str, Any]:
 
 
 def _averaged(evaluation: Evaluation | None) -> dict[str, Any] | None:
+    """Means of an evaluation, and how its predictions were made, as far as that is on record."""
     if evaluation is None:
         return None
     tree = evaluation.to_json()
-    return {key: tree[key] for key in ("protocol", "definitions", "cases", "scores")}
+    predicted_by = tree.get("predicted_by")
+    return {**{key: tree[key] for key in ("protocol", "definitions", "cases", "scores")},
+            "trained_on": len(tree.get("trained_on", ())),
+            "predicted_by": predicted_by and {
+                "prior": predicted_by["prior"], "mode": predicted_by["mode"],
+                "networks": len(predicted_by["networks"])}}
+
+
+def check_evaluated(evaluation: Evaluation, weights: str) -> None:
+    """Raise `ModelError` where scores are known to be of other weights than the exported ones."""
+    networks = evaluation.about.get("predicted_by", {}).get("networks", [])
+    if networks and None not in networks and weights not in networks:
+        raise ModelError("--evaluation: the scored predictions were made by another network; "
+                         "predict and evaluate with the run that is exported")
+
+
+def _weights_step(run: RunFolder) -> int | None:
+    """Step after which the run's weights were saved: the best validated one, else the last."""
+    rows = run.log_rows()
+    state = run.state(run.kind or "best")
+    if state is not None:
+        return state["step"]
+    # The checkpoints may be gone; the best is then found as the training found it.
+    scored = [row for row in rows if "validation/score" in row]
+    if scored:
+        return max(scored, key=lambda row: row["validation/score"])["step"]
+    return max((row["step"] for row in rows), default=None)
 
 
 def _validation(run: RunFolder) -> dict[str, float] | None:
-    """The last scores on validation cases, as the log has them; None without any."""
-    prefix = "validation/"
-    for row in reversed(run.log_rows()):
+    """Scores of the exported weights on validation cases, as the log has them; None without any."""
+    prefix, step = "validation/", _weights_step(run)
+    for row in run.log_rows():
         scores = {key.removeprefix(prefix): value for key, value in row.items()
                   if key.startswith(prefix)}
-        if scores:
-            return {"step": row["step"], **scores}
+        if scores and row["step"] == step:
+            return {"step": step, **scores}
     return None

@@ -17,7 +17,7 @@ from pixelnet_tf.evaluation.summary import Evaluation
 from pixelnet_tf.inference.segmenter import Segmenter
 from pixelnet_tf.io.files import write_json, write_text
 from pixelnet_tf.runs.folder import RunFolder
-from pixelnet_tf.serving.about import describe_export
+from pixelnet_tf.serving.about import check_evaluated, describe_export
 from pixelnet_tf.serving.model_card import model_card
 from pixelnet_tf.serving.signatures import build_signatures
 from pixelnet_tf.serving.warmup import write_warmup
@@ -30,7 +30,8 @@ Writer = Callable[[Path, Segmenter, Config, dict], None]
 
 def export_model(run: RunFolder, out: Path, name: str | None = None, version: int | None = None,
                  prior: str | None = None, mode: str | None = None, precision: str | None = None,
-                 model_format: str = "savedmodel", evaluation: Evaluation | None = None) -> Path:
+                 model_format: str = "savedmodel", evaluation: Evaluation | None = None,
+                 dry_run: bool = False) -> Path:
     """Write OUT/<name>/<version>/ and return that folder.
 
     It holds the model (`saved_model.pb` or `model.onnx`), `serving.json`, `model_card.md` and,
@@ -44,6 +45,7 @@ def export_model(run: RunFolder, out: Path, name: str | None = None, version: in
         prior, mode, precision: None takes the run's `prediction` settings; the mode `reference`
             is not exported.
         evaluation: scores for the card.
+        dry_run: check everything, write nothing.
 
     Raises:
         ConfigError: a bad name or setting, or the version is there already.
@@ -64,8 +66,13 @@ def export_model(run: RunFolder, out: Path, name: str | None = None, version: in
     if target.exists():
         raise ConfigError(f"{target} is there already; leave --version out for the next number")
     network = run.network(config.prediction.prior)
-    about = describe_export(run, config, name, version, evaluation, network.digest())
+    weights = network.digest()
+    if evaluation is not None:
+        check_evaluated(evaluation, weights)
+    about = describe_export(run, config, name, version, evaluation, weights)
     segmenter = Segmenter.of(config, network)
+    if dry_run:
+        return target
     temporary = base / f".{version}.{uuid.uuid4().hex[:8]}.tmp"
     try:
         temporary.mkdir(parents=True)

@@ -81,8 +81,11 @@ def _training(about: dict[str, Any]) -> list[str]:
         return ["## Training", "", "The weights were imported from Caffe and not trained here: "
                 "images must be normalised as they were for the training there.", ""]
     cases = ", ".join(f"{count} {part}" for part, count in training["cases"].items())
+    steps = f"{training['steps']} steps"
+    if training["weights_step"] not in (None, training["steps"]):
+        steps += f" (the weights are those after step {training['weights_step']})"
     return ["## Training", "",
-            f"Study `{training['study']}`, cases: {cases}. {training['steps']} steps of "
+            f"Study `{training['study']}`, cases: {cases}. {steps} of "
             f"{training['batch_slices']} slices, {training['pixels_per_slice']} pixels each, "
             f"{training['sampling']} sampling.", "",
             "| class | share of pixels | share of sampled pixels |", "|---|---|---|",
@@ -94,20 +97,34 @@ def _metrics(about: dict[str, Any]) -> list[str]:
     validation, evaluation = about["metrics"]["validation"], about["metrics"]["evaluation"]
     lines = ["## Measured", ""]
     if validation:
-        lines += ["On the validation cases, after step "
-                  f"{validation['step']}: " + ", ".join(
+        lines += ["On the validation cases, under the corrected prior, these weights (after step "
+                  f"{validation['step']}): " + ", ".join(
                       f"{key} {value:.4f}" for key, value in validation.items() if key != "step")
                   + ".", ""]
     if evaluation:
         measures = list(evaluation["definitions"])
         lines += [f"On {evaluation['cases']} evaluated cases, by the protocol of "
-                  f"`{evaluation['protocol']}` (mean):", "",
+                  f"`{evaluation['protocol']}` (mean){_predicted_by(evaluation)}:", "",
                   "| region | " + " | ".join(measures) + " |", "|---" * (len(measures) + 1) + "|",
                   *("| " + " | ".join([region, *(_number(row[m]["mean"]) for m in measures)]) + " |"
                     for region, row in evaluation["scores"].items()), ""]
     if not validation and not evaluation:
         lines += ["Nothing: the run had no validation cases, and no evaluation was given.", ""]
     return lines
+
+
+def _predicted_by(evaluation: dict[str, Any]) -> str:
+    """How the scored predictions were made."""
+    known = evaluation["predicted_by"]
+    if known is None:
+        return "; what they were predicted by is not on record"
+    words = f", predicted with the prior {known['prior']} in mode {known['mode']}"
+    if known["networks"] > 1:
+        words += f" by {known['networks']} networks, of which this is one"
+    if evaluation["trained_on"]:
+        words += (f"; the network was trained on, or chosen by, {evaluation['trained_on']} of "
+                  "them, whose scores say nothing about new cases")
+    return words
 
 
 def _number(value: float | None) -> str:

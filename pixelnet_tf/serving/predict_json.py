@@ -5,7 +5,6 @@ from __future__ import annotations
 import base64
 import binascii
 import json
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -206,6 +205,6 @@ def _plain(value: np.ndarray, name: str) -> Any:
     return _nested(value.tolist(), lambda b: b.decode("utf-8", "replace"))
 
 
-def _nested(value: Any, function: Callable[[Any], Any]) -> Any:
+def _nested(value: Any, function) -> Any:
     return [_nested(item, function) for item in value] if isinstance(value, list) \
         else function(value)

@@ -14,8 +14,8 @@ from pixelnet_tf.errors import DataError
 from pixelnet_tf.evaluation.comparison import comparison_tables
 from pixelnet_tf.evaluation.matching import match_cases
 from pixelnet_tf.evaluation.protocols import make_protocol
-from pixelnet_tf.evaluation.scoring import score_cases
-from pixelnet_tf.evaluation.summary import Evaluation, write_evaluation
+from pixelnet_tf.evaluation.scoring import check_pairs
+from pixelnet_tf.evaluation.summary import Evaluation, evaluate, write_evaluation
 from pixelnet_tf.evaluation.tables import FORMATS, paper_table, render_all
 from pixelnet_tf.inference.predict import CaseSource, predict_cases
 from pixelnet_tf.io.files import write_text
@@ -33,8 +33,7 @@ class Experiment:
     Everything else is equal between the variants: split, start weights, order of the slices,
     number of steps. OUT/<sampling>/fold<i> holds a run, OUT/<sampling>-<prior> its predictions
     over all folds and their scores, OUT/tables.* the comparison. A second call does only what is
-    missing; a killed training is resumed. A folder that holds trainings of another configuration,
-    split or study is refused.
+    missing; a killed training is resumed.
 
     Args:
         config: the resolved configuration; its `sampling.strategy` and `prediction.prior` are set
@@ -43,8 +42,7 @@ class Experiment:
         out: folder of the experiment.
 
     Raises:
-        DataError: a split without test cases. ConfigError (by `run`): the folder holds trainings of
-            another configuration, split or study.
+        DataError: a split without test cases.
     """
 
     def __init__(self, config: Config, study: PreparedStudy, references: Path, out: Path, *,
@@ -67,7 +65,8 @@ class Experiment:
                     self._predict(strategy, prior, number, split)
         found = {f"{strategy}-{prior}": self._evaluate(strategy, prior)
                  for strategy in STRATEGIES for prior in PRIORS}
-        tables = [*comparison_tables(found), *(paper_table(result) for result in found.values())]
+        tables = [*comparison_tables(found),
+                  *(paper_table(result, name) for name, result in found.items())]
         for form in FORMATS:
             write_text(self.out / f"tables.{_ENDINGS[form]}", render_all(tables, form))
         return found
@@ -80,16 +79,13 @@ class Experiment:
 
     def _train(self, strategy: str, number: int, split: Split) -> None:
         folder = self._run_folder(strategy, number)
-        trainer = Trainer(self._variant(strategy), self.study, split, folder.path,
-                          progress=self.progress, say=self.say)
-        # A run of other settings, cases or slices is neither taken for this one nor gone on with.
-        trainer.check(resume=True)
         if Path(folder.file("model.keras")).exists():
             self.say(f"{strategy} fold {number}: trained before")
             return
         self.say(f"{strategy} fold {number}: {len(split.train)} cases to train, "
                  f"{len(split.test)} to test")
-        trainer.run(resume=True)
+        Trainer(self._variant(strategy), self.study, split, folder.path, progress=self.progress,
+                say=self.say).run(resume=folder.exists())
 
     def _predict(self, strategy: str, prior: str, number: int, split: Split) -> None:
         config = self._variant(strategy)
@@ -111,10 +107,9 @@ class Experiment:
         protocol = make_protocol(self.config.evaluation)
         matching = match_cases(folder / "predictions", self.references, self.config.study,
                                allow_missing=True)
-        scores = score_cases(matching, self.config.study, protocol, self.config.evaluation.workers)
-        result = Evaluation.of(protocol, protocol.regions(self.config.study), scores,
-                               predictions=str(folder / "predictions"),
-                               references=str(self.references))
+        contents = check_pairs(matching, self.config.study)
+        result = evaluate(matching, self.config, protocol, folder / "predictions", self.references,
+                          contents)
         write_evaluation(result, folder)
         return result
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import keras
 
 from pixelnet_tf.caffe.weights import load_caffemodel
-from pixelnet_tf.errors import ConfigError, ModelError
+from pixelnet_tf.errors import ModelError
 from pixelnet_tf.model.architecture import BLOCKS
 from pixelnet_tf.model.pixelnet import PixelNet
 from pixelnet_tf.runs.network import load_model
@@ -25,10 +25,10 @@ class StartWeights:
 
 
 def check_source(source: str) -> None:
-    """Raise `ConfigError` where the file of the start weights does not exist."""
+    """Raise `ModelError` where the file of the start weights does not exist."""
     if source not in ("random", "imagenet") and not os.path.isfile(source):
-        raise ConfigError(f"training.initial_weights: {source!r} does not exist; give random, "
-                          "imagenet, or the path of a .caffemodel or .keras file")
+        raise ModelError(f"training.initial_weights: {source!r} does not exist; give random, "
+                         "imagenet, or the path of a .caffemodel or .keras file")
 
 
 def initialise(model: PixelNet, source: str, intensity: float = 1.0) -> StartWeights:
@@ -41,7 +41,7 @@ def initialise(model: PixelNet, source: str, intensity: float = 1.0) -> StartWei
             weights are adapted to it (`rescale_intensity`).
 
     Raises:
-        ConfigError: the file does not exist. ModelError: it does not fit the model.
+        ModelError: the file does not exist, or does not fit the model.
     """
     check_source(source)
     if source == "random":

@@ -92,9 +92,8 @@ class Trainer:
 
         Raises:
             RunError: the folder holds a run already and `resume` is False.
-            ConfigError: resumed with another configuration, split or study; start weights that do
-                not exist; several replicas.
-            ModelError: slices too small for the network.
+            ConfigError: resumed with another configuration, split or study; several replicas.
+            ModelError: start weights that do not exist; slices too small for the network.
         """
         folder, training = self.run_folder, self.config.training
         if tf.distribute.get_strategy().num_replicas_in_sync > 1:

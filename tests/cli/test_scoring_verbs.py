@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import hashlib
 import json
 
 import nibabel as nib
@@ -62,7 +63,7 @@ def test_evaluate_by_isles_and_by_another_hausdorff95(folders, capsys):
     summary = json.loads((folders / "poor_scores" / "summary.json").read_text())
     assert list(summary["scores"]) == ["lesion"]
     assert summary["scores"]["lesion"]["Recall"]["mean"] == pytest.approx(5 / 6)
-    assert _evaluate(folders, "poor", "--hausdorff95", "directed") == 0
+    assert _evaluate(folders, "poor", "--hausdorff95", "directed", "--overwrite") == 0
     assert "hausdorff95_directed:" in (folders / "poor_scores" / "summary.json").read_text()
 
 
@@ -77,9 +78,91 @@ def test_evaluate_takes_labels_and_regions_from_prediction_json(folders):
     summary = json.loads((folders / "good_scores" / "summary.json").read_text())
     assert list(summary["scores"]) == ["everything"]
     assert summary["cases"] == 1
-    assert _evaluate(folders, "good", "--set", "study.regions={c: [4]}") == 0
+    assert _evaluate(folders, "good", "--overwrite", "--set", "study.regions={c: [4]}") == 0
     summary = json.loads((folders / "good_scores" / "summary.json").read_text())
     assert list(summary["scores"]) == ["c"]
+
+
+def test_evaluate_does_not_overwrite_the_scores_of_something_else(folders, capsys):
+    assert _evaluate(folders, "poor") == 0
+    before = (folders / "poor_scores" / "summary.json").read_bytes()
+    # The same again is the same result.
+    assert _evaluate(folders, "poor") == 0
+    assert (folders / "poor_scores" / "summary.json").read_bytes() == before
+    asked = ("evaluate", "--predictions", folders / "good", "--references", folders / "study",
+             "--out", folders / "poor_scores", "--workers", 1)
+    capsys.readouterr()
+    for more, words in (((), "of other files (p1, p2)"), (("--dry-run",), "of other files"),
+                        (("--protocol", "isles"), "of other files (p1, p2) and by other rules")):
+        assert _run(*asked, *more) == 3
+        assert words in capsys.readouterr().err
+        assert (folders / "poor_scores" / "summary.json").read_bytes() == before
+    assert _run(*asked, "--overwrite") == 0
+    assert (folders / "poor_scores" / "summary.json").read_bytes() != before
+
+
+def test_evaluate_into_a_study_that_holds_predictions(folders, capsys):
+    """They are scored against the truth in the cases' folders, and not against themselves."""
+    for case in ("p1", "p2"):
+        (folders / "study" / f"{case}.nii.gz").write_bytes(
+            (folders / "poor" / f"{case}.nii.gz").read_bytes())
+    assert _run("evaluate", "--predictions", folders / "study", "--references", folders / "study",
+                "--out", folders / "s", "--workers", 1) == 0
+    summary = json.loads((folders / "s" / "summary.json").read_text())
+    assert summary["scores"]["WT"]["Dice"]["mean"] == pytest.approx(5 / 6)
+    assert _run("evaluate", "--predictions", folders / "good", "--references", folders / "good",
+                "--out", folders / "t", "--workers", 1) == 3
+    assert "prediction and reference are one file" in capsys.readouterr().err
+
+
+def test_evaluate_of_a_mask_asks_what_its_labels_are(folders, capsys):
+    for name in ("study", "good"):
+        for path in (folders / name).rglob("*.nii.gz"):
+            if name == "good" or path.name.endswith("_seg.nii.gz"):
+                array = np.asarray(nib.load(path).dataobj)
+                _write(path, (array > 0).astype(np.uint8))
+    for more in ((), ("--dry-run",)):
+        assert _evaluate(folders, "good", *more) == 2
+        assert "hold the labels [0, 1] alone" in capsys.readouterr().err
+        assert not (folders / "good_scores").exists()
+    mask = ("--set", "study.labels={0: background, 1: lesion}",
+            "--set", "study.regions={lesion: [1]}")
+    assert _evaluate(folders, "good", *mask) == 0
+    assert "region" not in capsys.readouterr().err
+    # Whoever names BraTS' labels is believed, and told what is not there.
+    assert _evaluate(folders, "good", "--overwrite", "--config", "brats2017") == 0
+    assert "warning: region ET (labels [4]) is empty in every reference" in " ".join(
+        capsys.readouterr().err.split())
+
+
+def test_evaluate_and_compare_name_training_cases(folders, capsys):
+    (folders / "good" / "prediction.json").write_text(json.dumps(
+        {"cases": ["p1", "p2"], "trained_on": ["p2"], "prior": "sampled", "mode": "exact",
+         "networks": [{"model": "r", "weights": "w", "correction": []}]}))
+    assert _evaluate(folders, "good") == 0
+    assert "trained on, or chosen by, 1 of the 2 cases" in capsys.readouterr().out
+    summary = json.loads((folders / "good_scores" / "summary.json").read_text())
+    assert summary["trained_on"] == ["p2"]
+    assert summary["predicted_by"] == {"networks": ["w"], "prior": "sampled", "mode": "exact"}
+    assert _evaluate(folders, "poor") == 0
+    capsys.readouterr()
+    assert _run("compare", folders / "good_scores", folders / "poor_scores", "--single") == 0
+    printed = capsys.readouterr().out
+    assert "The network of good_scores was trained on" in printed
+    assert "The network of poor_scores" not in printed
+    # Every model's own table says whose it is.
+    for name in ("good_scores", "poor_scores"):
+        assert f"Mean scores of {name}, 2 cases" in printed
+        assert f"Scores of {name} by the brats protocol" in printed
+
+
+def test_runs_scored_against_other_references_are_not_compared(folders, capsys):
+    assert _evaluate(folders, "good") == 0
+    path = folders / "study" / "p2" / "p2_seg.nii.gz"
+    _write(path, np.roll(np.asarray(nib.load(path).dataobj), 2, axis=1))
+    assert _evaluate(folders, "poor") == 0
+    assert _run("compare", folders / "good_scores", folders / "poor_scores") == 3
+    assert "'p2', were scored against other references" in capsys.readouterr().err
 
 
 def test_evaluate_dry_run_writes_nothing(folders, capsys):
@@ -122,8 +205,9 @@ def _missing(folder):
 @pytest.mark.parametrize("spoil", [_float, _label, _grid, _twice, _missing])
 def test_bad_predictions_end_with_3_and_the_case(folders, capsys, spoil):
     spoil(folders / "good")
-    assert _evaluate(folders, "good") == 3
-    assert "p2" in capsys.readouterr().err
+    for more in ((), ("--dry-run",)):
+        assert _evaluate(folders, "good", *more) == 3
+        assert "p2" in capsys.readouterr().err
     archive = folders / "x.zip"
     assert _run("submit", "--challenge", "brats2017", "--predictions", folders / "good",
                 "--references", folders / "study", "--out", archive) == 3
@@ -183,4 +267,29 @@ def test_report(folders, capsys):
                 folders / "poor_scores", "--out", folders / "report.html", "--print-config") == 0
     assert "4: rim" in capsys.readouterr().out
     assert _run("report", folders / "absent", "--predictions", folders / "poor", "--scores",
-                folders / "poor_scores", "--out", folders / "report.html") == 3
+                folders / "poor_scores", "--out", folders / "report.html") == 4
+
+
+def test_report_is_of_what_was_scored(folders, capsys):
+    """Predictions, references and model that are not the ones behind the scores are refused."""
+    _evaluate(folders, "poor")
+    (folders / "run").mkdir()
+    (folders / "run" / "model.keras").write_bytes(b"weights")
+    asked = ("report", folders / "run", "--scores", folders / "poor_scores", "--out",
+             folders / "report.html", "--overlays", 0, "--predictions")
+    assert _run(*asked, folders / "good", "--dry-run") == 3
+    assert "good/p1.nii.gz is not the prediction that was scored" in capsys.readouterr().err
+    assert _run(*asked, folders / "poor", "--dry-run") == 0
+    assert "would write a report of 2 cases" in capsys.readouterr().out
+    about = {"networks": [{"model": "elsewhere", "file": hashlib.sha256(b"others").hexdigest()}]}
+    (folders / "poor" / "prediction.json").write_text(json.dumps(about))
+    assert _run(*asked, folders / "poor") == 4
+    assert "was predicted by elsewhere, whose model.keras is not that of" in capsys.readouterr().err
+    about["networks"][0]["file"] = hashlib.sha256(b"weights").hexdigest()
+    (folders / "poor" / "prediction.json").write_text(json.dumps(about))
+    assert _run(*asked, folders / "poor", "--dry-run") == 0
+    path = folders / "study" / "p2" / "p2_seg.nii.gz"
+    _write(path, np.roll(np.asarray(nib.load(path).dataobj), 2, axis=1))
+    assert _run(*asked, folders / "poor") == 3
+    assert "p2_seg.nii.gz is not the reference that was scored" in capsys.readouterr().err
+    assert not (folders / "report.html").exists()

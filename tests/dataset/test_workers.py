@@ -1,8 +1,11 @@
 """Cases in worker processes: bounded, errors with their case, none left behind."""
 
+import errno
 import multiprocessing
 import os
 import signal
+import subprocess
+import sys
 import time
 
 import pytest
@@ -59,6 +62,44 @@ def test_no_process_stays_when_the_caller_stops():
     while multiprocessing.active_children() and time.monotonic() < deadline:
         time.sleep(0.05)
     assert multiprocessing.active_children() == []
+
+
+def test_without_shared_memory_the_work_is_done_here(monkeypatch, caplog):
+    """As where /dev/shm is read-only: a semaphore cannot be made."""
+    def refused(*arguments, **options):
+        raise OSError(errno.EROFS, "Read-only file system")
+
+    monkeypatch.setattr("multiprocessing.synchronize._multiprocessing.SemLock", refused)
+    results = {case.name: result for case, result in run_cases(answer, CASES, ("!",), 2)}
+    assert results == {name: name + "!" for name in "abcde"}
+    assert "Read-only file system" in caplog.text
+    assert "one case at a time" in caplog.text
+
+
+def test_ctrl_c_stops_without_a_traceback_of_a_worker(tmp_path):
+    """SIGINT to the whole group, as a terminal sends it, while workers are still starting."""
+    (tmp_path / "job.py").write_text(
+        "import sys, time\n"
+        "from pixelnet_tf.cases.case import Case\n"
+        "from pixelnet_tf.dataset.workers import run_cases\n"
+        "def slow(case):\n"
+        "    time.sleep(0.2)\n"
+        "if __name__ == '__main__':\n"
+        "    print('started', flush=True)\n"
+        "    try:\n"
+        "        list(run_cases(slow, [Case(str(n)) for n in range(100)], (), 2))\n"
+        "    except KeyboardInterrupt:\n"
+        "        sys.exit(130)\n")
+    for delay in (0.15, 1.0):
+        process = subprocess.Popen([sys.executable, tmp_path / "job.py"], text=True,
+                                   stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+                                   start_new_session=True,
+                                   env={**os.environ, "PYTHONPATH": os.getcwd()})
+        assert process.stdout.readline() == "started\n"
+        time.sleep(delay)
+        os.killpg(process.pid, signal.SIGINT)
+        _, errors = process.communicate(timeout=20)
+        assert (process.returncode, errors) == (130, "")
 
 
 def test_worker_count():

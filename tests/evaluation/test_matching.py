@@ -92,3 +92,38 @@ def test_refuses_a_broken_prediction_file(predictions_dir, study_dir):
     (predictions_dir / "prediction.json").write_text("{")
     with pytest.raises(DataError, match="is not JSON"):
         match_cases(predictions_dir, study_dir, STUDY)
+
+
+def test_volumes_beside_the_cases_of_a_study_are_no_references(study_dir, predictions_dir):
+    """A prediction that was written into the study is scored against the truth, not itself."""
+    for name in NAMES:
+        (predictions_dir / f"{name}.nii.gz").rename(study_dir / f"{name}.nii.gz")
+    matching = match_cases(study_dir, study_dir, STUDY)
+    assert list(matching.pairs) == NAMES
+    assert matching.pairs["case_a"] == (study_dir / "case_a" / "case_a_seg.nii.gz",
+                                        study_dir / "case_a.nii.gz")
+
+
+@pytest.mark.parametrize("link", [None, "symlink_to", "hardlink_to"])
+def test_a_prediction_is_not_its_own_reference(predictions_dir, tmp_path, link):
+    references = predictions_dir
+    if link:
+        references = tmp_path / "references"
+        references.mkdir()
+        for name in NAMES:
+            getattr(references / f"{name}.nii.gz", link)(predictions_dir / f"{name}.nii.gz")
+    with pytest.raises(DataError, match=r"'case_a': prediction and reference are one file.*\(3 "):
+        match_cases(predictions_dir, references, STUDY)
+
+
+def test_says_why_a_case_is_missing(predictions_dir, study_dir, labels):
+    study = StudyConfig(layout="pattern", files={"seg": "*seg*.nii.gz", "flair": "*_flair.nii.gz",
+                                                 "t1ce": "*_t1ce.nii.gz", "t2": "*_t2.nii.gz"})
+    write_nifti(study_dir / "case_a" / "case_a_seg_2.nii.gz", labels)
+    (predictions_dir / "case_b.nii.gz").unlink()
+    (predictions_dir / "prediction.json").write_text(json.dumps(
+        {"cases": NAMES, "left_out": [{"case": "case_b", "reason": "every voxel is 0"}]}))
+    with pytest.raises(DataError) as raised:
+        match_cases(predictions_dir, study_dir, study)
+    assert "  case_b (left out: every voxel is 0)" in str(raised.value)
+    assert "  case_a (seg: 2 files fit" in str(raised.value)

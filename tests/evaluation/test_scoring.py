@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+
 import nibabel as nib
 import numpy as np
 import pytest
@@ -11,7 +13,8 @@ from pixelnet_tf.errors import DataError
 from pixelnet_tf.evaluation.labels import read_labels
 from pixelnet_tf.evaluation.matching import match_cases
 from pixelnet_tf.evaluation.protocols import BratsProtocol
-from pixelnet_tf.evaluation.scoring import score_cases
+from pixelnet_tf.evaluation.scoring import check_pairs, score_cases
+from pixelnet_tf.reporting import LogReporter
 
 from .conftest import write_nifti
 
@@ -35,11 +38,28 @@ def test_scores_each_case_against_its_own_reference(predictions_dir, study_dir):
 
 def test_worker_processes_give_the_same_scores(predictions_dir, study_dir):
     seen = []
-    scores = _score(predictions_dir, study_dir, workers=2,
-                    on_case=lambda case, done, total: seen.append((case, done, total)))
+
+    class Seen(LogReporter):
+        def progress(self, task, done, total, detail=""):
+            seen.append((task, done, total, detail))
+
+    scores = _score(predictions_dir, study_dir, workers=2, reporter=Seen())
     assert scores == _score(predictions_dir, study_dir)
-    assert sorted(case for case, _, _ in seen) == ["case_a", "case_b", "case_c"]
-    assert [done for _, done, _ in seen] == [1, 2, 3]
+    assert sorted(case for *_, case in seen) == ["case_a", "case_b", "case_c"]
+    assert [entry[:3] for entry in seen] == [("scoring", done, 3) for done in (1, 2, 3)]
+
+
+def test_pairs_are_read_before_any_is_scored(predictions_dir, study_dir, labels):
+    matching = match_cases(predictions_dir, study_dir, STUDY)
+    contents = check_pairs(matching, STUDY)
+    assert list(contents) == ["case_a", "case_b", "case_c"]
+    assert contents["case_b"].values == {0, 1, 2, 4}
+    assert contents["case_b"].prediction == hashlib.sha256(
+        (predictions_dir / "case_b.nii.gz").read_bytes()).hexdigest()
+    write_nifti(predictions_dir / "case_a.nii.gz", labels.astype(np.float64))
+    (predictions_dir / "case_c.nii.gz").write_bytes(b"no gzip")
+    with pytest.raises(DataError, match=r"'case_a'.*float64(.|\n)*case_c\.nii\.gz"):
+        check_pairs(matching, STUDY)
 
 
 def test_spacing_of_the_file_is_used(tmp_path, labels):

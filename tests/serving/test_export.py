@@ -1,6 +1,7 @@
 """What `export` writes, and what it refuses."""
 
 import json
+import shutil
 from dataclasses import replace
 
 import numpy as np
@@ -9,10 +10,14 @@ import tensorflow as tf
 
 from pixelnet_tf.config import GuidedFilterConfig, config_from_dict, config_to_dict
 from pixelnet_tf.errors import ConfigError, ModelError
+from pixelnet_tf.evaluation.protocols import BratsProtocol, RegionScore
+from pixelnet_tf.evaluation.summary import Evaluation
 from pixelnet_tf.inference.segmenter import Segmenter
+from pixelnet_tf.io.files import write_json
 from pixelnet_tf.runs.folder import RunFolder
-from pixelnet_tf.serving.about import exported_config
+from pixelnet_tf.serving.about import describe_export, exported_config
 from pixelnet_tf.serving.export import export_model, versions_in
+from pixelnet_tf.serving.model_card import model_card
 from pixelnet_tf.serving.predict_remotely import served_config
 
 from .conftest import CASE, slices_with_brain
@@ -31,11 +36,74 @@ def test_serving_json(exported, run):
     assert about["channels"] == ["flair", "t1ce", "t2"]
     assert [(c["value"], c["name"]) for c in about["classes"]] == [
         (0, "background"), (1, "necrosis"), (2, "edema"), (4, "enhancing")]
-    assert about["prior"] == {"kind": "sampled", "strength": 0.5, "correction": [0, 0, 0, 0]}
+    assert about["prior"] == {"kind": "sampled", "strength": 0, "correction": [0, 0, 0, 0]}
     assert about["training"]["cases"] == {"train": 2, "validation": 1, "test": 0}
     assert about["use"].startswith("For research use only.")
     assert exported_config(about).study == run.config().study
     assert exported_config(about).prediction.prior == "sampled"
+
+
+@pytest.mark.parametrize(("prior", "strength"), [
+    ("sampled", 0.0), ("corrected", 1.0), ("fitted", 0.5)])
+def test_the_strength_is_the_one_that_is_applied(run, serving_config, prior, strength):
+    config = replace(serving_config, prediction=replace(serving_config.prediction, prior=prior))
+    about = describe_export(run, config, "tiny", 1)
+    full = run.priors().correction("corrected")
+    assert about["prior"]["strength"] == strength
+    np.testing.assert_allclose(about["prior"]["correction"], strength * full, rtol=1e-6)
+
+
+@pytest.fixture
+def validated(run, tmp_path) -> RunFolder:
+    """A copy of the run with a log: the best validation is neither the first nor the last."""
+    shutil.copytree(run.path, tmp_path / "validated")
+    rows = [{"step": step, "loss": 1.0} for step in (2, 4, 6)]
+    rows += [{"step": step, "validation/dice_edema": score, "validation/score": score}
+             for step, score in ((2, 0.2), (4, 0.7), (6, 0.6))]
+    (tmp_path / "validated" / "log.jsonl").write_text(
+        "".join(json.dumps(row) + "\n" for row in sorted(rows, key=lambda row: row["step"])))
+    return RunFolder(str(tmp_path / "validated"))
+
+
+@pytest.mark.parametrize("checkpoints", [True, False])
+def test_the_validation_is_that_of_the_exported_weights(validated, serving_config, checkpoints):
+    if checkpoints:
+        write_json(validated.file("checkpoints/state.json"), {
+            "last": {"name": "last-6", "step": 6}, "best": {"name": "best-4", "step": 4,
+                                                            "score": 0.7}})
+    about = describe_export(validated, serving_config, "tiny", 1)
+    assert about["metrics"]["validation"] == {"step": 4, "dice_edema": 0.7, "score": 0.7}
+    assert (about["training"]["steps"], about["training"]["weights_step"]) == (6, 4)
+    card = model_card(about)
+    assert "6 steps (the weights are those after step 4)" in card
+    assert "under the corrected prior, these weights (after step 4): dice_edema 0.7000" in card
+    if checkpoints:
+        # The last state's own scores, not the best one's.
+        last = RunFolder(validated.file("checkpoints/last"))
+        about = describe_export(last, serving_config, "tiny", 1)
+        assert about["metrics"]["validation"]["score"] == 0.6
+
+
+def test_scores_of_another_network_do_not_go_out_with_a_model(run, tmp_path):
+    score = RegionScore("none_empty", dict.fromkeys(BratsProtocol().measures, 0.5),
+                        dict.fromkeys(BratsProtocol().measures, True))
+
+    def evaluation(**about) -> Evaluation:
+        return Evaluation.of(BratsProtocol(), {"WT": (1, 2, 4)}, {CASE: {"WT": score}}, **about)
+
+    weights = run.network("sampled").digest()
+    by = {"networks": ["others"], "prior": "sampled", "mode": "exact"}
+    with pytest.raises(ModelError, match="made by another network"):
+        export_model(run, tmp_path, "tiny", evaluation=evaluation(predicted_by=by))
+    assert not (tmp_path / "tiny").exists()
+    by["networks"] = [weights]
+    own = describe_export(run, run.config(), "tiny", 1, evaluation(
+        predicted_by=by, trained_on=[CASE], made_from={CASE: {}}), weights)
+    assert CASE not in json.dumps(own)
+    card = model_card(own)
+    assert "predicted with the prior sampled in mode exact; the network was trained on" in card
+    unknown = describe_export(run, run.config(), "tiny", 1, evaluation(), weights)
+    assert "what they were predicted by is not on record" in model_card(unknown)
 
 
 def test_no_case_is_named(exported):

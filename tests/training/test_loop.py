@@ -167,7 +167,7 @@ def test_a_resume_says_where_it_goes_on_and_needs_no_start_weights(make_trainer,
     for mine, theirs in zip(again.run(resume=True).get_weights(), whole, strict=True):
         np.testing.assert_array_equal(mine, theirs)
     assert said[0] == "going on from step 2 of 4"
-    with pytest.raises(ConfigError, match=r"initial_weights: .* does not exist"):
+    with pytest.raises(ModelError, match=r"initial_weights: .* does not exist"):
         make_trainer("new", **fields).check()
 
 

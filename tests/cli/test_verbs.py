@@ -1,0 +1,108 @@
+"""What holds for every verb: options given twice, missing paths, and who has a --dry-run."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import click
+import pytest
+
+from pixelnet_tf.cli import VERBS, cli
+
+from .conftest import run_main
+
+README = Path(__file__).parents[2] / "README.md"
+
+
+def options_of(verb: str) -> list[click.Option]:
+    context = click.Context(cli)
+    return [option for option in cli.get_command(context, verb).params
+            if isinstance(option, click.Option)]
+
+
+def has_dry_run(verb: str) -> bool:
+    return any("--dry-run" in option.opts for option in options_of(verb))
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_an_option_of_one_value_that_is_given_twice_is_refused(verb, capsys):
+    """Not the last one taken without a word, as of `export --model A --model B`."""
+    required = [argument for option in options_of(verb) if option.required
+                for argument in (option.opts[0], *[_value(option)] * option.nargs)]
+    arguments = ["X"] * sum(not isinstance(parameter, click.Option) for parameter in
+                            cli.get_command(click.Context(cli), verb).params)
+    for option in options_of(verb):
+        if option.multiple or option.is_flag or option.opts[0] == "--help":
+            continue
+        given = [option.opts[0], *[_value(option)] * option.nargs]
+        # It stands once among the required ones already.
+        again = given if option.required else given * 2
+        assert run_main(verb, *arguments, *required, *again) == 2
+        message = " ".join(capsys.readouterr().err.split())
+        assert f"{option.opts[0]} is given 2 times and takes one value" in message, option.opts
+
+
+def _value(option: click.Option) -> str:
+    if isinstance(option.type, click.Choice):
+        return option.type.choices[0]
+    return "20" if isinstance(option.type, (click.types.IntParamType, click.types.FloatParamType)
+                              ) else "x"
+
+
+def test_options_that_are_meant_to_be_repeated_still_are(tmp_path, capsys):
+    assert run_main("phantom", tmp_path / "s", "--set", "split.seed=1", "--set", "split.test=1",
+                    "--dry-run", "--dry-run") == 0
+    assert "would write" in capsys.readouterr().out
+
+
+def test_the_readme_names_the_verbs_with_a_dry_run():
+    text = " ".join(README.read_text("utf-8").split())
+    words = re.search(r"With `--dry-run` the verbs (.*?) check everything", text)[1]
+    named = set(re.findall(r"`([\w-]+)`", words))
+    assert named == {verb for verb in VERBS if has_dry_run(verb)}
+
+
+#: Verb and arguments with one path that is missing (NOWHERE) -> exit code.
+MISSING = {
+    "a configuration": (["prepare", "--config", "NOWHERE", "--data", "S", "--out", "O"], 2),
+    "a token": (["predict", "--server", "http://127.0.0.1:9", "--token-file", "NOWHERE", "--data",
+                 "S", "--out", "O"], 2),
+    "a study": (["prepare", "--data", "NOWHERE", "--out", "O"], 3),
+    "a prepared study": (["train", "--data", "NOWHERE", "--out", "O"], 3),
+    "a prepared study, experiment": (["experiment", "--data", "NOWHERE", "--references", "S",
+                                      "--out", "O"], 3),
+    "predictions": (["evaluate", "--predictions", "NOWHERE", "--references", "S", "--out", "O"], 3),
+    "predictions, submit": (["submit", "--challenge", "brats2017", "--predictions", "NOWHERE",
+                             "--references", "S", "--out", "O"], 3),
+    "scores": (["compare", "NOWHERE"], 3),
+    "scores, report": (["report", "S", "--predictions", "S", "--scores", "NOWHERE", "--out",
+                        "O"], 3),
+    "a run": (["predict", "--model", "NOWHERE", "--data", "S", "--out", "O"], 4),
+    "a run, postprocess": (["postprocess", "--model", "NOWHERE", "--predictions", "S",
+                            "--references", "S"], 4),
+    "a run, report": (["report", "NOWHERE", "--predictions", "S", "--scores", "S", "--out",
+                       "O"], 4),
+    "a run, export": (["export", "--model", "NOWHERE", "--out", "O"], 4),
+    "a run, export-caffe": (["export-caffe", "--model", "NOWHERE", "--out", "O"], 4),
+    "an export": (["serve", "--model", "NOWHERE"], 4),
+    "an export's description": (["predict", "--server", "http://127.0.0.1:9/v1/models/x",
+                                 "--serving-json", "NOWHERE", "--data", "S", "--out", "O"], 4),
+    "Caffe's weights": (["import-caffe", "--caffemodel", "NOWHERE", "--out", "O"], 4),
+    "a Caffe network": (["parity", "--prototxt", "NOWHERE", "--caffemodel", "S", "--golden",
+                         "S"], 4),
+}
+
+
+CALLS = [(kind, more) for kind, (arguments, _) in MISSING.items() for more in ([], ["--dry-run"])
+         if not more or has_dry_run(arguments[0])]
+
+
+@pytest.mark.parametrize(("kind", "more"), CALLS, ids=[" ".join([k, *m]) for k, m in CALLS])
+def test_what_is_missing_has_the_code_of_what_it_should_hold(kind, more, tmp_path, capsys):
+    arguments, code = MISSING[kind]
+    (tmp_path / "S").mkdir()
+    paths = {"NOWHERE": tmp_path / "nowhere", "S": tmp_path / "S", "O": tmp_path / "out"}
+    assert run_main(*(paths.get(word, word) for word in arguments), *more) == code
+    assert str(tmp_path / "nowhere") in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
