@@ -59,8 +59,8 @@ def draw_brats_case(seed: int, number: int, shape: tuple[int, int, int]) -> Phan
     anatomy = draw_anatomy(rng, shape, spacing, centre, core_mm)
     necrosis, edema, enhancing = _tumour(rng, anatomy, centre, core_mm)
     labels = np.zeros(shape, np.uint8)
-    for value, part in ((2, edema), (4, enhancing), (1, necrosis)):
-        labels[part > 0.5] = value
+    for label, part in ((2, edema), (4, enhancing), (1, necrosis)):
+        labels[part > 0.5] = label
     labels[~anatomy.brain] = 0
 
     spots = _spots(rng, anatomy)
@@ -169,7 +169,8 @@ def _vessels(rng: np.random.Generator, anatomy: Anatomy) -> np.ndarray:
 
 def _mix(anatomy: Anatomy, contrast: tuple[float, ...]) -> np.ndarray:
     parts = (anatomy.white, anatomy.grey, anatomy.deep, anatomy.fluid)
-    return sum(part * value for part, value in zip(parts, contrast, strict=False))
+    return sum((part * value for part, value in zip(parts, contrast, strict=False)),
+               start=np.zeros_like(anatomy.white))
 
 
 def _acquire(rng: np.random.Generator, anatomy: Anatomy, signal: np.ndarray, noise: float,

@@ -89,11 +89,11 @@ class Split:
         patient: the pattern that the split was drawn by, for a file of an earlier version, which
         does not hold the patients.
         """
-        parts = [tuple(tree[part]) for part in ("train", "validation", "test")]
+        train, validation, test = (tuple(tree[part]) for part in ("train", "validation", "test"))
         patients = tree.get("patients")
         if patients is None:
-            patients = group_patients(sorted(sum(parts, ())), patient)
-        return cls(*parts, folds=tuple(tuple(fold) for fold in tree["folds"]),
+            patients = group_patients(sorted((*train, *validation, *test)), patient)
+        return cls(train, validation, test, folds=tuple(tuple(fold) for fold in tree["folds"]),
                    patients=tuple(tuple(group) for group in patients if len(group) > 1))
 
 

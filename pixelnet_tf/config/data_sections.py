@@ -37,7 +37,7 @@ class StudyConfig:
     #: Bring every volume of a case to the grid of its first modality instead of refusing it.
     resample: bool = False
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         one_of("study.layout", self.layout, ("brats", "isles", "pattern"))
         if not self.modalities:
             raise ConfigError("study.modalities must name at least one modality")
@@ -92,7 +92,7 @@ class BiasFieldConfig:
     #: Modalities to correct; empty means all of them.
     modalities: tuple[str, ...] = ()
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         in_range("prepare.bias_field.shrink_factor", self.shrink_factor, 1, 16)
         in_range("prepare.bias_field.convergence", self.convergence, 0.0, 1.0)
         if not self.iterations or min(self.iterations) < 1:
@@ -114,7 +114,7 @@ class PrepareConfig:
     #: Cases prepared at once; 0 means one per processor core.
     workers: int = 0
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         one_of("prepare.region", self.region, ("brain", "core", "volume"))
         in_range("prepare.slice_size", self.slice_size, 0, 4096)
         in_range("prepare.workers", self.workers, 0, 256)
@@ -136,7 +136,7 @@ class SplitConfig:
     #: one patient and stay together; empty means that every case is a patient.
     patient: str = ""
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         try:
             re.compile(self.patient)
         except re.error as error:
@@ -184,7 +184,7 @@ class SamplingConfig:
     #: brain (CarveMix' idea); 0 is off.
     lesion_mixing: float = 0.0
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         one_of("sampling.strategy", self.strategy, ("balanced", "uniform", "all"))
         in_range("sampling.lattice", self.lattice, 1, 16)
         in_range("sampling.pixels", self.pixels, 1, 10**7)

@@ -95,7 +95,7 @@ def _restore_keys(hint: Any, value: Any) -> Any:
     """Turn text keys into integers wherever the schema has integer keys."""
     if not isinstance(value, dict):
         return value
-    if dataclasses.is_dataclass(hint):
+    if isinstance(hint, type) and dataclasses.is_dataclass(hint):
         hints = typing.get_type_hints(hint)
         return {key: _restore_keys(hints.get(key), item) for key, item in value.items()}
     if typing.get_origin(hint) is dict and typing.get_args(hint)[0] is int:
@@ -139,7 +139,7 @@ def _apply(tree: dict[str, Any], override: str) -> None:
         value = yaml.safe_load(text)
     except yaml.YAMLError as error:
         raise ConfigError(f"--set {override}: the value is not YAML: {error}") from None
-    node = tree
+    node: dict[Any, Any] = tree
     for part in parts[:-1]:
         node = node.setdefault(part, {})
         if not isinstance(node, dict):
@@ -162,7 +162,7 @@ def _build(cls: type, tree: Any, where: str) -> Any:
 
 
 def _convert(hint: Any, value: Any, where: str) -> Any:
-    if dataclasses.is_dataclass(hint):
+    if isinstance(hint, type) and dataclasses.is_dataclass(hint):
         return _build(hint, value, where)
     origin, arguments = typing.get_origin(hint), typing.get_args(hint)
     if origin is tuple:

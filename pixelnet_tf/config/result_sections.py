@@ -27,7 +27,7 @@ class PostprocessConfig:
     #: Set everything outside the brain mask to background.
     restrict_to_brain: bool = False
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         key = "prediction.postprocess"
         in_range(f"{key}.small_enhancing_tumour", self.small_enhancing_tumour, 0)
         for region, size in self.minimum_component.items():
@@ -59,7 +59,7 @@ class GuidedFilterConfig:
     #: Variance of the normalised image, within a window, below which it counts as flat.
     epsilon: float = 0.01
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         in_range("prediction.guided_filter.radius", self.radius, 0, 256)
         in_range("prediction.guided_filter.epsilon", self.epsilon, 1e-6, 1e6)
 
@@ -87,7 +87,7 @@ class PredictionConfig:
     guided_filter: GuidedFilterConfig = field(default_factory=GuidedFilterConfig)
     postprocess: PostprocessConfig = field(default_factory=PostprocessConfig)
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         one_of("prediction.prior", self.prior, ("sampled", "corrected", "fitted"))
         one_of("prediction.mode", self.mode, ("exact", "adaptive", "reference"))
         one_of("prediction.precision", self.precision, ("float32", "bfloat16"))
@@ -107,7 +107,7 @@ class EvaluationConfig:
     #: Cases scored at once; 0 means one per processor core.
     workers: int = 0
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         one_of("evaluation.protocol", self.protocol, ("brats", "isles"))
         one_of("evaluation.empty_policy", self.empty_policy, ("brats2020", "exclude"))
         in_range("evaluation.workers", self.workers, 0, 256)

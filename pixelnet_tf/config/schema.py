@@ -35,7 +35,7 @@ class Config:
     prediction: PredictionConfig = field(default_factory=PredictionConfig)
     evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         weights, labels = self.training.class_weights, self.study.labels
         if weights and len(weights) != len(labels):
             raise ConfigError(f"training.class_weights needs one number for each of study.labels "

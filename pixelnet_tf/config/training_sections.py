@@ -36,7 +36,7 @@ class ModelConfig:
     #: Standard deviation of the `caffe` filler. [original]
     filler_std: float = 0.001
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         if len(self.widths) != 5 or min(self.widths) < 1:
             raise ConfigError(f"model.widths needs five positive numbers, got {self.widths}")
         one_of("model.fc7", self.fc7, ("faithful", "aligned", "none"))
@@ -78,7 +78,7 @@ class SolverConfig:
     #: in the authors' later files. [original]
     new_layers_lr: float = 1.0
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         one_of("training.solver.lr_policy", self.lr_policy,
                 ("fixed", "step", "exp", "inv", "multistep", "poly", "sigmoid"))
         in_range("training.solver.momentum", self.momentum, 0.0, 1.0)
@@ -136,7 +136,7 @@ class TrainingConfig:
     #: TensorFlow's deterministic kernels: a resumed run ends with the same weights.
     deterministic: bool = True
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         one_of("training.loss", self.loss, ("cross_entropy", "dice", "cross_entropy_dice"))
         if self.class_weights and (min(self.class_weights) < 0 or not sum(self.class_weights[1:])):
             raise ConfigError("training.class_weights must not be negative, and some lesion class "

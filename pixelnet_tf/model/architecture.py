@@ -142,12 +142,14 @@ class Architecture:
     @property
     def dropouts(self) -> tuple[str, ...]:
         """Names of the dropouts in their order."""
-        return tuple(layer.dropout for layer in (*self.context, *self.head) if layer.dropout)
+        layers: tuple[Convolution | Dense, ...] = (*self.context, *self.head)
+        return tuple(layer.dropout for layer in layers if layer.dropout)
 
     @property
     def multipliers(self) -> dict[str, tuple[float, float]]:
         """Layer -> lr_mult and decay_mult of its bias; every kernel has (1, 1)."""
-        return {layer.name: layer.bias_multipliers for layer in (*self.convolutions, *self.head)}
+        layers: tuple[Convolution | Dense, ...] = (*self.convolutions, *self.head)
+        return {layer.name: layer.bias_multipliers for layer in layers}
 
     def check_image_size(self, height: int, width: int) -> None:
         """Raise `ModelError` where Caffe's RandBI would abort: an image too small for the rates.

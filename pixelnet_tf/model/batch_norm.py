@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import keras
 import tensorflow as tf
 
@@ -26,14 +28,14 @@ class CaffeBatchNorm(keras.layers.Layer):
     """
 
     def __init__(self, epsilon: float = 1e-5, fraction: float = 0.999,
-                 use_global_stats: bool | None = None, axis: int = -1, **kwargs):
+                 use_global_stats: bool | None = None, axis: int = -1, **kwargs: Any):
         super().__init__(**kwargs)
         self.epsilon = epsilon
         self.fraction = fraction
         self.use_global_stats = use_global_stats
         self.axis = axis
 
-    def build(self, input_shape):
+    def build(self, input_shape: tuple[int | None, ...]) -> None:
         channels = input_shape[self.axis]
         dtype = "float64" if self.variable_dtype == "float64" else "float32"
         for name, size in (("mean_sum", channels), ("variance_sum", channels), ("factor", 1)):
@@ -47,7 +49,7 @@ class CaffeBatchNorm(keras.layers.Layer):
         scale = tf.math.divide_no_nan(1.0, factor)
         return self.mean_sum * scale, self.variance_sum * scale
 
-    def call(self, inputs, training=False):
+    def call(self, inputs: tf.Tensor, training: bool | None = False) -> tf.Tensor:
         rank = len(inputs.shape)
         if self.axis % rank == rank - 1:
             return self._normalised(inputs, training)
@@ -56,7 +58,7 @@ class CaffeBatchNorm(keras.layers.Layer):
         back = [order.index(axis) for axis in range(rank)]
         return tf.transpose(self._normalised(tf.transpose(inputs, order), training), back)
 
-    def _normalised(self, inputs, training):
+    def _normalised(self, inputs: tf.Tensor, training: bool | None) -> tf.Tensor:
         stored = self.use_global_stats if self.use_global_stats is not None else not training
         values = tf.cast(inputs, tf.float64 if inputs.dtype == tf.float64 else tf.float32)
         if stored:
@@ -72,7 +74,7 @@ class CaffeBatchNorm(keras.layers.Layer):
         normalised = (values - mean) / tf.sqrt(variance + self.epsilon)
         return tf.cast(normalised, inputs.dtype)
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         return {**super().get_config(), "epsilon": self.epsilon, "fraction": self.fraction,
                 "use_global_stats": self.use_global_stats, "axis": self.axis}
 

@@ -11,9 +11,10 @@ from collections.abc import Sequence
 
 import tensorflow as tf
 
-from pixelnet_tf.model.fast_trunk import Dropout, Tap
+from pixelnet_tf.model.fast_trunk import Tap
 from pixelnet_tf.model.pixelnet import PixelNet
 from pixelnet_tf.model.product import matrix_product
+from pixelnet_tf.model.vgg16 import Dropout
 
 
 class Perceptron:
@@ -70,8 +71,10 @@ class FastHead:
     """
 
     def __init__(self, model: PixelNet, taps: Sequence[Tap], precision: tf.DType = tf.float32):
-        self._near, self._context, self._cells = list(taps), None, None
-        near_rows = None
+        self._near = list(taps)
+        #: Where a context is: its cells as a map, and each cell's share of the first layer's sums.
+        self._context: tuple[Tap, tf.Tensor] | None = None
+        near_rows: tf.Tensor | None = None
         # A ReLU between hypercolumn and head would not commute with the interpolation.
         if model.architecture.context and not model.architecture.relu_on_hypercolumn:
             first = model.architecture.head[0].name
@@ -86,14 +89,14 @@ class FastHead:
         channels = context.values.shape[-1]
         near, own = tf.split(kernel, [kernel.shape[0] - channels, channels])
         # A few rows against a large matrix: bound by reading it, so it is not cast.
-        self._context = tf.reshape(tf.tensordot(tf.cast(context.values, tf.float32), own, 1),
-                                   [-1, own.shape[1]])
+        shares = tf.reshape(tf.tensordot(tf.cast(context.values, tf.float32), own, 1),
+                            [-1, own.shape[1]])
         # Read at pixels, the map that holds a one in a channel of its own for every cell gives
         # the matrix of the interpolation: a product with it needs no gather of wide cells.
         cells = tf.shape(context.values)[:3]
         count = tf.reduce_prod(cells)
-        self._cells = context._replace(
-            values=tf.reshape(tf.eye(count), tf.concat([cells, [count]], 0)))
+        self._context = (context._replace(
+            values=tf.reshape(tf.eye(count), tf.concat([cells, [count]], 0))), shares)
         return near
 
     def __call__(self, canvas_nyx: tf.Tensor, dropout: Dropout | None = None) -> tf.Tensor:
@@ -105,7 +108,8 @@ class FastHead:
         sums = self._perceptron.first(
             tf.concat([tap.sample(canvas_nyx) for tap in self._near], axis=-1))
         if self._context is not None:
-            context = tf.matmul(self._cells.sample(canvas_nyx), self._context)
+            cells, shares = self._context
+            context = tf.matmul(cells.sample(canvas_nyx), shares)
             sums += tf.cast(context, self._perceptron.precision)
         return self._perceptron.finish(sums, dropout)
 

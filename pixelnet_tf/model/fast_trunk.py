@@ -9,9 +9,10 @@ of the image can touch.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Mapping
 from typing import NamedTuple
 
+import keras
 import tensorflow as tf
 
 from pixelnet_tf.model.empty_canvas import (
@@ -23,9 +24,8 @@ from pixelnet_tf.model.empty_canvas import (
 from pixelnet_tf.model.hypercolumn import sample_map
 from pixelnet_tf.model.pixelnet import PixelNet
 from pixelnet_tf.model.product import matrix_product
+from pixelnet_tf.model.vgg16 import Dropout
 
-#: Drops some of the values (first argument) of the dropout of this name (second).
-Dropout = Callable[[tf.Tensor, str], tf.Tensor]
 #: Boxes are rounded outwards to this many pixels, so that few different shapes occur.
 GRID = 32
 
@@ -110,7 +110,9 @@ def _tap(model: PixelNet, name: str, response: tf.Tensor, activation: tf.Tensor)
     return tf.cast(model.parts[f"bn_{name}"](response, training=False), activation.dtype)
 
 
-def _boxed_blocks(model, weights, image, canvas_size, blocks) -> tuple[list[Tap], tf.Tensor]:
+def _boxed_blocks(model: PixelNet, weights: Mapping[str, tuple[tf.Tensor, tf.Tensor]],
+                  image: tf.Tensor, canvas_size: tf.Tensor, blocks: int
+                  ) -> tuple[list[Tap], tf.Tensor]:
     """Run the first blocks on the image's box; returns their taps and the pooled whole canvas."""
     table = model.architecture
     border, size = table.border, tf.shape(image)[1:3]
@@ -143,7 +145,8 @@ def _boxed_blocks(model, weights, image, canvas_size, blocks) -> tuple[list[Tap]
     return taps, tf.pad(deviation, _paddings(origin, after)) + empty
 
 
-def _rounded_box(box, border: int, size, blocks: int) -> tuple[tf.Tensor, tf.Tensor]:
+def _rounded_box(box: tf.Tensor, border: int, size: tf.Tensor, blocks: int
+                 ) -> tuple[tf.Tensor, tf.Tensor]:
     """Start and stop (2,) of the box in the canvas: outwards to GRID inside the image, then to
     the pooling grid of the last boxed block."""
     start, stop = box[:2] // GRID * GRID, tf.minimum(-(-box[2:] // GRID) * GRID, size)
@@ -156,7 +159,7 @@ def _paddings(before: tf.Tensor, after: tf.Tensor) -> tf.Tensor:
     return tf.concat([zero, tf.stack([before, after], axis=1), zero], axis=0)
 
 
-def _context(model: PixelNet, pooled: tf.Tensor, size, dropout) -> Tap:
+def _context(model: PixelNet, pooled: tf.Tensor, size: tf.Tensor, dropout: Dropout) -> Tap:
     """fc6 and fc7 at the cells that a pixel of the image can touch.
 
     A handful of cells against 420 MB of weights: each is a matrix product, bound by reading the
@@ -183,7 +186,7 @@ def _context(model: PixelNet, pooled: tf.Tensor, size, dropout) -> Tap:
     return Tap(tf.cast(values, pooled.dtype), rate, low)
 
 
-def _product(layer, inputs: tf.Tensor) -> tf.Tensor:
+def _product(layer: keras.layers.Layer, inputs: tf.Tensor) -> tf.Tensor:
     """A convolution's response, inputs (..., height * width * in) being its patches."""
     kernel = tf.reshape(tf.convert_to_tensor(layer.kernel), [-1, layer.kernel.shape[-1]])
     rows = tf.reshape(tf.cast(inputs, tf.float32), [-1, kernel.shape[0]])

@@ -5,8 +5,9 @@ from __future__ import annotations
 import contextlib
 import math
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from contextvars import ContextVar
+from typing import Any
 
 import keras
 import tensorflow as tf
@@ -25,7 +26,7 @@ _undrawn: ContextVar[bool] = ContextVar("undrawn", default=False)
 
 
 @contextlib.contextmanager
-def undrawn():
+def undrawn() -> Iterator[None]:
     """Fillers called inside draw nothing: for weights that are read from a file next.
 
     What they would hold is undefined; memory that nothing was written to takes no room, seconds
@@ -78,26 +79,26 @@ class CaffeFiller(keras.initializers.Initializer):
         self.variance_norm = variance_norm
         self.seed = seed
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         names = (
             "type", "value", "min", "max", "mean", "std", "sparse", "variance_norm", "seed",
         )
         return {name: getattr(self, name) for name in names}
 
-    def __call__(self, shape, dtype=None):
-        shape = tuple(int(size) for size in shape)
+    def __call__(self, shape: Sequence[int], dtype: Any = None) -> tf.Tensor:
+        sizes = tuple(int(size) for size in shape)
         dtype = dtype or keras.config.floatx()
         if _undrawn.get():
-            return tf.raw_ops.Empty(shape=shape, dtype=dtype)
-        return tf.cast(getattr(self, f"_{self.type}")(shape), dtype)
+            return tf.raw_ops.Empty(shape=sizes, dtype=dtype)
+        return tf.cast(getattr(self, f"_{self.type}")(sizes), dtype)
 
-    def _constant(self, shape):
+    def _constant(self, shape: tuple[int, ...]) -> tf.Tensor:
         return tf.fill(shape, tf.constant(self.value, tf.float32))
 
-    def _uniform(self, shape):
+    def _uniform(self, shape: tuple[int, ...]) -> tf.Tensor:
         return self._draw_uniform(shape, self.min, self.max)
 
-    def _gaussian(self, shape):
+    def _gaussian(self, shape: tuple[int, ...]) -> tf.Tensor:
         values = self._draw_normal(shape, self.mean, self.std)
         if self.sparse < 0:
             return values
@@ -106,19 +107,19 @@ class CaffeFiller(keras.initializers.Initializer):
         kept = keras.random.uniform(shape, seed=seed) < self.sparse / shape[-1]
         return values * tf.cast(kept, tf.float32)
 
-    def _xavier(self, shape):
+    def _xavier(self, shape: tuple[int, ...]) -> tf.Tensor:
         limit = math.sqrt(3 / self._fan(shape))
         return self._draw_uniform(shape, -limit, limit)
 
-    def _msra(self, shape):
+    def _msra(self, shape: tuple[int, ...]) -> tf.Tensor:
         std = math.sqrt(2 / self._fan(shape))
         return self._draw_normal(shape, 0.0, std)
 
-    def _positive_unitball(self, shape):
+    def _positive_unitball(self, shape: tuple[int, ...]) -> tf.Tensor:
         values = self._draw_uniform(shape, 0.0, 1.0)
         return values / tf.reduce_sum(values, axis=list(range(len(shape) - 1)), keepdims=True)
 
-    def _bilinear(self, shape):
+    def _bilinear(self, shape: tuple[int, ...]) -> tf.Tensor:
         if len(shape) != 4 or shape[0] != shape[1]:
             raise ModelError(f"filler 'bilinear' needs a square kernel, got shape {shape}")
         factor = math.ceil(shape[1] / 2)
@@ -126,15 +127,16 @@ class CaffeFiller(keras.initializers.Initializer):
         line = 1 - tf.abs(tf.range(shape[1], dtype=tf.float32) / factor - centre)
         return tf.broadcast_to((line[:, None] * line[None, :])[:, :, None, None], shape)
 
-    def _draw_uniform(self, shape, low: float, high: float) -> tf.Tensor:
+    def _draw_uniform(self, shape: tuple[int, ...], low: float, high: float) -> tf.Tensor:
         return self._draw(shape, lambda part, seed: tf.random.stateless_uniform(
             part, seed, low, high))
 
-    def _draw_normal(self, shape, mean: float, std: float) -> tf.Tensor:
+    def _draw_normal(self, shape: tuple[int, ...], mean: float, std: float) -> tf.Tensor:
         return self._draw(shape, lambda part, seed: tf.random.stateless_normal(
             part, seed, mean, std))
 
-    def _draw(self, shape, draw: Callable[[list[int], list[int]], tf.Tensor]) -> tf.Tensor:
+    def _draw(self, shape: tuple[int, ...],
+              draw: Callable[[list[int], list[int]], tf.Tensor]) -> tf.Tensor:
         """Draw in parts of whole rows, each with a seed of its own; small kernels are one part."""
         seed = random.randrange(2**31) if self.seed is None else self.seed
         rows, step = math.prod(shape[:-1]), max(1, _PART // shape[-1])
@@ -142,7 +144,7 @@ class CaffeFiller(keras.initializers.Initializer):
                  for number, start in enumerate(range(0, rows, step))]
         return tf.reshape(tf.concat(parts, axis=0), shape)
 
-    def _fan(self, shape) -> float:
+    def _fan(self, shape: tuple[int, ...]) -> float:
         count = math.prod(shape)
         fan_in = count / shape[-1]
         fan_out = count / shape[-2] if len(shape) > 1 else count

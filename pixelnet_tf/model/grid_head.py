@@ -13,8 +13,9 @@ from collections.abc import Sequence
 import tensorflow as tf
 
 from pixelnet_tf.model.fast_head import Perceptron
-from pixelnet_tf.model.fast_trunk import Dropout, Tap
+from pixelnet_tf.model.fast_trunk import Tap
 from pixelnet_tf.model.pixelnet import PixelNet
+from pixelnet_tf.model.vgg16 import Dropout
 
 #: Maps up to this rate are read as features: they have fewer channels than the first layer has
 #: units, and hardly fewer cells than there are pixels.

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import keras
 import tensorflow as tf
@@ -39,7 +40,7 @@ class Hypercolumn(keras.layers.Layer):
         pad: bool = True,
         interpolation: str = "bilinear",
         out_of_range: str = "error",
-        **kwargs,
+        **kwargs: Any,
     ):
         # Keras would round the pixels' coordinates to bfloat16 under a mixed policy.
         super().__init__(autocast=False, **kwargs)
@@ -52,7 +53,7 @@ class Hypercolumn(keras.layers.Layer):
         self.interpolation = interpolation
         self.out_of_range = out_of_range
 
-    def build(self, input_shape):
+    def build(self, input_shape: Sequence[tuple[int | None, ...]]) -> None:
         if len(input_shape) != len(self.rates) + 1:
             raise ModelError(
                 f"hypercolumn {self.name!r} has {len(self.rates)} rates {self.rates} and got "
@@ -72,20 +73,20 @@ class Hypercolumn(keras.layers.Layer):
             )
         self.built = True
 
-    def call(self, inputs):
+    def call(self, inputs: Sequence[tf.Tensor]) -> tf.Tensor:
         *maps, pixels_nyx = inputs
         return _hypercolumn(
             tuple(maps), pixels_nyx, rates=self.rates, pad=self.pad,
             interpolation=self.interpolation, out_of_range=self.out_of_range,
         )
 
-    def compute_output_spec(self, inputs):
+    def compute_output_spec(self, inputs: Sequence[keras.KerasTensor]) -> keras.KerasTensor:
         *maps, pixels = inputs
         channels = [feature_map.shape[-1] for feature_map in maps]
         depth = None if None in channels else sum(channels)
         return keras.KerasTensor((pixels.shape[0], depth), dtype=maps[0].dtype)
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         return {
             **super().get_config(),
             "rates": list(self.rates),
@@ -96,7 +97,8 @@ class Hypercolumn(keras.layers.Layer):
 
 
 @tf.function(reduce_retracing=True)
-def _hypercolumn(maps, pixels_nyx, *, rates, pad, interpolation, out_of_range):
+def _hypercolumn(maps: tuple[tf.Tensor, ...], pixels_nyx: tf.Tensor, *, rates: tuple[float, ...],
+                 pad: bool, interpolation: str, out_of_range: str) -> tf.Tensor:
     columns = [
         sample_map(feature_map, pixels_nyx, rate, pad, out_of_range, interpolation)
         for feature_map, rate in zip(maps, rates, strict=True)
@@ -140,7 +142,8 @@ def sample_map(
 
 
 @tf.custom_gradient
-def _interpolate(feature_map, corners, ry, rx):
+def _interpolate(feature_map: tf.Tensor, corners: tf.Tensor, ry: tf.Tensor, rx: tf.Tensor
+                 ) -> tuple[tf.Tensor, Callable]:
     """Bilinear mean of the corners (pixel, 4, 3), in the order 11, 12, 21, 22 of row and column."""
     # bfloat16 numbers are added up in float32; a float64 network stays one.
     working = tf.float64 if feature_map.dtype == tf.float64 else tf.float32
@@ -151,7 +154,7 @@ def _interpolate(feature_map, corners, ry, rx):
     value = (v11 * (1 - ry) + v21 * ry) * (1 - rx) + (v12 * (1 - ry) + v22 * ry) * rx
     shape = tf.shape(feature_map)
 
-    def gradient(top_diff):
+    def gradient(top_diff: tf.Tensor) -> tuple[tf.Tensor | None, ...]:
         # One scatter of all corners, pixel by pixel as in Caffe: TensorFlow's own gradient keeps
         # more maps, adds in another order, and would add bfloat16 numbers.
         y, x = tf.cast(ry, tf.float64), tf.cast(rx, tf.float64)
@@ -200,7 +203,7 @@ def _nearest(v: tf.Tensor, rate: float, pad: bool, size: tf.Tensor) -> tf.Tensor
     return tf.cast(tf.maximum(t, 0), tf.int32)
 
 
-def _assert_in_batch(n: tf.Tensor, batch: tf.Tensor):
+def _assert_in_batch(n: tf.Tensor, batch: tf.Tensor) -> tf.Operation | None:
     return tf.debugging.Assert(
         tf.reduce_all((n >= 0) & (n < batch)),
         ["hypercolumn: a pixel's image number lies outside the batch; smallest, largest, batch:",
@@ -208,7 +211,8 @@ def _assert_in_batch(n: tf.Tensor, batch: tf.Tensor):
     )
 
 
-def _assert_in_map(v, rate: float, pad: bool, size, axis: str, interpolation: str):
+def _assert_in_map(v: tf.Tensor, rate: float, pad: bool, size: tf.Tensor, axis: str,
+                   interpolation: str) -> tf.Operation | None:
     position = _cell_position(v, rate, pad)
     last = (
         tf.math.ceil(position) if interpolation == "bilinear" else _round_half_away(position)

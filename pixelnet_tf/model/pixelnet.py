@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import keras
@@ -13,7 +14,7 @@ from pixelnet_tf.model.architecture import Architecture
 from pixelnet_tf.model.batch_norm import CaffeBatchNorm
 from pixelnet_tf.model.fillers import CaffeFiller
 from pixelnet_tf.model.hypercolumn import Hypercolumn
-from pixelnet_tf.model.vgg16 import vgg16_layers, vgg16_taps
+from pixelnet_tf.model.vgg16 import Dropout, vgg16_layers, vgg16_taps
 
 
 @keras.saving.register_keras_serializable("pixelnet_tf")
@@ -35,7 +36,7 @@ class PixelNet(keras.Model):
     """
 
     def __init__(self, config: ModelConfig | dict[str, Any] | None = None, channels: int = 3,
-                 classes: int = 2, seed: int | None = None, **kwargs):
+                 classes: int = 2, seed: int | None = None, **kwargs: Any):
         if isinstance(config, dict):
             config = config_from_dict({"model": config}).model
         config = config or ModelConfig()
@@ -91,7 +92,8 @@ class PixelNet(keras.Model):
                 "classes": self.classes, "name": self.name}
 
     @classmethod
-    def from_config(cls, config: dict[str, Any], custom_objects=None) -> PixelNet:
+    def from_config(cls, config: dict[str, Any],
+                    custom_objects: dict[str, Any] | None = None) -> PixelNet:
         return cls(**config)
 
 
@@ -110,7 +112,8 @@ def _head_layers(table: Architecture, config: ModelConfig, seed: int | None
     return layers
 
 
-def head_scores(layers, hypercolumns, table: Architecture, dropout=None):
+def head_scores(layers: Mapping[str, keras.layers.Layer], hypercolumns: tf.Tensor,
+                table: Architecture, dropout: Dropout | None = None) -> tf.Tensor:
     """Run the head on hypercolumns (pixel, channel); returns scores (pixel, class) float32."""
     *hidden, last = table.head
     values = keras.ops.relu(hypercolumns) if table.relu_on_hypercolumn else hypercolumns
@@ -121,27 +124,27 @@ def head_scores(layers, hypercolumns, table: Architecture, dropout=None):
     return keras.ops.cast(layers[last.name](values), "float32")
 
 
-def _canvas(image, border: int):
+def _canvas(image: tf.Tensor, border: int) -> tf.Tensor:
     return keras.ops.pad(image, [[0, 0], [border, border], [border, border], [0, 0]])
 
 
-def _shift(pixels, border: int):
+def _shift(pixels: tf.Tensor, border: int) -> tf.Tensor:
     return pixels + keras.ops.convert_to_tensor([[0.0, border, border]])
 
 
-def _keras_dropout(config: ModelConfig):
+def _keras_dropout(config: ModelConfig) -> Dropout | None:
     if not config.dropout:
         return None
-    made = {}
+    made: dict[str, keras.layers.Layer] = {}
 
-    def apply(values, name):
+    def apply(values: tf.Tensor, name: str) -> tf.Tensor:
         made[name] = keras.layers.Dropout(config.dropout, name=name)
         return made[name](values)
 
     return apply
 
 
-def plain_taps(model: PixelNet, image: tf.Tensor, dropout=None,
+def plain_taps(model: PixelNet, image: tf.Tensor, dropout: Dropout | None = None,
                training: bool = False) -> list[tf.Tensor]:
     """The trunk over the whole canvas, by the model's own layers: the yardstick of the fast forms.
 
@@ -151,7 +154,8 @@ def plain_taps(model: PixelNet, image: tf.Tensor, dropout=None,
                       dropout, training)
 
 
-def plain_scores(model: PixelNet, taps, pixels_nyx: tf.Tensor, dropout=None) -> tf.Tensor:
+def plain_scores(model: PixelNet, taps: Sequence[tf.Tensor], pixels_nyx: tf.Tensor,
+                 dropout: Dropout | None = None) -> tf.Tensor:
     """Scores `(pixel, class)` of pixels in image coordinates from the maps of `plain_taps`."""
     columns = model.parts["rand_concat"]([*taps, _shift(pixels_nyx, model.config.border)])
     return head_scores(model.parts, columns, model.architecture, dropout)

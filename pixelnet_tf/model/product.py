@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import tensorflow as tf
 
 
 @tf.custom_gradient
-def matrix_product(rows: tf.Tensor, kernel: tf.Tensor):
+def matrix_product(rows: tf.Tensor, kernel: tf.Tensor) -> tuple[tf.Tensor, Callable]:
     """rows (row, in) times kernel (in, out).
 
     TensorFlow's own gradient may hand out the kernel's share first. The solver then updates a
@@ -14,7 +16,7 @@ def matrix_product(rows: tf.Tensor, kernel: tf.Tensor):
     kernel's share waits for the rows'.
     """
 
-    def gradient(top_diff):
+    def gradient(top_diff: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         row_diff = tf.matmul(top_diff, kernel, transpose_b=True)
         with tf.control_dependencies([row_diff]):
             kernel_diff = tf.matmul(rows, top_diff, transpose_a=True)

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import keras
+import tensorflow as tf
 
 from pixelnet_tf.model.architecture import Architecture, Convolution
 from pixelnet_tf.model.fillers import CaffeFiller
+
+#: Drops some of the values (first argument) of the dropout of this name (second).
+Dropout = Callable[[tf.Tensor, str], tf.Tensor]
 
 
 def vgg16_layers(table: Architecture, seed: int | None = None) -> dict[str, keras.layers.Layer]:
@@ -28,14 +32,14 @@ def _convolution(layer: Convolution, seed: int | None) -> keras.layers.Conv2D:
         kernel_initializer=CaffeFiller("msra", seed=seed), name=layer.name)
 
 
-def vgg16_taps(layers: Mapping[str, keras.layers.Layer], canvas, table: Architecture,
-               dropout=None, training: bool | None = None) -> list:
+def vgg16_taps(layers: Mapping[str, keras.layers.Layer], canvas: tf.Tensor, table: Architecture,
+               dropout: Dropout | None = None, training: bool | None = None) -> list[tf.Tensor]:
     """Run the trunk over a whole canvas.
 
     Args:
         layers: the layers of `vgg16_layers`, and `bn_<tap>` where the taps are normalised.
         canvas: (batch, height, width, channel), the image with its border of zeros.
-        dropout: function (values, layer name) -> values applied to fc6 and fc7; None: none.
+        dropout: applied to fc6 and fc7; None: none.
         training: whether BatchNorm takes (and gathers) the batch's statistics; None: as the model
             that is being built is called.
 

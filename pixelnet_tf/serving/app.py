@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable
 from contextlib import asynccontextmanager
+from typing import Any, TypeVar
 
 from starlette.applications import Starlette
 from starlette.convertors import Convertor, register_url_convertor
@@ -27,8 +28,10 @@ from pixelnet_tf.serving.registry import ModelRegistry
 from pixelnet_tf.serving.request_body import check_json_type, read_body, read_files
 from pixelnet_tf.serving.segment_upload import segment_upload
 
+_T = TypeVar("_T")
 
-class _ModelName(Convertor):
+
+class _ModelName(Convertor[str]):
     """A model's name in a path: `:` ends it."""
 
     regex = "[^/:]+"
@@ -40,11 +43,16 @@ class _ModelName(Convertor):
         return value
 
 
-class _VersionNumber(_ModelName):
+class _VersionNumber(Convertor[int]):
+    """A version in a path."""
+
     regex = "[0-9]{1,18}"
 
     def convert(self, value: str) -> int:
         return int(value)
+
+    def to_string(self, value: int) -> str:
+        return str(value)
 
 
 register_url_convertor("model", _ModelName())
@@ -89,12 +97,14 @@ def build_app(registry: ModelRegistry, limits: ServerLimits | None = None,
             Route(f"{path}/serving.json", endpoints.about),
             Route(f"{path}:predict", endpoints.predict, methods=["POST"]),
         ]
+    # Starlette's type says that a handler takes any exception; it gives each its own.
+    handlers: dict[Any, Any] = {ApiError: on_api_error, HTTPException: on_http_error,
+                                Exception: on_fault}
     return Starlette(
         routes=routes, lifespan=lifespan,
         middleware=[Middleware(Guard, log=log, token=token,
                                url_characters=limits.url_characters)],
-        exception_handlers={ApiError: on_api_error, HTTPException: on_http_error,
-                            Exception: on_fault})
+        exception_handlers=handlers)
 
 
 class _Endpoints:
@@ -181,7 +191,7 @@ class _Endpoints:
                                 f"{[m.name for m in models]}")
         return models[0]
 
-    async def _timed(self, awaitable, status: int):
+    async def _timed(self, awaitable: Awaitable[_T], status: int) -> _T:
         try:
             return await asyncio.wait_for(awaitable, self._limits.seconds)
         except asyncio.TimeoutError:

@@ -33,7 +33,7 @@ class ServerLimits:
     seconds: float = 300.0
     url_characters: int = 2000
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         for field in fields(self):
             if getattr(self, field.name) <= 0:
                 raise ConfigError(f"--{field.name.replace('_', '-')} must be positive, "

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,7 @@ import numpy as np
 import tensorflow as tf
 from google.protobuf.message import DecodeError
 from tensorflow.core.framework import types_pb2
-from tensorflow.core.protobuf import saved_model_pb2
+from tensorflow.core.protobuf import meta_graph_pb2, saved_model_pb2
 
 from pixelnet_tf.config import Config
 from pixelnet_tf.errors import DataError, ModelError, PixelNetError
@@ -124,13 +125,13 @@ def _read_about(folder: Path) -> dict[str, Any] | None:
         raise ModelError(str(error)) from None
 
 
-def _signatures(graph) -> dict[str, Signature]:
+def _signatures(graph: meta_graph_pb2.MetaGraphDef) -> dict[str, Signature]:
     return {name: Signature(_infos(definition.inputs), _infos(definition.outputs))
             for name, definition in sorted(graph.signature_def.items())
             if definition.method_name == "tensorflow/serving/predict"}
 
 
-def _infos(tensors) -> dict[str, TensorInfo]:
+def _infos(tensors: Mapping[str, meta_graph_pb2.TensorInfo]) -> dict[str, TensorInfo]:
     found = {}
     for name, info in sorted(tensors.items()):
         dtype = tf.as_dtype(info.dtype)

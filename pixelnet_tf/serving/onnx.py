@@ -43,7 +43,7 @@ def sparse_function(segmenter: Segmenter) -> tf.types.experimental.PolymorphicFu
     @tf.function(input_signature=[
         tf.TensorSpec([None, None, None, model.channels], tf.float32, "image"),
         tf.TensorSpec([None, 3], tf.int32, "pixels")])
-    def classify_pixels(image, pixels):
+    def classify_pixels(image: tf.Tensor, pixels: tf.Tensor) -> dict[str, tf.Tensor]:
         scores = plain_scores(model, plain_taps(model, image), tf.cast(pixels, tf.float32))
         return {"scores": scores + correction}
 
@@ -68,7 +68,8 @@ def _write(folder: Path, segmenter: Segmenter, config: Config, about: dict) -> N
                      "dense_form": "not convertible: TensorListConcatV2"}
 
 
-def largest_difference(path: Path, function, channels: int) -> float:
+def largest_difference(path: Path, function: Callable[..., dict[str, tf.Tensor]],
+                       channels: int) -> float:
     """Largest difference of ONNX Runtime's scores from TensorFlow's, over two batches of noise."""
     import onnxruntime
 

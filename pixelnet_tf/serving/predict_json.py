@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import binascii
 import json
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -205,6 +206,6 @@ def _plain(value: np.ndarray, name: str) -> Any:
     return _nested(value.tolist(), lambda b: b.decode("utf-8", "replace"))
 
 
-def _nested(value: Any, function) -> Any:
+def _nested(value: Any, function: Callable[[Any], Any]) -> Any:
     return [_nested(item, function) for item in value] if isinstance(value, list) \
         else function(value)

@@ -33,7 +33,8 @@ class Experiment:
     Everything else is equal between the variants: split, start weights, order of the slices,
     number of steps. OUT/<sampling>/fold<i> holds a run, OUT/<sampling>-<prior> its predictions
     over all folds and their scores, OUT/tables.* the comparison. A second call does only what is
-    missing; a killed training is resumed.
+    missing; a killed training is resumed. A folder that holds trainings of another configuration,
+    split or study is refused.
 
     Args:
         config: the resolved configuration; its `sampling.strategy` and `prediction.prior` are set
@@ -42,7 +43,8 @@ class Experiment:
         out: folder of the experiment.
 
     Raises:
-        DataError: a split without test cases.
+        DataError: a split without test cases. ConfigError (by `run`): the folder holds trainings of
+            another configuration, split or study.
     """
 
     def __init__(self, config: Config, study: PreparedStudy, references: Path, out: Path, *,
@@ -79,13 +81,16 @@ class Experiment:
 
     def _train(self, strategy: str, number: int, split: Split) -> None:
         folder = self._run_folder(strategy, number)
+        trainer = Trainer(self._variant(strategy), self.study, split, folder.path,
+                          progress=self.progress, say=self.say)
+        # A run of other settings, cases or slices is neither taken for this one nor gone on with.
+        trainer.check(resume=True)
         if Path(folder.file("model.keras")).exists():
             self.say(f"{strategy} fold {number}: trained before")
             return
         self.say(f"{strategy} fold {number}: {len(split.train)} cases to train, "
                  f"{len(split.test)} to test")
-        Trainer(self._variant(strategy), self.study, split, folder.path, progress=self.progress,
-                say=self.say).run(resume=folder.exists())
+        trainer.run(resume=True)
 
     def _predict(self, strategy: str, prior: str, number: int, split: Split) -> None:
         config = self._variant(strategy)

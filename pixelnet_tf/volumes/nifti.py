@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 import gzip
-import struct
+import io
+import math
 import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
+from typing import BinaryIO
 
 import nibabel as nib
 import numpy as np
@@ -14,38 +19,190 @@ from pixelnet_tf.errors import DataError
 from pixelnet_tf.io.files import write_bytes
 from pixelnet_tf.volumes.geometry import VolumeGeometry
 
+#: Bytes at the beginning of a file that hold its header, NIfTI-1 or NIfTI-2.
+HEADER_BYTES = 540
+
+_BLOCK = 1 << 20
+#: Header extensions beyond this are no one's metadata.
+_LARGEST_OFFSET = 1 << 20
+#: NIfTI's codes of whole numbers and fractions.
+_TYPES = {2, 4, 8, 16, 64, 256, 512, 768, 1024, 1280}
+_SAVE = "save one real number a voxel, the scanner's intensity"
+_OTHER_TYPES = {32: "complex numbers (complex64); save the magnitude",
+                1792: "complex numbers (complex128); save the magnitude",
+                2048: "complex numbers (complex256); save the magnitude",
+                128: f"colours (R+G+B); {_SAVE}", 2304: f"colours (R+G+B+A); {_SAVE}"}
+#: What a file is that holds no header of a NIfTI file in one piece, by its first bytes.
+_PAIR = ("is one half of a pair .hdr and .img; save both as one .nii.gz, for instance by nibabel: "
+         "nib.Nifti1Image.from_image(nib.load(path))")
+_AKIN = ((b"\0\x05\x16\x07", "a companion file that macOS writes beside the image (`._NAME`); "
+          "delete it"),
+         (b"version https://git-lfs", "a pointer of Git LFS; fetch the file (`git lfs pull`)"),
+         (b"/annex/objects/", "a pointer of git-annex; fetch the file (`datalad get`)"))
+
+
+@dataclass(frozen=True, eq=False)
+class NiftiHeader:
+    """A header that has been checked.
+
+    Attributes:
+        geometry: shape, affine, header.
+        stored: as it stands in the file, with the voxels' scale and beginning.
+        size: bytes of the unpacked file.
+    """
+
+    geometry: VolumeGeometry
+    stored: nib.Nifti1Header
+    size: int
+
 
 def read_volume(path: Path) -> tuple[np.ndarray, VolumeGeometry]:
-    """Read a three-dimensional NIfTI file.
-
-    A compressed file is read to its end, so that its checksum is compared: a bit that flipped on a
-    disk or on the way is an error and not another value.
+    """Read a three-dimensional NIfTI file, to its end: the checksum of a gzip stream counts.
 
     Returns:
         The voxels (x, y, z) float32, scaled as the header says, and the geometry.
 
     Raises:
-        DataError: a missing, broken or truncated file, not NIfTI, not three-dimensional, not of
-            real numbers, or without a position in space.
+        DataError: a missing, broken or truncated file, not NIfTI, not three-dimensional, of
+            colours or complex numbers, or without a place in space.
     """
     path = Path(path)
-    image, geometry = _open(path)
-    try:
-        if path.name.lower().endswith(".gz"):
-            with gzip.open(path) as file:
-                image = type(image).from_bytes(file.read())
+    with _opened(path) as stream:
+        start = stream.read(HEADER_BYTES)
+        header = _parsed(path, start)
+        content = b"".join([start[:header.size], *announced_blocks(stream, header, len(start))])
         with np.errstate(over="ignore", invalid="ignore"):
-            array = np.asarray(image.dataobj, dtype=np.float32)
-    except (OSError, EOFError, ValueError, zlib.error, struct.error,
-            nib.spatialimages.HeaderDataError) as error:
-        raise DataError(f"{path}: the file is broken or truncated ({error}); "
-                        "fetch or unpack it again") from None
-    return array.reshape(geometry.shape), geometry
+            array = np.asarray(nib.arrayproxy.ArrayProxy(io.BytesIO(content), header.stored),
+                               dtype=np.float32)
+    return array.reshape(header.geometry.shape), header.geometry
 
 
 def read_geometry(path: Path) -> VolumeGeometry:
     """Read the geometry alone, without the voxels; raises as `read_volume`."""
-    return _open(Path(path))[1]
+    path = Path(path)
+    with _opened(path) as stream:
+        return _parsed(path, stream.read(HEADER_BYTES)).geometry
+
+
+def parse_header(start: bytes) -> NiftiHeader:
+    """Check the header of a NIfTI file in one piece.
+
+    Args:
+        start: the file's first `HEADER_BYTES` bytes, or fewer where it is shorter.
+
+    Raises:
+        DataError: it is none, or one that voxels cannot be read by; no file is named.
+    """
+    header = _unchecked_header(start)
+    dims = [int(n) for n in header["dim"]]
+    rank, sides = dims[0], dims[1:4]
+    if rank < 3:
+        raise DataError(f"is an image of {rank} dimensions, {tuple(dims[1:rank + 1])}; a case is "
+                        "made of volumes of three")
+    if rank > 7 or any(n != 1 for n in dims[4:rank + 1]):
+        raise DataError(f"has shape {tuple(dims[1:rank + 1])}, only three-dimensional volumes are "
+                        "read; split a series into one file per volume")
+    if min(sides) < 1:
+        raise DataError(f"has dimensions {sides}, which must be positive")
+    code, bits = int(header["datatype"]), int(header["bitpix"])
+    if code not in _TYPES:
+        raise DataError(f"holds {_OTHER_TYPES.get(code, f'numbers of data type {code}; {_SAVE}')}")
+    if bits != header.get_data_dtype().itemsize * 8:
+        raise DataError(f"has data type {code} of {bits} bits, which do not fit; correct the "
+                        "header")
+    offset = float(header["vox_offset"])
+    if not len(header.binaryblock) <= offset <= _LARGEST_OFFSET or offset != int(offset):
+        raise DataError(f"has voxels that cannot begin at byte {offset:g}; correct the header")
+    try:
+        # nibabel's own checks; they mend what every tool reads in one way, such as a qfac of 0.
+        header = type(header)(start[:len(header.binaryblock)])
+        header.get_slope_inter()
+    except (nib.spatialimages.HeaderDataError, ValueError) as error:
+        raise DataError(f"cannot be read as NIfTI ({error}); correct the header") from None
+    stored = header.copy()
+    # What nibabel does to the header of an image: voxels that come out are scaled.
+    header.set_slope_inter(None, None)
+    header.set_data_offset(0)
+    return NiftiHeader(VolumeGeometry.from_header(header), stored,
+                       int(offset) + math.prod(sides) * bits // 8)
+
+
+def announced_blocks(stream: BinaryIO, header: NiftiHeader, done: int) -> Iterator[bytes]:
+    """Read on to the end of the voxels, and see that the file ends there.
+
+    At most a block is in memory at a time. The end of a gzip stream, with its checksum, is read.
+
+    Args:
+        stream: stands `done` bytes after the beginning of the unpacked file.
+
+    Raises:
+        DataError: the file ends earlier, or goes on; no file is named.
+    """
+    left = header.size - done
+    while left > 0:
+        block = stream.read(min(_BLOCK, left))
+        if not block:
+            raise DataError(f"the file is broken or truncated: it ends {left} bytes before its "
+                            "header says; fetch or unpack it again")
+        yield block
+        left -= len(block)
+    if left < 0 or stream.read(1):
+        raise DataError(f"the file goes on after the {header.size} bytes that its header "
+                        "announces; header and voxels do not belong together")
+
+
+@contextmanager
+def unpacked(source: BinaryIO) -> Iterator[BinaryIO]:
+    """Give a stream of the unpacked content, whatever the file is called.
+
+    Raises:
+        DataError: on reading a gzip stream that is broken, cut short or altered; no file is named.
+    """
+    compressed = source.read(2) == b"\x1f\x8b"
+    source.seek(0)
+    try:
+        yield gzip.GzipFile(fileobj=source, mode="rb") if compressed else source
+    except (EOFError, zlib.error, gzip.BadGzipFile) as error:
+        raise DataError(f"the file is broken or truncated ({error}); fetch or unpack it again"
+                        ) from None
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[BinaryIO]:
+    """Open and unpack a file; every message names it."""
+    try:
+        with open(path, "rb") as file, unpacked(file) as stream:
+            yield stream
+    except FileNotFoundError:
+        if path.is_symlink():
+            raise DataError(f"{path}: is a link to a file that is not there; if DataLad or "
+                            "git-annex keeps the study, fetch it by `datalad get`") from None
+        raise DataError(f"{path}: no such file") from None
+    except DataError as error:
+        raise DataError(f"{path}: {error}") from None
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read ({error.strerror or error})") from None
+
+
+def _parsed(path: Path, start: bytes) -> NiftiHeader:
+    if path.name.startswith("._"):
+        raise DataError(f"cannot be read as NIfTI: {_AKIN[0][1]}")
+    if path.suffix.lower() in (".hdr", ".img"):
+        raise DataError(_PAIR)
+    return parse_header(start)
+
+
+def _unchecked_header(start: bytes) -> nib.Nifti1Header:
+    for kind, magic, pair, where in ((nib.Nifti1Header, b"n+1\0", b"ni1\0", 344),
+                                     (nib.Nifti2Header, b"n+2\0", b"ni2\0", 4)):
+        size, found = kind.template_dtype.itemsize, start[where:where + 4]
+        if len(start) >= size and found in (magic, pair) and kind.may_contain_header(start):
+            if found == pair:
+                raise DataError(_PAIR)
+            return kind(start[:size], check=False)
+    akin = next((words for mark, words in _AKIN if mark in start[:64]),
+                "not a NIfTI file in one piece (.nii or .nii.gz)")
+    raise DataError(f"cannot be read as NIfTI: {akin}")
 
 
 def write_labels(path: Path, labels: np.ndarray, geometry: VolumeGeometry) -> None:
@@ -89,39 +246,3 @@ def nifti_bytes(path: Path | str, array: np.ndarray, geometry: VolumeGeometry) -
     data = kind(array, None, header).to_bytes()
     # Without a time stamp two runs write the same bytes.
     return gzip.compress(data, compresslevel=6, mtime=0) if name.endswith(".gz") else data
-
-
-def _open(path: Path) -> tuple[nib.Nifti1Image, VolumeGeometry]:
-    if path.is_symlink() and not path.exists():
-        raise DataError(f"{path}: is a link to a file that is not there; if DataLad or git-annex "
-                        "keeps the study, fetch it by `datalad get`")
-    try:
-        image = nib.load(path)
-    except FileNotFoundError:
-        raise DataError(f"{path}: no such file") from None
-    except (nib.filebasedimages.ImageFileError, nib.spatialimages.HeaderDataError,
-            OSError, EOFError, ValueError, KeyError, OverflowError, zlib.error) as error:
-        raise DataError(f"{path}: cannot be read as NIfTI ({error})") from None
-    if isinstance(image, nib.Nifti1Pair) and not isinstance(image, nib.Nifti1Image):
-        raise DataError(f"{path}: is one half of a pair .hdr and .img; save both as one .nii.gz, "
-                        "for instance by nibabel: nib.Nifti1Image.from_image(nib.load(path))")
-    if not isinstance(image, (nib.Nifti1Image, nib.Nifti2Image)):
-        raise DataError(f"{path}: is {type(image).__name__}, only NIfTI (.nii, .nii.gz) is read")
-    shape, stored = image.shape, image.get_data_dtype()
-    if len(shape) < 3:
-        raise DataError(f"{path}: is an image of {len(shape)} dimensions, {shape}; a case is made "
-                        "of volumes of three")
-    if any(n != 1 for n in shape[3:]):
-        raise DataError(f"{path}: has shape {shape}, only three-dimensional volumes are read; "
-                        "split a series into one file per volume")
-    if 0 in shape:
-        raise DataError(f"{path}: has shape {shape}, so it holds no voxel")
-    if stored.names:
-        raise DataError(f"{path}: holds colours ({'+'.join(stored.names)}); save one number a "
-                        "voxel, the scanner's intensity")
-    if stored.kind == "c":
-        raise DataError(f"{path}: holds complex numbers ({stored.name}); save the magnitude")
-    try:
-        return image, VolumeGeometry.from_header(image.header)
-    except DataError as error:
-        raise DataError(f"{path}: {error}") from None

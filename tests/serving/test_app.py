@@ -230,9 +230,10 @@ BAD = {
     "modality twice": ("POST", "/v1/segment", {"files": [
         (m, ("x.nii", volume())) for m in ("flair", "t1ce", "t2", "t2")]}, 400, "twice"),
     "segment by an unknown model": ("POST", "/v1/segment?model=x", files(), 404, "this server"),
-    "no NIfTI": ("POST", "/v1/segment", files(t2=b"PK\3\4" * 300), 400, "t2: not a NIfTI"),
+    "no NIfTI": ("POST", "/v1/segment", files(t2=b"PK\3\4" * 300), 400,
+                 "t2: cannot be read as NIfTI"),
     "truncated gzip": ("POST", "/v1/segment", files(t2=gzip.compress(volume())[:-200]), 400,
-                       "t2: the gzip stream"),
+                       "t2: the file is broken or truncated"),
     "gzip bomb": ("POST", "/v1/segment", files(t2=gzip.compress(volume() + b"\0" * 10**8)), 400,
                   "t2: the file goes on"),
     "10^9 dimensions": ("POST", "/v1/segment", files(

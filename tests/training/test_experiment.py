@@ -6,7 +6,7 @@ import pytest
 
 from pixelnet_tf.dataset.prepare import prepare_study
 from pixelnet_tf.dataset.prepared import PreparedStudy
-from pixelnet_tf.errors import DataError
+from pixelnet_tf.errors import ConfigError, DataError
 from pixelnet_tf.training.experiment import Experiment
 from pixelnet_tf.volumes.phantom_study import write_phantom
 
@@ -41,6 +41,10 @@ def test_the_whole_comparison_and_its_second_call(folded, tmp_path):
     assert runs.stat().st_mtime_ns == stamp
     for name, result in again.items():
         assert result.scores == found[name].scores
+    # Asked for again with other settings, the old tables would be wrong.
+    longer = replace(config, training=replace(config.training, steps=3))
+    with pytest.raises(ConfigError, match=r"has training\.steps=3 .*: 2\); .* a new --out"):
+        Experiment(longer, prepared, study_dir, tmp_path / "out").run()
 
 
 def test_a_split_without_test_cases_is_refused(folded, tmp_path):

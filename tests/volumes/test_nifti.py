@@ -152,6 +152,7 @@ def test_a_file_without_a_place_in_space(tmp_path):
         image = nib.Nifti1Image(ARRAY, np.eye(4))
         image.header.set_sform(affine, code=1)
         image.header.set_qform(np.eye(4), code=0)
+        image.header.set_data_offset(352)
         (tmp_path / f"{number}.nii").write_bytes(
             image.header.binaryblock + bytes(4) + ARRAY.tobytes(order="F"))
         with pytest.raises(DataError, match=rf"{number}\.nii: its affine .*correct the file's"):
@@ -170,3 +171,57 @@ def test_a_link_to_nowhere_and_half_of_a_pair(tmp_path):
 def test_an_ending_in_capitals(tmp_path, save):
     save(tmp_path / "v.nii.gz", ARRAY).rename(tmp_path / "V.NII.GZ")
     np.testing.assert_array_equal(read_volume(tmp_path / "V.NII.GZ")[0], ARRAY)
+
+
+@pytest.mark.parametrize("kind", [nib.Nifti1Image, nib.Nifti2Image])
+def test_no_flipped_bit_of_a_header_is_more_than_an_error(tmp_path, kind):
+    """Nor does it take memory for a volume that the file cannot hold."""
+    data = kind(ARRAY, np.diag([-1.0, -1.0, 2.0, 1.0])).to_bytes()
+    header = kind.header_class()
+    start = header.template_dtype.fields["dim"][1]
+    dims = range(8 * start, 8 * start + 64 * header["dim"].itemsize, 2)
+    refused = 0
+    for bit in sorted({*dims, *range(0, 8 * len(header.binaryblock), 23)}):
+        broken = bytearray(data)
+        broken[bit // 8] ^= 1 << bit % 8
+        (tmp_path / "v.nii").write_bytes(broken)
+        try:
+            with np.errstate(all="ignore"):
+                array, geometry = read_volume(tmp_path / "v.nii")
+        except DataError:
+            refused += 1
+        else:
+            assert array.size == ARRAY.size
+            assert np.isfinite(geometry.affine).all()
+    assert refused > 30
+
+
+def test_a_file_is_as_long_as_its_header_says(tmp_path, save):
+    data = save(tmp_path / "v.nii", ARRAY).read_bytes()
+    for name, content, words in (
+            ("long.nii", data + b"x", "goes on after the 400 bytes"),
+            ("long.nii.gz", gzip.compress(data + b"x"), "goes on after the 400 bytes"),
+            ("short.nii.gz", gzip.compress(data[:-1]), "it ends 1 bytes before"),
+            ("tail.nii.gz", gzip.compress(data) + b"x", "broken or truncated")):
+        (tmp_path / name).write_bytes(content)
+        with pytest.raises(DataError, match=rf"{name}: .*{words}"):
+            read_volume(tmp_path / name)
+
+
+def test_contents_count_and_not_the_name(tmp_path, save):
+    data = save(tmp_path / "v.nii", ARRAY).read_bytes()
+    (tmp_path / "packed.nii").write_bytes(gzip.compress(data))
+    (tmp_path / "plain.nii.gz").write_bytes(data)
+    for name in ("packed.nii", "plain.nii.gz"):
+        np.testing.assert_array_equal(read_volume(tmp_path / name)[0], ARRAY)
+
+
+@pytest.mark.parametrize(("name", "content", "words"), [
+    ("v.nii.gz", b"version https://git-lfs.github.com/spec/v1\noid sha256:0\n", "git lfs pull"),
+    ("v.nii.gz", b"../../.git/annex/objects/Xx/yZ/MD5E-s3--0.nii.gz", "datalad get"),
+    ("._v.nii.gz", b"\0\x05\x16\x07" + bytes(600), "macOS writes beside"),
+])
+def test_what_stands_in_for_an_image_is_called_by_its_name(tmp_path, name, content, words):
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(DataError, match=rf"{name}: .*{words}"):
+        read_volume(tmp_path / name)
