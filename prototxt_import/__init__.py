@@ -1,4 +1,4 @@
-"""Reads and writes Caffe's networks: prototxt, caffemodel (current, V1, V0, HDF5), solver.
+"""Reads and writes Caffe's networks: prototxt, caffemodel (current, V1, V0, HDF5), solver, state.
 
 Needs numpy and protobuf only (h5py for HDF5 models); no Caffe and no TensorFlow.
 
@@ -10,8 +10,9 @@ Needs numpy and protobuf only (h5py for HDF5 models); no Caffe and no TensorFlow
 
 from prototxt_import.errors import CaffeFormatError
 from prototxt_import.filler import Filler
+from prototxt_import.hdf5 import hdf5_layer_names, is_hdf5
 from prototxt_import.layer import Layer, ParamSpec
-from prototxt_import.load_network import load_network
+from prototxt_import.load_network import attach_weights, load_network
 from prototxt_import.network import Input, Network
 from prototxt_import.params import (
     PARAMS_BY_TYPE,
@@ -72,73 +73,22 @@ from prototxt_import.params import (
 from prototxt_import.save_caffemodel import save_caffemodel
 from prototxt_import.save_prototxt import save_prototxt
 from prototxt_import.solver import Solver, load_solver
+from prototxt_import.solverstate import SolverState, load_solverstate, save_solverstate
 from prototxt_import.state_rule import StateRule
 
 __all__ = [
-    "PARAMS_BY_TYPE",
-    "AccuracyParams",
-    "ArgMaxParams",
-    "BNParams",
-    "BatchNormParams",
-    "BiasParams",
-    "CaffeFormatError",
-    "ConcatParams",
-    "ConvolutionParams",
-    "CropParams",
-    "DataParams",
-    "DropoutParams",
-    "DummyDataParams",
-    "ELUParams",
-    "EltwiseParams",
-    "EmbedParams",
-    "ExpParams",
-    "Filler",
-    "FlattenParams",
-    "GenericParams",
-    "HDF5DataParams",
-    "HingeLossParams",
-    "Im2colParams",
-    "ImageDataParams",
-    "InnerProductParams",
-    "Input",
-    "InputParams",
-    "InterpParams",
-    "LRNParams",
-    "Layer",
-    "LayerParams",
-    "LogParams",
-    "LossParams",
-    "MVNParams",
-    "MemoryDataParams",
-    "Network",
-    "NoParams",
-    "NormalizeParams",
-    "PReLUParams",
-    "ParamSpec",
-    "ParameterParams",
-    "PoolingParams",
-    "PowerParams",
-    "PythonParams",
-    "RandBIParams",
-    "ReLUParams",
-    "ReductionParams",
-    "ReshapeParams",
-    "SPPParams",
-    "ScaleParams",
-    "SigmoidCrossEntropyLossParams",
-    "SigmoidParams",
-    "SliceParams",
-    "SoftmaxParams",
-    "SoftmaxWithLossParams",
-    "Solver",
-    "StateRule",
-    "TanHParams",
-    "ThresholdParams",
-    "TileParams",
-    "UpsampleParams",
-    "WindowDataParams",
-    "load_network",
-    "load_solver",
-    "save_caffemodel",
-    "save_prototxt",
+    "PARAMS_BY_TYPE", "AccuracyParams", "ArgMaxParams", "BNParams", "BatchNormParams",
+    "BiasParams", "CaffeFormatError", "ConcatParams", "ConvolutionParams", "CropParams",
+    "DataParams", "DropoutParams", "DummyDataParams", "ELUParams", "EltwiseParams",
+    "EmbedParams", "ExpParams", "Filler", "FlattenParams", "GenericParams", "HDF5DataParams",
+    "HingeLossParams", "Im2colParams", "ImageDataParams", "InnerProductParams", "Input",
+    "InputParams", "InterpParams", "LRNParams", "Layer", "LayerParams", "LogParams",
+    "LossParams", "MVNParams", "MemoryDataParams", "Network", "NoParams", "NormalizeParams",
+    "PReLUParams", "ParamSpec", "ParameterParams", "PoolingParams", "PowerParams",
+    "PythonParams", "RandBIParams", "ReLUParams", "ReductionParams", "ReshapeParams",
+    "SPPParams", "ScaleParams", "SigmoidCrossEntropyLossParams", "SigmoidParams", "SliceParams",
+    "SoftmaxParams", "SoftmaxWithLossParams", "Solver", "SolverState", "StateRule",
+    "TanHParams", "ThresholdParams", "TileParams", "UpsampleParams", "WindowDataParams",
+    "attach_weights", "hdf5_layer_names", "is_hdf5", "load_network", "load_solver",
+    "load_solverstate", "save_caffemodel", "save_prototxt", "save_solverstate",
 ]  # fmt: skip

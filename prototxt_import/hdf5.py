@@ -33,7 +33,7 @@ def read_hdf5_weights(
     `layers` are those of the network: a blob that the file lacks is taken from the layer that
     shares it by parameter name, as Caffe writes a shared blob only once. Needs h5py.
     """
-    h5py = _import_h5py(path)
+    h5py = import_h5py(path)
     path = os.fspath(path)
     try:
         with h5py.File(path, "r") as file:
@@ -63,9 +63,24 @@ def read_hdf5_weights(
     return weights
 
 
+def hdf5_layer_names(path: str | os.PathLike) -> tuple[str, ...]:
+    """Return the names of the layers of an HDF5 model (and of the groups that one called `a/b`
+    lies in); it does not say their order."""
+    h5py = import_h5py(path)
+    names: list[str] = []
+    try:
+        with h5py.File(os.fspath(path), "r") as file:
+            file["data"].visit(names.append)
+    except Exception as error:  # h5py raises almost any class for a damaged file
+        raise CaffeFormatError(
+            f"the HDF5 file is damaged ({error}); copy or download it again", path
+        ) from None
+    return tuple(names)
+
+
 def write_hdf5(path: str | os.PathLike, network: Network) -> None:
     """Write the blobs of `network` as Caffe's `ToHDF5` does, a shared one in its first layer."""
-    h5py = _import_h5py(path)
+    h5py = import_h5py(path)
     owned: set[str] = set()
     with h5py.File(os.fspath(path), "w") as file:
         data = file.create_group("data")
@@ -80,7 +95,8 @@ def write_hdf5(path: str | os.PathLike, network: Network) -> None:
                 group.create_dataset(str(index), data=np.asarray(blob, "<f4"))
 
 
-def _import_h5py(path: str | os.PathLike) -> Any:
+def import_h5py(path: str | os.PathLike) -> Any:
+    """Return the module h5py; CaffeFormatError says how to install it."""
     try:
         import h5py
     except ImportError:
@@ -101,11 +117,12 @@ def _read_groups(
             continue
         arrays = {name: one for name, one in member.items() if not hasattr(one, "items")}
         if arrays or not len(member):
-            yield prefix + key, _read_blobs(arrays, member.name, path)
+            yield prefix + key, read_arrays(arrays, member.name, path)
         yield from _read_groups(member, f"{prefix}{key}/", path)
 
 
-def _read_blobs(arrays: Mapping[str, Any], group: str, path: str) -> dict[int, np.ndarray]:
+def read_arrays(arrays: Mapping[str, Any], group: str, path: str) -> dict[int, np.ndarray]:
+    """Return the numbered arrays of a group, read-only float32, by their numbers."""
     blobs = {}
     limit = os.path.getsize(path) * _MAX_INFLATION
     for key, dataset in arrays.items():

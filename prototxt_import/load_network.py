@@ -46,23 +46,29 @@ def load_network(
         described = build_network(read_prototxt(prototxt), phase, level, tuple(stages))
     if caffemodel is None:
         return described
+    if described is not None:
+        return attach_weights(described, caffemodel, allow_nan=allow_nan)
     if is_hdf5(caffemodel):
-        if described is None:
-            raise CaffeFormatError(
-                "an HDF5 model holds weights without a description; give its prototxt too",
-                caffemodel,
-            )
-        weighted = [layer for layer in described.layers if expected_blobs(layer) != ()]
-        wanted = {layer.name: layer for layer in (*described.layers, *weighted)}
-        weights = read_hdf5_weights(caffemodel, wanted, allow_nan=allow_nan)
-        return _attach(described, weights, caffemodel)
+        raise CaffeFormatError(
+            "an HDF5 model holds weights without a description; give its prototxt too", caffemodel
+        )
     raw = read_caffemodel(caffemodel, allow_nan=allow_nan)
-    if described is None:
-        network = build_network(raw, phase, level, tuple(stages))
-        for layer in network.layers:
-            _check_blobs(layer, caffemodel)
-        return network
-    return _attach(described, _by_name(raw.layers, caffemodel), caffemodel)
+    network = build_network(raw, phase, level, tuple(stages))
+    for layer in network.layers:
+        _check_blobs(layer, caffemodel)
+    return network
+
+
+def attach_weights(network: Network, caffemodel: Path, *, allow_nan: bool = False) -> Network:
+    """Return a network with the weights of a caffemodel, by layer name, as `load_network` does."""
+    if is_hdf5(caffemodel):
+        weighted = [layer for layer in network.layers if expected_blobs(layer) != ()]
+        wanted = {layer.name: layer for layer in (*network.layers, *weighted)}
+        weights = read_hdf5_weights(caffemodel, wanted, allow_nan=allow_nan)
+    else:
+        raw = read_caffemodel(caffemodel, allow_nan=allow_nan)
+        weights = _by_name(raw.layers, caffemodel)
+    return _attach(network, weights, caffemodel)
 
 
 def _by_name(layers: list[RawLayer], path: Path) -> dict[str, RawLayer]:

@@ -89,6 +89,9 @@ _NET = {
         "23 debug_info b=false, 28 snapshot_after_train b=true, "
         "30 solver_type @SolverParameter.SolverType=SGD, 41 layer_wise_reduce b=true, 42 weights s*"
     ),
+    "SolverState": (
+        "1 iter i, 2 learned_net s, 3 history BlobProto*, 4 current_step i=0"
+    ),
     "LayerParameter": (
         "1 name s, 2 type s, 3 bottom s*, 4 top s*, 10 phase @Phase, 5 loss_weight f*, "
         "6 param ParamSpec*, 7 blobs BlobProto*, 11 propagate_down b*, 8 include NetStateRule*, "

@@ -11,10 +11,16 @@ from prototxt_import import (
     CaffeFormatError,
     Network,
     Solver,
+    SolverState,
+    attach_weights,
+    hdf5_layer_names,
+    is_hdf5,
     load_network,
     load_solver,
+    load_solverstate,
     save_caffemodel,
     save_prototxt,
+    save_solverstate,
 )
 
 
@@ -50,6 +56,30 @@ def read_solver(path: str | Path) -> Solver:
     """Solver of a solver.prototxt; raises `ModelError` for whatever is wrong with the file."""
     with caffe_errors():
         return load_solver(path)
+
+
+def read_weights(network: Network, caffemodel: str | Path) -> Network:
+    """A network with the weights of a caffemodel; raises `ModelError` for whatever is wrong."""
+    with caffe_errors():
+        return attach_weights(network, caffemodel)
+
+
+def hdf5_names(caffemodel: str | Path) -> tuple[str, ...] | None:
+    """Names of the layers of an HDF5 caffemodel, None for a binary one; raises `ModelError`."""
+    with caffe_errors():
+        return hdf5_layer_names(caffemodel) if is_hdf5(caffemodel) else None
+
+
+def read_solver_state(path: str | Path) -> SolverState:
+    """State of a .solverstate or .solverstate.h5; raises `ModelError` for whatever is wrong."""
+    with caffe_errors():
+        return load_solverstate(path)
+
+
+def write_solver_state(path: str | Path, state: SolverState) -> None:
+    """Write a solver's state; raises `ModelError` where Caffe could not read it."""
+    with caffe_errors():
+        save_solverstate(path, state)
 
 
 def write_prototxt(path: str | Path, network: Network) -> None:

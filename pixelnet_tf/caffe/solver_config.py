@@ -11,29 +11,30 @@ from pixelnet_tf.caffe.reading import read_solver
 from pixelnet_tf.config import config_from_dict
 from pixelnet_tf.errors import ModelError
 
+#: What a type of solver has beside a momentum.
+_OWN_SETTINGS = {"AdaGrad": ("delta",), "RMSProp": ("rms_decay", "delta"), "AdaDelta": ("delta",),
+                 "Adam": ("momentum2", "delta")}
+
 
 def training_section(path: str | Path) -> dict[str, Any]:
     """What `training:` of a configuration says for a Caffe solver.
 
-    Raises `ModelError` for a solver that this project's training cannot follow (another type than
-    SGD, L1 decay, accumulated gradients).
+    Raises `ModelError` for a solver that this project's training cannot follow (L1 decay).
     """
     solver = read_solver(path)
-    refused = {
-        "type": (solver.type, "SGD"),
-        "regularization_type": (solver.regularization_type, "L2"),
-        "iter_size": (solver.iter_size, 1),
-    }
-    for name, (value, allowed) in refused.items():
-        if value != allowed:
-            raise ModelError(f"{path}: {name} {value!r} is not supported, only {allowed!r}")
+    if solver.regularization_type != "L2":
+        raise ModelError(f"{path}: regularization_type {solver.regularization_type!r} is not "
+                         "supported, only 'L2'")
     section: dict[str, Any] = {
         "solver": {
+            "type": solver.type,
             "base_lr": solver.base_lr,
             "momentum": solver.momentum,
+            **{name: getattr(solver, name) for name in _OWN_SETTINGS.get(solver.type, ())},
             "weight_decay": solver.weight_decay,
             # Caffe's own "never" is -1.
             "clip_gradients": max(solver.clip_gradients, 0.0),
+            "iter_size": solver.iter_size,
             "lr_policy": solver.lr_policy,
             "gamma": solver.gamma,
             "power": solver.power,

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import json
+
 import click
 
 from pixelnet_tf.cli.options import config_options, dry_run_option, read_config, verb
 from pixelnet_tf.cli.training_progress import TrainingProgress
+from pixelnet_tf.errors import ConfigError
 
 
 @verb("train")
@@ -15,10 +18,14 @@ from pixelnet_tf.cli.training_progress import TrainingProgress
 @click.option("--out", "out", required=True, metavar="RUN", help="Folder of the run.")
 @click.option("--resume", is_flag=True, help="Go on from the last checkpoint, to the same weights "
               "as a run that was never stopped.")
+@click.option("--snapshot", metavar="FILE", help="Go on from Caffe's .solverstate (or "
+              ".solverstate.h5), its caffemodel beside it: the same as --set "
+              "training.initial_weights=FILE.")
 @click.option("--fold", type=int, help="Train for this fold of the split (from 0): its cases are "
               "the test cases.")
 @dry_run_option
-def command(config_path, overrides, print_config, data, out, resume, fold, dry_run) -> None:
+def command(config_path, overrides, print_config, data, out, resume, snapshot, fold,
+            dry_run) -> None:
     """Train a class-balanced PixelNet on a prepared study.
 
     The study and how it was prepared come from the prepared folder; --config gives model, sampling
@@ -27,7 +34,13 @@ def command(config_path, overrides, print_config, data, out, resume, fold, dry_r
     Ctrl-C and SIGTERM let the step at hand end and save the state before they stop (exit codes 130
     and 143); --resume goes on from there. A second Ctrl-C does not wait.
     """
+    if snapshot is not None:
+        # JSON's strings are YAML's, whatever stands in a path.
+        overrides = (*overrides, f"training.initial_weights={json.dumps(snapshot)}")
     config = read_config(config_path, overrides, print_config)
+    if snapshot is not None and not snapshot.endswith((".solverstate", ".solverstate.h5")):
+        raise ConfigError(f"--snapshot {snapshot}: give Caffe's .solverstate or .solverstate.h5; "
+                          "weights alone are given by --set training.initial_weights=FILE")
     from pixelnet_tf.dataset.prepared import PreparedStudy
     from pixelnet_tf.training.loop import Trainer
 
@@ -37,7 +50,7 @@ def command(config_path, overrides, print_config, data, out, resume, fold, dry_r
     config, plan = trainer.config, trainer.plan
     click.echo(f"{len(split.train)} training and {len(split.validation)} validation cases; "
                f"{plan.epoch_slices} slices an epoch, {plan.steps} steps of "
-               f"{config.training.batch_slices} slices, {config.sampling.pixels} pixels each "
+               f"{config.training.step_slices} slices, {config.sampling.pixels} pixels each "
                f"({config.sampling.strategy})")
     if dry_run:
         trainer.check(resume)

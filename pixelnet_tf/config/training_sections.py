@@ -54,16 +54,29 @@ class ModelConfig:
 
 @dataclass(frozen=True)
 class SolverConfig:
-    """Caffe's SGD and its learning-rate policy; the defaults are the authors' solver."""
+    """Caffe's solver and its learning-rate policy; the defaults are the authors' solver."""
 
+    #: Caffe's `SGD`, `Nesterov`, `AdaGrad`, `RMSProp`, `AdaDelta` or `Adam`. [original]
+    type: str = "SGD"
     #: Learning rate at the start. [original]
     base_lr: float = 0.001
-    #: The learning rate is inside the momentum: `h = momentum * h + lr * g`. [original]
+    #: The learning rate is inside the momentum: `h = momentum * h + lr * g`. `AdaGrad` and
+    #: `RMSProp` have none: 0. [original]
     momentum: float = 0.9
+    #: What `Adam` keeps of the squares. [Caffe]
+    momentum2: float = 0.999
+    #: What `RMSProp` keeps of the squares. [Caffe]
+    rms_decay: float = 0.99
+    #: Added to what `AdaGrad`, `RMSProp`, `AdaDelta` and `Adam` divide by. [Caffe]
+    delta: float = 1e-8
     #: L2 decay, added to the gradient before the momentum. [original]
     weight_decay: float = 0.0005
-    #: Scale the gradients down where their L2 norm over all layers exceeds this; 0: never. [Caffe]
+    #: Scale the gradients down where their L2 norm over all layers exceeds this, that of their sum
+    #: over `iter_size` mini-batches; 0: never. [Caffe]
     clip_gradients: float = 0.0
+    #: Mini-batches of a step, whose gradients are averaged: a larger batch in the memory of a small
+    #: one. [Caffe]
+    iter_size: int = 1
     #: `fixed`, `step`, `exp`, `inv`, `multistep`, `poly` or `sigmoid`. [original]
     lr_policy: str = "step"
     #: Factor of `step`, `exp`, `multistep`; slope of `inv` and `sigmoid`. [original]
@@ -93,6 +106,20 @@ class SolverConfig:
         if min(self.stepvalues, default=0) < 0:
             raise ConfigError("training.solver.stepvalues must not be negative, got "
                               f"{list(self.stepvalues)}")
+        one_of("training.solver.type", self.type,
+               ("SGD", "Nesterov", "AdaGrad", "RMSProp", "AdaDelta", "Adam"))
+        if self.momentum and self.type in ("AdaGrad", "RMSProp"):
+            raise ConfigError(f"training.solver.type={self.type} has no momentum; set "
+                              "training.solver.momentum=0")
+        for name in ("momentum2", "rms_decay"):
+            in_range(f"training.solver.{name}", getattr(self, name), 0.0, 1.0)
+        shares = {"RMSProp": ("rms_decay",), "AdaDelta": ("momentum",),
+                  "Adam": ("momentum", "momentum2")}
+        for name in shares.get(self.type, ()):
+            if getattr(self, name) == 1:
+                raise ConfigError(f"training.solver.{name} must be below 1 with {self.type}")
+        in_range("training.solver.delta", self.delta, 0.0, 1e6)
+        in_range("training.solver.iter_size", self.iter_size, 1)
 
 
 @dataclass(frozen=True)
@@ -114,7 +141,8 @@ class TrainingConfig:
     #: Of start weights, order of slices, pixels, flips and dropout. [original]
     seed: int = 1989
     #: `random`, `imagenet` (Keras' VGG-16), or the path of a .caffemodel or a .keras model; the
-    #: paper starts from VGG-16. [paper 3.3]
+    #: paper starts from VGG-16. With Caffe's .solverstate the training goes on from its step, with
+    #: its weights as they are and its momentum (see caffe.md). [paper 3.3]
     initial_weights: str = "random"
     #: Gray levels, as the pretrained kernels know them, that one unit of the normalised image
     #: stands for (ImageNet's standard deviation is near 58). The network is homogeneous: dividing
@@ -135,6 +163,11 @@ class TrainingConfig:
     fast: bool = True
     #: TensorFlow's deterministic kernels: a resumed run ends with the same weights.
     deterministic: bool = True
+
+    @property
+    def step_slices(self) -> int:
+        """Slices of a solver step."""
+        return self.batch_slices * self.solver.iter_size
 
     def __post_init__(self) -> None:
         one_of("training.loss", self.loss, ("cross_entropy", "dice", "cross_entropy_dice"))

@@ -14,14 +14,14 @@ from pixelnet_tf.dataset.shards import parse_record
 
 
 def training_batches(study: PreparedStudy, schedule: SliceSchedule, sampling: SamplingConfig, *,
-                     batch_slices: int, first_step: int = 0, seed: int = 0,
+                     batch_slices: int, first_batch: int = 0, seed: int = 0,
                      shard: tuple[int, int] = (0, 1)) -> tf.data.Dataset:
-    """Endless mini-batches, the same for the same (seed, step).
+    """Endless mini-batches, the same for the same seed and number.
 
     Args:
         study, schedule: where slices come from, and in which order.
         batch_slices: slices of a mini-batch over all workers.
-        first_step: solver step to begin with.
+        first_batch: number of the mini-batch to begin with.
         shard: (number, count) of this worker: it reads every count-th slice of a mini-batch.
 
     Returns a dataset of dictionaries: `image` (batch, height, width, channel) float32, slices of
@@ -35,7 +35,7 @@ def training_batches(study: PreparedStudy, schedule: SliceSchedule, sampling: Sa
     donors = tf.constant(schedule.with_lesion, tf.int64)
 
     def positions():
-        start = first_step * batch_slices
+        start = first_batch * batch_slices
         while True:
             for place in range(number, batch_slices, count):
                 yield start + place, schedule.row(start + place)

@@ -21,7 +21,8 @@ _HEADLINES = (
     "study.modalities", "prepare.bias_field.enabled", "prepare.region", "prepare.slice_size",
     "sampling.strategy", "sampling.pixels", "model.widths", "model.fc7", "model.head",
     "model.head_widths", "training.initial_weights", "training.steps", "training.epochs",
-    "training.batch_slices", "training.solver.base_lr", "training.solver.lr_policy",
+    "training.batch_slices", "training.solver.type", "training.solver.base_lr",
+    "training.solver.lr_policy",
     "training.seed", "prediction.prior",
 )
 

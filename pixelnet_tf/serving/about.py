@@ -89,7 +89,7 @@ def _training(run: RunFolder, priors: dict[str, Any]) -> dict[str, Any]:
                   "test": len(split.test)},
         "steps": max((row["step"] for row in rows), default=0),
         "weights_step": _weights_step(run),
-        "batch_slices": config.training.batch_slices,
+        "batch_slices": config.training.step_slices,
         "sampling": config.sampling.strategy,
         "pixels_per_slice": config.sampling.pixels,
         # Empty for an imported model, whose class frequencies are unknown.

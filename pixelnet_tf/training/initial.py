@@ -8,8 +8,9 @@ from dataclasses import dataclass
 
 import keras
 
+from pixelnet_tf.caffe.snapshot import Snapshot, check_snapshot, is_snapshot, load_snapshot
 from pixelnet_tf.caffe.weights import load_caffemodel
-from pixelnet_tf.errors import ModelError
+from pixelnet_tf.errors import ConfigError, ModelError
 from pixelnet_tf.model.architecture import BLOCKS
 from pixelnet_tf.model.pixelnet import PixelNet
 from pixelnet_tf.runs.network import load_model
@@ -18,17 +19,39 @@ from pixelnet_tf.runs.network import load_model
 @dataclass(frozen=True)
 class StartWeights:
     """What a model started from: lines that say it, and the names of the layers that keep what was
-    drawn at random."""
+    drawn at random; the snapshot of a training that goes on from Caffe's."""
 
     lines: tuple[str, ...]
     new_layers: frozenset[str]
+    snapshot: Snapshot | None = None
 
 
-def check_source(source: str) -> None:
-    """Raise `ModelError` where the file of the start weights does not exist."""
-    if source not in ("random", "imagenet") and not os.path.isfile(source):
+def check_source(source: str, steps: int = 0, balance: bool = False) -> None:
+    """Check what can be told of start weights before there is a model.
+
+    Args:
+        steps: of the whole training. balance: whether `balance_taps` is asked for.
+
+    Raises:
+        ModelError: the file does not exist, or is a snapshot that cannot be read.
+        ConfigError: a snapshot that the training cannot go on from.
+    """
+    if source in ("random", "imagenet"):
+        return
+    if not os.path.isfile(source):
         raise ModelError(f"training.initial_weights: {source!r} does not exist; give random, "
-                         "imagenet, or the path of a .caffemodel or .keras file")
+                         "imagenet, or the path of a .caffemodel, .solverstate or .keras file")
+    if not is_snapshot(source):
+        return
+    done = check_snapshot(source)
+    if steps and done >= steps:
+        raise ConfigError(f"training.initial_weights: {source} has {done} steps behind it, the "
+                          f"training is to have {steps}: nothing is left to do; raise "
+                          "training.steps")
+    if balance:
+        raise ConfigError("training.balance_taps changes the weights, and the momentum of "
+                          f"{source} is of the weights as they are; set training.balance_taps="
+                          "false")
 
 
 def initialise(model: PixelNet, source: str, intensity: float = 1.0) -> StartWeights:
@@ -36,9 +59,9 @@ def initialise(model: PixelNet, source: str, intensity: float = 1.0) -> StartWei
 
     Args:
         source: `random` (the model keeps what it drew), `imagenet` (Keras' VGG-16), or the path of
-            a `.caffemodel` or of a `.keras` model of this project.
+            a `.caffemodel`, of a `.solverstate` or of a `.keras` model of this project.
         intensity: gray levels that one unit of the image stands for; `imagenet` and `.caffemodel`
-            weights are adapted to it (`rescale_intensity`).
+            weights are adapted to it (`rescale_intensity`), those of a snapshot are not.
 
     Raises:
         ModelError: the file does not exist, or does not fit the model.
@@ -48,6 +71,10 @@ def initialise(model: PixelNet, source: str, intensity: float = 1.0) -> StartWei
         return StartWeights(("start weights: random",), model.weighted)
     if source.endswith(".keras"):
         return _from_model(model, source)
+    if is_snapshot(source):
+        snapshot = load_snapshot(model, source)
+        return StartWeights((f"weights and solver of {source}, step {snapshot.step}",),
+                            frozenset(), snapshot)
     if source == "imagenet":
         found = _from_keras_vgg(model)
     else:

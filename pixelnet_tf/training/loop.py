@@ -24,12 +24,12 @@ from pixelnet_tf.model.pixelnet import PixelNet
 from pixelnet_tf.runs.checkpoints import Checkpoints
 from pixelnet_tf.runs.compatibility import RESUME, Basis, check_fit
 from pixelnet_tf.runs.folder import RunFolder
-from pixelnet_tf.training.initial import check_source, initialise
+from pixelnet_tf.training.initial import StartWeights, check_source, initialise
 from pixelnet_tf.training.interruption import Interruption
 from pixelnet_tf.training.log import TrainingLog
 from pixelnet_tf.training.loss import make_loss
-from pixelnet_tf.training.multipliers import training_multipliers
-from pixelnet_tf.training.solver import CaffeSGD, policy_from_config, solver_from_config
+from pixelnet_tf.training.solver import policy_from_config
+from pixelnet_tf.training.state import TrainingState
 from pixelnet_tf.training.step import lattice_of, loss_and_gradients
 from pixelnet_tf.training.tap_balance import balance_taps
 from pixelnet_tf.training.validation import case_validator, fit_prior_strength
@@ -53,7 +53,7 @@ class TrainingPlan:
 def plan_training(config: Config, schedule: SliceSchedule, validates: bool) -> TrainingPlan:
     """Work out how many steps an epoch, the training and its intervals have."""
     training = config.training
-    per_epoch = -(-schedule.epoch_slices // training.batch_slices)
+    per_epoch = -(-schedule.epoch_slices // training.step_slices)
     steps = training.steps or training.epochs * per_epoch
     return TrainingPlan(steps, per_epoch, schedule.epoch_slices,
                         training.checkpoint_every or min(per_epoch, 200),
@@ -107,7 +107,7 @@ class Trainer:
                                "a new --out")
             check_fit(folder.basis(), self._basis(), RESUME)
         if not folder.exists() or folder.state("last") is None:
-            check_source(training.initial_weights)
+            check_source(training.initial_weights, self.plan.steps, training.balance_taps)
         index = self.study.index
         network = Architecture.of(self.config.model, len(self.config.study.labels))
         for height, width in {*zip(index.height.tolist(), index.width.tolist(), strict=True)}:
@@ -146,12 +146,13 @@ class Trainer:
         model = PixelNet(config.model, len(config.study.modalities), len(config.study.labels),
                          seed=config.training.seed)
         new_layers = None if state is None else folder.new_layers()
+        snapshot = None
         if new_layers is None:
-            new_layers = self._initialise(model, balance=state is None)
-        optimizer = solver_from_config(config.training.solver, self.plan.steps,
-                                       training_multipliers(model, config.training, new_layers))
-        trained = [v for v in model.trainable_variables if optimizer.multipliers[v.path][0] > 0]
-        optimizer.build(trained)
+            start = self._initialise(model, balance=state is None)
+            new_layers, snapshot = start.new_layers, start.snapshot
+        whole = TrainingState(model, config.training, new_layers, self.plan.steps)
+        if state is None and snapshot is not None:
+            whole.go_on_from(snapshot)
         if state is None:
             priors = self.measure_priors()
             folder.start(config, self.split, priors, self._basis().slices, new_layers)
@@ -159,10 +160,11 @@ class Trainer:
             priors = folder.priors()
         for line in priors.lines():
             self.say(line)
-        checkpoints = Checkpoints(folder.file("checkpoints"),
-                                  [v.value for v in (*model.variables, *optimizer.variables)])
+        checkpoints = Checkpoints(folder.file("checkpoints"), whole.variables)
+        if state is None and snapshot is not None:
+            checkpoints.save("last", snapshot.step)
         checkpoints.restore("last")
-        _Loop(self, model, optimizer, trained, checkpoints, priors, interruption).run()
+        _Loop(self, whole, checkpoints, priors, interruption).run()
         if checkpoints.restore("best"):
             self.say(f"best validation at step {checkpoints.state['best']['step']}: "
                      f"{checkpoints.state['best']['score']:.4f}")
@@ -175,15 +177,15 @@ class Trainer:
         return Basis("this call", self.config, self.split,
                      self.study.index.digest(self.split.train))
 
-    def _initialise(self, model: PixelNet, balance: bool) -> frozenset[str]:
-        """Give the model its start weights; returns the layers that keep random ones."""
+    def _initialise(self, model: PixelNet, balance: bool) -> StartWeights:
+        """Give the model its start weights."""
         training = self.config.training
         start = initialise(model, training.initial_weights, training.pretrained_intensity)
         for line in start.lines:
             self.say(line)
         if training.balance_taps and balance:
             self._balance_taps(model)
-        return start.new_layers
+        return start
 
     def _balance_taps(self, model: PixelNet) -> None:
         rows = self.schedule.with_lesion
@@ -208,11 +210,11 @@ class Trainer:
 class _Loop:
     """The solver steps of one training, from the step after its checkpoint on."""
 
-    def __init__(self, trainer: Trainer, model: PixelNet, optimizer: CaffeSGD, trained: list,
-                 checkpoints: Checkpoints, priors: ClassPriors, interruption: Interruption):
+    def __init__(self, trainer: Trainer, whole: TrainingState, checkpoints: Checkpoints,
+                 priors: ClassPriors, interruption: Interruption):
         self.config, self.plan = trainer.config, trainer.plan
         self.progress, self.say = trainer.progress, trainer.say
-        self.model, self.optimizer, self.trained = model, optimizer, trained
+        self.model, self.optimizer, self.trained = whole.model, whole.optimizer, whole.trained
         self.checkpoints, self.interruption = checkpoints, interruption
         self.study_path = trainer.study.path
         self.validate = case_validator(trainer.study, trainer.split.validation, self.config, priors)
@@ -227,7 +229,8 @@ class _Loop:
         self.log = TrainingLog(trainer.run_folder.path, self.done, (*columns, "validation/score"))
         self.mark = (self.log.seconds(), self.done)
         self.batches = iter(training_batches(
-            trainer.study, trainer.schedule, self.config.sampling, first_step=self.done,
+            trainer.study, trainer.schedule, self.config.sampling,
+            first_batch=self.done * self.config.training.solver.iter_size,
             batch_slices=self.config.training.batch_slices, seed=self.config.training.seed))
 
     def run(self) -> None:
@@ -260,31 +263,55 @@ class _Loop:
         return bool(every) and (self.done % every == 0 or self.done == self.plan.steps)
 
     def _step(self, step_function: Callable) -> None:
-        batch = next(self.batches)
+        batches = [next(self.batches) for _ in range(self.config.training.solver.iter_size)]
         self.whole = False
-        loss = step_function(batch, tf.constant(self.done + 1, tf.int32))
+        loss = step_function(batches, tf.constant(self.done + 1, tf.int32))
         self.done, self.whole = self.done + 1, True
         self.unvalidated = self._due(self.plan.validate_every)
         if self._due(self.plan.log_every):
             self._log(float(loss))
 
     def _step_function(self) -> Callable:
+        """The function from the mini-batches of a step and its number to its loss."""
         model, optimizer, trained = self.model, self.optimizer, self.trained
         training = self.config.training
         precision = tf.as_dtype(training.precision)
         loss_of = make_loss(training.loss, training.class_weights)
         tensors = [variable.value for variable in trained]
 
+        def of_batch(batch, seed):
+            return loss_and_gradients(
+                model, batch, seed, variables=tensors, fast=training.fast, precision=precision,
+                lattice=lattice_of(self.config.sampling), loss_of=loss_of)
+
         @tf.function(reduce_retracing=True)
-        def step_function(batch, step):
-            loss, gradients = loss_and_gradients(
-                model, batch, tf.stack([training.seed, step]), variables=tensors,
-                fast=training.fast, precision=precision, lattice=lattice_of(self.config.sampling),
-                loss_of=loss_of)
+        def one_batch(batch, step):
+            loss, gradients = of_batch(batch, tf.stack([training.seed, step]))
             optimizer.apply(gradients, trained)
             return loss
 
-        return step_function
+        # A function of its own for each mini-batch, or the memory of all would be taken at once.
+        @tf.function(reduce_retracing=True)
+        def one_more(batch, step, number, loss, gradients):
+            seed = tf.random.experimental.stateless_fold_in(
+                tf.stack([training.seed, step]), number)
+            new_loss, new = of_batch(batch, seed)
+            return loss + new_loss, [a + b for a, b in zip(gradients, new, strict=True)]
+
+        @tf.function
+        def apply_mean(gradients):
+            optimizer.apply([g / training.solver.iter_size for g in gradients], trained)
+
+        def several_batches(batches, step):
+            loss, gradients = tf.zeros([]), [tf.zeros_like(tensor) for tensor in tensors]
+            for number, batch in enumerate(batches):
+                loss, gradients = one_more(batch, step, tf.constant(number), loss, gradients)
+            apply_mean(gradients)
+            return loss / len(batches)
+
+        if training.solver.iter_size > 1:
+            return several_batches
+        return lambda batches, step: one_batch(batches[0], step)
 
     def _log(self, loss: float) -> None:
         step = self.done
@@ -292,7 +319,7 @@ class _Loop:
             raise RunError(f"the loss is not a number at step {step}; lower "
                            "training.solver.base_lr, and resume is of no use: start anew")
         seconds, since = self.mark
-        slices = (step - since) * self.config.training.batch_slices
+        slices = (step - since) * self.config.training.step_slices
         row = {"step": step, "epoch": round(step / self.plan.steps_per_epoch, 3), "loss": loss,
                # The step's own rate: the policy counts from 0, and the solver is a step further.
                "learning_rate": float(self.policy(step - 1)),

@@ -55,6 +55,14 @@ class CaffePolicy(keras.optimizers.schedules.LearningRateSchedule):
         step = tf.cast(step, tf.int64)
         return self.base_lr * getattr(self, f"_{self.policy}")(step)
 
+    def falls(self, steps: int) -> int:
+        """How often the rate has fallen after `steps` steps, as Caffe's snapshots count it."""
+        if steps < 1 or self.policy not in ("step", "multistep"):
+            return 0
+        if self.policy == "step":
+            return (steps - 1) // self.stepsize
+        return sum(value < steps for value in self.stepvalues)
+
     def get_config(self):
         return {
             "base_lr": self.base_lr, "policy": self.policy, "gamma": self.gamma,

@@ -1,35 +1,39 @@
-"""Caffe's SGD solver as a Keras optimiser."""
+"""Caffe's solvers as Keras optimisers."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 
 import keras
+import numpy as np
 import tensorflow as tf
 
 from pixelnet_tf.config import SolverConfig
-from pixelnet_tf.errors import ConfigError
+from pixelnet_tf.errors import ConfigError, ModelError
 from pixelnet_tf.training.lr_policy import CaffePolicy
-
-__all__ = ["CaffePolicy", "CaffeSGD", "solver_from_config"]
 
 REGULARIZATIONS = ("L2", "L1")
 
 
-@keras.saving.register_keras_serializable("pixelnet_tf")
-class CaffeSGD(keras.optimizers.Optimizer):
-    """SGD as Caffe's `SGDSolver` does it.
+class CaffeSolver(keras.optimizers.Optimizer):
+    """What all of Caffe's solvers share: multipliers, decay, clipping, histories.
 
-    `g += weight_decay * decay_mult * w; h = momentum * h + lr * lr_mult * g; w -= h`: the learning
-    rate is inside the momentum, and the decay (L2; L1 takes the weight's sign) uses the weights
-    before the update. A variable with an lr multiplier of 0 stays as it is.
+    `g += weight_decay * decay_mult * w` comes first, with the weights before the update (L1 takes
+    their sign); then the solver's own rule, at the rate `lr * lr_mult`. A variable with an lr
+    multiplier of 0 stays as it is.
 
     Args:
         learning_rate: number or schedule (`CaffePolicy`).
+        momentum, momentum2, rms_decay, delta: Caffe's settings, as far as a solver has them.
         multipliers: variable path -> (lr_mult, decay_mult); (1, 1) for a variable not in it.
         global_clipnorm: Caffe's `clip_gradients`, before the decay (a Keras argument). Over several
             replicas it is the norm of the gradients' sum that counts.
     """
+
+    #: Names of what is kept for each variable, in the order of Caffe's snapshots.
+    history_names: tuple[str, ...] = ("history",)
+    #: Caffe's histories over those that are kept here.
+    history_sign = 1.0
 
     def __init__(
         self,
@@ -38,7 +42,9 @@ class CaffeSGD(keras.optimizers.Optimizer):
         weight_decay: float = 0.0005,
         regularization_type: str = "L2",
         multipliers: Mapping[str, tuple[float, float]] | None = None,
-        name: str = "caffe_sgd",
+        momentum2: float = 0.999,
+        rms_decay: float = 0.99,
+        delta: float = 1e-8,
         **kwargs,
     ):
         if regularization_type not in REGULARIZATIONS:
@@ -47,8 +53,11 @@ class CaffeSGD(keras.optimizers.Optimizer):
                 f"got {regularization_type!r}"
             )
         # Keras' own `weight_decay` acts on the weights after the gradient, outside the momentum.
-        super().__init__(learning_rate, weight_decay=None, name=name, **kwargs)
+        super().__init__(learning_rate, weight_decay=None, **kwargs)
         self.momentum = float(momentum)
+        self.momentum2 = float(momentum2)
+        self.rms_decay = float(rms_decay)
+        self.delta = float(delta)
         self.decay = float(weight_decay)
         self.regularization_type = regularization_type
         self.multipliers = {
@@ -60,7 +69,34 @@ class CaffeSGD(keras.optimizers.Optimizer):
         if self.built:
             return
         super().build(variables)
-        self._histories = self.add_optimizer_variables(variables, "momentum")
+        self._histories = [
+            self.add_optimizer_variables(variables, name) for name in self.history_names
+        ]
+
+    def histories(self) -> dict[str, tuple[np.ndarray, ...]]:
+        """What Caffe's snapshot holds for each variable, by its path, one array for each name of
+        `history_names`."""
+        return {
+            variable.path: tuple(
+                self.history_sign * kept[index].numpy() for kept in self._histories)
+            for index, variable in enumerate(self._trainable_variables)
+        }
+
+    def set_histories(self, histories: Mapping[str, tuple[np.ndarray, ...]]) -> None:
+        """Take over histories in the form of `histories`; those of other variables are left out.
+
+        Raises `ModelError` for another number of arrays than the solver keeps.
+        """
+        for index, variable in enumerate(self._trainable_variables):
+            arrays = histories[variable.path]
+            if len(arrays) != len(self._histories):
+                raise ModelError(
+                    f"the snapshot has {len(arrays)} histories for each weight blob, this solver "
+                    f"keeps {len(self._histories)}; set training.solver.type to the solver that "
+                    "wrote it"
+                )
+            for kept, array in zip(self._histories, arrays, strict=True):
+                kept[index].assign(self.history_sign * array)
 
     def update_step(self, gradient, variable, learning_rate):
         index = self._get_variable_index(variable)
@@ -68,25 +104,24 @@ class CaffeSGD(keras.optimizers.Optimizer):
         lr_mult, decay_mult = self.multipliers.get(path, (1.0, 1.0))
         if lr_mult == 0:
             return
-        history = _resource(self._histories[index])
         weights = tf.convert_to_tensor(variable)
         gradient = tf.cast(gradient, weights.dtype)
-        learning_rate = tf.cast(learning_rate, weights.dtype) * lr_mult
-        momentum = tf.constant(self.momentum, weights.dtype)
-        # The operations work in place: a temporary of fc6's 411 MB costs time and memory. Their
-        # history is Caffe's with the other sign: h = momentum * h - lr * g; w += h.
-        decay = self.decay * decay_mult
+        rate = tf.cast(learning_rate, weights.dtype) * lr_mult
+        histories = [kept[index] for kept in self._histories]
+        self._update(variable, weights, gradient, rate, self.decay * decay_mult, histories)
+
+    def _update(self, variable, weights, gradient, rate, decay, histories):
+        """Change a variable and its histories, from the gradient without the decay."""
         if decay:
-            penalty = weights if self.regularization_type == "L2" else tf.sign(weights)
-            if self.momentum:
-                # Into the history, which the momentum then multiplies.
-                tf.raw_ops.ResourceApplyGradientDescent(
-                    var=history, alpha=learning_rate * (decay / self.momentum), delta=penalty)
-            else:
-                gradient += decay * penalty
-        tf.raw_ops.ResourceApplyKerasMomentum(
-            var=_resource(variable), accum=history, grad=gradient, lr=learning_rate,
-            momentum=momentum)
+            gradient += decay * self._penalty(weights)
+        self.assign_sub(variable, self._step(gradient, rate, *histories))
+
+    def _step(self, gradient, rate, *histories):
+        """What a variable is lowered by; brings its histories up to date."""
+        raise NotImplementedError
+
+    def _penalty(self, weights):
+        return weights if self.regularization_type == "L2" else tf.sign(weights)
 
     def _clip_gradients(self, grads):
         # Keras asks for it before the replicas' gradients are added up; see below.
@@ -104,10 +139,116 @@ class CaffeSGD(keras.optimizers.Optimizer):
         return {
             **super().get_config(),
             "momentum": self.momentum,
+            "momentum2": self.momentum2,
+            "rms_decay": self.rms_decay,
+            "delta": self.delta,
             "weight_decay": self.decay,
             "regularization_type": self.regularization_type,
             "multipliers": {path: list(pair) for path, pair in self.multipliers.items()},
         }
+
+
+@keras.saving.register_keras_serializable("pixelnet_tf")
+class CaffeSGD(CaffeSolver):
+    """SGD: `h = momentum * h + lr * g; w -= h`. The learning rate is inside the momentum."""
+
+    history_names = ("momentum",)
+    # The operations work in place: a temporary of fc6's 411 MB costs time and memory. Their
+    # history is Caffe's with the other sign: h = momentum * h - lr * g; w += h.
+    history_sign = -1.0
+
+    def _update(self, variable, weights, gradient, rate, decay, histories):
+        history = _resource(histories[0])
+        momentum = tf.constant(self.momentum, weights.dtype)
+        if decay:
+            if self.momentum:
+                # Into the history, which the momentum then multiplies.
+                tf.raw_ops.ResourceApplyGradientDescent(
+                    var=history, alpha=rate * (decay / self.momentum),
+                    delta=self._penalty(weights))
+            else:
+                gradient += decay * self._penalty(weights)
+        tf.raw_ops.ResourceApplyKerasMomentum(
+            var=_resource(variable), accum=history, grad=gradient, lr=rate, momentum=momentum)
+
+
+@keras.saving.register_keras_serializable("pixelnet_tf")
+class CaffeNesterov(CaffeSolver):
+    """Nesterov's momentum: `v = h; h = momentum * h + lr * g; w -= (1 + momentum) h - momentum
+    v`."""
+
+    history_names = ("momentum",)
+
+    def _step(self, gradient, rate, history):
+        before = tf.convert_to_tensor(history)
+        after = self.momentum * before + rate * gradient
+        history.assign(after)
+        return (1 + self.momentum) * after - self.momentum * before
+
+
+@keras.saving.register_keras_serializable("pixelnet_tf")
+class CaffeAdaGrad(CaffeSolver):
+    """AdaGrad: `h += g^2; w -= lr * g / (sqrt(h) + delta)`; it has no momentum."""
+
+    def _step(self, gradient, rate, history):
+        squares = tf.convert_to_tensor(history) + tf.square(gradient)
+        history.assign(squares)
+        return rate * gradient / (tf.sqrt(squares) + self.delta)
+
+
+@keras.saving.register_keras_serializable("pixelnet_tf")
+class CaffeRMSProp(CaffeSolver):
+    """RMSProp: `h = rms_decay h + (1 - rms_decay) g^2; w -= lr * g / (sqrt(h) + delta)`; it has no
+    momentum."""
+
+    def _step(self, gradient, rate, history):
+        squares = _blend(self.rms_decay, history, tf.square(gradient))
+        return rate * gradient / (tf.sqrt(squares) + self.delta)
+
+
+@keras.saving.register_keras_serializable("pixelnet_tf")
+class CaffeAdaDelta(CaffeSolver):
+    """AdaDelta: `h = momentum h + (1 - momentum) g^2; u = g sqrt((k + delta) / (h + delta)); k =
+    momentum k + (1 - momentum) u^2; w -= lr * u`."""
+
+    history_names = ("squares", "updates")
+
+    def _step(self, gradient, rate, squares, updates):
+        mean = _blend(self.momentum, squares, tf.square(gradient))
+        update = gradient * tf.sqrt((tf.convert_to_tensor(updates) + self.delta)
+                                    / (mean + self.delta))
+        _blend(self.momentum, updates, tf.square(update))
+        return rate * update
+
+
+@keras.saving.register_keras_serializable("pixelnet_tf")
+class CaffeAdam(CaffeSolver):
+    """Adam: `m = momentum m + (1 - momentum) g; v = momentum2 v + (1 - momentum2) g^2; w -= lr *
+    sqrt(1 - momentum2^t) / (1 - momentum^t) * m / (sqrt(v) + delta)`, t the number of the step."""
+
+    history_names = ("mean", "squares")
+
+    def _step(self, gradient, rate, mean, squares):
+        step = tf.cast(tf.convert_to_tensor(self.iterations) + 1, tf.float64)
+        correction = tf.sqrt(1 - self.momentum2**step) / (1 - self.momentum**step)
+        first = _blend(self.momentum, mean, gradient)
+        second = _blend(self.momentum2, squares, tf.square(gradient))
+        rate *= tf.cast(correction, gradient.dtype)
+        return rate * first / (tf.sqrt(second) + self.delta)
+
+
+#: Caffe's solver types.
+SOLVERS: dict[str, type[CaffeSolver]] = {
+    "SGD": CaffeSGD, "Nesterov": CaffeNesterov, "AdaGrad": CaffeAdaGrad, "RMSProp": CaffeRMSProp,
+    "AdaDelta": CaffeAdaDelta, "Adam": CaffeAdam,
+}
+
+
+def _blend(share: float, history, new):
+    """Let a history keep a share of itself and take the rest from what is new; returns it."""
+    blended = share * tf.convert_to_tensor(history) + (1 - share) * new
+    history.assign(blended)
+    return blended
 
 
 def _resource(variable) -> tf.Tensor:
@@ -130,8 +271,14 @@ def solver_from_config(
     config: SolverConfig,
     max_steps: int,
     multipliers: Mapping[str, tuple[float, float]] | None = None,
-) -> CaffeSGD:
+) -> CaffeSolver:
     """The optimiser that a configuration's `training.solver` describes; see
-    `policy_from_config`."""
-    return CaffeSGD(policy_from_config(config, max_steps), config.momentum, config.weight_decay,
-                    multipliers=multipliers, global_clipnorm=config.clip_gradients or None)
+    `policy_from_config`.
+
+    It is to be given the mean gradient of `iter_size` mini-batches. Caffe clips their sum.
+    """
+    clip = config.clip_gradients / config.iter_size
+    return SOLVERS[config.type](
+        policy_from_config(config, max_steps), config.momentum, config.weight_decay,
+        multipliers=multipliers, momentum2=config.momentum2, rms_decay=config.rms_decay,
+        delta=config.delta, global_clipnorm=clip or None)

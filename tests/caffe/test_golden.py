@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from pixelnet_tf.caffe.blobs import get_blobs, set_blobs
+from pixelnet_tf.caffe.blobs import blob_variables, get_blobs, set_blobs, to_blob
 from pixelnet_tf.caffe.build import build_model
 from pixelnet_tf.caffe.layers.losses import SoftmaxWithLoss
 from pixelnet_tf.caffe.layers.pooling import Pooling
@@ -18,6 +18,7 @@ from pixelnet_tf.caffe.layout import from_caffe, to_caffe
 from pixelnet_tf.caffe.parity import compare_with_golden
 from pixelnet_tf.caffe.reading import read_network
 from pixelnet_tf.training.solver import CaffePolicy, CaffeSGD
+from prototxt_import import load_solverstate
 
 SMALL = Path(__file__).parents[1] / "golden"
 INPUTS = ("data", "pixels", "labels")
@@ -172,6 +173,22 @@ def test_solver_steps(folder, net, dtype):
                     tolerance = 1e-6 if decided else 2e-5
                     np.testing.assert_allclose(blob, expected[key], rtol=0, atol=tolerance)
     assert compared >= {1, STEPS}
+    if folder != SMALL:  # the momentum that Caffe saved after its five steps
+        state = load_solverstate(folder / f"{net}_iter_5.solverstate")
+        histories, place = solver.histories(), 0
+        described = read_network(folder / f"{net}_train.prototxt", phase="TRAIN").layers
+        names = {layer.name for layer in model.layers}
+        for layer in (model.get_layer(one.name) for one in described if one.name in names):
+            for variable in blob_variables(layer):
+                theirs, place = state.history[place], place + 1
+                if not variable.trainable:
+                    assert not theirs.any()
+                    continue
+                mine = to_blob(layer, histories[variable.path][0])
+                decided = dtype == "float64" or net not in UNDECIDED
+                assert_close(mine, theirs, 2e-4 if decided else 5e-3)
+        assert place == len(state.history)
+        assert solver.iterations.numpy() == state.iter
 
 
 def test_moving_sums_of_batch_norm(shared_caffe):

@@ -3,7 +3,7 @@ import yaml
 
 from pixelnet_tf.caffe.solver_config import training_section, training_yaml
 from pixelnet_tf.config import config_from_dict
-from pixelnet_tf.errors import ModelError
+from pixelnet_tf.errors import ConfigError, ModelError
 
 AUTHORS = """
 net: "train.prototxt" base_lr: 0.001 lr_policy: "step" gamma: 0.1 stepsize: 100000
@@ -41,8 +41,30 @@ def test_clipped_gradients(addition, expected, tmp_path):
 
 @pytest.mark.parametrize(
     "addition",
-    ['type: "Adam"', 'regularization_type: "L1"', "iter_size: 2", 'nonsense: 1'],
+    ['regularization_type: "L1"', "nonsense: 1", 'type: "AdaGrad"', 'type: "Adagrad"'],
 )
 def test_what_cannot_be_followed(addition, tmp_path):
-    with pytest.raises(ModelError, match=r"solver\.prototxt"):
+    with pytest.raises((ModelError, ConfigError), match=r"solver\.prototxt"):
         training_section(written(tmp_path, AUTHORS + addition))
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ('type: "Adam" momentum2: 0.99 delta: 1e-4',
+         {"type": "Adam", "momentum": 0.9, "momentum2": 0.99, "delta": 1e-4}),
+        ("solver_type: NESTEROV", {"type": "Nesterov", "momentum": 0.9}),
+        ("iter_size: 4", {"type": "SGD", "iter_size": 4}),
+    ],
+)
+def test_types_and_accumulated_gradients(text, expected, tmp_path):
+    section = training_section(written(tmp_path, AUTHORS + text))["solver"]
+    assert {key: section[key] for key in expected} == expected
+    solver = config_from_dict({"training": {"solver": section}}).training.solver
+    assert {key: getattr(solver, key) for key in expected} == expected
+
+
+def test_a_solver_without_momentum(tmp_path):
+    text = AUTHORS.replace("momentum: 0.9", "") + 'type: "RMSProp" rms_decay: 0.98'
+    section = training_section(written(tmp_path, text))["solver"]
+    assert (section["type"], section["momentum"], section["rms_decay"]) == ("RMSProp", 0.0, 0.98)

@@ -129,3 +129,36 @@ def test_the_best_state_of_a_training_that_has_not_ended(main_job, tmp_path, cap
     one, other = ((tmp_path / side / "phantom_001.nii.gz").read_bytes() for side in "ab")
     assert one == other
     assert run_main("export-caffe", "--model", best, "--out", tmp_path / "caffe") == 0
+
+
+def test_there_and_back_through_caffes_snapshot(main_job, tmp_path, capsys):
+    export = ("export-caffe", "--model", main_job / "run", "--out", tmp_path, "--snapshot")
+    assert run_main(*export, "hdf5", "--dry-run") == 0
+    assert "snapshot_iter_3.solverstate.h5, snapshot_iter_3.caffemodel.h5" in (
+        capsys.readouterr().out)
+    assert not list(tmp_path.iterdir())
+    assert run_main(*export, "binaryproto") == 0
+    state = tmp_path / "snapshot_iter_3.solverstate"
+    assert f"wrote {state}" in capsys.readouterr().out
+    assert state.with_suffix(".caffemodel").is_file()
+    dry = ("--dry-run", "--snapshot", state)
+    assert train(main_job, tmp_path / "run", "--set", "training.steps=5", *dry) == 0
+    assert train(main_job, tmp_path / "run", *dry) == 2
+    assert "3 steps behind it, the training is to have 3" in capsys.readouterr().err
+    assert train(main_job, tmp_path / "run", "--snapshot", state.with_suffix(".caffemodel")) == 2
+    assert "give Caffe's .solverstate" in capsys.readouterr().err
+    assert train(main_job, tmp_path / "run", "--snapshot", tmp_path / "no.solverstate") == 4
+    assert "does not exist" in capsys.readouterr().err
+    state.write_bytes(state.read_bytes()[:1000])
+    assert train(main_job, tmp_path / "run", "--set", "training.steps=5", *dry) == 4
+    assert str(state) in capsys.readouterr().err
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_run_without_its_last_state(main_job, tmp_path, capsys):
+    shutil.copytree(main_job / "run", tmp_path / "run")
+    shutil.rmtree(tmp_path / "run" / "checkpoints")
+    assert run_main("export-caffe", "--model", tmp_path / "run", "--out", tmp_path / "caffe",
+                    "--snapshot", "hdf5") == 4
+    assert "holds no state of a training" in capsys.readouterr().err
+    assert not (tmp_path / "caffe").exists()

@@ -70,7 +70,7 @@ def test_every_pixel_on_one_lattice_a_step(study):
 def test_a_later_start_gives_the_later_batches(study):
     sampling = SamplingConfig(pixels=50, lesion_free_slices=0.4)
     whole = take(9, study, sampling)
-    for one, other in itertools.zip_longest(whole[6:], take(3, study, sampling, first_step=6)):
+    for one, other in itertools.zip_longest(whole[6:], take(3, study, sampling, first_batch=6)):
         assert_equal(one, other)
     other_seed = take(1, study, sampling, seed=6)[0]
     np.testing.assert_array_equal(other_seed["row"], whole[0]["row"])

@@ -10,7 +10,14 @@ import time
 import numpy as np
 import pytest
 
-from prototxt_import import CaffeFormatError, load_network, load_solver
+from prototxt_import import (
+    CaffeFormatError,
+    SolverState,
+    load_network,
+    load_solver,
+    load_solverstate,
+    save_solverstate,
+)
 
 SECONDS = float(os.environ.get("PIXELNET_FUZZ_SECONDS", "30"))
 SOLVER = b'net: "n" base_lr: 0.1 lr_policy: "step" gamma: 0.1 stepsize: 5 momentum: 0.9\n'
@@ -48,18 +55,23 @@ def damage(data: bytes, generator: np.random.Generator) -> bytes:
     return bytes(result)
 
 
-def test_damaged_files_only_ever_raise_our_error(tiny_prototxt, tiny_model, write, encode):
+def test_damaged_files_only_ever_raise_our_error(
+    tiny_prototxt, tiny_model, write, encode, tmp_path
+):
     generator = np.random.default_rng(1989)
     v1 = encode.field(4, "fc") + encode.field(5, 14) + encode.field(17, encode.field(1, 3))
     v1 += encode.field(6, encode.legacy_blob((1, 1, 3, 4), range(12)))
     v1 += encode.field(6, encode.legacy_blob((1, 1, 1, 3), range(3)))
     model, text = tiny_model.read_bytes(), tiny_prototxt.read_bytes()
+    state = tmp_path / "state"
+    save_solverstate(state, SolverState(5, "net", (np.ones((3, 4), np.float32),) * 3, 1))
     kinds = {
         "model": (model, lambda path: load_network(caffemodel=path)),
         "v1 model": (encode.field(2, v1), lambda path: load_network(caffemodel=path)),
         "both": (model, lambda path: load_network(tiny_prototxt, path)),
         "prototxt": (text, load_network),
         "solver": (SOLVER, load_solver),
+        "state": (state.read_bytes(), load_solverstate),
     }
     for name, (data, load) in kinds.items():  # sound as they are
         load(write(data, f"sound {name}"))

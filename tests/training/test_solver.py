@@ -7,7 +7,7 @@ import pytest
 import tensorflow as tf
 
 from pixelnet_tf.config import SolverConfig
-from pixelnet_tf.errors import ConfigError
+from pixelnet_tf.errors import ConfigError, ModelError
 from pixelnet_tf.training.solver import CaffePolicy, CaffeSGD, solver_from_config
 
 
@@ -59,6 +59,130 @@ def test_gradients_are_clipped_by_their_norm_over_all_layers_before_the_decay():
     solver.apply([tf.constant([0.0]), tf.constant([2.0])], weights)
     # Norm 2 lies below.
     np.testing.assert_allclose(weights[1].numpy(), [-0.2 - 0.1 * (2 - 0.5 * 0.2)], rtol=1e-6)
+
+
+def caffe_steps(kind, weights, gradients, multipliers, clip=0.0, iter_size=1):
+    """Caffe's formulas in float64, from its documentation: weights after each step, histories.
+
+    gradients: for each step and each of its mini-batches the gradients of all weights.
+    """
+    weights = {name: np.float64(value) for name, value in weights.items()}
+    first = {name: np.zeros_like(value) for name, value in weights.items()}
+    second = {name: np.zeros_like(value) for name, value in weights.items()}
+    done = []
+    for step, batches in enumerate(gradients):
+        rate = 0.1 * 0.5 ** (step // 2)
+        total = {name: sum(np.float64(batch[name]) for batch in batches) for name in weights}
+        norm = np.sqrt(sum((value ** 2).sum() for value in total.values()))
+        scale = clip / norm if clip and norm > clip else 1.0
+        for name, w in weights.items():
+            lr, decay = multipliers.get(name, (1, 1))
+            # Clipped as a sum, then divided by iter_size, then decayed.
+            g = total[name] * scale / iter_size + 0.01 * decay * w
+            h, k, lr = first[name], second[name], rate * lr
+            if kind == "SGD":
+                h = 0.9 * h + lr * g
+                change = h
+            elif kind == "Nesterov":
+                before, h = h, 0.9 * h + lr * g
+                change = (1 + 0.9) * h - 0.9 * before
+            elif kind == "AdaGrad":
+                h = h + g ** 2
+                change = lr * g / (np.sqrt(h) + 1e-3)
+            elif kind == "RMSProp":
+                h = 0.8 * h + 0.2 * g ** 2
+                change = lr * g / (np.sqrt(h) + 1e-3)
+            elif kind == "AdaDelta":
+                h = 0.9 * h + 0.1 * g ** 2
+                update = g * np.sqrt((k + 1e-3) / (h + 1e-3))
+                k = 0.9 * k + 0.1 * update ** 2
+                change = lr * update
+            else:
+                h = 0.9 * h + 0.1 * g
+                k = 0.95 * k + 0.05 * g ** 2
+                t = step + 1
+                change = (lr * np.sqrt(1 - 0.95 ** t) / (1 - 0.9 ** t)
+                          * h / (np.sqrt(k) + 1e-3))
+            first[name], second[name], weights[name] = h, k, w - change
+        done.append(dict(weights))
+    two = kind in ("AdaDelta", "Adam")
+    return done, {name: (first[name], second[name]) if two else (first[name],) for name in weights}
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("kind", ["SGD", "Nesterov", "AdaGrad", "RMSProp", "AdaDelta", "Adam"])
+def test_five_steps_of_each_type_are_caffes(kind, dtype):
+    rng = np.random.default_rng(7)
+    start = {"kernel": rng.normal(size=(3, 2)), "bias": rng.normal(size=2)}
+    gradients = [[{name: np.float32(rng.normal(size=value.shape))
+                   for name, value in start.items()}] for _ in range(5)]
+    multipliers = {"bias": (2, 0)}
+    start = {name: np.float32(value) for name, value in start.items()}
+    expected, histories = caffe_steps(kind, start, gradients, multipliers)
+    config = SolverConfig(
+        type=kind, base_lr=0.1, lr_policy="step", gamma=0.5, stepsize=2, weight_decay=0.01,
+        momentum=0.0 if kind in ("AdaGrad", "RMSProp") else 0.9, momentum2=0.95, rms_decay=0.8,
+        delta=1e-3)
+    solver = solver_from_config(config, 5, multipliers)
+    variables = [keras.Variable(value, name=name, dtype=dtype) for name, value in start.items()]
+    for step, (batch,) in enumerate(gradients):
+        solver.apply([tf.constant(batch[v.name], dtype) for v in variables], variables)
+        for each in variables:
+            np.testing.assert_allclose(each.numpy(), expected[step][each.name], rtol=2e-6,
+                                       atol=2e-6)
+    found = solver.histories()
+    assert found.keys() == histories.keys()
+    for name, arrays in histories.items():
+        assert len(found[name]) == len(arrays)
+        for one, other in zip(found[name], arrays, strict=True):
+            np.testing.assert_allclose(one, other, rtol=2e-6, atol=2e-6)
+    # Taken over by another solver, they make the same sixth step.
+    again = solver_from_config(config, 5, multipliers)
+    copies = [keras.Variable(v.numpy(), name=v.name, dtype=dtype) for v in variables]
+    again.build(copies)
+    again.set_histories(found)
+    again.iterations.assign(5)
+    for each, own in ((solver, variables), (again, copies)):
+        each.apply([tf.constant(gradients[0][0][v.name], dtype) for v in own], own)
+    for one, other in zip(variables, copies, strict=True):
+        np.testing.assert_array_equal(one.numpy(), other.numpy())
+
+
+def test_clipping_counts_the_sum_over_the_mini_batches_of_a_step():
+    gradients = [[{"a": np.float32([3.0])}, {"a": np.float32([1.0])}],
+                 [{"a": np.float32([0.5])}, {"a": np.float32([0.5])}]]
+    expected, _ = caffe_steps("SGD", {"a": np.float32([1.0])}, gradients, {}, 2.0, 2)
+    solver = solver_from_config(SolverConfig(
+        base_lr=0.1, lr_policy="step", gamma=0.5, stepsize=2, weight_decay=0.01,
+        clip_gradients=2.0, iter_size=2), 5)
+    weight = variable([1.0], "a")
+    for step, batches in enumerate(gradients):
+        solver.apply([tf.constant(sum(batch["a"] for batch in batches) / 2)], [weight])
+        np.testing.assert_allclose(weight.numpy(), expected[step]["a"], rtol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"type": "adam"}, "one of .*'Adam'"),
+        ({"type": "AdaGrad"}, "has no momentum; set training.solver.momentum=0"),
+        ({"type": "RMSProp", "momentum": 0.0, "rms_decay": 1.0}, "rms_decay must be below 1"),
+        ({"type": "Adam", "momentum2": 1.0}, "momentum2 must be below 1"),
+        ({"iter_size": 0}, "iter_size"),
+        ({"delta": -1.0}, "delta"),
+    ],
+)
+def test_settings_that_a_solver_cannot_have(settings, message):
+    with pytest.raises(ConfigError, match=message):
+        SolverConfig(**settings)
+
+
+def test_histories_of_another_type_of_solver():
+    solver = CaffeSGD(0.1)
+    weight = variable([1.0], "a")
+    solver.build([weight])
+    with pytest.raises(ModelError, match=r"2 histories .* keeps 1; set training.solver.type"):
+        solver.set_histories({"a": (np.ones(1), np.ones(1))})
 
 
 def test_l1_takes_the_sign():

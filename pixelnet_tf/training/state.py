@@ -1,0 +1,78 @@
+"""The state of a training, which its checkpoints hold: a model and its solver."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from pathlib import Path
+
+import tensorflow as tf
+
+from pixelnet_tf.caffe.snapshot import Snapshot, save_snapshot, snapshot_paths
+from pixelnet_tf.config import TrainingConfig
+from pixelnet_tf.errors import ModelError
+from pixelnet_tf.model.fillers import undrawn
+from pixelnet_tf.model.pixelnet import PixelNet
+from pixelnet_tf.runs.checkpoints import Checkpoints
+from pixelnet_tf.runs.folder import RunFolder
+from pixelnet_tf.training.multipliers import training_multipliers
+from pixelnet_tf.training.solver import policy_from_config, solver_from_config
+
+
+class TrainingState:
+    """A model, its solver, and the variables that are trained.
+
+    Args:
+        new_layers: names of the layers that do not come from pretrained weights.
+        steps: solver steps of the whole training.
+    """
+
+    def __init__(self, model: PixelNet, config: TrainingConfig, new_layers: Collection[str],
+                 steps: int):
+        self.model, self.config = model, config
+        self.optimizer = solver_from_config(config.solver, steps,
+                                            training_multipliers(model, config, new_layers))
+        self.trained = [variable for variable in model.trainable_variables
+                        if self.optimizer.multipliers[variable.path][0] > 0]
+        self.optimizer.build(self.trained)
+
+    @property
+    def variables(self) -> list[tf.Variable]:
+        """What a checkpoint holds, in its order."""
+        return [v.value for v in (*self.model.variables, *self.optimizer.variables)]
+
+    def go_on_from(self, snapshot: Snapshot) -> None:
+        """Take over step and histories of Caffe's solver; the model has the weights already.
+
+        Raises `ModelError` for a snapshot of another type of solver.
+        """
+        self.optimizer.set_histories(snapshot.histories)
+        self.optimizer.iterations.assign(snapshot.step)
+
+    @classmethod
+    def of_run(cls, run: RunFolder) -> TrainingState:
+        """The last state that a run has saved, or the one that the run's path names.
+
+        Raises:
+            ModelError: it has none. RunError: it is broken.
+        """
+        kind = run.kind or "last"
+        if not run.exists() or run.state(kind) is None:
+            raise ModelError(f"{run.path}: holds no state of a training that Caffe could go on "
+                             "from; give the --out of `pixelnet-tf train`")
+        config = run.config()
+        with undrawn():
+            model = PixelNet(config.model, len(config.study.modalities), len(config.study.labels))
+        # Only the policy `poly` asks for the number of steps, and no state holds it.
+        state = cls(model, config.training, run.new_layers() or (), steps=1)
+        Checkpoints(run.file("checkpoints"), state.variables).restore(kind)
+        return state
+
+    def snapshot_paths(self, folder: Path, form: str) -> tuple[Path, Path]:
+        """Where `save_snapshot` writes the state and its caffemodel."""
+        return snapshot_paths(folder, int(self.optimizer.iterations), form)
+
+    def save_snapshot(self, folder: Path, form: str) -> tuple[Path, Path]:
+        """Write the state as Caffe's snapshot, `binaryproto` or `hdf5`; returns the two files."""
+        step = int(self.optimizer.iterations)
+        falls = policy_from_config(self.config.solver, max_steps=1).falls(step)
+        return save_snapshot(self.model, self.optimizer.histories(), step, falls, folder, form)

@@ -1,0 +1,152 @@
+"""Snapshots of a solver (`.solverstate`, `.solverstate.h5`): its step and its histories."""
+
+from __future__ import annotations
+
+import mmap
+import os
+from dataclasses import dataclass
+
+import numpy as np
+from google.protobuf.message import DecodeError
+
+from prototxt_import import wire
+from prototxt_import.atomic_write import atomic_path
+from prototxt_import.binary import check_finite
+from prototxt_import.blob import BlobError, blob_header, read_blob
+from prototxt_import.errors import CaffeFormatError
+from prototxt_import.hdf5 import import_h5py, read_arrays
+from prototxt_import.model_file import HDF5_MAGIC, check_model_file
+from prototxt_import.schema import new_message
+
+_LEARNED_NET, _HISTORY = 2, 3
+_MAX_BYTES = (1 << 31) - 1  # protobuf's limit, and so Caffe's
+_DAMAGED = "the file is damaged or no solverstate; copy it again"
+
+
+@dataclass(frozen=True, eq=False)
+class SolverState:
+    """What a solver goes on from.
+
+    `history` has an array for each learnable blob of the network, in the order of the layers (a
+    blob shared by name once, with its first layer), in Caffe's axis order; AdaDelta and Adam have
+    a second array for each after all the first ones. `learned_net` is the caffemodel's path as
+    Caffe wrote it. `current_step` counts the falls of the learning rate so far.
+    """
+
+    iter: int
+    learned_net: str
+    history: tuple[np.ndarray, ...]
+    current_step: int = 0
+
+
+def load_solverstate(path: str | os.PathLike, *, allow_nan: bool = False) -> SolverState:
+    """Return the state in a binary or HDF5 snapshot, histories as read-only float32 arrays.
+
+    Raises CaffeFormatError for a damaged or foreign file, and (unless `allow_nan`) for histories
+    that are NaN or infinite.
+    """
+    head = check_model_file(path, "solverstate")
+    path = os.fspath(path)
+    state = _read_hdf5(path) if head.startswith(HDF5_MAGIC) else _read_binary(path)
+    if state.iter < 0:
+        raise CaffeFormatError(f"its iteration is {state.iter}; {_DAMAGED}", path)
+    if not allow_nan:
+        for index, array in enumerate(state.history):
+            check_finite(array, f"history {index}", path)
+    return state
+
+
+def save_solverstate(path: str | os.PathLike, state: SolverState) -> None:
+    """Write a state as Caffe does; a path that ends in `.h5` gets the HDF5 form.
+
+    Raises CaffeFormatError for states larger than the 2 GiB that Caffe can read.
+    """
+    if os.fspath(path).endswith(".h5"):
+        with atomic_path(path) as temporary:
+            _write_hdf5(temporary, state)
+        return
+    message = new_message("SolverState")
+    message.iter, message.current_step = state.iter, state.current_step
+    name = os.fsencode(state.learned_net)
+    headers = [blob_header(array) for array in state.history]
+    sizes = [len(h) + 4 * a.size for h, a in zip(headers, state.history, strict=True)]
+    # By hand: protobuf takes no path that is not UTF-8.
+    rest = message.SerializeToString() + wire.encode_header(_LEARNED_NET, len(name)) + name
+    total = len(rest) + sum(size + 8 for size in sizes)
+    if total > _MAX_BYTES:
+        raise CaffeFormatError(
+            f"the state takes {total:,} bytes, more than the {_MAX_BYTES:,} that Caffe reads; save "
+            "it as .solverstate.h5", path,
+        )
+    with atomic_path(path) as temporary, open(temporary, "wb") as file:
+        file.write(rest)
+        for header, size, array in zip(headers, sizes, state.history, strict=True):
+            file.write(wire.encode_header(_HISTORY, size) + header)
+            file.write(memoryview(np.ascontiguousarray(array, "<f4")).cast("B"))
+
+
+def _read_binary(path: str) -> SolverState:
+    rest, name, history = bytearray(), b"", []
+    with (
+        open(path, "rb", buffering=0) as file,
+        mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as buffer,
+    ):
+        try:
+            for field in wire.walk(buffer, 0, len(buffer)):
+                if field.number == _HISTORY and field.wire_type == wire.BYTES:
+                    blob = read_blob(file, buffer, field.value_start, field.end)
+                    history.append(blob.data)
+                elif field.number == _LEARNED_NET and field.wire_type == wire.BYTES:
+                    name = buffer[field.value_start:field.end]
+                elif field.number in (1, 4):
+                    rest += buffer[field.start:field.end]
+                else:
+                    raise CaffeFormatError(f"it holds a field {field.number}; {_DAMAGED}", path)
+            message = new_message("SolverState")
+            message.ParseFromString(bytes(rest))
+        except CaffeFormatError:
+            raise
+        except (wire.WireError, BlobError) as error:
+            where = f"history {len(history)}: " if isinstance(error, BlobError) else ""
+            raise CaffeFormatError(f"{where}{error}; {_DAMAGED}", path) from None
+        except DecodeError as error:
+            raise CaffeFormatError(f"it cannot be read ({error}); {_DAMAGED}", path) from None
+    if not message.HasField("iter"):
+        raise CaffeFormatError(f"it names no iteration; {_DAMAGED}", path)
+    return SolverState(message.iter, os.fsdecode(name), tuple(history), message.current_step)
+
+
+def _read_hdf5(path: str) -> SolverState:
+    h5py = import_h5py(path)
+    try:
+        with h5py.File(path, "r") as file:
+            if "iter" not in file or "history" not in file:
+                raise CaffeFormatError(
+                    "this HDF5 file has no `iter` and `history`: no solverstate", path)
+            numbers = {name: int(np.asarray(file[name][()]).reshape(-1)[0])
+                       for name in ("iter", "current_step") if name in file}
+            name = np.asarray(file["learned_net"][()]).item() if "learned_net" in file else ""
+            found = read_arrays(file["history"], "history", path)
+    except CaffeFormatError:
+        raise
+    except Exception as error:  # h5py raises almost any class for a damaged file
+        raise CaffeFormatError(f"the HDF5 file is damaged ({error}); copy it again", path) from None
+    if sorted(found) != list(range(len(found))):
+        raise CaffeFormatError(f"histories {sorted(found)} are not all there", path)
+    history = tuple(found[index] for index in range(len(found)))
+    if isinstance(name, bytes):
+        name = name.rstrip(b"\0")
+    return SolverState(numbers["iter"], os.fsdecode(name), history, numbers.get("current_step", 0))
+
+
+def _write_hdf5(path: str, state: SolverState) -> None:
+    h5py = import_h5py(path)
+    # Caffe reads the name as a C string, whose end must be in the file.
+    name = os.fsencode(state.learned_net)
+    with h5py.File(os.fspath(path), "w") as file:
+        file.create_dataset("iter", data=np.array([state.iter], "<i4"))
+        file.create_dataset("learned_net", data=np.array(name, f"S{len(name) + 1}"))
+        file.create_dataset("current_step", data=np.array([state.current_step], "<i4"))
+        group = file.create_group("history")
+        for index, array in enumerate(state.history):
+            group.create_dataset(str(index), data=np.asarray(array, "<f4"))
