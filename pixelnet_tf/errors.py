@@ -9,13 +9,28 @@ from __future__ import annotations
 
 import difflib
 import importlib
+import os
 from collections.abc import Iterable
+from typing import Any
 
 
 class PixelNetError(Exception):
-    """Base of every error that a user can cause; its text is all that the command line prints."""
+    """Base of every error that a user can cause; its text is all that the command line prints.
+
+    Attributes:
+        case, file: what it is about, where it is about one case or one file; else None.
+        value: the value that was met, as the message shows it.
+        hint: the next step, as the message words it.
+    """
 
     exit_code = 5
+
+    def __init__(self, message: str, *, case: str | None = None,
+                 file: str | os.PathLike[str] | None = None, value: Any = None,
+                 hint: str | None = None):
+        super().__init__(message)
+        self.case, self.value, self.hint = case, value, hint
+        self.file = None if file is None else os.fspath(file)
 
 
 class ConfigError(PixelNetError):

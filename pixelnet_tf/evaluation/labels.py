@@ -42,20 +42,25 @@ def read_labels(
         raise DataError(
             f"case {case!r}: {path} stores labels as {stored.name}; labels are whole numbers: "
             "save them as an integer type such as uint8")
+    return labels_of(array, study, case, path), geometry
+
+
+def labels_of(array: np.ndarray, study: StudyConfig, case: str, source: object) -> np.ndarray:
+    """Label values, uint8 (x, y, z), of an array of any type; raises as `read_labels`."""
     array = whole_values(array)
     with np.errstate(invalid="ignore"):
         labels = array.astype(np.uint8)
     if not np.array_equal(labels, array):
         odd = float(array[labels != array][0])
-        raise DataError(f"case {case!r}: {path} holds the value {label_text(odd)}, which is no "
+        raise DataError(f"case {case!r}: {source} holds the value {label_text(odd)}, which is no "
                         f"label; study.labels names {list(study.label_values)}")
     present = np.flatnonzero(np.bincount(labels.ravel(order="K"), minlength=256))
     unknown = sorted(set(present.tolist()) - set(study.label_values))
     if unknown:
         raise DataError(
-            f"case {case!r}: {path} holds the unknown label {unknown[0]}; study.labels names "
+            f"case {case!r}: {source} holds the unknown label {unknown[0]}; study.labels names "
             f"{list(study.label_values)}: score with the configuration of the study, or add it")
-    return labels, geometry
+    return labels
 
 
 def check_same_grid(

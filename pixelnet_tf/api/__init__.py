@@ -1,0 +1,1 @@
+"""What the package offers to programs and to the command line, which is a client of it."""

@@ -1,0 +1,467 @@
+"""Trained networks as a tool: scans in, segmentations out."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import nibabel as nib
+import numpy as np
+
+from pixelnet_tf.api.images import Image, like, read_image, to_nibabel, to_sitk
+from pixelnet_tf.config import Config, config_from_dict, config_to_dict, load_config
+from pixelnet_tf.errors import ConfigError, DataError, ModelError, nearest_hint, require
+from pixelnet_tf.inference.predict import CaseSource, PredictionSummary, write_cases
+from pixelnet_tf.inference.volume import SegmentedVolume
+from pixelnet_tf.reporting import Reporter, reporter_or_log
+from pixelnet_tf.volumes.checks import check_volumes
+from pixelnet_tf.volumes.geometry import VolumeGeometry
+from pixelnet_tf.volumes.nifti import write_labels, write_probabilities
+from pixelnet_tf.volumes.prepare import PreparedVolume, prepare_volumes
+
+if TYPE_CHECKING:
+    import SimpleITK as sitk
+    from matplotlib.figure import Figure
+
+Path_ = str | os.PathLike[str]
+#: Segments a prepared volume, with probabilities or without.
+SegmentVolume = Callable[[PreparedVolume, bool], SegmentedVolume]
+
+
+@dataclass(frozen=True, eq=False)
+class Segmentation:
+    """The segmentation of one scan, on the grid of its first modality.
+
+    Attributes
+    ----------
+    labels
+        (x, y, z) uint8, in the label values of the study.
+    probabilities
+        (x, y, z, class) float32, before any clean-up of the labels; None if not asked for.
+    class_names
+        Label value -> name, the background first; the order is that of the probabilities.
+    regions
+        Name -> label values that it unites, as the challenge scores them.
+    """
+
+    labels: np.ndarray
+    probabilities: np.ndarray | None
+    class_names: dict[int, str]
+    regions: dict[str, tuple[int, ...]]
+    _geometry: VolumeGeometry
+    _volume: PreparedVolume
+    _config: Config
+    _form: Image
+
+    @property
+    def affine(self) -> np.ndarray:
+        """(4, 4) float64, from voxels to mm along R, A, S, as in nibabel."""
+        return self._geometry.affine
+
+    @property
+    def spacing_mm(self) -> tuple[float, float, float]:
+        """Sides of a voxel along x, y, z."""
+        return self._geometry.spacing_mm
+
+    @property
+    def image(self) -> Image:
+        """The labels in the form that the first modality came in.
+
+        A nibabel image for a path or a nibabel image, a SimpleITK image for one of those, a pair
+        (array, affine) for a pair.
+        """
+        return like(self._form, self.labels, self._geometry)
+
+    def to_nibabel(self) -> nib.Nifti1Image:
+        """The labels as a nibabel image with the input's affine, qform and sform."""
+        return to_nibabel(self.labels, self._geometry)
+
+    def to_sitk(self) -> sitk.Image:
+        """The labels as a SimpleITK image; raises `DataError` for a sheared affine."""
+        return to_sitk(self.labels, self._geometry)
+
+    def volumes_ml(self) -> dict[str, float]:
+        """Volume of each class but the background, and of each region, in millilitres."""
+        voxel_ml = abs(np.linalg.det(self.affine[:3, :3])) / 1000
+        counts = np.bincount(self.labels.ravel(), minlength=256)
+        found = {name: counts[value] * voxel_ml
+                 for value, name in self.class_names.items() if value}
+        found |= {name: counts[list(values)].sum() * voxel_ml
+                  for name, values in self.regions.items()}
+        return {name: float(volume) for name, volume in found.items()}
+
+    def save(self, path: Path_) -> Path:
+        """Write the labels as NIfTI (.nii or .nii.gz) with exactly the input's geometry."""
+        path = _nifti_name(path)
+        write_labels(path, self.labels, self._geometry)
+        return path
+
+    def save_probabilities(self, path: Path_) -> Path:
+        """Write the probabilities as a four-dimensional NIfTI file, a volume for each class."""
+        if self.probabilities is None:
+            raise DataError("no probabilities were computed; predict with probabilities=True",
+                            hint="probabilities=True")
+        path = _nifti_name(path)
+        write_probabilities(path, self.probabilities, self._geometry)
+        return path
+
+    def plot(self, truth: Image | None = None) -> Figure:
+        """Draw the first modality, the segmentation and, where a truth is given, the errors.
+
+        Parameters
+        ----------
+        truth
+            Label values on the same grid, in any form that `Segmenter.predict` takes.
+        """
+        require("plot", "report", "matplotlib")
+        from pixelnet_tf.evaluation.case_images import image_of
+        from pixelnet_tf.evaluation.labels import labels_of
+        from pixelnet_tf.evaluation.overlay import overlay_figure
+
+        true = None
+        if truth is not None:
+            volume = read_image(truth, "truth")
+            true = labels_of(volume.array, self._config.study, self._volume.name, volume.source)
+        return overlay_figure(image_of(self._volume), true, self.labels, self._geometry,
+                              self._config.study, self._volume.name)
+
+
+class Segmenter:
+    """Segments scans with one trained network, or with the average of several.
+
+    Made by `from_run`, `from_caffe`, `from_export` or `from_server`; the network itself is loaded
+    when the first scan is segmented.
+
+    Attributes
+    ----------
+    config
+        The configuration of the training, with the settings of the prediction.
+
+    Examples
+    --------
+    >>> import pixelnet_tf as px                                       # doctest: +SKIP
+    >>> model = px.Segmenter.from_run("RUN")                           # doctest: +SKIP
+    >>> result = model.predict({"flair": "flair.nii.gz", "t1ce": t1ce, "t2": (array, affine)}
+    ...                        )                                       # doctest: +SKIP
+    >>> result.save("seg.nii.gz")                                      # doctest: +SKIP
+    """
+
+    def __init__(self, config: Config, load: Callable[[], tuple[SegmentVolume, dict[str, Any]]],
+                 trained_on: frozenset[str] = frozenset(), split=None):
+        self.config = config
+        self._load = load
+        self._trained_on = trained_on
+        self._split = split
+
+    @classmethod
+    def from_run(cls, *runs: Path_, config: Config | Path_ | None = None,
+                 overrides: Sequence[str] = (), prior: str | None = None, mode: str | None = None,
+                 precision: str | None = None, same_split: bool = False) -> Segmenter:
+        """Take what `train` (or `import-caffe`) wrote.
+
+        Parameters
+        ----------
+        runs
+            One run, or several whose scores are averaged; also the path of a .keras file, or
+            RUN/checkpoints/best of a training that has not ended.
+        config
+            Of raw images in another layout than the training's: its `study.layout`, `files`,
+            `resample` and its section `prediction` are taken. By default the run's own.
+        overrides
+            Settings as `--set` takes them, "section.key=value".
+        prior, mode, precision
+            As in the section `prediction` of the configuration.
+        same_split
+            Refuse runs that were trained on other splits.
+
+        Raises
+        ------
+        ModelError
+            No such run. The weights themselves are read at the first prediction.
+        ConfigError
+            Runs that do not fit each other, or settings outside the allowed set.
+        """
+        from pixelnet_tf.inference.ensemble import Ensemble
+        from pixelnet_tf.inference.segmenter import SliceSegmenter
+        from pixelnet_tf.inference.volume import segment_volume
+        from pixelnet_tf.runs.compatibility import AVERAGE, AVERAGE_ON_SPLIT, check_fit
+        from pixelnet_tf.runs.folder import RunFolder
+
+        if not runs:
+            raise ConfigError("from_run needs at least one run")
+        folders = [RunFolder(os.fspath(run)) for run in runs]
+        for other in folders[1:]:
+            check_fit(folders[0].basis(), other.basis(), AVERAGE_ON_SPLIT if same_split
+                      else AVERAGE)
+        resolved = adapted(folders[0].config(), config, _settings(overrides, prior, mode, precision))
+
+        def load() -> tuple[SegmentVolume, dict[str, Any]]:
+            networks = [run.network(resolved.prediction.prior) for run in folders]
+            for network in networks:
+                network.model.check_study(resolved.study)
+            members = [SliceSegmenter.of(resolved, network) for network in networks]
+            scorer = members[0] if len(members) == 1 else Ensemble(members)
+            about = {"networks": [{"model": network.name, "weights": network.digest(),
+                                   "correction": [float(v) for v in network.correction]}
+                                  for network in networks]}
+            return lambda volume, maps: segment_volume(scorer, volume, resolved, maps), about
+
+        learned = {name for run in folders for part in ("train", "validation")
+                   for name in getattr(run.split(), part)}
+        return cls(resolved, load, frozenset(learned), folders[0].split())
+
+    @classmethod
+    def from_caffe(cls, prototxt: Path_ | None, caffemodel: Path_, *,
+                   config: Config | Path_ | None = None, overrides: Sequence[str] = ()
+                   ) -> Segmenter:
+        """Take a trained PixelNet of the original Caffe.
+
+        Parameters
+        ----------
+        prototxt, caffemodel
+            The network and its weights; without a prototxt the description in the weights counts.
+        config
+            Study (modalities, labels) and preparation; by default channel1, channel2, ... and
+            class1, class2, ..., images taken as they are prepared by default.
+
+        Raises
+        ------
+        ModelError
+            The files do not make a PixelNet, or some of its layers have no weights in them.
+        """
+        from pixelnet_tf.caffe.import_pixelnet import import_pixelnet
+        from pixelnet_tf.inference.segmenter import SliceSegmenter
+        from pixelnet_tf.inference.volume import segment_volume
+        from pixelnet_tf.runs.imported import imported_config
+        from pixelnet_tf.runs.network import TrainedNetwork
+
+        given = config if config is None or isinstance(config, Config) else load_config(config)
+        imported = import_pixelnet(
+            None if prototxt is None else Path(prototxt), Path(caffemodel),
+            config=None if given is None else given.model,
+            classes=None if given is None else len(given.study.labels),
+            channels=None if given is None else len(given.study.modalities))
+        model = imported.model
+        resolved = imported_config(imported, Path(caffemodel), Path("imported"), given,
+                                   overrides=overrides)
+        if resolved is None or imported.new_layers:
+            raise ModelError(f"{caffemodel}: makes no segmentation: "
+                             + (f"{sorted(imported.new_layers)} have no weights in it"
+                                if imported.new_layers else "it has a single score"))
+        network = TrainedNetwork(model, np.zeros(model.classes, np.float32), os.fspath(caffemodel))
+        scorer = SliceSegmenter.of(resolved, network)
+        about = {"networks": [{"model": network.name, "weights": network.digest(),
+                               "correction": [0.0] * model.classes}]}
+        return cls(resolved, lambda: (
+            lambda volume, maps: segment_volume(scorer, volume, resolved, maps), about))
+
+    @classmethod
+    def from_export(cls, folder: Path_, *, overrides: Sequence[str] = ()) -> Segmenter:
+        """Take a version folder that `export` wrote, such as "models/brats/1".
+
+        Raises
+        ------
+        ModelError
+            No SavedModel of this project.
+        """
+        from pixelnet_tf.serving.about import exported_config
+        from pixelnet_tf.serving.loaded_model import LoadedModel, read_about
+        from pixelnet_tf.serving.predict_remotely import served_config
+        from pixelnet_tf.serving.remote_volume import segment_remotely
+
+        folder = Path(folder)
+        about = read_about(folder)
+        if about is None:
+            raise ModelError(f"{folder}: holds no serving.json; give the version folder that "
+                             "`pixelnet-tf export` wrote, as in models/NAME/1")
+        resolved = served_config(about, lambda given: adapted(given, None, overrides))
+        assert exported_config(about)
+
+        def load() -> tuple[SegmentVolume, dict[str, Any]]:
+            model = LoadedModel(folder, about["name"], int(about["version"]))
+            record = {"networks": [{"model": str(folder), "weights": about.get("weights"),
+                                    "correction": about["prior"]["correction"]}]}
+            return lambda volume, maps: segment_remotely(
+                lambda images, domain: model.segment_slices(images, domain, maps), volume,
+                resolved, maps), record
+
+        return cls(resolved, load)
+
+    @classmethod
+    def from_server(cls, url: str, *, token: str | None = None,
+                    serving_json: Path_ | None = None, config: Config | Path_ | None = None,
+                    overrides: Sequence[str] = (), reporter: Reporter | None = None) -> Segmenter:
+        """Take a server of an exported model: `pixelnet-tf serve`, or TensorFlow Serving.
+
+        Parameters
+        ----------
+        url
+            http://host:port, or http://host:port/v1/models/NAME.
+        token
+            Bearer token of the server.
+        serving_json
+            The export's serving.json, where the server is TensorFlow Serving.
+        """
+        from pixelnet_tf.io.files import read_json_object
+        from pixelnet_tf.serving.client import ServedModel
+        from pixelnet_tf.serving.predict_remotely import served_config
+        from pixelnet_tf.serving.remote_volume import segment_remotely
+
+        served = ServedModel(url, token, say=reporter_or_log(reporter).message)
+        about = served.about() if serving_json is None else read_json_object(
+            serving_json, "export the model again")
+        resolved = served_config(about, lambda given: adapted(given, config, overrides))
+        with_domain = "segment_domain" in about["signatures"]
+        name = served.url if "weights" in about else f"{served.url} version {about['version']}"
+        record = {"networks": [{"model": name, "version": about["version"],
+                                "weights": about.get("weights"),
+                                "correction": about["prior"]["correction"]}]}
+        return cls(resolved, lambda: (lambda volume, maps: segment_remotely(
+            lambda images, domain: served.segment_slices(
+                images, domain if with_domain else None, maps), volume, resolved, maps), record))
+
+    @property
+    def modalities(self) -> tuple[str, ...]:
+        """Names of the images that `predict` wants, in the order of the channels."""
+        return self.config.study.modalities
+
+    def predict(self, images: Mapping[str, Image], name: str = "scan",
+                probabilities: bool = True) -> Segmentation:
+        """Segment one scan.
+
+        It is checked and prepared as in the training: bias field, z-score, axial slices.
+
+        Parameters
+        ----------
+        images
+            Modality -> image: a path, a nibabel or SimpleITK image, or a pair (array, affine), all
+            on one grid unless `study.resample` is on.
+        name
+            Of the scan, for messages and pictures.
+        probabilities
+            Keep the probability of every class at every voxel, four bytes each.
+
+        Raises
+        ------
+        DataError
+            A modality is missing or unknown, an image is unreadable, empty or not finite, or the
+            grids differ.
+        """
+        study = self.config.study
+        for modality in images:
+            if modality not in study.modalities:
+                hint = f"the model takes {list(study.modalities)}"
+                raise DataError(f"case {name}: {modality!r} is no modality of the model"
+                                f"{nearest_hint(modality, study.modalities)}; {hint}",
+                                case=name, value=modality, hint=hint)
+        missing = [modality for modality in study.modalities if modality not in images]
+        if missing:
+            hint = f"give all of {list(study.modalities)}"
+            raise DataError(f"case {name}: modality {missing[0]!r} is missing; {hint}", case=name,
+                            value=missing[0], hint=hint)
+        volumes = {modality: read_image(images[modality], modality)
+                   for modality in study.modalities}
+        problems = check_volumes(volumes.values(), study, self.config.prepare.slice_size)
+        if problems:
+            raise DataError(f"case {name}: {problems[0]}", case=name)
+        prepared = prepare_volumes(name, {modality: lambda volume=volume: volume
+                                          for modality, volume in volumes.items()}, self.config)
+        found = self._backend[0](prepared, probabilities)
+        return Segmentation(found.labels, found.probabilities, dict(study.labels),
+                            dict(study.regions), prepared.geometry, prepared, self.config,
+                            images[study.modalities[0]])
+
+    def predict_study(self, data: Path_, out: Path_, *, split: str = "all",
+                      cases: Sequence[str] = (), overlays: bool = False,
+                      skip_bad_cases: bool = False, overwrite: bool = False,
+                      dry_run: bool = False, reporter: Reporter | None = None
+                      ) -> PredictionSummary:
+        """Segment the cases of a study, prepared or raw, into `OUT/<case>.nii.gz`.
+
+        A finished case of an earlier call is kept if it was made from the same images, model and
+        settings.
+
+        Parameters
+        ----------
+        data
+            A prepared study, or a folder of raw images.
+        split
+            Part of the run's split: "train", "validation" or "test"; "all" takes every case.
+        cases
+            Only these of them.
+        overlays
+            Also write a picture of each case.
+        skip_bad_cases
+            Leave cases out that cannot be used, instead of refusing all.
+        overwrite
+            Replace segmentations that were made from something else.
+        dry_run
+            Check everything and plan, write nothing.
+        """
+        draw = None
+        if overlays:
+            require("overlays", "report", "matplotlib")
+            from pixelnet_tf.evaluation.overlay import overlay_drawer
+            from pixelnet_tf.inference.predict import PICTURES
+            draw = overlay_drawer(Path(out) / PICTURES, self.config)
+        if split == "all":
+            source = CaseSource.open(os.fspath(data), self.config, None, cases, truth=overlays)
+        elif self._split is None:
+            raise ConfigError("a part of the split needs a run: an exported model does not say "
+                              "which cases it was trained on; name the cases instead")
+        else:
+            source = CaseSource.open(os.fspath(data), self.config,
+                                     self._split.choose(split, cases), truth=overlays)
+        segment, about = self._backend
+        return write_cases(
+            lambda volume: segment(volume, self.config.prediction.probability_maps), about, source,
+            self.config, Path(out), draw=draw, trained_on=self._trained_on,
+            skip_bad_cases=skip_bad_cases, overwrite=overwrite, dry_run=dry_run,
+            reporter=reporter)
+
+    @cached_property
+    def _backend(self) -> tuple[SegmentVolume, dict[str, Any]]:
+        return self._load()
+
+
+def adapted(config: Config, given: Config | Path_ | None, overrides: Sequence[str]) -> Config:
+    """A trained model's configuration for other cases.
+
+    `given` gives what a model may be used with anew: where volumes are (study.layout, files and
+    resample) and the section `prediction`; overrides ("section.key=value") come on top.
+
+    Raises
+    ------
+    ConfigError
+        The given modalities or labels are not the model's.
+    """
+    if given is not None:
+        source = "the configuration" if isinstance(given, Config) else os.fspath(given)
+        given = given if isinstance(given, Config) else load_config(given)
+        for key in ("modalities", "labels"):
+            mine, theirs = getattr(config.study, key), getattr(given.study, key)
+            if mine != theirs:
+                raise ConfigError(f"{source}: study.{key} is {theirs}, but the model was "
+                                  f"trained with {mine}; give those, in the same order")
+        place = {key: getattr(given.study, key) for key in ("layout", "files", "resample")}
+        config = replace(config, study=replace(config.study, **place),
+                         prediction=given.prediction)
+    return config_from_dict(config_to_dict(config), overrides=overrides)
+
+
+def _settings(overrides: Sequence[str], prior: str | None, mode: str | None,
+              precision: str | None) -> tuple[str, ...]:
+    chosen = {"prior": prior, "mode": mode, "precision": precision}
+    return (*overrides, *(f"prediction.{key}={value}" for key, value in chosen.items() if value))
+
+
+def _nifti_name(path: Path_) -> Path:
+    path = Path(path)
+    if not path.name.endswith((".nii", ".nii.gz")):
+        raise DataError(f"{path}: a segmentation is written as .nii or .nii.gz", file=path,
+                        hint=".nii.gz")
+    return path
