@@ -31,7 +31,7 @@ _HOMES = {
     "PixelNetError": "pixelnet_tf.errors",
 }
 
-__all__ = [*_HOMES, "__version__"]  # noqa: PLE0604 - each of them is a string.
+__all__ = [*_HOMES, "__version__"]
 
 if TYPE_CHECKING:
     from pixelnet_tf.api.sampling import sample_pixels as sample_pixels

@@ -74,7 +74,7 @@ def to_nibabel(array: np.ndarray, geometry: VolumeGeometry) -> nib.Nifti1Image:
     header.set_data_shape(array.shape)
     header.set_slope_inter(1, 0)
     kind = nib.Nifti1Image if len(geometry.header) == 348 else nib.Nifti2Image
-    return kind(array, None, header)
+    return kind(array, header.get_best_affine(), header)
 
 
 def to_sitk(array: np.ndarray, geometry: VolumeGeometry) -> sitk.Image:

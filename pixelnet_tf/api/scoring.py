@@ -8,16 +8,15 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from pixelnet_tf.api.images import Image, read_image
 from pixelnet_tf.config import Config, load_config
 from pixelnet_tf.errors import DataError
 from pixelnet_tf.evaluation.labels import check_same_grid, labels_of
-from pixelnet_tf.evaluation.matching import Matching, match_cases
+from pixelnet_tf.evaluation.matching import match_cases, stored_config
 from pixelnet_tf.evaluation.protocols import make_protocol
-from pixelnet_tf.evaluation.scoring import score_cases
+from pixelnet_tf.evaluation.scoring import check_pairs
 from pixelnet_tf.evaluation.summary import Evaluation, write_evaluation
+from pixelnet_tf.evaluation.summary import evaluate as evaluate_matching
 from pixelnet_tf.reporting import Reporter, reporter_or_log
 
 
@@ -90,19 +89,14 @@ def evaluate(predictions: Any, references: Any, protocol: str | None = None, *,
         evaluation = replace(evaluation, protocol=protocol)
     rules = make_protocol(evaluation, f"hausdorff95_{hausdorff95}")
     regions = rules.regions(resolved.study)
-    about: dict[str, Any] = {}
-    if rules.name == "brats":
-        about["empty_policy"] = evaluation.empty_policy
     if _is_folder(predictions) and _is_folder(references):
-        matching = match_cases(Path(predictions), Path(references), resolved.study, allow_missing)
+        folder = Path(predictions)
+        matching = match_cases(folder, Path(references), resolved.study, allow_missing)
         if matching.missing:
-            reporter.message(matching.missing)
-        scores = score_matching(matching, resolved, rules,
-                                evaluation.workers if workers is None else workers, reporter)
-        about |= {"predictions": os.fspath(predictions), "references": os.fspath(references),
-                  "without_prediction": list(matching.without_prediction),
-                  "without_reference": list(matching.without_reference)}
-        return Scores(Evaluation.of(rules, regions, scores, **about))
+            reporter.warning(matching.missing)
+        contents = check_pairs(matching, resolved.study, reporter)
+        return Scores(evaluate_matching(matching, resolved, rules, folder, Path(references),
+                                        contents, workers, reporter))
     pairs = _pairs(predictions, references, allow_missing)
     scores = {}
     for number, (case, (reference, prediction)) in enumerate(pairs.items(), start=1):
@@ -113,13 +107,8 @@ def evaluate(predictions: Any, references: Any, protocol: str | None = None, *,
                   for volume in (truth, found)]
         scores[case] = rules.score(*arrays, regions, truth.geometry.spacing_mm)
         reporter.progress("scoring", number, len(pairs), case)
+    about = {"empty_policy": evaluation.empty_policy} if rules.name == "brats" else {}
     return Scores(Evaluation.of(rules, regions, scores, **about))
-
-
-def score_matching(matching: Matching, config: Config, rules, workers: int, reporter: Reporter):
-    """Score all pairs of two folders."""
-    return score_cases(matching, config.study, rules, workers,
-                       lambda case, done, total: reporter.progress("scoring", done, total, case))
 
 
 def scoring_config(predictions: Any, config: Config | str | os.PathLike[str] | None) -> Config:
@@ -128,8 +117,6 @@ def scoring_config(predictions: Any, config: Config | str | os.PathLike[str] | N
     A given one, else what `prediction.json` or `config.yaml` beside a folder of predictions say,
     else the defaults (BraTS).
     """
-    from pixelnet_tf.evaluation.matching import stored_config
-
     if isinstance(config, Config):
         return config
     if config is not None:

@@ -17,6 +17,7 @@ from pixelnet_tf.config import Config, config_from_dict, config_to_dict, load_co
 from pixelnet_tf.errors import ConfigError, DataError, ModelError, nearest_hint, require
 from pixelnet_tf.inference.predict import CaseSource, PredictionSummary, write_cases
 from pixelnet_tf.inference.volume import SegmentedVolume
+from pixelnet_tf.io.files import read_json_object
 from pixelnet_tf.reporting import Reporter, reporter_or_log
 from pixelnet_tf.volumes.checks import check_volumes
 from pixelnet_tf.volumes.geometry import VolumeGeometry
@@ -197,7 +198,8 @@ class Segmenter:
         for other in folders[1:]:
             check_fit(folders[0].basis(), other.basis(), AVERAGE_ON_SPLIT if same_split
                       else AVERAGE)
-        resolved = adapted(folders[0].config(), config, _settings(overrides, prior, mode, precision))
+        resolved = adapted(folders[0].config(), config,
+                           _settings(overrides, prior, mode, precision))
 
         def load() -> tuple[SegmentVolume, dict[str, Any]]:
             networks = [run.network(resolved.prediction.prior) for run in folders]
@@ -240,18 +242,18 @@ class Segmenter:
         from pixelnet_tf.runs.network import TrainedNetwork
 
         given = config if config is None or isinstance(config, Config) else load_config(config)
-        imported = import_pixelnet(
+        model, table = import_pixelnet(
             None if prototxt is None else Path(prototxt), Path(caffemodel),
             config=None if given is None else given.model,
             classes=None if given is None else len(given.study.labels),
             channels=None if given is None else len(given.study.modalities))
-        model = imported.model
-        resolved = imported_config(imported, Path(caffemodel), Path("imported"), given,
-                                   overrides=overrides)
-        if resolved is None or imported.new_layers:
+        resolved = imported_config(model, table.new_layers, Path(caffemodel), Path("imported"),
+                                   given, overrides=overrides)
+        if resolved is None or table.new_layers:
             raise ModelError(f"{caffemodel}: makes no segmentation: "
-                             + (f"{sorted(imported.new_layers)} have no weights in it"
-                                if imported.new_layers else "it has a single score"))
+                             + (f"{sorted(table.new_layers)} have no weights in it"
+                                if table.new_layers else "it has a single score"),
+                             file=caffemodel)
         network = TrainedNetwork(model, np.zeros(model.classes, np.float32), os.fspath(caffemodel))
         scorer = SliceSegmenter.of(resolved, network)
         about = {"networks": [{"model": network.name, "weights": network.digest(),
@@ -268,9 +270,8 @@ class Segmenter:
         ModelError
             No SavedModel of this project.
         """
-        from pixelnet_tf.serving.about import exported_config
+        from pixelnet_tf.serving.about import served_config
         from pixelnet_tf.serving.loaded_model import LoadedModel, read_about
-        from pixelnet_tf.serving.predict_remotely import served_config
         from pixelnet_tf.serving.remote_volume import segment_remotely
 
         folder = Path(folder)
@@ -279,7 +280,6 @@ class Segmenter:
             raise ModelError(f"{folder}: holds no serving.json; give the version folder that "
                              "`pixelnet-tf export` wrote, as in models/NAME/1")
         resolved = served_config(about, lambda given: adapted(given, None, overrides))
-        assert exported_config(about)
 
         def load() -> tuple[SegmentVolume, dict[str, Any]]:
             model = LoadedModel(folder, about["name"], int(about["version"]))
@@ -294,7 +294,9 @@ class Segmenter:
     @classmethod
     def from_server(cls, url: str, *, token: str | None = None,
                     serving_json: Path_ | None = None, config: Config | Path_ | None = None,
-                    overrides: Sequence[str] = (), reporter: Reporter | None = None) -> Segmenter:
+                    overrides: Sequence[str] = (), prior: str | None = None,
+                    mode: str | None = None, precision: str | None = None,
+                    reporter: Reporter | None = None) -> Segmenter:
         """Take a server of an exported model: `pixelnet-tf serve`, or TensorFlow Serving.
 
         Parameters
@@ -305,16 +307,17 @@ class Segmenter:
             Bearer token of the server.
         serving_json
             The export's serving.json, where the server is TensorFlow Serving.
+        prior, mode, precision
+            Settled by the export; another one is refused.
         """
-        from pixelnet_tf.io.files import read_json_object
+        from pixelnet_tf.serving.about import served_config
         from pixelnet_tf.serving.client import ServedModel
-        from pixelnet_tf.serving.predict_remotely import served_config
         from pixelnet_tf.serving.remote_volume import segment_remotely
 
         served = ServedModel(url, token, say=reporter_or_log(reporter).message)
-        about = served.about() if serving_json is None else read_json_object(
-            serving_json, "export the model again")
-        resolved = served_config(about, lambda given: adapted(given, config, overrides))
+        about = served.about() if serving_json is None else _read_about(serving_json)
+        resolved = served_config(about, lambda given: adapted(
+            given, config, _settings(overrides, prior, mode, precision)))
         with_domain = "segment_domain" in about["signatures"]
         name = served.url if "weights" in about else f"{served.url} version {about['version']}"
         record = {"networks": [{"model": name, "version": about["version"],
@@ -451,6 +454,13 @@ def adapted(config: Config, given: Config | Path_ | None, overrides: Sequence[st
         config = replace(config, study=replace(config.study, **place),
                          prediction=given.prediction)
     return config_from_dict(config_to_dict(config), overrides=overrides)
+
+
+def _read_about(path: Path_) -> dict[str, Any]:
+    try:
+        return read_json_object(path, "give the one that `pixelnet-tf export` wrote")
+    except DataError as error:
+        raise ModelError(f"serving.json: {error}", file=path) from None
 
 
 def _settings(overrides: Sequence[str], prior: str | None, mode: str | None,

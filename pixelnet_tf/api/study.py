@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from pixelnet_tf.cases.case import Case
 from pixelnet_tf.cases.layouts import find_cases
-from pixelnet_tf.config import Config, load_config
+from pixelnet_tf.config import Config, config_from_dict, config_to_dict, load_config
 from pixelnet_tf.reporting import Reporter, reporter_or_log
 from pixelnet_tf.volumes.checks import Problem, check_cases
 from pixelnet_tf.volumes.phantom_study import DEFAULT_SIZES
@@ -179,6 +179,5 @@ def write_phantom(out: Path_, cases: int = 16, *, seed: int = 0, layout: str = "
 def as_config(config: Config | Path_, overrides: Sequence[str] = ()) -> Config:
     """A configuration from an object, a YAML file or a built-in name, with overrides on top."""
     if isinstance(config, Config):
-        from pixelnet_tf.config import config_from_dict, config_to_dict
-        return config_from_dict(config_to_dict(config), overrides=overrides) if overrides else config
+        return config_from_dict(config_to_dict(config), overrides=overrides)
     return load_config(config, overrides)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import functools
 import os
 import re
@@ -13,8 +12,6 @@ import click
 
 from pixelnet_tf.config import (
     Config,
-    config_from_dict,
-    config_to_dict,
     config_to_yaml,
     load_config,
 )
@@ -72,31 +69,6 @@ def dry_run_option(function: Callable) -> Callable:
 def read_config(config_path: str | None, overrides: tuple[str, ...], print_config: bool) -> Config:
     """Load the configuration; with `--print-config` print it and leave."""
     config = load_config(config_path, overrides)
-    print_and_leave(config, print_config)
-    return config
-
-
-def adapt_config(config: Config, config_path: str | None, overrides: tuple[str, ...],
-                 print_config: bool) -> Config:
-    """A trained model's configuration for other cases, `--set` on top; may print it and leave.
-
-    A file gives what a model may be used with anew: where volumes are (study.layout, files and
-    resample) and the section `prediction`.
-
-    Raises:
-        ConfigError: the file's modalities or labels are not the model's.
-    """
-    if config_path is not None:
-        given = load_config(config_path)
-        for key in ("modalities", "labels"):
-            mine, theirs = getattr(config.study, key), getattr(given.study, key)
-            if mine != theirs:
-                raise ConfigError(f"{config_path}: study.{key} is {theirs}, but the model was "
-                                  f"trained with {mine}; give those, in the same order")
-        place = {key: getattr(given.study, key) for key in ("layout", "files", "resample")}
-        config = dataclasses.replace(config, study=dataclasses.replace(config.study, **place),
-                                     prediction=given.prediction)
-    config = config_from_dict(config_to_dict(config), overrides=overrides)
     print_and_leave(config, print_config)
     return config
 

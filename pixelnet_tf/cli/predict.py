@@ -3,26 +3,21 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
 import click
 
 from pixelnet_tf.cli.options import (
     PATH,
     TOKEN_VARIABLE,
-    adapt_config,
     config_options,
     dry_run_option,
+    print_and_leave,
     read_token,
     verb,
 )
 from pixelnet_tf.cli.terminal import TerminalReporter
-from pixelnet_tf.config import Config
-from pixelnet_tf.errors import DataError, ModelError, require
-from pixelnet_tf.io.files import check_apart, read_json_object
-
-if TYPE_CHECKING:
-    from pixelnet_tf.inference.predict import PredictionSummary
+from pixelnet_tf.errors import require
+from pixelnet_tf.io.files import check_apart
 
 
 @verb("predict")
@@ -67,6 +62,8 @@ def command(models, server, serving_json, token_file, data, out, split, only, pr
     images in another layout than the training's: study.layout, files and resample and the section
     prediction are taken from it. For research use only.
     """
+    from pixelnet_tf import Segmenter
+
     if overlays:
         require("--overlays", "report", "matplotlib")
     if bool(models) == (server is not None):
@@ -74,23 +71,23 @@ def command(models, server, serving_json, token_file, data, out, split, only, pr
     if server is not None and split != "all":
         raise click.UsageError("--split needs --model: an exported model does not say which cases "
                                "it was trained on; name them by --case")
-    chosen = [f"prediction.{key}={value}" for key, value in
-              (("prior", prior), ("mode", mode), ("precision", precision)) if value]
     if probabilities:
-        chosen.append("prediction.probability_maps=true")
-
-    def adapt(config: Config) -> Config:
-        return adapt_config(config, config_path, (*overrides, *chosen), print_config)
-
+        overrides = (*overrides, "prediction.probability_maps=true")
     check_apart(out, data)
-    options = {"skip_bad_cases": skip_bad_cases, "overwrite": overwrite, "dry_run": dry_run}
     with TerminalReporter() as reporter:
-        options["reporter"] = reporter
-        if server is not None:
-            summary = _predict_by_server(server, serving_json, token_file, data, out, only, adapt,
-                                         overlays, options)
+        if server is None:
+            model = Segmenter.from_run(*models, config=config_path, overrides=overrides,
+                                       prior=prior, mode=mode, precision=precision,
+                                       same_split=split != "all")
         else:
-            summary = _predict_here(models, data, out, split, only, adapt, overlays, options)
+            model = Segmenter.from_server(server, token=read_token(token_file),
+                                          serving_json=serving_json, config=config_path,
+                                          overrides=overrides, prior=prior, mode=mode,
+                                          precision=precision, reporter=reporter)
+        print_and_leave(model.config, print_config)
+        summary = model.predict_study(data, out, split=split, cases=only, overlays=overlays,
+                                      skip_bad_cases=skip_bad_cases, overwrite=overwrite,
+                                      dry_run=dry_run, reporter=reporter)
     if dry_run:
         click.echo(f"dry run: nothing was written; {len(summary.segmented)} cases would be "
                    f"segmented ({', '.join(summary.segmented)}), {len(summary.kept)} kept, "
@@ -98,62 +95,4 @@ def command(models, server, serving_json, token_file, data, out, split, only, pr
         return
     click.echo(f"predictions written to {out}")
     if overlays:
-        click.echo(f"pictures written to {_pictures(out)}")
-
-
-def _predict_here(models, data, out, split, only, adapt, overlays, options) -> PredictionSummary:
-    from pixelnet_tf.inference.predict import CaseSource, predict_cases
-    from pixelnet_tf.runs.compatibility import AVERAGE, AVERAGE_ON_SPLIT, check_fit
-    from pixelnet_tf.runs.folder import RunFolder
-
-    runs = [RunFolder(model) for model in models]
-    for other in runs[1:]:
-        check_fit(runs[0].basis(), other.basis(),
-                  AVERAGE if split == "all" else AVERAGE_ON_SPLIT)
-    config = adapt(runs[0].config())
-    if split == "all":
-        source = CaseSource.open(data, config, None, only, truth=overlays)
-    else:
-        source = CaseSource.open(data, config, runs[0].split().choose(split, only), truth=overlays)
-    learned = {name for run in runs for part in ("train", "validation")
-               for name in getattr(run.split(), part)}
-    click.echo(f"{len(source.names)} cases, prior {config.prediction.prior}, mode "
-               f"{config.prediction.mode}, {config.prediction.precision}")
-    return predict_cases([run.network(config.prediction.prior) for run in runs], source, config,
-                         out, draw=_drawer(out, config) if overlays else None, trained_on=learned,
-                         **options)
-
-
-def _predict_by_server(server, serving_json, token_file, data, out, only, adapt, overlays,
-                       options) -> PredictionSummary:
-    from pixelnet_tf.inference.predict import CaseSource
-    from pixelnet_tf.serving.client import ServedModel
-    from pixelnet_tf.serving.predict_remotely import predict_remotely, served_config
-
-    served = ServedModel(server, read_token(token_file), say=options["reporter"].message)
-    about = served.about() if serving_json is None else _read_about(serving_json)
-    config = served_config(about, adapt)
-    source = CaseSource.open(data, config, None, only, truth=overlays)
-    click.echo(f"{len(source.names)} cases, {served.url} version {about['version']}, prior "
-               f"{config.prediction.prior}, mode {config.prediction.mode}")
-    return predict_remotely(served, about, source, config, out,
-                            draw=_drawer(out, config) if overlays else None, **options)
-
-
-def _read_about(path: Path) -> dict[str, Any]:
-    try:
-        return read_json_object(path, "give the one that `pixelnet-tf export` wrote")
-    except DataError as error:
-        raise ModelError(f"--serving-json {error}") from None
-
-
-def _drawer(out: Path, config: Config):
-    from pixelnet_tf.evaluation.overlay import overlay_drawer
-
-    return overlay_drawer(_pictures(out), config)
-
-
-def _pictures(out: Path) -> Path:
-    from pixelnet_tf.inference.predict import PICTURES
-
-    return out / PICTURES
+        click.echo(f"pictures written to {out / 'overlays'}")

@@ -21,7 +21,7 @@ from pixelnet_tf.dataset.fingerprint import inputs_of, preparation_of
 from pixelnet_tf.dataset.prepared import PreparedStudy
 from pixelnet_tf.errors import DataError, ModelError, nearest_hint
 from pixelnet_tf.inference.ensemble import Ensemble
-from pixelnet_tf.inference.segmenter import Segmenter
+from pixelnet_tf.inference.segmenter import SliceSegmenter
 from pixelnet_tf.inference.volume import SegmentedVolume, segment_volume
 from pixelnet_tf.io.ahead import ahead
 from pixelnet_tf.io.files import check_apart, digest, read_json_object, write_json
@@ -229,7 +229,7 @@ def predict_cases(networks: Sequence[TrainedNetwork], source: CaseSource, config
                            "file": network.file,
                            "correction": [float(value) for value in network.correction]}
                           for network in networks]}
-    members = [Segmenter.of(config, network) for network in networks]
+    members = [SliceSegmenter.of(config, network) for network in networks]
     segmenter = members[0] if len(members) == 1 else Ensemble(members)
     return write_cases(lambda volume: segment_volume(segmenter, volume, config,
                                                      config.prediction.probability_maps),

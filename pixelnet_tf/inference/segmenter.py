@@ -16,7 +16,7 @@ from pixelnet_tf.runs.network import TrainedNetwork
 MODES = ("exact", "adaptive", "reference")
 
 
-class Segmenter(tf.Module):
+class SliceSegmenter(tf.Module):
     """Segments slices of any size and number without retracing.
 
     Args:
@@ -45,7 +45,7 @@ class Segmenter(tf.Module):
         self.graph = tf.function(self._scores, autograph=True, input_signature=[image, mask, mask])
 
     @classmethod
-    def of(cls, config: Config, network: TrainedNetwork) -> Segmenter:
+    def of(cls, config: Config, network: TrainedNetwork) -> SliceSegmenter:
         """The segmenter that a configuration's section `prediction` asks for."""
         asked = config.prediction
         return cls(network.model, network.correction, asked.mode, asked.precision,

@@ -12,7 +12,7 @@ from pixelnet_tf.cases.labels import classes_to_values
 from pixelnet_tf.config import Config
 from pixelnet_tf.inference.ensemble import Ensemble
 from pixelnet_tf.inference.postprocess import postprocess_labels
-from pixelnet_tf.inference.segmenter import Segmenter
+from pixelnet_tf.inference.segmenter import SliceSegmenter
 from pixelnet_tf.volumes.prepare import PreparedVolume
 
 
@@ -63,7 +63,7 @@ class SegmentedVolume:
     probabilities: np.ndarray | None
 
 
-def score_voxels(segmenter: Segmenter | Ensemble, volume: PreparedVolume, config: Config
+def score_voxels(segmenter: SliceSegmenter | Ensemble, volume: PreparedVolume, config: Config
                  ) -> np.ndarray:
     """Scores of every voxel of the original grid, in radiological view.
 
@@ -81,7 +81,7 @@ def score_voxels(segmenter: Segmenter | Ensemble, volume: PreparedVolume, config
     return scores
 
 
-def segment_volume(segmenter: Segmenter | Ensemble, volume: PreparedVolume, config: Config,
+def segment_volume(segmenter: SliceSegmenter | Ensemble, volume: PreparedVolume, config: Config,
                    probabilities: bool = False) -> SegmentedVolume:
     """Segment a prepared volume and lead the result back to its original grid.
 

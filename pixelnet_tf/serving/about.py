@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import asdict
 from typing import Any
 
@@ -10,7 +11,7 @@ import tensorflow as tf
 
 from pixelnet_tf import __version__
 from pixelnet_tf.config import Config, config_from_json, config_to_json
-from pixelnet_tf.errors import ModelError
+from pixelnet_tf.errors import ConfigError, ModelError
 from pixelnet_tf.evaluation.summary import Evaluation
 from pixelnet_tf.runs.folder import RunFolder
 from pixelnet_tf.serving.signatures import SIGNATURES, brain_is_zero_free
@@ -19,6 +20,8 @@ from pixelnet_tf.volumes.description import describe_classes, describe_slices
 RESEARCH_ONLY = ("For research use only. Not a medical device; not for diagnosis, treatment or any "
                  "other clinical decision.")
 FORMAT = 1
+#: Settings of `prediction` that are part of the exported graph.
+_EXPORTED = ("prior", "mode", "precision", "guided_filter")
 #: What is read of a `serving.json`, and its type.
 _READ_BACK = {"version": int, "prior": dict, "signatures": dict, "config": dict}
 
@@ -78,6 +81,27 @@ def exported_config(about: dict[str, Any]) -> Config:
         raise ModelError("serving.json was not written by this version of `pixelnet-tf export`; "
                          "export the model again")
     return config_from_json(about["config"], source="serving.json")
+
+
+def served_config(about: dict[str, Any], adapt: Callable[[Config], Config]) -> Config:
+    """The configuration that a served model's cases are prepared and cleaned up by.
+
+    Args:
+        about: `serving.json`.
+        adapt: gives the exported configuration the caller's own settings.
+
+    Raises:
+        ConfigError: a change of what was settled when the model was exported.
+        ModelError: `about` is of another program or of a later version.
+    """
+    exported = exported_config(about)
+    config = adapt(exported)
+    for key in _EXPORTED:
+        settled = getattr(exported.prediction, key)
+        if getattr(config.prediction, key) != settled:
+            raise ConfigError(f"prediction.{key} was settled by `pixelnet-tf export` ({settled}); "
+                              "export the model with another one")
+    return config
 
 
 def _training(run: RunFolder, priors: dict[str, Any]) -> dict[str, Any]:

@@ -14,7 +14,7 @@ import tensorflow as tf
 from pixelnet_tf.config import Config, config_from_dict, config_to_dict
 from pixelnet_tf.errors import ConfigError, RunError
 from pixelnet_tf.evaluation.summary import Evaluation
-from pixelnet_tf.inference.segmenter import Segmenter
+from pixelnet_tf.inference.segmenter import SliceSegmenter
 from pixelnet_tf.io.files import write_json, write_text
 from pixelnet_tf.runs.folder import RunFolder
 from pixelnet_tf.serving.about import check_evaluated, describe_export
@@ -25,7 +25,7 @@ from pixelnet_tf.serving.warmup import write_warmup
 FORMATS = ("savedmodel", "onnx")
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,99}")
 #: Writes the model itself into a folder; receives what `describe_export` gave.
-Writer = Callable[[Path, Segmenter, Config, dict], None]
+Writer = Callable[[Path, SliceSegmenter, Config, dict], None]
 
 
 def export_model(run: RunFolder, out: Path, name: str | None = None, version: int | None = None,
@@ -70,7 +70,7 @@ def export_model(run: RunFolder, out: Path, name: str | None = None, version: in
     if evaluation is not None:
         check_evaluated(evaluation, weights)
     about = describe_export(run, config, name, version, evaluation, weights)
-    segmenter = Segmenter.of(config, network)
+    segmenter = SliceSegmenter.of(config, network)
     if dry_run:
         return target
     temporary = base / f".{version}.{uuid.uuid4().hex[:8]}.tmp"
@@ -115,7 +115,8 @@ def _writer(model_format: str) -> Writer:
     raise ConfigError(f"--format must be one of {list(FORMATS)}, got {model_format!r}")
 
 
-def _write_saved_model(folder: Path, segmenter: Segmenter, config: Config, about: dict) -> None:
+def _write_saved_model(folder: Path, segmenter: SliceSegmenter, config: Config, about: dict
+                       ) -> None:
     module, signatures = build_signatures(segmenter, config)
     tf.saved_model.save(module, str(folder), signatures=signatures)
     write_warmup(folder, about["name"], len(about["channels"]))

@@ -57,7 +57,7 @@ class LoadedModel:
 
     def __init__(self, folder: Path, name: str, version: int):
         self.name, self.version = name, version
-        self.about = _read_about(folder)
+        self.about = read_about(folder)
         self.config: Config | None = None
         try:
             if self.about is not None:
@@ -103,6 +103,21 @@ class LoadedModel:
             raise ApiError(400, f"{signature} refused the inputs: {_reason(error)}") from None
         return {name: value.numpy() for name, value in outputs.items()}
 
+    def segment_slices(self, images: np.ndarray, domain: np.ndarray, probabilities: bool = False
+                       ) -> tuple[np.ndarray, np.ndarray | None]:
+        """Label values of normalised slices, and their probabilities where they are asked for.
+
+        Args:
+            images: (batch, height, width, channel) float32.
+            domain: (batch, height, width) bool, the pixels to classify; models that an earlier
+                version exported find them by themselves.
+        """
+        if "segment_domain" in self.signatures:
+            outputs = self.run("segment_domain", {"image": images, "domain": domain})
+        else:
+            outputs = self.run("serving_default", {"image": images})
+        return outputs["labels"], outputs["probabilities"] if probabilities else None
+
     def metadata(self) -> dict[str, Any]:
         """The answer of TensorFlow Serving's metadata API."""
         signatures = {
@@ -115,7 +130,8 @@ class LoadedModel:
                 "metadata": {"signature_def": {"signature_def": signatures}}}
 
 
-def _read_about(folder: Path) -> dict[str, Any] | None:
+def read_about(folder: Path) -> dict[str, Any] | None:
+    """`serving.json` of a version folder, or None where there is none; raises `ModelError`."""
     path = folder / "serving.json"
     if not path.is_file():
         return None

@@ -14,7 +14,7 @@ import tensorflow as tf
 
 from pixelnet_tf.config import Config
 from pixelnet_tf.errors import RunError, require
-from pixelnet_tf.inference.segmenter import Segmenter
+from pixelnet_tf.inference.segmenter import SliceSegmenter
 from pixelnet_tf.model.pixelnet import plain_scores, plain_taps
 from pixelnet_tf.serving.signatures import SIGNATURES
 
@@ -24,7 +24,7 @@ OPSET = 17
 TOLERANCE = 1e-4
 
 
-def onnx_writer() -> Callable[[Path, Segmenter, Config, dict], None]:
+def onnx_writer() -> Callable[[Path, SliceSegmenter, Config, dict], None]:
     """The function that writes `model.onnx`.
 
     Raises:
@@ -34,7 +34,7 @@ def onnx_writer() -> Callable[[Path, Segmenter, Config, dict], None]:
     return _write
 
 
-def sparse_function(segmenter: Segmenter) -> tf.types.experimental.PolymorphicFunction:
+def sparse_function(segmenter: SliceSegmenter) -> tf.types.experimental.PolymorphicFunction:
     """`classify_pixels` by the plain hypercolumn: a gather a pixel and no loop, in float32."""
     model = segmenter.scorer.model
     # As a number of the graph: a captured tensor would become an input of the ONNX model.
@@ -50,7 +50,7 @@ def sparse_function(segmenter: Segmenter) -> tf.types.experimental.PolymorphicFu
     return classify_pixels
 
 
-def _write(folder: Path, segmenter: Segmenter, config: Config, about: dict) -> None:
+def _write(folder: Path, segmenter: SliceSegmenter, config: Config, about: dict) -> None:
     import tf2onnx
 
     function = sparse_function(segmenter)

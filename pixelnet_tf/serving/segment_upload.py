@@ -6,8 +6,6 @@ import tempfile
 from pathlib import Path
 from typing import BinaryIO
 
-import numpy as np
-
 from pixelnet_tf.cases.case import Case
 from pixelnet_tf.errors import DataError
 from pixelnet_tf.serving.api_error import ApiError
@@ -61,17 +59,7 @@ def segment_upload(model: LoadedModel, files: dict[str, BinaryIO], limits: Serve
             raise ApiError(422, "the volumes cannot be prepared: "
                                 f"{_reworded(str(error).splitlines()[-1], words)[:300]}") from None
 
-        # Models that an earlier version exported find the domain by themselves.
-        with_domain = "segment_domain" in model.signatures
-
-        def segment_slices(images: np.ndarray, domain: np.ndarray) -> tuple[np.ndarray, None]:
-            if with_domain:
-                outputs = model.run("segment_domain", {"image": images, "domain": domain})
-            else:
-                outputs = model.run("serving_default", {"image": images})
-            return outputs["labels"], None
-
-        result = segment_remotely(segment_slices, volume, config)
+        result = segment_remotely(model.segment_slices, volume, config)
         path = folder / "segmentation.nii.gz"
         write_labels(path, result.labels, volume.geometry)
         return path.read_bytes()

@@ -6,7 +6,7 @@ import tensorflow as tf
 
 from pixelnet_tf.config import Config
 from pixelnet_tf.dataset.core_graph import deep_inside
-from pixelnet_tf.inference.segmenter import Segmenter
+from pixelnet_tf.inference.segmenter import SliceSegmenter
 
 #: Signature -> {input: meaning}, {output: meaning}; the card and the server's description print it.
 SIGNATURES = {
@@ -54,7 +54,7 @@ def brain_is_zero_free(config: Config) -> bool:
     return config.brain_only and config.prepare.region != "volume"
 
 
-def build_signatures(segmenter: Segmenter, config: Config
+def build_signatures(segmenter: SliceSegmenter, config: Config
                      ) -> tuple[tf.Module, dict[str, tf.types.experimental.PolymorphicFunction]]:
     """What `tf.saved_model.save` takes: a module with the weights, and a function a signature.
 

@@ -11,7 +11,7 @@ from pixelnet_tf.config import Config
 from pixelnet_tf.dataset.prepared import PreparedStudy
 from pixelnet_tf.dataset.priors import ClassPriors
 from pixelnet_tf.errors import DataError
-from pixelnet_tf.inference.segmenter import Segmenter
+from pixelnet_tf.inference.segmenter import SliceSegmenter
 from pixelnet_tf.inference.volume import score_voxels
 from pixelnet_tf.model.pixelnet import PixelNet
 
@@ -27,13 +27,13 @@ def case_validator(study: PreparedStudy, cases: Sequence[str], config: Config,
     were given it, with the prior corrected, counted in voxels of the original grid. Cases are read
     anew each time, one at a time.
     """
-    segmenter: Segmenter | None = None
+    segmenter: SliceSegmenter | None = None
 
     def validate(model: PixelNet) -> dict[str, float]:
         nonlocal segmenter
         # Its graph reads the model's variables, so that one serves every validation of a run.
         if segmenter is None or segmenter.scorer.model is not model:
-            segmenter = Segmenter(model, priors.correction("corrected"),
+            segmenter = SliceSegmenter(model, priors.correction("corrected"),
                                   precision=config.training.precision)
         dice = [class_dice(scores.argmax(axis=-1), labels, model.classes)
                 for scores, labels in _scored_cases(segmenter, study, cases, config)]
@@ -51,7 +51,7 @@ def fit_prior_strength(model: PixelNet, study: PreparedStudy, cases: Sequence[st
     Returns the priors with the strength and the mean Dice of every strength tried.
     """
     unit = priors.correction("corrected")
-    segmenter = Segmenter(model, precision=config.training.precision)
+    segmenter = SliceSegmenter(model, precision=config.training.precision)
     dice = []
     for scores, labels in _scored_cases(segmenter, study, cases, config):
         dice.append([class_dice((scores + strength * unit).argmax(axis=-1), labels, model.classes)
@@ -71,7 +71,7 @@ def class_dice(predicted: np.ndarray, labels: np.ndarray, classes: int) -> np.nd
         return (2 * np.diag(pairs) / sizes)[1:]
 
 
-def _scored_cases(segmenter: Segmenter, study: PreparedStudy, cases: Iterable[str],
+def _scored_cases(segmenter: SliceSegmenter, study: PreparedStudy, cases: Iterable[str],
                   config: Config) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     """Scores (slice, native height, native width, class) and true classes of every voxel.
 

@@ -140,6 +140,28 @@ def equal_images(voxels: Mapping[str, Iterable[str]]) -> list[tuple[str, ...]]:
     return sorted({tuple(sorted(cases)) for cases in owners.values() if len(cases) > 1})
 
 
+def check_volumes(volumes: Iterable[RawVolume], study: StudyConfig, slice_size: int = 0
+                  ) -> list[str]:
+    """Say what is wrong with the images of one case that are in memory, as `check_case` does."""
+    messages: list[str] = []
+    first: RawVolume | None = None
+    for volume in volumes:
+        if first is None:
+            first = volume
+            try:
+                SlicePlan(volume.geometry, slice_size)
+            except DataError as error:
+                messages.append(f"{volume.source}: {error}")
+        found = _image_problems(volume.source, volume.array, study)
+        messages += found
+        if not found:
+            try:
+                image_on_grid(volume, first, study)
+            except DataError as error:
+                messages.append(str(error))
+    return messages
+
+
 def no_lesion(cases: Iterable[Case], study: StudyConfig) -> list[Problem]:
     """Word the problem of a study in which no case has a lesion, once for each case."""
     return [Problem(case.name, f"{case.segmentation}: no label but the background, as in every "
@@ -155,7 +177,7 @@ def problems_message(problems: Iterable[Problem], total: int) -> str:
     return "\n".join([f"{bad} of {total} cases cannot be used:", *lines])
 
 
-def _image_problems(path: Path, array: np.ndarray, study: StudyConfig) -> list[str]:
+def _image_problems(path: Path | str, array: np.ndarray, study: StudyConfig) -> list[str]:
     finite = np.isfinite(array)
     if not finite.all():
         where = tuple(int(i) for i in np.argwhere(~finite)[0])

@@ -17,7 +17,7 @@ REFERENCE_SLICES = 6
 
 def segment(options: Options, mode: str, precision: str) -> dict:
     """Segment a case in one mode; its scores go into the working folder for `answers`."""
-    from pixelnet_tf.inference.segmenter import Segmenter
+    from pixelnet_tf.inference.segmenter import SliceSegmenter
     from pixelnet_tf.inference.volume import PredictionGrid, finish_volume, score_voxels
     run = trained_run(options)
     volume = volume_to_segment(options)
@@ -27,7 +27,7 @@ def segment(options: Options, mode: str, precision: str) -> dict:
         busy = busy[np.linspace(0, len(busy) - 1, min(REFERENCE_SLICES, len(busy)) + 2)
                     .round().astype(int)[1:-1]]
         volume = only_slices(volume, busy)
-    segmenter = Segmenter(run.model(), run.priors().correction("corrected"), mode, precision)
+    segmenter = SliceSegmenter(run.model(), run.priors().correction("corrected"), mode, precision)
     loaded = memory_gb()[1]
     start = time.perf_counter()
     first = busy[len(busy) // 2:][:config.prediction.batch_slices]

@@ -20,7 +20,7 @@ from pixelnet_tf.caffe.reading import read_network
 from pixelnet_tf.cases.case import Case
 from pixelnet_tf.config import load_config
 from pixelnet_tf.errors import ModelError
-from pixelnet_tf.inference.segmenter import Segmenter
+from pixelnet_tf.inference.segmenter import SliceSegmenter
 from pixelnet_tf.inference.volume import PredictionGrid, segment_volume
 from pixelnet_tf.model.pixelnet import PixelNet
 from pixelnet_tf.runs.network import TrainedNetwork
@@ -167,7 +167,7 @@ def labels_of_both(case, config, script, folder, monkeypatch):
     monkeypatch.setattr(segment_nifti, "PIXELS_AT_ONCE", 1000)
     segment_nifti.main(str(folder / "labels.nii.gz"), *map(str, case.volumes.values()))
     volume = prepare_case(case, config)
-    expected = segment_volume(Segmenter.of(config, TrainedNetwork(model, CORRECTION)), volume,
+    expected = segment_volume(SliceSegmenter.of(config, TrainedNetwork(model, CORRECTION)), volume,
                               config).labels
     assert len(np.unique(expected)) > 2
     return nib.load(folder / "labels.nii.gz"), expected

@@ -7,7 +7,7 @@ from scipy import ndimage
 
 from pixelnet_tf.inference.adaptive import MARGIN, STRIDES, adaptive_scores
 from pixelnet_tf.inference.dense import DenseScorer
-from pixelnet_tf.inference.segmenter import Segmenter
+from pixelnet_tf.inference.segmenter import SliceSegmenter
 from pixelnet_tf.model.pixelnet import PixelNet
 
 from .conftest import slices
@@ -98,8 +98,8 @@ def test_a_domain_between_the_corners_is_looked_at(narrow_net):
     domain = np.zeros((1, 40, 40), bool)
     domain[0, 5:8, 2:30] = domain[0, 20:34, 33:36] = True
     correction = np.float32([0, 4, 0])
-    exact, adaptive = (Segmenter(narrow_net(fc7="none"), correction, mode).scores(image, domain)
-                       .numpy()[domain] for mode in ("exact", "adaptive"))
+    exact, adaptive = (SliceSegmenter(narrow_net(fc7="none"), correction, mode)
+                       .scores(image, domain).numpy()[domain] for mode in ("exact", "adaptive"))
     assert (exact.argmax(-1) > 0).mean() > 0.5
     np.testing.assert_array_equal(adaptive.argmax(-1), exact.argmax(-1))
     # No pixel of the domain is given the scores of one outside it.

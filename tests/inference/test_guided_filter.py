@@ -6,7 +6,7 @@ import tensorflow as tf
 
 from pixelnet_tf.config import GuidedFilterConfig
 from pixelnet_tf.inference.guided_filter import guided_filter, refine_scores
-from pixelnet_tf.inference.segmenter import Segmenter
+from pixelnet_tf.inference.segmenter import SliceSegmenter
 
 from .conftest import slices
 
@@ -89,8 +89,8 @@ def test_the_segmenter_filters_what_it_would_have_returned(narrow_net):
     correction = np.float32([0.5, 0.0, -0.5])
     domain = image.any(axis=-1)
     arguments = tf.constant(image), tf.constant(domain)
-    plain = Segmenter(model, correction).scores(*arguments)
-    smoothed = Segmenter(model, correction, smoothing=GuidedFilterConfig(3, 0.1))
+    plain = SliceSegmenter(model, correction).scores(*arguments)
+    smoothed = SliceSegmenter(model, correction, smoothing=GuidedFilterConfig(3, 0.1))
     expected = refine_scores(plain, *arguments, 3, 0.1).numpy()
     found = smoothed.scores(*arguments).numpy()
     np.testing.assert_allclose(found[domain], expected[domain], rtol=0, atol=1e-5)

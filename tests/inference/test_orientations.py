@@ -16,7 +16,7 @@ from scipy import ndimage
 
 from pixelnet_tf.cases.case import Case
 from pixelnet_tf.config import Config, GuidedFilterConfig, load_config
-from pixelnet_tf.inference.segmenter import Segmenter
+from pixelnet_tf.inference.segmenter import SliceSegmenter
 from pixelnet_tf.inference.volume import segment_volume
 from pixelnet_tf.model.pixelnet import PixelNet
 from pixelnet_tf.serving.remote_volume import segment_remotely
@@ -121,7 +121,7 @@ def ways(net):
     """Mode -> (segmenter, signatures) of the network, each traced once for all cases."""
     made = {}
     for name, (mode, radius) in MODES.items():
-        segmenter = Segmenter(net, mode=mode, smoothing=GuidedFilterConfig(radius))
+        segmenter = SliceSegmenter(net, mode=mode, smoothing=GuidedFilterConfig(radius))
         made[name] = segmenter, build_signatures(segmenter, CONFIG)[1]
     return made
 

@@ -5,7 +5,7 @@ import pytest
 import tensorflow as tf
 
 from pixelnet_tf.errors import ConfigError
-from pixelnet_tf.inference.segmenter import MODES, Segmenter
+from pixelnet_tf.inference.segmenter import MODES, SliceSegmenter
 from pixelnet_tf.model.pixelnet import PixelNet
 
 from .conftest import VARIANTS, slices
@@ -18,7 +18,7 @@ def run(segmenter, image, domain=None, *read_out) -> np.ndarray:
 
 @pytest.mark.parametrize("mode", MODES)
 def test_one_trace_for_many_shapes(narrow_net, mode):
-    segmenter = Segmenter(narrow_net(fc7="none"), mode=mode)
+    segmenter = SliceSegmenter(narrow_net(fc7="none"), mode=mode)
     for kind, size, batch in (("inner", (33, 40), 1), ("full", (40, 33), 2),
                               ("empty", (25, 64), 3)):
         scores = run(segmenter, slices(kind, *size, batch))
@@ -31,7 +31,7 @@ def test_exact_is_the_reference(narrow_net, fields):
     model, image = narrow_net(**fields), slices("edge", 45, 37, 2)
     domain = np.random.default_rng(0).random(image.shape[:3]) < 0.7
     correction = np.array([0.5, -1.0, 0.25], np.float32)
-    exact, reference = (run(Segmenter(model, correction, mode), image, domain)
+    exact, reference = (run(SliceSegmenter(model, correction, mode), image, domain)
                         for mode in ("exact", "reference"))
     scale = np.abs(reference[domain]).max()
     np.testing.assert_allclose(exact, reference, rtol=0, atol=2e-5 * scale)
@@ -42,7 +42,7 @@ def test_outside_the_domain_is_background_beyond_doubt(narrow_net, mode):
     image = slices("full", 30, 30)
     domain = np.zeros(image.shape[:3], bool)
     domain[0, 4:20, 9:25] = True
-    scores = run(Segmenter(narrow_net(fc7="none"), mode=mode), image, domain)
+    scores = run(SliceSegmenter(narrow_net(fc7="none"), mode=mode), image, domain)
     assert (scores[~domain] == [0, -1e4, -1e4]).all()
     assert (scores[domain] > -1e3).all()
 
@@ -53,7 +53,7 @@ def test_only_what_is_read_need_be_computed(narrow_net, mode):
     domain[:, :4] = False
     read_out = np.zeros_like(domain)
     read_out[:, 1::2, 1::2] = True
-    segmenter = Segmenter(narrow_net(fc7="none"), mode=mode)
+    segmenter = SliceSegmenter(narrow_net(fc7="none"), mode=mode)
     whole, read = run(segmenter, image, domain), run(segmenter, image, domain, read_out)
     np.testing.assert_allclose(read[read_out], whole[read_out], rtol=0, atol=1e-5)
     if mode == "exact":
@@ -64,7 +64,7 @@ def test_only_what_is_read_need_be_computed(narrow_net, mode):
 def test_the_correction_is_added(narrow_net, mode):
     model, image = narrow_net(fc7="none"), slices("full", 20, 28)
     correction = np.array([0.0, 2.0, -3.0], np.float32)
-    plain, corrected = (run(Segmenter(model, c, mode), image) for c in (None, correction))
+    plain, corrected = (run(SliceSegmenter(model, c, mode), image) for c in (None, correction))
     if mode != "adaptive":
         np.testing.assert_allclose(corrected - plain, np.broadcast_to(correction, plain.shape),
                                    rtol=0, atol=1e-5)
@@ -73,7 +73,7 @@ def test_the_correction_is_added(narrow_net, mode):
 
 def test_later_weights_are_seen(narrow_net):
     model = PixelNet(narrow_net(fc7="none").config, 2, 3, seed=0)
-    segmenter = Segmenter(model)
+    segmenter = SliceSegmenter(model)
     image = slices("full", 20, 20)
     before = run(segmenter, image)
     bias = model.parts["cls_score_new"].bias
@@ -84,4 +84,4 @@ def test_later_weights_are_seen(narrow_net):
 
 def test_an_unknown_mode(narrow_net):
     with pytest.raises(ConfigError, match=r"'exact', 'adaptive', 'reference'.*'fast'"):
-        Segmenter(narrow_net(fc7="none"), mode="fast")
+        SliceSegmenter(narrow_net(fc7="none"), mode="fast")

@@ -7,7 +7,7 @@ import pytest
 
 from pixelnet_tf.cases.layouts import find_cases
 from pixelnet_tf.config import PredictionConfig, load_config
-from pixelnet_tf.inference.segmenter import Segmenter
+from pixelnet_tf.inference.segmenter import SliceSegmenter
 from pixelnet_tf.inference.volume import (
     PredictionGrid,
     finish_volume,
@@ -91,7 +91,7 @@ class Counted:
 
 
 def test_batches_change_nothing_and_empty_slices_never_reach_the_network(narrow_net, volume):
-    segmenter = Counted(Segmenter(narrow_net(fc7="none")))
+    segmenter = Counted(SliceSegmenter(narrow_net(fc7="none")))
     brain = volume.brain.copy()
     brain[3] = False
     volume = replace(volume, brain=brain)
@@ -106,7 +106,7 @@ def test_batches_change_nothing_and_empty_slices_never_reach_the_network(narrow_
 
 
 def test_labels_lie_on_the_inputs_grid(narrow_net, volume):
-    segmenter = Segmenter(narrow_net(fc7="none"))
+    segmenter = SliceSegmenter(narrow_net(fc7="none"))
     result = segment_volume(segmenter, volume, CONFIG)
     assert result.labels.shape == volume.geometry.shape
     assert result.labels.dtype == np.uint8
@@ -117,7 +117,7 @@ def test_labels_lie_on_the_inputs_grid(narrow_net, volume):
 
 
 def test_probabilities_sum_to_one_and_agree_with_the_labels(narrow_net, volume):
-    scores = score_voxels(Segmenter(narrow_net(fc7="none")), volume, CONFIG)
+    scores = score_voxels(SliceSegmenter(narrow_net(fc7="none")), volume, CONFIG)
     result = finish_volume(scores, volume, CONFIG, probabilities=True)
     assert result.probabilities.shape == (*volume.geometry.shape, 3)
     assert result.probabilities.dtype == np.float32

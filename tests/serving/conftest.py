@@ -10,7 +10,7 @@ import pytest
 from pixelnet_tf.cases.split import Split
 from pixelnet_tf.config import Config, load_config
 from pixelnet_tf.dataset.priors import ClassPriors
-from pixelnet_tf.inference.segmenter import Segmenter
+from pixelnet_tf.inference.segmenter import SliceSegmenter
 from pixelnet_tf.model.pixelnet import PixelNet
 from pixelnet_tf.runs.folder import RunFolder
 from pixelnet_tf.serving.export import export_model
@@ -38,7 +38,7 @@ def run(tmp_path_factory, serving_config) -> RunFolder:
     model = PixelNet(serving_config.model, channels=3, classes=4, seed=3)
     # Shift the scores, so that every class wins somewhere.
     image = np.random.default_rng(5).normal(size=(2, 32, 32, 3)).astype(np.float32)
-    scores = Segmenter(model).scores(image, np.ones((2, 32, 32), bool)).numpy()
+    scores = SliceSegmenter(model).scores(image, np.ones((2, 32, 32), bool)).numpy()
     last = model.parts["cls_score_new"]
     last.bias.assign(-scores.mean(axis=(0, 1, 2)) + np.array([0.01, 0, 0, 0]))
     folder.save_model(model)
@@ -46,9 +46,9 @@ def run(tmp_path_factory, serving_config) -> RunFolder:
 
 
 @pytest.fixture(scope="session")
-def local(run) -> Segmenter:
+def local(run) -> SliceSegmenter:
     """What the export must agree with."""
-    return Segmenter(run.model(), run.priors().correction("sampled"))
+    return SliceSegmenter(run.model(), run.priors().correction("sampled"))
 
 
 @pytest.fixture(scope="session")

@@ -12,13 +12,12 @@ from pixelnet_tf.config import GuidedFilterConfig, config_from_dict, config_to_d
 from pixelnet_tf.errors import ConfigError, ModelError
 from pixelnet_tf.evaluation.protocols import BratsProtocol, RegionScore
 from pixelnet_tf.evaluation.summary import Evaluation
-from pixelnet_tf.inference.segmenter import Segmenter
+from pixelnet_tf.inference.segmenter import SliceSegmenter
 from pixelnet_tf.io.files import write_json
 from pixelnet_tf.runs.folder import RunFolder
-from pixelnet_tf.serving.about import describe_export, exported_config
+from pixelnet_tf.serving.about import describe_export, exported_config, served_config
 from pixelnet_tf.serving.export import export_model, versions_in
 from pixelnet_tf.serving.model_card import model_card
-from pixelnet_tf.serving.predict_remotely import served_config
 
 from .conftest import CASE, slices_with_brain
 
@@ -130,7 +129,7 @@ def test_the_guided_filter_goes_out_with_the_model(run, serving_config, tmp_path
     image = slices_with_brain(3, 40, 44)
     model = tf.saved_model.load(str(folder))
     found = model.signatures["serving_default"](image=tf.constant(image))["probabilities"]
-    segmenter = Segmenter.of(config, run.network("sampled"))
+    segmenter = SliceSegmenter.of(config, run.network("sampled"))
     expected = tf.nn.softmax(segmenter.scores(image, (image != 0).any(axis=-1)))
     np.testing.assert_allclose(found, expected, atol=1e-6)
     about = json.loads((folder / "serving.json").read_text())

@@ -5,7 +5,7 @@ import pytest
 import tensorflow as tf
 
 from pixelnet_tf.config import config_from_dict, config_to_dict
-from pixelnet_tf.inference.segmenter import Segmenter
+from pixelnet_tf.inference.segmenter import SliceSegmenter
 from pixelnet_tf.model.pixelnet import PixelNet
 from pixelnet_tf.serving.signatures import build_signatures
 
@@ -22,7 +22,7 @@ VALUES = np.array([0, 1, 2, 4], np.uint8)
 ], ids=lambda overrides: overrides[0].partition(".")[2])
 def test_saved_and_loaded(serving_config, overrides, tmp_path):
     config = config_from_dict(config_to_dict(serving_config), overrides=overrides)
-    segmenter = Segmenter(PixelNet(config.model, 3, 4, seed=1), np.float32([0, .1, 0, -.1]),
+    segmenter = SliceSegmenter(PixelNet(config.model, 3, 4, seed=1), np.float32([0, .1, 0, -.1]),
                           config.prediction.mode, config.prediction.precision)
     module, signatures = build_signatures(segmenter, config)
     tf.saved_model.save(module, str(tmp_path), signatures=signatures)

@@ -9,7 +9,7 @@ import tensorflow as tf
 
 from pixelnet_tf.config import GuidedFilterConfig, config_from_dict, config_to_dict
 from pixelnet_tf.inference.predict import CaseSource
-from pixelnet_tf.inference.segmenter import Segmenter
+from pixelnet_tf.inference.segmenter import SliceSegmenter
 from pixelnet_tf.inference.volume import segment_volume
 from pixelnet_tf.serving.signatures import (
     SIGNATURES,
@@ -60,7 +60,7 @@ def test_labels_and_probabilities_are_the_local_ones(served, local, size, batch)
 
 
 def test_the_guided_filter_is_served_too(run, serving_config, local):
-    smoothed = Segmenter(run.model(), smoothing=GuidedFilterConfig(4, 0.1))
+    smoothed = SliceSegmenter(run.model(), smoothing=GuidedFilterConfig(4, 0.1))
     image = slices_with_brain(5, 40, 48)
     brain = (image != 0).any(axis=-1)
     _, functions = build_signatures(smoothed, serving_config)
@@ -135,7 +135,7 @@ def test_encoded_slices_give_the_same_labels(served):
 
 def test_a_domain_that_is_given_is_that_of_local_prediction(run, serving_config):
     """Also where the image does not show it: padding around slices without a brain mask."""
-    segmenter = Segmenter(run.model(), mode="adaptive", smoothing=GuidedFilterConfig(4, 0.1))
+    segmenter = SliceSegmenter(run.model(), mode="adaptive", smoothing=GuidedFilterConfig(4, 0.1))
     image = slices_with_brain(5, 48, 48)
     domain = np.zeros(image.shape[:3], bool)
     domain[:, 5:41] = True
@@ -165,7 +165,7 @@ def test_a_mask_of_another_shape_is_refused(served, shape, value):
 
 def test_raw_intensities_are_classified_where_local_prediction_does(run, serving_config):
     """Inside the brain of a skull-stripped study, whatever the z-score was taken over."""
-    segmenter, image = Segmenter(run.model()), slices_with_brain(3, 40, 40) * 50 + 100
+    segmenter, image = SliceSegmenter(run.model()), slices_with_brain(3, 40, 40) * 50 + 100
     brain = np.zeros(image.shape[:3], bool)
     brain[:, 10:30, 8:33] = True
     for region in ("brain", "volume"):

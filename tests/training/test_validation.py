@@ -8,7 +8,7 @@ import pytest
 
 from pixelnet_tf.dataset.priors import ClassPriors
 from pixelnet_tf.errors import DataError
-from pixelnet_tf.inference.segmenter import Segmenter
+from pixelnet_tf.inference.segmenter import SliceSegmenter
 from pixelnet_tf.inference.volume import score_voxels
 from pixelnet_tf.model.pixelnet import PixelNet
 from pixelnet_tf.training.validation import (
@@ -45,7 +45,7 @@ def priors() -> ClassPriors:
 def test_the_validator_gives_the_dice_of_whole_volumes(tiny_study, tiny_config, model, priors):
     cases = tiny_study.cases[:2]
     found = case_validator(tiny_study, cases, tiny_config, priors)(model)
-    segmenter = Segmenter(model, priors.correction("corrected"))
+    segmenter = SliceSegmenter(model, priors.correction("corrected"))
     expected = []
     for case in cases:
         volume = tiny_study.read_volume(case)

@@ -1,0 +1,155 @@
+"""The main job from Python: the same files and labels as by the command line, and its errors."""
+
+from __future__ import annotations
+
+import nibabel as nib
+import numpy as np
+import pytest
+import SimpleITK as sitk
+
+import pixelnet_tf as px
+from pixelnet_tf.errors import ConfigError, DataError, ModelError
+from pixelnet_tf.runs.folder import RunFolder
+from tests.cli.conftest import main_job, run_main  # noqa: F401 - the fixture is used below.
+
+CASE = "phantom_001"
+
+
+class Listening:
+    """A reporter that keeps what it hears."""
+
+    def __init__(self):
+        self.said, self.tasks = [], {}
+
+    def message(self, text: str) -> None:
+        self.said.append(text)
+
+    def warning(self, text: str) -> None:
+        self.said.append(f"warning: {text}")
+
+    def progress(self, task: str, done: int, total: int, detail: str = "") -> None:
+        self.tasks[task] = (done, total)
+
+
+@pytest.fixture(scope="module")
+def model(main_job):  # noqa: F811
+    return px.Segmenter.from_run(main_job / "run", prior="corrected")
+
+
+@pytest.fixture(scope="module")
+def paths(main_job):  # noqa: F811
+    return {m: main_job / "study" / CASE / f"{CASE}_{m}.nii.gz" for m in ("flair", "t1ce", "t2")}
+
+
+def test_from_a_phantom_to_a_run(tmp_path, main_job):  # noqa: F811
+    ears = Listening()
+    study = px.write_phantom(tmp_path / "study", 4, seed=1, size=(30, 28, 16), reporter=ears)
+    assert len(study) == 4
+    assert study.check(ears) == []
+    config = px.load_config(main_job / "run" / "config.yaml")
+    study = px.Study.open(tmp_path / "study", config)
+    prepared = study.prepare(tmp_path / "prepared", workers=1, reporter=ears)
+    run = px.train(prepared, config, tmp_path / "run", reporter=ears)
+    assert ears.tasks == {"drawing": (4, 4), "checking": (4, 4), "preparing": (4, 4),
+                          "training": (3, 3)}
+    theirs = RunFolder(str(main_job / "run")).model()
+    for one, other in zip(run.model().get_weights(), theirs.get_weights(), strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
+def test_every_form_gives_the_labels_of_the_command_line(tmp_path, main_job, model, paths):  # noqa: F811
+    assert run_main("predict", "--model", main_job / "run", "--data", main_job / "study",
+                    "--prior", "corrected", "--case", CASE, "--out", tmp_path / "out") == 0
+    file = nib.load(tmp_path / "out" / f"{CASE}.nii.gz")
+    wanted = np.asarray(file.dataobj)
+    images = {m: nib.load(path) for m, path in paths.items()}
+    forms = {
+        "paths": paths, "nibabel": images,
+        "sitk": {m: sitk.ReadImage(str(path)) for m, path in paths.items()},
+        "mixed": {"flair": str(paths["flair"]), "t1ce": images["t1ce"],
+                  "t2": (np.asarray(images["t2"].dataobj), images["t2"].affine)}}
+    for name, form in forms.items():
+        result = model.predict(form, probabilities=False)
+        np.testing.assert_array_equal(result.labels, wanted, err_msg=name)
+        assert result.probabilities is None
+    np.testing.assert_array_equal(sitk.GetArrayFromImage(model.predict(forms["sitk"]).image).T,
+                                  wanted)
+    result = model.predict(paths)
+    assert result.save(tmp_path / "seg.nii.gz").read_bytes() == (
+        tmp_path / "out" / f"{CASE}.nii.gz").read_bytes()
+
+
+def test_what_a_result_tells(tmp_path, model, paths):
+    result = model.predict(paths)
+    assert result.probabilities.shape == (*result.labels.shape, 4)
+    np.testing.assert_allclose(result.probabilities.sum(axis=-1), 1, atol=1e-5)
+    assert result.class_names == {0: "background", 1: "necrosis", 2: "edema", 4: "enhancing"}
+    np.testing.assert_array_equal(result.affine, nib.load(paths["flair"]).affine)
+    volumes, voxel_ml = result.volumes_ml(), np.prod(result.spacing_mm) / 1000
+    assert volumes["edema"] == pytest.approx((result.labels == 2).sum() * voxel_ml, rel=1e-5)
+    assert volumes["WT"] == pytest.approx((result.labels > 0).sum() * voxel_ml, rel=1e-5)
+    result.save_probabilities(tmp_path / "p.nii.gz")
+    assert nib.load(tmp_path / "p.nii.gz").shape == result.probabilities.shape
+    truth = paths["flair"].with_name(f"{CASE}_seg.nii.gz")
+    assert len(result.plot(truth).axes) > len(result.plot().axes) > 0
+    with pytest.raises(DataError, match=r"written as \.nii or \.nii\.gz"):
+        result.save(tmp_path / "seg.png")
+
+
+def test_an_export_gives_the_same(tmp_path, main_job, model, paths):  # noqa: F811
+    assert run_main("export", "--model", main_job / "run", "--prior", "corrected",
+                    "--out", tmp_path / "models") == 0
+    exported = px.Segmenter.from_export(tmp_path / "models" / "phantom" / "1")
+    mine, theirs = model.predict(paths), exported.predict(paths)
+    np.testing.assert_array_equal(mine.labels, theirs.labels)
+    np.testing.assert_allclose(mine.probabilities, theirs.probabilities, atol=1e-5)
+
+
+def test_scores_are_a_table(tmp_path, main_job, model, paths):  # noqa: F811
+    truth = {CASE: paths["flair"].with_name(f"{CASE}_seg.nii.gz")}
+    result = model.predict(paths)
+    scores = px.evaluate({CASE: result.image}, truth, "brats", config=model.config)
+    assert [(row["case"], row["region"]) for row in scores] == [
+        (CASE, region) for region in ("ET", "WT", "TC")]
+    model.predict_study(main_job / "study", tmp_path / "out", cases=[CASE])
+    assert px.evaluate(tmp_path / "out", main_job / "study", "brats") == scores
+    alone = px.evaluate((result.labels, result.affine), truth[CASE], config=model.config)
+    assert [row["Dice"] for row in alone] == [row["Dice"] for row in scores]
+    assert scores.mean("Dice", "WT") == scores[1]["Dice"]
+    scores.save(tmp_path / "scores")
+    assert (tmp_path / "scores" / "cases.csv").is_file()
+
+
+@pytest.mark.parametrize(("change", "value", "message"), [
+    (lambda images: images.pop("t2"), "t2", "modality 't2' is missing"),
+    (lambda images: images.update(t1=images["t2"]), "t1", "'t1' is no modality.*did you mean"),
+    (lambda images: images.update(t2="text"), None, "text: no such file"),
+    (lambda images: images.update(t2=np.zeros((3, 3, 3))), "ndarray", "does not say where it lies"),
+    (lambda images: images.update(t2=(np.eye(30)[:, :28, None] * np.ones(15), np.eye(4))), None,
+     "not on the grid"),
+    (lambda images: images.update(t2=(np.zeros((30, 28, 16)), nib.load(images["flair"]).affine)),
+     None, "every voxel is 0"),
+])
+def test_wrong_images_are_named(model, paths, change, value, message):
+    images = dict(paths)
+    change(images)
+    with pytest.raises(DataError, match=message) as raised:
+        model.predict(images, name="Ada")
+    assert raised.value.exit_code == 3
+    assert raised.value.value == value
+
+
+def test_wrong_folders_are_named(tmp_path, main_job):  # noqa: F811
+    with pytest.raises(ModelError, match="not a trained run"):
+        px.Segmenter.from_run(tmp_path)
+    with pytest.raises(ConfigError, match="at least one run"):
+        px.Segmenter.from_run()
+    with pytest.raises(ModelError, match=r"serving\.json"):
+        px.Segmenter.from_export(tmp_path)
+    with pytest.raises(DataError, match="the folder is empty"):
+        px.Study.open(tmp_path)
+    with pytest.raises(DataError, match="not a prepared study"):
+        px.train(tmp_path, "phantom", tmp_path / "run")
+    other = px.Segmenter.from_run(main_job / "run", overrides=["prepare.slice_size=64"])
+    with pytest.raises(DataError, match=r"prepare\.slice_size"):
+        other.predict_study(main_job / "prepared", tmp_path / "out")
