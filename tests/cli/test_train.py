@@ -111,7 +111,7 @@ def test_a_dry_run_sees_what_the_run_would_refuse(main_job, tmp_path, capsys):
     assert train(main_job, main_job / "run", "--dry-run", "--resume", "--set",
                  "training.seed=2") == 2
     assert train(main_job, tmp_path / "run", "--dry-run", "--set",
-                 "training.initial_weights=no.keras") == 2
+                 "training.initial_weights=no.keras") == 4
     assert train(main_job, tmp_path / "run", "--dry-run", "--set", "model.border=1", "--set",
                  "model.fc7=faithful") == 4
     assert "nothing was trained" not in capsys.readouterr().out
