@@ -10,13 +10,28 @@ ROOT = Path(__file__).parent
 VERSION = re.search(r'^__version__ = "(.+)"$',
                     (ROOT / "pixelnet_tf" / "__init__.py").read_text(encoding="utf-8"), re.M)[1]
 
-SERVE = ["starlette>=0.37", "uvicorn>=0.29", "python-multipart>=0.0.12"]
-REPORT = ["matplotlib>=3.8", "jinja2>=3.1"]
-HDF5 = ["h5py>=3.10"]
-ONNX = ["tf2onnx>=1.16", "onnxruntime>=1.17"]
-TENSORBOARD = ["tensorboard>=2.16"]
+# Floors have no published advisory that reaches this project, and all of them together pass the
+# tests (constraints-lowest.txt, scripts/test_lowest.sh).
+SERVE = [
+    # CVE-2024-47874, CVE-2025-54121, CVE-2026-54283 (forms), CVE-2025-62727 (ranges),
+    # CVE-2026-48710, CVE-2026-54282 (Host, path).
+    "starlette>=1.3.1",
+    "uvicorn>=0.29",
+    # Of uvicorn: CVE-2025-43859 (smuggled requests).
+    "h11>=0.16",
+    # CVE-2024-53981, CVE-2026-24486, -40347, -42561, -53538, -53539, -53540 (files written where
+    # they should not be, parsing without end).
+    "python-multipart>=0.0.31",
+]
+# Jinja2: CVE-2024-56201, CVE-2024-56326, CVE-2025-27516 (code from templates).
+REPORT = ["matplotlib>=3.8", "jinja2>=3.1.6"]
+HDF5 = ["h5py>=3.11"]
+# The first tf2onnx that takes the protobuf below.
+ONNX = ["tf2onnx>=1.17", "onnxruntime>=1.17"]
+TENSORBOARD = ["tensorboard>=2.18"]
 # Starlette's test client stands on httpx, its newest releases on httpx2.
-TEST = ["pytest>=8", "hypothesis>=6.100", "ruff>=0.5", "httpx>=0.27", "httpx2>=2.0"]
+TEST = ["pytest>=8", "hypothesis>=6.100", "ruff>=0.5", "mypy>=1.15", "types-PyYAML>=6.0.12",
+        "httpx>=0.27", "httpx2>=2.0"]
 
 EXTRAS = {
     # Figures and the HTML report.
@@ -29,18 +44,14 @@ EXTRAS = {
     "onnx": ONNX,
     # Curves of a training (`tensorboard --logdir RUN/tensorboard`).
     "tensorboard": TENSORBOARD,
-    # tensorflow-io 0.37 is the newest release and is built against TensorFlow 2.16: under a later
-    # TensorFlow its shared library does not load (undefined symbols). There is no wheel for
-    # Python 3.13.
-    "io": ["tensorflow-io==0.37.1", "tensorflow>=2.16,<2.17"],
     "test": TEST + REPORT + SERVE + HDF5,
     # TensorFlow Serving's own messages, and requests drawn from the server's description.
-    "test-serving": ["tensorflow-serving-api>=2.16", "schemathesis>=4.0"],
+    "test-serving": ["tensorflow-serving-api>=2.18", "schemathesis>=4.0"],
     # A second oracle for the Caffe importer; OpenCV 5 removed its Caffe reader.
     "oracle": ["opencv-python-headless>=4.8,<5"],
     # MedPy is the yardstick of the metrics benchmark only.
     "benchmark": ["medpy>=0.5", "psutil>=5.9"],
-    # What a user may want; `io` needs an environment of its own.
+    # What a user may want.
     "all": REPORT + SERVE + HDF5 + ONNX + TENSORBOARD,
 }
 
@@ -59,17 +70,22 @@ setup(
                   "pixelnet_tf.configs": ["*.yaml"],
                   "prototxt_import": ["py.typed"]},
     install_requires=[
-        "tensorflow>=2.16",
-        "keras>=3",
+        # The first TensorFlow that takes the protobuf below.
+        "tensorflow>=2.18",
+        # Code or files from a model: CVE-2025-1550, -8747, -9905, -9906, -12058, -49655,
+        # CVE-2026-0897, -1462, -1669 and what 3.12.4 and 3.15.1 mend beyond.
+        "keras>=3.12.4,!=3.13.*,!=3.14.*,!=3.15.0",
         "numpy>=1.26",
-        "scipy>=1.11",
+        "scipy>=1.11.1",
         "nibabel>=5.2",
         "SimpleITK>=2.3",
         "click>=8.1",
-        "PyYAML>=6.0",
+        "PyYAML>=6.0.1",
         "rich>=13.0",
-        # The schema is built at run time, so every protobuf that TensorFlow accepts will do.
-        "protobuf>=4.21,<8",
+        # The schema is built at run time, so every protobuf that TensorFlow accepts will do, but
+        # for CVE-2025-4565 and CVE-2026-0994 (recursion without end), mended in 5.29.6 and 6.33.5.
+        "protobuf>=5.29.6,!=6.30.*,!=6.31.*,!=6.32.*,!=6.33.0,!=6.33.1,!=6.33.2,!=6.33.3,"
+        "!=6.33.4,<8",
     ],
     extras_require=EXTRAS,
     entry_points={"console_scripts": ["pixelnet-tf = pixelnet_tf.cli:main"]},
