@@ -40,8 +40,8 @@ def values_to_classes(array: np.ndarray, study: StudyConfig) -> np.ndarray:
         DataError: a value that `study.labels` does not name.
     """
     if unknown := unknown_values(array, study):
-        raise DataError(f"label {label_text(unknown[0])} is unknown; study.labels names "
-                        f"{list(study.label_values)}")
+        raise DataError(f"unknown label {', '.join(map(label_text, unknown[:5]))}; study.labels "
+                        f"names {list(study.label_values)}; add it there or correct the file")
     table = np.zeros(256, np.uint8)
     table[list(study.label_values)] = np.arange(len(study.labels))
     return table[whole_values(array).astype(np.uint8)]

@@ -13,7 +13,6 @@ from pixelnet_tf.config import StudyConfig
 from pixelnet_tf.errors import DataError
 from pixelnet_tf.volumes.normalize import brain_mask
 from pixelnet_tf.volumes.prepare import PreparedVolume, RawVolume, image_on_grid
-from pixelnet_tf.volumes.slicing import SlicePlan
 
 
 @dataclass(frozen=True, eq=False)
@@ -58,11 +57,11 @@ def image_reader(data_dir: Path, study: StudyConfig) -> ImageReader:
             return None
         volumes = [RawVolume.read(case.volumes[modality]) for modality in study.modalities
                    if modality in case.volumes]
-        plan = SlicePlan(volumes[0].geometry)
+        geometry = volumes[0].geometry
         # The mask of the training, which takes every modality.
-        brain = brain_mask(np.stack([plan.to_view(image_on_grid(volume, volumes[0], study))
+        brain = brain_mask(np.stack([geometry.to_view(image_on_grid(volume, volumes[0], study))
                                      for volume in volumes], axis=-1), study.skull_stripped)
-        return CaseImage(volumes[0].array, plan.from_slices(plan.view_to_slices(brain)),
+        return CaseImage(volumes[0].array, geometry.from_view(brain),
                          study.modalities[0])
 
     return read

@@ -83,15 +83,8 @@ def _grid_advice(reference: VolumeGeometry, prediction: VolumeGeometry) -> str:
     if prediction.permutation_to(reference) is not None:
         return ("the same voxels in another order: reorient the prediction, for instance by "
                 "nibabel's as_reoriented, without any interpolation")
-    if reference.shape == prediction.shape and _says_nothing(prediction):
+    if reference.shape == prediction.shape and not prediction.is_placed:
         return ("the prediction's header has lost its place in space, while its shape is the "
                 "reference's: write it anew with the reference's affine and header; resampling "
                 "would ruin it")
     return "resample the prediction to the reference's grid with nearest neighbours"
-
-
-def _says_nothing(geometry: VolumeGeometry) -> bool:
-    """Whether an affine is what programs write that know none: plus or minus 1, or the sides."""
-    matrix = np.abs(geometry.affine[:3, :3])
-    return bool(np.array_equal(matrix, np.diag(np.diag(matrix))) and (
-        not geometry.affine[:3, 3].any() or np.array_equal(matrix, np.eye(3))))

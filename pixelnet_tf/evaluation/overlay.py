@@ -11,7 +11,6 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import nibabel as nib
 import numpy as np
 from matplotlib import patheffects
 from matplotlib.axes import Axes
@@ -241,9 +240,8 @@ def _panel_pixels(frame: _Frame, geometry: VolumeGeometry) -> tuple[int, int]:
 
 def _pixel_mm(geometry: VolumeGeometry) -> tuple[float, float]:
     """Height and width of a pixel of the view, in mm."""
-    axes = nib.io_orientation(geometry.affine)[:, 0].astype(int)
-    by_world = {int(world): geometry.spacing_mm[i] for i, world in enumerate(axes)}
-    return by_world[1], by_world[0]
+    width_mm, height_mm, _ = geometry.view_spacing_mm
+    return height_mm, width_mm
 
 
 def _picture(grey: np.ndarray, frame: _Frame, pixels: tuple[int, int]) -> np.ndarray:

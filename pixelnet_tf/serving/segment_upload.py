@@ -13,7 +13,6 @@ from pixelnet_tf.serving.limits import ServerLimits
 from pixelnet_tf.serving.loaded_model import LoadedModel
 from pixelnet_tf.serving.nifti_upload import unpack_nifti
 from pixelnet_tf.serving.remote_volume import segment_remotely
-from pixelnet_tf.volumes.checks import check_case
 from pixelnet_tf.volumes.nifti import write_labels
 from pixelnet_tf.volumes.prepare import prepare_case
 
@@ -47,9 +46,6 @@ def segment_upload(model: LoadedModel, files: dict[str, BinaryIO], limits: Serve
         case = Case("upload", volumes)
         words = {str(path): modality for modality, path in volumes.items()}
         words |= {path.name: modality for modality, path in volumes.items()}
-        found = check_case(case, config.study, config.prepare.slice_size)
-        if problems := found.problems:
-            raise ApiError(422, _reworded(problems[0].message, words))
         try:
             volume = prepare_case(case, config)
         except DataError as error:

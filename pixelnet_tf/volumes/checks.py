@@ -5,15 +5,14 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 
 from pixelnet_tf.cases.case import Case
-from pixelnet_tf.cases.labels import label_text, unknown_values
 from pixelnet_tf.config import StudyConfig
 from pixelnet_tf.errors import DataError
-from pixelnet_tf.volumes.prepare import RawVolume, image_on_grid, labels_on_grid
+from pixelnet_tf.volumes.prepare import RawVolume, classes_on_grid, image_on_grid
+from pixelnet_tf.volumes.resample import fraction_within
 from pixelnet_tf.volumes.slicing import SlicePlan
 
 #: A skull-stripped volume has air around the brain; one that is fuller than this most likely has a
@@ -88,37 +87,30 @@ def check_case(case: Case, study: StudyConfig, slice_size: int = 0) -> CheckResu
     has_lesion, filled, voxels = False, None, []
     for path in case.files:
         labels = path == case.segmentation
-        messages = segmentation if labels else images
         try:
             volume = RawVolume.read(path)
+            if volume.geometry.spacing_doubt:
+                doubts.append(f"{path}: {volume.geometry.spacing_doubt}")
+            if first is None:
+                first = volume
+                try:
+                    plan = SlicePlan(volume.geometry, slice_size)
+                except DataError as error:
+                    images.append(f"{path}: {error}")
+            if labels:
+                has_lesion = bool(volume.array.any())
+                left = np.count_nonzero(classes_on_grid(volume, first.geometry, study))
+                outside = 1 - fraction_within(volume.array != 0, volume.geometry, first.geometry)
+                if has_lesion and (outside or not left):
+                    doubts.append(f"{path}: {outside if left else 1:.1%} of the lesion is not on "
+                                  "the first modality's grid and is lost")
+            else:
+                # Transposed, an array from a file lies in memory in C's order and is not copied.
+                voxels.append(hashlib.sha256(np.ascontiguousarray(volume.array.T)).hexdigest())
+                held = image_on_grid(volume, first, study) != 0
+                filled = held if filled is None else filled | held
         except DataError as error:
-            messages.append(str(error))
-            continue
-        if volume.geometry.spacing_doubt:
-            doubts.append(f"{path}: {volume.geometry.spacing_doubt}")
-        if first is None:
-            first = volume
-            try:
-                plan = SlicePlan(volume.geometry, slice_size)
-            except DataError as error:
-                images.append(f"{path}: {error}")
-        found = (_label_problems if labels else _image_problems)(path, volume.array, study)
-        messages += found
-        if labels:
-            has_lesion = bool(volume.array.any())
-        else:
-            # Transposed, an array from a file lies in memory in C's order and is not copied.
-            voxels.append(hashlib.sha256(np.ascontiguousarray(volume.array.T)).hexdigest())
-        if found:
-            continue
-        try:
-            array = (labels_on_grid(volume, first.geometry, study) if labels
-                     else image_on_grid(volume, first, study))
-        except DataError as error:
-            messages.append(str(error))
-            continue
-        if not labels:
-            filled = array != 0 if filled is None else filled | (array != 0)
+            (segmentation if labels else images).append(str(error))
     if study.skull_stripped and filled is not None and filled.mean() > _MOST_FILLED:
         doubts.append(f"{filled.mean():.1%} of the voxels are not 0 in every modality, so nearly "
                       "all of the volume counts as brain: set study.skull_stripped to false where "
@@ -152,13 +144,10 @@ def check_volumes(volumes: Iterable[RawVolume], study: StudyConfig, slice_size: 
                 SlicePlan(volume.geometry, slice_size)
             except DataError as error:
                 messages.append(f"{volume.source}: {error}")
-        found = _image_problems(volume.source, volume.array, study)
-        messages += found
-        if not found:
-            try:
-                image_on_grid(volume, first, study)
-            except DataError as error:
-                messages.append(str(error))
+        try:
+            image_on_grid(volume, first, study)
+        except DataError as error:
+            messages.append(str(error))
     return messages
 
 
@@ -175,23 +164,3 @@ def problems_message(problems: Iterable[Problem], total: int) -> str:
     lines = [f"  {problem.case}: {problem.message}" for problem in problems]
     bad = len({problem.case for problem in problems})
     return "\n".join([f"{bad} of {total} cases cannot be used:", *lines])
-
-
-def _image_problems(path: Path | str, array: np.ndarray, study: StudyConfig) -> list[str]:
-    finite = np.isfinite(array)
-    if not finite.all():
-        where = tuple(int(i) for i in np.argwhere(~finite)[0])
-        return [f"{path}: {int((~finite).sum())} voxels are NaN or infinite, the first at {where}; "
-                "replace them"]
-    if array.min() == array.max():
-        return [f"{path}: every voxel is {array.flat[0]:g}; the volume is empty"]
-    return []
-
-
-def _label_problems(path: Path, array: np.ndarray, study: StudyConfig) -> list[str]:
-    unknown = unknown_values(array, study)
-    if not unknown:
-        return []
-    known = list(study.label_values)
-    return [f"{path}: unknown label {', '.join(map(label_text, unknown[:5]))}; "
-            f"study.labels names {known}; add it there or correct the file"]

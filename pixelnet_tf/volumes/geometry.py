@@ -6,6 +6,7 @@ import base64
 import itertools
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import nibabel as nib
@@ -23,6 +24,11 @@ _SPACING_TOLERANCE = 1e-3
 _FLAT = 1e-6
 _MEND_AFFINE = ("correct the file's header, for instance by the affine of another modality that "
                 "was scanned on the same grid")
+#: The axial view, which radiologists look at: columns run to the patient's left, rows to the back,
+#: slices up.
+_VIEW = orientations.axcodes2ornt("LPS")
+#: The least and the greatest voxel side of an MRI, in mm.
+_SIDES_MM = (0.01, 100.0)
 _UNITS_MM = {"meter": 1000.0, "mm": 1.0, "micron": 0.001}
 
 
@@ -94,13 +100,31 @@ class VolumeGeometry:
 
     @property
     def spacing_doubt(self) -> str | None:
-        """Say it where the header states other voxel sides than its affine has."""
+        """Say it where the header states other voxel sides than its affine has, or impossible ones.
+        """
         header = self.nifti_header()
         stated = np.array(header.get_zooms()[:3], np.float64) * _unit_mm(header)
-        if np.allclose(stated, self.spacing_mm, rtol=_SPACING_TOLERANCE, atol=0):
-            return None
-        return (f"pixdim states voxels of {_sides(stated)} mm, the affine has "
-                f"{_sides(self.spacing_mm)} mm; the affine is taken")
+        if not np.allclose(stated, self.spacing_mm, rtol=_SPACING_TOLERANCE, atol=0):
+            return (f"pixdim states voxels of {_sides(stated)} mm, the affine has "
+                    f"{_sides(self.spacing_mm)} mm; the affine is taken")
+        if not all(_SIDES_MM[0] <= side <= _SIDES_MM[1] for side in self.spacing_mm):
+            return (f"voxels of {_sides(self.spacing_mm)} mm are none of a scanner; the header's "
+                    f"unit of length (xyzt_units, 1 of which is {_unit_mm(header):g} mm) or its "
+                    "affine is wrong")
+        return None
+
+    @property
+    def is_placed(self) -> bool:
+        """Whether the header tells where the volume lies.
+
+        Programs that do not know it write no code of qform and sform, or axes of the file along
+        those of the world with the origin in the first voxel.
+        """
+        header = self.nifti_header()
+        if not (header["sform_code"] > 0 or header["qform_code"] > 0):
+            return False
+        matrix, origin = self.affine[:3, :3], self.affine[:3, 3]
+        return bool(np.count_nonzero(matrix - np.diag(np.diag(matrix))) or np.any(origin))
 
     def nifti_header(self) -> nib.Nifti1Header:
         """Return the header object, with the byte order of the file."""
@@ -118,6 +142,62 @@ class VolumeGeometry:
         """Build a geometry from what `to_json` gave; equal to the bit."""
         return cls(tuple(tree["shape"]), np.asarray(tree["affine"], np.float64),
                    tuple(tree["spacing_mm"]), base64.b64decode(tree["header"]))
+
+    @cached_property
+    def _orientation(self) -> np.ndarray:
+        """World axis and direction of each axis of the file, as nibabel writes an orientation.
+
+        Axes are assigned so that they agree best in all. Unlike a choice axis by axis it does not
+        depend on the order in which the file stores them, not even at 45 degrees.
+        """
+        left, _, right = np.linalg.svd(self.affine[:3, :3] / self.spacing_mm)
+        turned = left @ right                          # without shear
+        candidates = []
+        for axes in itertools.permutations(range(3)):  # the file's axis along R, A and S
+            chosen = turned[:, axes]
+            signs = np.where(np.diag(chosen) < 0, -1.0, 1.0)
+            # At a tie the directions themselves decide, which are the same in every order.
+            candidates.append(((round(float(np.abs(np.diag(chosen)).sum()), 4),
+                                *np.round(chosen * signs, 3).ravel().tolist()), axes, signs))
+        _, axes, signs = max(candidates, key=lambda candidate: candidate[0])
+        orientation = np.empty((3, 2))
+        orientation[list(axes), 0], orientation[list(axes), 1] = range(3), signs
+        return orientation
+
+    @cached_property
+    def _view_axes(self) -> list[int]:
+        """The file's axis that columns, rows and slices of the axial view come from."""
+        return np.argsort(orientations.ornt_transform(self._orientation, _VIEW)[:, 0]).tolist()
+
+    @property
+    def view_shape(self) -> tuple[int, int, int]:
+        """Columns, rows and slices of the axial view."""
+        return tuple(self.shape[axis] for axis in self._view_axes)
+
+    @property
+    def view_spacing_mm(self) -> tuple[float, float, float]:
+        """Voxel side along columns, rows and slices of the axial view."""
+        return tuple(self.spacing_mm[axis] for axis in self._view_axes)
+
+    @property
+    def view_affine(self) -> np.ndarray:
+        """(4, 4) float64, (column, row, slice) of the axial view to mm, axes R, A, S."""
+        return self.affine @ orientations.inv_ornt_aff(
+            orientations.ornt_transform(self._orientation, _VIEW), self.shape)
+
+    def to_view(self, array: np.ndarray) -> np.ndarray:
+        """Turn the file's axes (x, y, z, ...) into the view's (column, row, slice, ...), exactly.
+
+        Everything that is done slice by slice is done there, so that it does not depend on the
+        order in which a file stores its axes.
+        """
+        return np.ascontiguousarray(orientations.apply_orientation(
+            array, orientations.ornt_transform(self._orientation, _VIEW)))
+
+    def from_view(self, view: np.ndarray) -> np.ndarray:
+        """Turn the view's axes (column, row, slice, ...) into the file's: undo `to_view`."""
+        return np.ascontiguousarray(orientations.apply_orientation(
+            view, orientations.ornt_transform(_VIEW, self._orientation)))
 
     def permutation_to(self, other: VolumeGeometry) -> np.ndarray | None:
         """How the axes are permuted and flipped to give another grid with the same voxels.

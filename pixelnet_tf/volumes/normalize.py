@@ -18,7 +18,7 @@ def brain_mask(channels: np.ndarray, skull_stripped: bool) -> np.ndarray:
     that a dark rim is not lost.
 
     Args:
-        channels: (column, row, slice, channel), as `SlicePlan.to_view` gives a volume.
+        channels: (column, row, slice, channel), as `VolumeGeometry.to_view` gives a volume.
 
     Returns:
         (column, row, slice) bool.

@@ -104,15 +104,15 @@ def _prepare(name: str, volumes: Mapping[str, Callable[[], RawVolume]],
     if missing:
         raise DataError(f"modality {missing[0]!r} is missing; the case has {list(volumes)}")
     first = volumes[study.modalities[0]]()
-    plan = SlicePlan(first.geometry, prepare.slice_size)
-    channels = np.empty((*plan.to_view(first.array).shape, len(study.modalities)), np.float32)
+    geometry = first.geometry
+    plan = SlicePlan(geometry, prepare.slice_size)
+    channels = np.empty((*geometry.view_shape, len(study.modalities)), np.float32)
     for number, modality in enumerate(study.modalities):
         volume = first if number == 0 else volumes[modality]()
-        channels[..., number] = plan.to_view(image_on_grid(volume, first, study))
+        channels[..., number] = geometry.to_view(image_on_grid(volume, first, study))
     labels = None
     if segmentation is not None:
-        labels = plan.to_view(values_to_classes(
-            labels_on_grid(segmentation(), first.geometry, study), study))
+        labels = geometry.to_view(classes_on_grid(segmentation(), geometry, study))
 
     mask = brain_mask(channels, study.skull_stripped)
     normalization = {}
@@ -120,7 +120,7 @@ def _prepare(name: str, volumes: Mapping[str, Callable[[], RawVolume]],
         array = channels[..., number]
         field = prepare.bias_field
         if field.enabled and modality in (field.modalities or study.modalities):
-            array = correct_bias_field(array, plan.view_spacing_mm, mask, field)
+            array = correct_bias_field(array, geometry.view_spacing_mm, mask, field)
         channels[..., number], mean, std = z_score(array, mask, prepare.region)
         normalization[modality] = {"mean": mean, "std": std}
 
@@ -130,50 +130,75 @@ def _prepare(name: str, volumes: Mapping[str, Callable[[], RawVolume]],
         images[~brain] = 0
     return PreparedVolume(name, images,
                           None if labels is None else plan.view_to_slices(labels, "nearest"),
-                          brain, plan, first.geometry, normalization)
+                          brain, plan, geometry, normalization)
 
 
 def image_on_grid(volume: RawVolume, first: RawVolume, study: StudyConfig) -> np.ndarray:
-    """Return an image on the grid of the first modality, brought there where the study allows it.
+    """Check an image, and return it on the grid of the first modality.
 
     Returns:
-        (x, y, z) float32 on the first one's grid.
+        (x, y, z) float32 on the first one's grid, where every voxel is finite and not all are
+        equal.
 
     Raises:
-        DataError: the grids differ while `study.resample` is off, or the two images do not lie at
-            one place; the message names the file.
+        DataError: the image holds NaN, infinity or one value alone, the grids differ while
+            `study.resample` is off, or the two images do not lie at one place; the message names
+            the file.
     """
-    if not _needs_resampling(volume, first.geometry, study):
-        return volume.array
     try:
+        _check_image(volume.array)
+        if volume is first or _is_on(volume.geometry, first.geometry, study):
+            return volume.array
         return bring_image(volume.array, volume.geometry, first.geometry, first.array != 0,
                            study.skull_stripped)
     except DataError as error:
         raise DataError(f"{volume.source}: {error}") from None
 
 
-def labels_on_grid(volume: RawVolume, grid: VolumeGeometry, study: StudyConfig) -> np.ndarray:
-    """Return label values (x, y, z) on the grid of the first modality; raises as `image_on_grid`,
-    also where most of the labelled voxels lie outside of the grid."""
-    if not _needs_resampling(volume, grid, study):
-        return volume.array
+def classes_on_grid(volume: RawVolume, grid: VolumeGeometry, study: StudyConfig) -> np.ndarray:
+    """Check label values, and return them as class indices on the grid of the first modality.
+
+    Returns:
+        (x, y, z) uint8 on the grid.
+
+    Raises:
+        DataError: a label that the study does not name, grids that differ while `study.resample` is
+            off, or most of the labelled voxels lie outside of the grid; the message names the file.
+    """
     try:
-        return bring_labels(volume.array, volume.geometry, grid)
+        classes = values_to_classes(volume.array, study)
+        if _is_on(volume.geometry, grid, study):
+            return classes
+        return bring_labels(classes, volume.geometry, grid)
     except DataError as error:
         raise DataError(f"{volume.source}: {error}") from None
 
 
-def _needs_resampling(volume: RawVolume, grid: VolumeGeometry, study: StudyConfig) -> bool:
-    difference = volume.geometry.difference(grid)
-    if difference and not study.resample:
-        raise DataError(f"{volume.source}: not on the grid of the first modality: {difference}; "
-                        + resample_advice(volume.geometry, grid))
-    return difference is not None
+def _check_image(array: np.ndarray) -> None:
+    finite = np.isfinite(array)
+    if not finite.all():
+        where = tuple(int(i) for i in np.argwhere(~finite)[0])
+        raise DataError(f"{int((~finite).sum())} voxels are NaN or infinite, the first at {where}; "
+                        "replace them")
+    if array.min() == array.max():
+        raise DataError(f"every voxel is {array.flat[0]:g}; the volume is empty")
 
 
-def resample_advice(geometry: VolumeGeometry, grid: VolumeGeometry) -> str:
-    """The next step where a volume is not on the grid of a case's first modality."""
+def _is_on(geometry: VolumeGeometry, grid: VolumeGeometry, study: StudyConfig) -> bool:
+    """Whether a volume is on a grid; raises `DataError` where it is not and may not be brought."""
+    difference = geometry.difference(grid)
+    if difference is None:
+        return True
+    where = f"not on the grid of the first modality: {difference}; "
     if geometry.permutation_to(grid) is not None:
-        return ("the same voxels in another order: set study.resample to true, which reorders "
-                "them without any interpolation")
-    return "set study.resample to true to bring it there"
+        advice = ("the same voxels in another order: set study.resample to true, which reorders "
+                  "them without any interpolation")
+    elif grid.is_placed and not geometry.is_placed:
+        # Where nothing is known of a place, no resampling finds it.
+        raise DataError(f"{where}its header does not tell where the volume lies: if it stores its "
+                        "voxels in the first modality's order, write it anew with that affine")
+    else:
+        advice = "set study.resample to true to bring it there"
+    if not study.resample:
+        raise DataError(where + advice)
+    return False

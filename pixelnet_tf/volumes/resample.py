@@ -9,12 +9,18 @@ from nibabel import orientations
 from pixelnet_tf.errors import DataError
 from pixelnet_tf.volumes.geometry import VolumeGeometry
 
-#: So much of what matters must lie on the target grid, or the two do not belong together.
+#: So much of a volume must lie on the target grid, or the two do not belong together.
 _LEAST_INSIDE = 0.5
+#: A voxel that lies half-way between two takes the upper one in axial view, whatever the last digit
+#: of the affines is: so much of a voxel is added where the nearest one is looked for.
+_TIE = 1e-3
+_APART = "the two do not lie at one place; check the affine of both"
+#: Voxels that are enough to tell which part of an image lies on another grid.
+_SAMPLE = 200_000
 
 
 def bring_image(array: np.ndarray, geometry: VolumeGeometry, target: VolumeGeometry,
-                needed: np.ndarray, keep_zeros: bool) -> np.ndarray:
+                content: np.ndarray, keep_zeros: bool) -> np.ndarray:
     """Bring an image to the grid of another one.
 
     Where the voxels of the two coincide, axes are permuted and flipped and no value changes.
@@ -22,7 +28,7 @@ def bring_image(array: np.ndarray, geometry: VolumeGeometry, target: VolumeGeome
 
     Args:
         array: (x, y, z) float32 on `geometry`.
-        needed: (x, y, z) bool on `target`, the voxels that the image should cover.
+        content: (x, y, z) bool on `target`, the voxels of the other image that are not 0.
         keep_zeros: a voxel whose nearest one is exactly 0 becomes 0, too: the background of a
             skull-stripped image stays background.
 
@@ -30,19 +36,19 @@ def bring_image(array: np.ndarray, geometry: VolumeGeometry, target: VolumeGeome
         (x, y, z) float32 on `target`.
 
     Raises:
-        DataError: the image covers less than half of the needed voxels.
+        DataError: less than half of the image lies on the target grid, and less than half of the
+            other one on the image's (a slab within a head is in order, a head around a slab, too),
+            or nothing of it is left there.
     """
     permutation = geometry.permutation_to(target)
     if permutation is not None:
         return np.ascontiguousarray(orientations.apply_orientation(array, permutation))
-    covered = resample(np.ones(array.shape, np.uint8), geometry, target, "nearest") > 0
-    total, inside = int(needed.sum()), int((needed & covered).sum())
-    if inside < _LEAST_INSIDE * total:
-        raise DataError(f"covers {inside} of the {total} voxels of the first modality's volume "
-                        "alone: the two do not lie at one place; check the affine of both")
-    result = resample(array, geometry, target)
-    if keep_zeros:
-        result[resample((array != 0).astype(np.uint8), geometry, target, "nearest") == 0] = 0
+    inside = max(fraction_within(array != 0, geometry, target),
+                 fraction_within(content, target, geometry))
+    result = resample(array, geometry, target, keep_zeros=keep_zeros)
+    if inside < _LEAST_INSIDE or not result.any():
+        raise DataError(f"only {inside if result.any() else 0:.1%} of it lies on the first "
+                        f"modality's grid: {_APART}")
     return result
 
 
@@ -62,35 +68,62 @@ def bring_labels(array: np.ndarray, geometry: VolumeGeometry, target: VolumeGeom
     permutation = geometry.permutation_to(target)
     if permutation is not None:
         return np.ascontiguousarray(orientations.apply_orientation(array, permutation))
-    place = np.argwhere(array)
-    to_target = np.linalg.inv(target.affine) @ geometry.affine
-    index = place @ to_target[:3, :3].T + to_target[:3, 3]
-    inside = int(((index > -0.5) & (index < np.array(target.shape) - 0.5)).all(axis=1).sum())
-    if inside < _LEAST_INSIDE * len(place):
-        raise DataError(f"only {inside} of its {len(place)} labelled voxels lie on the first "
-                        "modality's grid: the two do not lie at one place; check the affine of "
-                        "both")
+    total = np.count_nonzero(array)
+    inside = round(total * fraction_within(array != 0, geometry, target))
+    if inside < _LEAST_INSIDE * total:
+        raise DataError(f"only {inside} of its {total} labelled voxels lie on the first "
+                        f"modality's grid: {_APART}")
     return resample(array, geometry, target, "nearest")
 
 
+def fraction_within(chosen: np.ndarray, geometry: VolumeGeometry, target: VolumeGeometry) -> float:
+    """Part of the chosen voxels (x, y, z) bool of one grid that lies on another; 1 of none."""
+    where = np.flatnonzero(chosen)
+    if not len(where):
+        return 1.0
+    where = where[::-(-len(where) // _SAMPLE)]
+    to_target = np.linalg.inv(target.affine) @ geometry.affine
+    index = to_target[:3, :3] @ np.stack(np.unravel_index(where, chosen.shape)) \
+        + to_target[:3, 3:]
+    # A voxel on the very face of the grid is on it, for every last digit of the affines.
+    return float(((index > -0.5 - _TIE) & (index < np.array(target.shape)[:, None] - 0.5 + _TIE)
+                  ).all(axis=0).mean())
+
+
 def resample(array: np.ndarray, geometry: VolumeGeometry, target: VolumeGeometry,
-             order: str = "linear") -> np.ndarray:
+             order: str = "linear", keep_zeros: bool = False) -> np.ndarray:
     """Interpolate a volume at the voxels of another grid; 0 where it does not reach.
+
+    The result does not depend on the order in which either stores its axes, but for the last digits
+    of the affines.
 
     Args:
         array: (x, y, z) on `geometry`.
         order: `linear` for images, `nearest` for labels.
+        keep_zeros: a voxel whose nearest one is exactly 0 becomes 0, too.
 
     Returns:
         (x, y, z) on `target`, of the array's type.
     """
-    source = sitk.GetImageFromArray(np.ascontiguousarray(array.T))
+    view = geometry.to_view(array)
     # Both grids are put in index coordinates and the transform carries the affines, so that
     # sheared affines need no special case (ITK's own geometry knows none).
-    voxel = np.linalg.inv(geometry.affine) @ target.affine
-    transform = sitk.AffineTransform(voxel[:3, :3].ravel().tolist(), voxel[:3, 3].tolist())
-    result = sitk.Resample(source, [int(n) for n in target.shape], transform,
-                           sitk.sitkLinear if order == "linear" else sitk.sitkNearestNeighbor,
-                           [0.0] * 3, [1.0] * 3, np.eye(3).ravel().tolist(), 0.0,
-                           source.GetPixelID())
-    return sitk.GetArrayFromImage(result).T
+    voxel = np.linalg.inv(geometry.view_affine) @ target.view_affine
+
+    def sample(volume: np.ndarray, interpolator: int, shift: float) -> np.ndarray:
+        source = sitk.GetImageFromArray(np.ascontiguousarray(volume.T))
+        transform = sitk.AffineTransform(voxel[:3, :3].ravel().tolist(),
+                                         (voxel[:3, 3] + shift).tolist())
+        result = sitk.Resample(source, [int(n) for n in target.view_shape], transform, interpolator,
+                               [0.0] * 3, [1.0] * 3, np.eye(3).ravel().tolist(), 0.0,
+                               source.GetPixelID())
+        return sitk.GetArrayFromImage(result).T
+
+    if order == "nearest":
+        return target.from_view(sample(view, sitk.sitkNearestNeighbor, _TIE))
+    # The outermost voxels are repeated beyond the image, so that the nearest voxel alone decides
+    # where it ends.
+    held = view != 0 if keep_zeros else np.ones(view.shape, bool)
+    inside = sample(held.astype(np.uint8), sitk.sitkNearestNeighbor, _TIE) > 0
+    values = sample(np.pad(view, 1, mode="edge"), sitk.sitkLinear, 1.0)
+    return target.from_view(np.where(inside, values, np.zeros((), values.dtype)))

@@ -4,25 +4,20 @@ from __future__ import annotations
 
 from functools import cached_property
 
-import nibabel as nib
 import numpy as np
-from nibabel import orientations
 
 from pixelnet_tf.errors import DataError
 from pixelnet_tf.volumes.geometry import VolumeGeometry
-
-#: Slices lie in radiological view: columns run to the patient's left, rows to the back, slices up.
-_VIEW = orientations.axcodes2ornt("LPS")
 
 
 class SlicePlan:
     """How a volume becomes axial slices, and how slices become that volume again.
 
-    Row 0 is anterior, column 0 is the patient's right, slice 0 the lowest. With `slice_size` a
-    slice is scaled up until its longer side has that many pixels and zero-padded to a square,
-    centred (the ISLES rule, paper section 3.3.2); 0 keeps the volume's own grid. Every voxel has
-    a pixel that nearest-neighbour scaling took from it and from no other, so labels come back
-    unchanged.
+    Slices lie in the axial view of `VolumeGeometry`: row 0 is anterior, column 0 is the patient's
+    right, slice 0 the lowest. With `slice_size` a slice is scaled up until its longer side has that
+    many pixels and zero-padded to a square, centred (the ISLES rule, paper section 3.3.2); 0 keeps
+    the volume's own grid. Every voxel has a pixel that nearest-neighbour scaling took from it and
+    from no other, so labels come back unchanged.
 
     Attributes:
         geometry: of the volume.
@@ -35,14 +30,7 @@ class SlicePlan:
     def __init__(self, geometry: VolumeGeometry, slice_size: int = 0):
         self.geometry = geometry
         self.slice_size = slice_size
-        self._orientation = nib.io_orientation(geometry.affine)
-        to_view = orientations.ornt_transform(self._orientation, _VIEW)
-        # The axis of the file that each axis of the view (columns, rows, slices) comes from.
-        sources = [int(axis) for axis in np.argsort(to_view[:, 0])]
-        self._native_width, self._native_height, self.slices = (
-            geometry.shape[axis] for axis in sources)
-        #: Voxel side along the axes of the view: columns, rows, slices.
-        self.view_spacing_mm = tuple(geometry.spacing_mm[axis] for axis in sources)
+        self._native_width, self._native_height, self.slices = geometry.view_shape
         if not slice_size:
             self._scaled = (self._native_height, self._native_width)
             self.height, self.width = self._scaled
@@ -77,15 +65,6 @@ class SlicePlan:
         (top, left), (height, width) = self._margins, self._scaled
         return slice(top, top + height), slice(left, left + width)
 
-    def to_view(self, volume_xyz: np.ndarray) -> np.ndarray:
-        """Turn a volume's axes (x, y, z, ...) into the view's (column, row, slice, ...).
-
-        Everything that is done slice by slice is done there, so that it does not depend on the
-        order in which a file stores its axes.
-        """
-        transform = orientations.ornt_transform(self._orientation, _VIEW)
-        return np.ascontiguousarray(orientations.apply_orientation(volume_xyz, transform))
-
     def to_slices(self, volume_xyz: np.ndarray, order: str = "linear") -> np.ndarray:
         """Cut a volume into slices.
 
@@ -97,10 +76,11 @@ class SlicePlan:
             (slice, height, width) or (slice, height, width, channel), of the volume's type; zero
             in the padding.
         """
-        return self.view_to_slices(self.to_view(volume_xyz), order)
+        return self.view_to_slices(self.geometry.to_view(volume_xyz), order)
 
     def view_to_slices(self, view: np.ndarray, order: str = "linear") -> np.ndarray:
-        """Cut a volume in the view's axes, as `to_view` gives it, into slices; see `to_slices`."""
+        """Cut a volume in the view's axes (`VolumeGeometry.to_view`) into slices; see `to_slices`.
+        """
         slices = np.moveaxis(view, (2, 1, 0), (0, 1, 2))
         if self._scaled != (self._native_height, self._native_width):
             slices = self._scale(slices, order)
@@ -136,9 +116,7 @@ class SlicePlan:
 
     def to_volume(self, voxels: np.ndarray) -> np.ndarray:
         """Turn voxels as `read_voxels` gives them, of all slices, into the volume's own axes."""
-        view = np.moveaxis(voxels, (0, 1, 2), (2, 1, 0))
-        transform = orientations.ornt_transform(_VIEW, self._orientation)
-        return np.ascontiguousarray(orientations.apply_orientation(view, transform))
+        return self.geometry.from_view(np.moveaxis(voxels, (0, 1, 2), (2, 1, 0)))
 
     @property
     def _margins(self) -> tuple[int, int]:

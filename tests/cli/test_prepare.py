@@ -83,8 +83,10 @@ BAD = {
         file(s, "flair").read_bytes()[:3000]), ["phantom_002_flair.nii.gz", "truncated"]),
     "shape mismatch": (lambda s: change(file(s, "t1ce"), lambda a: a[1:]),
                        ["phantom_002_t1ce.nii.gz", "(28, 24, 16)", "(27, 24, 16)"]),
-    "affine mismatch": (lambda s: change(file(s, "t1ce"), lambda a: a, np.eye(4)),
-                        ["phantom_002_t1ce.nii.gz", "affine", "study.resample"]),
+    "affine mismatch": (lambda s: change(file(s, "t1ce"), lambda a: a, nib.affines.from_matvec(
+        np.eye(3), [5, 0, 0])), ["phantom_002_t1ce.nii.gz", "affine", "study.resample"]),
+    "affine that was lost": (lambda s: change(file(s, "t1ce"), lambda a: a, np.eye(4)),
+                             ["phantom_002_t1ce.nii.gz", "affine", "write it anew"]),
     "NaN": (lambda s: change(file(s, "t2"), set_voxel(np.nan)), ["phantom_002_t2.nii.gz", "NaN"]),
     "unknown label": (lambda s: change(file(s, "seg"), set_voxel(3)),
                       ["phantom_002_seg.nii.gz", "unknown label 3", "[0, 1, 2, 4]"]),

@@ -130,7 +130,60 @@ def test_a_segmentation_or_modality_that_lies_elsewhere_is_a_problem(make, ball,
     moved = dataclasses.replace(case, segmentation=save(tmp_path / "s.nii", seg, elsewhere))
     assert "s.nii: only 0 of its 64 labelled voxels" in only(moved, study)
     message = only(make(affine=np.diag([-0.01, -0.01, 1, 1])), study)
-    assert "A_t2.nii.gz: covers" in message
+    assert "A_t2.nii.gz: only 0.0% of it lies on the first modality's grid" in message
+
+
+def test_an_image_whose_content_lies_elsewhere_is_a_problem(make, ball, save, tmp_path):
+    """Its field of view holds the first modality's, where it is 0 everywhere."""
+    wide = np.zeros((80, 80, 40), np.float32)
+    wide[:8, :8, :8] = np.random.default_rng(0).uniform(50, 100, (8, 8, 8))
+    affine = np.diag([-1.0, -1.0, 1.0, 1.0])
+    affine[:3, 3] = 30.5, 30.5, -14.5
+    case = make()
+    case = dataclasses.replace(case, volumes={
+        **case.volumes, "t2": save(tmp_path / "wide.nii", wide, affine)})
+    assert "wide.nii: only 0.0% of it lies" in only(
+        case, dataclasses.replace(STUDY, resample=True))
+
+
+@pytest.mark.parametrize("resample", [False, True])
+@pytest.mark.parametrize("affine", [np.eye(4), np.diag([-1.0, -1.0, 2.0, 1.0])])
+def test_a_segmentation_that_lost_its_place_is_not_to_be_resampled(
+        ball, save, tmp_path, affine, resample):
+    placed = np.diag([-1.0, -1.0, 2.0, 1.0])
+    placed[:3, 3] = 3, 2, 1
+    labels = np.zeros(ball.shape, np.uint8)
+    labels[8:16, 8:16, 4:8] = 1
+    case = Case("A", {m: save(tmp_path / f"{m}.nii", ball, placed) for m in STUDY.modalities},
+                save(tmp_path / "seg.nii", labels, affine))
+    message = only(case, dataclasses.replace(STUDY, resample=resample))
+    assert "seg.nii: not on the grid" in message
+    assert "write it anew with that affine" in message
+    assert "study.resample" not in message
+
+
+def test_a_lesion_that_is_partly_lost_is_a_doubt(make, save, tmp_path):
+    labels = np.zeros((24, 24, 12), np.uint8)
+    labels[8:16, 8:16, 4:8] = 1
+    moved = np.diag([-1.0, -1.0, 1.0, 1.0])
+    moved[0, 3] = 10
+    case = dataclasses.replace(make(), segmentation=save(tmp_path / "seg.nii", labels, moved))
+    found = check_case(case, dataclasses.replace(STUDY, resample=True))
+    assert found.problems == ()
+    assert found.has_lesion
+    assert "seg.nii: 25.0% of the lesion is not on the first modality's grid" \
+        in found.doubts[0].message
+
+
+def test_voxel_sides_of_another_unit_are_a_doubt(make, tmp_path):
+    case = make()
+    image = nib.load(case.volumes["flair"])
+    image.header.set_xyzt_units("meter")
+    (tmp_path / "metre.nii").write_bytes(image.to_bytes())
+    found = check_case(Case("A", {m: tmp_path / "metre.nii" for m in STUDY.modalities}), STUDY)
+    assert found.problems == ()
+    assert "metre.nii: voxels of 1000 x 1000 x 1000 mm are none of a scanner" \
+        in found.doubts[0].message
 
 
 def test_a_background_that_is_not_zero_is_a_doubt(make, ball):

@@ -23,7 +23,10 @@ OBLIQUE = nib.affines.from_matvec(
     nib.eulerangles.euler2mat(0.2, -0.15, 0.1) @ np.diag([-1.0, -1.2, 3.0]), [60, 70, -40])
 #: The phantom's own axes run to the left, to the back and up.
 AFFINES = {"plain": np.diag([-1.0, -1.0, 1.0, 1.0]), "thick": np.diag([-0.8, -0.8, 5.0, 1.0]),
-           "oblique": OBLIQUE}
+           "oblique": OBLIQUE,
+           # Two axes of the file are as near to the patient's back as upwards.
+           "diagonal": nib.affines.from_matvec(nib.eulerangles.euler2mat(0, 0, np.pi / 4)
+                                               @ np.diag([-1.0, -1.2, 3.0]), [60, 70, -40])}
 
 
 @cache
@@ -42,15 +45,19 @@ def stored(array: np.ndarray, affine: np.ndarray, code: str, source: str) -> Raw
     image = nib.Nifti1Image(array, affine)
     turned = image.as_reoriented(nib.orientations.ornt_transform(
         nib.io_orientation(affine), nib.orientations.axcodes2ornt(code)))
+    # A file keeps its affine in single precision.
     return RawVolume(np.asarray(turned.dataobj, np.float32),
-                     VolumeGeometry.of(turned.shape, turned.affine), source)
+                     VolumeGeometry.of(turned.shape, np.float32(turned.affine)), source)
 
 
-def prepare(code: str, affine: str, config: Config, other: str | None = None) -> PreparedVolume:
-    """Prepare the scan in one orientation; `other` is that of the second modality and the truth."""
+def prepare(code: str, affine: str, config: Config, other: str | None = None,
+            shift: float = 0) -> PreparedVolume:
+    """Prepare the scan in one orientation; `other` is that of the second modality and the truth,
+    which lie `shift` voxels further along every axis."""
     arrays = phantom(config.study.skull_stripped)
-    volumes = {name: stored(array, AFFINES[affine], code if name == "flair" else other or code,
-                            name) for name, array in arrays.items()}
+    moved = AFFINES[affine] @ nib.affines.from_matvec(np.eye(3), [shift] * 3)
+    volumes = {name: stored(array, AFFINES[affine], code, name) if name == "flair" else
+               stored(array, moved, other or code, name) for name, array in arrays.items()}
     return prepare_volumes("A", {name: (lambda name=name: volumes[name])
                                  for name in ("flair", "t2")}, config, lambda: volumes["seg"])
 
@@ -93,3 +100,18 @@ def test_all_orientations_give_the_same_slices(kind, affine):
         back = volume.plan.from_slices(volume.labels)
         np.testing.assert_array_equal(back, np.searchsorted([0, 1, 2, 4], truth.array),
                                       err_msg=code)
+
+
+@pytest.mark.parametrize("affine", AFFINES)
+def test_interpolation_does_not_depend_on_the_order_either(affine):
+    """Half a voxel apart, every nearest voxel is a tie; the affines differ in their last digits."""
+    config = config_of(resample=True)
+    first = prepare("LPS", affine, config, "LPS", shift=0.5)
+    for number, code in enumerate(CODES[::3]):
+        volume = prepare(code, affine, config, CODES[(7 * number + 5) % 48], shift=0.5)
+        np.testing.assert_array_equal(volume.brain, first.brain, err_msg=code)
+        np.testing.assert_array_equal(volume.labels, first.labels, err_msg=code)
+        np.testing.assert_allclose(volume.images, first.images, rtol=0, atol=1e-4, err_msg=code)
+        for modality, numbers in volume.normalization.items():
+            assert list(numbers.values()) == pytest.approx(
+                list(first.normalization[modality].values()), rel=1e-5), code

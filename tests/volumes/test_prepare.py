@@ -98,3 +98,21 @@ def test_a_case_at_fault_says_its_own_fault(case):
     bad = dataclasses.replace(case, faults=("flair: 2 files fit, ['a.nii', 'b.nii']",))
     with pytest.raises(DataError, match="case A: flair: 2 files fit"):
         prepare_case(bad, PLAIN)
+
+
+@pytest.mark.parametrize(("change", "words"), [
+    (lambda array: np.where(array > 0, np.nan, array), "voxels are NaN"),
+    (lambda array: np.full_like(array, 5), "every voxel is 5"),
+])
+def test_what_the_checks_refuse_is_never_prepared(case, tmp_path, save, ball, change, words):
+    path = save(tmp_path / "bad.nii", change(ball).astype(np.float32))
+    for modality in STUDY.modalities:
+        bad = dataclasses.replace(case, volumes={**case.volumes, modality: path})
+        with pytest.raises(DataError, match=rf"case A: .*bad\.nii: .*{words}"):
+            prepare_case(bad, PLAIN)
+
+
+def test_an_unknown_label_is_named_with_its_file(case, tmp_path, save, ball):
+    path = save(tmp_path / "three.nii", (3 * (ball > 0)).astype(np.uint8))
+    with pytest.raises(DataError, match=r"case A: .*three\.nii: unknown label 3;"):
+        prepare_case(dataclasses.replace(case, segmentation=path), PLAIN)
