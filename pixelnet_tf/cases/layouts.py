@@ -40,12 +40,14 @@ def find_cases(study_dir: Path, study: StudyConfig, require_segmentation: bool =
         DataError: no such folder, no case in it, or two cases of one name.
     """
     study_dir = Path(study_dir)
+    if fault := _name_fault(str(study_dir)):
+        raise DataError(fault)
     if not study_dir.is_dir():
         raise DataError(f"{study_dir}: no such folder; give the folder that holds the cases")
     finder = {"brats": _brats, "isles": _isles, "pattern": _pattern}[study.layout]
     cases = sorted(finder(study_dir, study, require_segmentation), key=lambda case: case.name)
     if not cases:
-        held = sorted(path.name for path in study_dir.iterdir())[:5]
+        held = sorted(_shown(path.name) for path in study_dir.iterdir())[:5]
         raise DataError(
             f"{study_dir}: no case found (layout `{study.layout}` takes a sub-folder per case); "
             + (f"the folder holds {held}" if held else "the folder is empty"))
@@ -63,21 +65,39 @@ def case_name(text: str) -> str:
     Raises:
         DataError: the name on the disk is no UTF-8.
     """
-    try:
-        text.encode("utf-8")
-    except UnicodeEncodeError:
-        shown = text.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
-        raise DataError(f"{shown}: the name is no UTF-8 text; rename it") from None
+    if fault := _name_fault(text):
+        raise DataError(fault)
     return unicodedata.normalize("NFC", text)
+
+
+def nifti_stem(name: str) -> str | None:
+    """The name of a NIfTI file without its ending, however that is written; None for other files.
+
+    Hidden files are none, among them the `._name` that macOS writes beside every file.
+    """
+    suffix = next((s for s in _SUFFIXES if name.lower().endswith(s)), None)
+    return None if suffix is None or name.startswith(".") else name[:-len(suffix)]
+
+
+def is_there(path: Path) -> bool:
+    """Whether a file is there, or a link to one that is not: whoever reads that says what to do."""
+    return path.is_file() or (path.is_symlink() and not path.exists())
+
+
+def _shown(text: str) -> str:
+    """A name on the disk as it can be printed, whatever its bytes are."""
+    return text.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+
+
+def _name_fault(text: str) -> str | None:
+    shown = _shown(text)
+    return f"{shown}: the name is no UTF-8 text; rename it" if shown != text else None
 
 
 def _folders(parent: Path) -> list[Path]:
     # What macOS packs beside a folder's files is not part of a study.
-    folders = [path for path in sorted(parent.iterdir())
-               if path.is_dir() and not path.name.startswith((".", "__MACOSX"))]
-    for path in folders:
-        case_name(path.name)
-    return folders
+    return [path for path in sorted(parent.iterdir())
+            if path.is_dir() and not path.name.startswith((".", "__MACOSX"))]
 
 
 def _brats(study_dir: Path, study: StudyConfig, required: bool) -> Iterable[Case]:
@@ -86,9 +106,9 @@ def _brats(study_dir: Path, study: StudyConfig, required: bool) -> Iterable[Case
         for case_dir in _folders(folder) if folder.name in ("HGG", "LGG") else [folder]:
             def search(modality: str, case_dir: Path = case_dir) -> tuple[list[Path], str]:
                 names = [f"{case_dir.name}_{modality}{suffix}" for suffix in _SUFFIXES]
-                wanted = {case_name(name).lower() for name in names}
+                wanted = {_compared(name) for name in names}
                 return [path for path in _nifti_files(case_dir) if path.parent == case_dir
-                        and case_name(path.name).lower() in wanted], names[0]
+                        and _compared(path.name) in wanted], names[0]
             yield _case(case_dir, study, required, search)
 
 
@@ -102,10 +122,22 @@ def _pattern(study_dir: Path, study: StudyConfig, required: bool) -> Iterable[Ca
             written = study.files.get(modality, "")
             # A name may hold characters that mean something in a pattern.
             pattern = written.replace("{case}", glob.escape(case_dir.name))
-            found = [path for path in sorted(case_dir.glob(pattern)) if not _hidden(path)
-                     ] if pattern else []
-            return found, written.replace("{case}", case_dir.name)
+            return _matching(case_dir, pattern), written.replace("{case}", case_dir.name)
         yield _case(case_dir, study, required, search)
+
+
+def _matching(folder: Path, pattern: str) -> list[Path]:
+    """Files that a pattern finds, in either Unicode form and with an ending in small or capital
+    letters; links to files that are not there are among them."""
+    for suffix in _SUFFIXES:
+        if pattern.lower().endswith(suffix):
+            ending = "".join(f"[{c}{c.upper()}]" if c.isalpha() else c for c in suffix)
+            pattern = pattern[:-len(suffix)] + ending
+            break
+    found = {folder / name for form in (pattern, *(unicodedata.normalize(form, pattern)
+                                                   for form in ("NFC", "NFD")))
+             for name in glob.glob(form, root_dir=folder, recursive=True)}
+    return sorted(path for path in found if not _hidden(path) and is_there(path))
 
 
 def _isles(study_dir: Path, study: StudyConfig, required: bool) -> Iterable[Case]:
@@ -119,8 +151,8 @@ def _isles(study_dir: Path, study: StudyConfig, required: bool) -> Iterable[Case
             continue
         files = _nifti_files(case_dir)
         if derivatives.is_dir():
-            files += [path for path in _nifti_files(derivatives) if case_dir.name in
-                      path.relative_to(derivatives).parts]
+            files += [path for path in _nifti_files(derivatives) if _compared(case_dir.name) in
+                      map(_compared, path.relative_to(derivatives).parts)]
         found: dict[str, list[Path]] = {}
         for path in files:
             found.setdefault(isles_modality(path)[0], []).append(path)
@@ -138,7 +170,7 @@ def isles_modality(path: Path) -> tuple[str, str | None]:
 
     The segmentation is called `seg`.
     """
-    stem = _without_suffix(path.name)
+    stem = nifti_stem(path.name) or path.name
     for name in (stem, path.parent.name):
         if match := _SMIR_TRUTH.search(name):
             return SEGMENTATION, match["id"]
@@ -159,37 +191,41 @@ def _smir_id(found: dict[str, list[Path]]) -> str | None:
 
 def _nifti_files(folder: Path) -> list[Path]:
     """The NIfTI files below a folder, and links to some that are not there."""
-    return [path for path in sorted(folder.rglob("*")) if not _hidden(path)
-            and path.name.lower().endswith(_SUFFIXES) and (path.is_file() or path.is_symlink())]
+    return [path for path in sorted(folder.rglob("*"))
+            if nifti_stem(path.name) is not None and not _hidden(path) and is_there(path)]
 
 
 def _hidden(path: Path) -> bool:
-    """Hidden files, among them the `._name` that macOS writes beside every file."""
     return path.name.startswith(".") or "__MACOSX" in path.parts
 
 
-def _without_suffix(name: str) -> str:
-    suffix = next((s for s in _SUFFIXES if name.lower().endswith(s)), "")
-    return name[:len(name) - len(suffix)]
+def _compared(name: str) -> str:
+    """A name in the one form that it is compared with others in."""
+    return unicodedata.normalize("NFC", name).lower()
 
 
 def _case(case_dir: Path, study: StudyConfig, required: bool,
           search: Callable[[str], tuple[list[Path], str]], smir_id: str | None = None) -> Case:
     """Build a case; `search` gives the files of a modality and the words for what it looked for."""
+    if fault := _name_fault(case_dir.name):
+        return Case(_shown(case_dir.name), faults=(fault,))
     files: dict[str, Path] = {}
     faults: list[str] = []
     segmentation_faults: list[str] = []
     for modality in (*study.modalities, SEGMENTATION):
         paths, wanted = search(modality)
         own = segmentation_faults if modality == SEGMENTATION else faults
-        if len(paths) == 1:
+        if len(paths) == 1 and (fault := _name_fault(str(paths[0]))):
+            own.append(f"{modality}: {fault}")
+        elif len(paths) == 1:
             files[modality] = paths[0]
         elif paths:
-            own.append(f"{modality}: {len(paths)} files fit, {[p.name for p in paths]}; "
+            own.append(f"{modality}: {len(paths)} files fit, {[_shown(p.name) for p in paths]}; "
                        "leave one of them, or name it by `layout: pattern`")
         elif modality != SEGMENTATION or required:
-            held = [path.relative_to(case_dir).as_posix() for path in _nifti_files(case_dir)]
-            pairs = sorted(path.name for path in case_dir.rglob("*.hdr"))
+            held = [_shown(path.relative_to(case_dir).as_posix())
+                    for path in _nifti_files(case_dir)]
+            pairs = sorted(_shown(path.name) for path in case_dir.rglob("*.hdr"))
             what = "segmentation" if modality == SEGMENTATION else f"modality {modality!r}"
             own.append(f"{what} is missing: looked for {wanted} in {case_dir}, which holds "
                        + (f"{held[:8]}" if held else "no NIfTI file")

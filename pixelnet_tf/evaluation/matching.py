@@ -8,12 +8,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from pixelnet_tf.cases.layouts import case_name, find_cases
+from pixelnet_tf.cases.layouts import case_name, find_cases, is_there, nifti_stem
 from pixelnet_tf.config import Config, StudyConfig, config_from_json, load_config
 from pixelnet_tf.errors import DataError
 from pixelnet_tf.io.files import read_json_object
 
-_SUFFIXES = (".nii.gz", ".nii")
 #: Written by `predict` beside the volumes: the configuration and the cases it was asked for.
 PREDICTION_FILE = "prediction.json"
 
@@ -74,7 +73,8 @@ def match_cases(
         tuple(sorted(set(predictions) - set(references))),
         reasons,
     )
-    same = [name for name, paths in matching.pairs.items() if os.path.samefile(*paths)]
+    same = [name for name, paths in matching.pairs.items()
+            if all(path.exists() for path in paths) and os.path.samefile(*paths)]
     if same:
         raise DataError(
             f"case {same[0]!r}: prediction and reference are one file, "
@@ -104,9 +104,9 @@ def volumes_by_case(folder: Path, what: str) -> dict[str, Path]:
         raise DataError(f"{folder}: no such folder; give the folder that holds the {what}")
     found: dict[str, list[Path]] = defaultdict(list)
     for path in sorted(folder.iterdir()):
-        suffix = next((s for s in _SUFFIXES if path.name.lower().endswith(s)), None)
-        if suffix and path.is_file() and not path.name.startswith("."):
-            found[case_name(path.name[:-len(suffix)])].append(path)
+        stem = nifti_stem(path.name)
+        if stem is not None and is_there(path):
+            found[case_name(stem)].append(path)
     if not found:
         raise DataError(f"{folder}: holds no {what}; expected <case>.nii.gz or <case>.nii")
     for name, paths in found.items():
@@ -147,7 +147,7 @@ def _references(folder: Path, study: StudyConfig) -> tuple[dict[str, Path], dict
     without such cases is flat.
     """
     folder = Path(folder)
-    flat = folder.is_dir() and any(p.name.endswith(_SUFFIXES) for p in folder.iterdir())
+    flat = folder.is_dir() and any(nifti_stem(p.name) is not None for p in folder.iterdir())
     try:
         # Only the segmentation matters here: a case may lack a modality and still be scored.
         cases = find_cases(folder, study, require_segmentation=False)

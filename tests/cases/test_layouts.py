@@ -161,7 +161,59 @@ def test_two_unicode_forms_are_one_name(tmp_path):
         find_cases(tmp_path, BRATS)
 
 
-def test_a_name_that_is_no_text(tmp_path):
-    os.mkdir(os.fsencode(tmp_path) + b"/case\xff")
-    with pytest.raises(DataError, match="case\ufffd: the name is no UTF-8 text; rename it"):
-        find_cases(tmp_path, BRATS)
+@pytest.mark.parametrize("written", ["Ren\u00e9", "Rene\u0301"])
+@pytest.mark.parametrize("on_disk", ["Ren\u00e9", "Rene\u0301"])
+def test_patterns_and_derivatives_meet_either_form(tmp_path, on_disk, written):
+    study = StudyConfig(layout="pattern", modalities=("flair", "t2"),
+                        files={"flair": "{case}_flair.nii.gz", "t2": f"{written}*/*t2.nii"})
+    touch(tmp_path, f"{on_disk}/{written}_flair.nii.gz", f"{on_disk}/{on_disk}2/t2.nii")
+    (case,) = find_cases(tmp_path, study, require_segmentation=False)
+    assert case.faults == ()
+    isles = StudyConfig(layout="isles", modalities=("dwi",))
+    touch(tmp_path / "i", f"{on_disk}/x_dwi.nii", f"derivatives/{written}/x_msk.nii")
+    (case,) = find_cases(tmp_path / "i", isles)
+    assert case.segmentation_faults == ()
+
+
+@pytest.mark.parametrize("pattern", ["{case}_flair.nii.gz", "{case}*.nii.gz", "**/*flair.nii.gz"])
+def test_every_kind_of_pattern_finds_links_capitals_and_no_folders(tmp_path, pattern):
+    study = StudyConfig(layout="pattern", modalities=("flair",), files={"flair": pattern})
+    for number, name in enumerate(("[A]_flair.nii.gz", "[A]_flair.NII.GZ")):
+        folder = tmp_path / str(number) / "[A]"
+        (folder / "x_flair.nii.gz").mkdir(parents=True)
+        (folder / name).symlink_to(tmp_path / "nowhere")
+        (case,) = find_cases(folder.parent, study, require_segmentation=False)
+        assert case.volumes == {"flair": folder / name}
+
+
+def test_a_pattern_outside_of_the_case_or_unsound_ends_in_words(tmp_path):
+    touch(tmp_path, "A/flair.nii", "masks/A.nii")
+    for seg, found in (("../masks/{case}.nii", 1), (f"{tmp_path}/masks/{{case}}.nii", 1),
+                       ("/nowhere/{case}.nii", 0), ("**A[.nii", 0)):
+        study = StudyConfig(layout="pattern", modalities=("flair",),
+                            files={"flair": "flair.nii", "seg": seg})
+        case = find_cases(tmp_path, study)[0]
+        assert (case.segmentation is not None) == bool(found), seg
+        assert len(case.segmentation_faults) == 1 - found
+
+
+def test_a_name_that_is_no_text_is_a_fault_of_its_case(tmp_path):
+    def make(*names: bytes) -> None:
+        for name in names:
+            path = os.path.join(os.fsencode(tmp_path), name)
+            os.makedirs(os.path.dirname(path), exist_ok=True)
+            open(path, "wb").close()
+
+    make(b"case\xff/case\xff_flair.nii", b"A/A_flair.nii", b"A/A_t1ce.nii", b"A/A_seg.nii",
+         b"A/notes\xff.nii", b"B/B_flair.nii", b"B/b\xff.nii")
+    good, missing, bad = find_cases(tmp_path, BRATS, require_segmentation=False)
+    assert good.faults == ()
+    assert r"b\\xff.nii" in missing.faults[0]
+    assert (bad.name, bad.volumes) == (r"case\xff", {})
+    assert bad.faults == (r"case\xff: the name is no UTF-8 text; rename it",)
+    pattern = StudyConfig(layout="pattern", modalities=("flair",), files={"flair": "b*.nii"})
+    case = find_cases(tmp_path, pattern, require_segmentation=False)[1]
+    assert case.faults[0].startswith("flair: ")
+    assert case.faults[0].endswith(r"b\xff.nii: the name is no UTF-8 text; rename it")
+    with pytest.raises(DataError, match=r"case\\xff: the name is no UTF-8"):
+        find_cases(tmp_path / os.fsdecode(b"case\xff"), BRATS)

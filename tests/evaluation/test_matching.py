@@ -127,3 +127,14 @@ def test_says_why_a_case_is_missing(predictions_dir, study_dir, labels):
         match_cases(predictions_dir, study_dir, study)
     assert "  case_b (left out: every voxel is 0)" in str(raised.value)
     assert "  case_a (seg: 2 files fit" in str(raised.value)
+
+
+def test_capitals_and_links_to_nowhere_are_met(tmp_path, labels):
+    write_nifti(tmp_path / "r" / "a.nii.gz", labels).rename(tmp_path / "r" / "a.NII.GZ")
+    write_nifti(tmp_path / "p" / "a.nii.gz", labels)
+    pairs = match_cases(tmp_path / "p", tmp_path / "r", STUDY).pairs
+    assert [path.name for path in pairs["a"]] == ["a.NII.GZ", "a.nii.gz"]
+    # Reading says what to do about it.
+    (tmp_path / "p" / "a.nii.gz").unlink()
+    (tmp_path / "p" / "a.nii.gz").symlink_to(tmp_path / "nowhere")
+    assert list(match_cases(tmp_path / "p", tmp_path / "r", STUDY).pairs) == ["a"]
