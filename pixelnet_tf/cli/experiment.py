@@ -8,6 +8,7 @@ from pathlib import Path
 import click
 
 from pixelnet_tf.cli.options import PATH, config_options, dry_run_option, read_config, verb
+from pixelnet_tf.cli.terminal import TerminalReporter
 from pixelnet_tf.cli.training_progress import TrainingProgress
 
 
@@ -34,10 +35,12 @@ def command(config_path, overrides, print_config, data: str, references: Path, o
 
     study = PreparedStudy.open(data)
     config = replace(config, study=study.config.study, prepare=study.config.prepare)
+    # Without a bar of its own, beside the line of the training.
     experiment = Experiment(config, study, references, out, progress=TrainingProgress(),
-                            say=lambda line: click.echo(line, err=True))
+                            reporter=TerminalReporter())
     click.echo(describe(experiment.splits, config))
     if dry_run:
+        experiment.check()
         click.echo("dry run: nothing was trained")
         return
     experiment.run()

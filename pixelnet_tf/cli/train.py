@@ -54,6 +54,7 @@ def command(config_path, overrides, print_config, data, out, resume, snapshot, f
                f"({config.sampling.strategy})")
     if dry_run:
         trainer.check(resume)
+        trainer.check_start_weights()
         # Those of mixed lesions would have to be drawn first.
         for line in () if config.sampling.lesion_mixing else trainer.measure_priors().lines():
             click.echo(line)

@@ -58,8 +58,8 @@ class SliceIndex:
     def digest(self, case_names: Iterable[str]) -> str:
         """Return a hash of these cases' slices: of their places in the index and in the shards.
 
-        A slice that is prepared from another image is, compressed, of another length, so that two
-        prepared studies of one digest hold the same slices.
+        A slice that is prepared from another image is, compressed, nearly always of another length;
+        `PreparedStudy.digest` knows the images themselves.
 
         Raises:
             DataError: a name that the index does not hold.

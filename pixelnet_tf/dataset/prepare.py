@@ -23,6 +23,7 @@ from pixelnet_tf.dataset.shards import RECORD_FORMAT, write_shard
 from pixelnet_tf.dataset.workers import run_cases, worker_count
 from pixelnet_tf.errors import DataError, RunError
 from pixelnet_tf.io.files import (
+    check_apart,
     read_json,
     read_json_object,
     remove_leftovers,
@@ -86,10 +87,11 @@ def prepare_study(config: Config, study_dir: str | Path, out: str | os.PathLike,
 
     Raises:
         DataError: bad cases, or cases that the kept split does not know.
-        ConfigError: the split cannot be drawn.
+        ConfigError: the split cannot be drawn, or `out` lies within the study.
         RunError: the disk is full, or a worker failed; finished cases are kept.
     """
     out = os.fspath(out)
+    check_apart(out, study_dir)
     workers = config.prepare.workers if workers is None else workers
     cases = find_cases(Path(study_dir), config.study, require_segmentation)
     if not require_segmentation:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterable
 from functools import cached_property
 from typing import Any
 
@@ -15,7 +16,7 @@ from pixelnet_tf.config import Config, config_from_dict
 from pixelnet_tf.dataset.encode import decode
 from pixelnet_tf.dataset.index import SliceIndex
 from pixelnet_tf.errors import DataError
-from pixelnet_tf.io.files import read_json, read_text
+from pixelnet_tf.io.files import digest, read_json, read_text
 from pixelnet_tf.volumes.geometry import VolumeGeometry
 from pixelnet_tf.volumes.prepare import PreparedVolume
 from pixelnet_tf.volumes.slicing import SlicePlan
@@ -74,6 +75,16 @@ class PreparedStudy:
         """
         self.index.rows_of([case])
         return read_json(os.path.join(self.path, "cases", f"{case}.json"))
+
+    def digest(self, case_names: Iterable[str]) -> str:
+        """Return a digest of some cases' slices, and of the contents that they were made from.
+
+        Raises:
+            DataError: a name that the study does not have.
+        """
+        names = sorted(case_names)
+        return digest([self.index.digest(names),
+                       [self.case_details(name).get("made_from") for name in names]])
 
     def check_shard(self, case: str) -> None:
         """Raise `DataError` where a case's shard is not the one that was written with its JSON."""

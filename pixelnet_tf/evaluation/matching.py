@@ -60,7 +60,7 @@ def match_cases(
             `allow_missing`.
     """
     predictions = volumes_by_case(predictions_dir, "predictions")
-    references, reasons = _references(references_dir, study)
+    references, reasons = find_references(references_dir, study)
     about = read_prediction_file(predictions_dir)
     for entry in about.get("left_out", ()):
         reasons[entry["case"]] = f"left out: {entry['reason']}"
@@ -140,11 +140,14 @@ def stored_config(predictions_dir: Path) -> Config | None:
     return load_config(beside) if beside.is_file() else None
 
 
-def _references(folder: Path, study: StudyConfig) -> tuple[dict[str, Path], dict[str, str]]:
-    """Case -> file with the truth, and case -> why it has none.
+def find_references(folder: Path, study: StudyConfig) -> tuple[dict[str, Path], dict[str, str]]:
+    """Find case -> file with the truth, and case -> why it has none.
 
     In a study the truth lies in the folders of its cases; volumes beside those are not it. A folder
     without such cases is flat.
+
+    Raises:
+        DataError: no such folder, or no truth in it.
     """
     folder = Path(folder)
     flat = folder.is_dir() and any(nifti_stem(p.name) is not None for p in folder.iterdir())

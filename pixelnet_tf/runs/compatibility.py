@@ -29,7 +29,8 @@ class Basis:
         name: what it is called in a message, such as its path.
         config: how its slices are made, and how it was or is to be trained.
         split: the cases of its parts.
-        slices: digest of the prepared training slices (`SliceIndex.digest`); empty if unknown.
+        slices: digest of the prepared slices that shape the weights (`PreparedStudy.digest`); empty
+            if unknown.
         model: the network that was loaded.
     """
 

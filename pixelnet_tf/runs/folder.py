@@ -73,7 +73,7 @@ class RunFolder:
         """Write what the run begins with, config.yaml last: with it the run exists.
 
         Args:
-            slices: digest of the training slices (`SliceIndex.digest`); empty where unknown.
+            slices: digest of the slices (`PreparedStudy.digest`); empty where unknown.
             new_layers: names of the layers that hold random start weights.
         """
         if tf.io.gfile.exists(self.file("checkpoints")):

@@ -3,24 +3,33 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from pixelnet_tf.cases.split import Split
 from pixelnet_tf.config import Config
 from pixelnet_tf.dataset.prepared import PreparedStudy
-from pixelnet_tf.errors import DataError
+from pixelnet_tf.errors import DataError, nearest_hint
 from pixelnet_tf.evaluation.comparison import comparison_tables
-from pixelnet_tf.evaluation.matching import match_cases
+from pixelnet_tf.evaluation.labels import read_labels
+from pixelnet_tf.evaluation.matching import (
+    PREDICTION_FILE,
+    find_references,
+    match_cases,
+    read_prediction_file,
+)
 from pixelnet_tf.evaluation.protocols import make_protocol
 from pixelnet_tf.evaluation.scoring import check_pairs
 from pixelnet_tf.evaluation.summary import Evaluation, evaluate, write_evaluation
 from pixelnet_tf.evaluation.tables import FORMATS, paper_table, render_all
 from pixelnet_tf.inference.predict import CaseSource, predict_cases
-from pixelnet_tf.io.files import write_text
+from pixelnet_tf.io.files import check_apart, replacing_folder, write_json, write_text
+from pixelnet_tf.reporting import Reporter, reporter_or_log
 from pixelnet_tf.runs.folder import RunFolder
 from pixelnet_tf.training.loop import Progress, Trainer
+from pixelnet_tf.volumes.geometry import VolumeGeometry
 
 STRATEGIES = ("balanced", "uniform")
 PRIORS = ("sampled", "corrected")
@@ -31,40 +40,66 @@ class Experiment:
     """Trains both samplings from one configuration and seed, and scores each with both priors.
 
     Everything else is equal between the variants: split, start weights, order of the slices,
-    number of steps. OUT/<sampling>/fold<i> holds a run, OUT/<sampling>-<prior> its predictions
-    over all folds and their scores, OUT/tables.* the comparison. A second call does only what is
-    missing; a killed training is resumed. A folder that holds trainings of another configuration,
-    split or study is refused.
+    number of steps. OUT/<sampling>/fold<i> holds a run, OUT/<sampling>-<prior>/fold<i> what it
+    predicts of its test cases, OUT/<sampling>-<prior>/predictions these of all folds, with their
+    scores beside, and OUT/tables.* the comparison.
+
+    A second call does only what is missing: a killed training is resumed, predictions are kept if
+    they would be made from the same, else made anew; scores and tables are made again. A folder
+    that holds trainings of another configuration, split or study is refused.
 
     Args:
         config: the resolved configuration; its `sampling.strategy` and `prediction.prior` are set
             by the experiment.
         study: prepared slices. references: the study with its segmentations.
         out: folder of the experiment.
+        progress: receives rows of the trainings' logs.
+        reporter: what is done, in words.
 
     Raises:
-        DataError: a split without test cases. ConfigError (by `run`): the folder holds trainings of
-            another configuration, split or study.
+        DataError: a split without test cases.
     """
 
     def __init__(self, config: Config, study: PreparedStudy, references: Path, out: Path, *,
-                 progress: Progress | None = None,
-                 say: Callable[[str], None] = lambda line: None):
-        self.config, self.study, self.references, self.out = config, study, references, out
-        self.progress, self.say = progress, say
+                 progress: Progress | None = None, reporter: Reporter | None = None):
+        self.config, self.study, self.references, self.out = config, study, references, Path(out)
+        self.progress, self.reporter = progress, reporter_or_log(reporter)
         split = study.split
         self.splits = [split.fold(i) for i in range(len(split.folds))] or [split]
         if not all(part.test for part in self.splits):
             raise DataError(f"{study.path}: the split has no test case; prepare with split.test or "
                             "split.folds")
 
+    def check(self) -> None:
+        """Raise what can be told before any work; writes nothing.
+
+        Raises:
+            DataError: a test case has no reference, or one that cannot be scored against; slices
+                are missing.
+            ConfigError: `out` lies within the data, or holds trainings of another configuration,
+                split or study.
+            ModelError: start weights that cannot be had, or do not fit.
+        """
+        check_apart(self.out, self.study.path, self.references)
+        for strategy in STRATEGIES:
+            for number, split in enumerate(self.splits):
+                # A run of other settings, cases or slices is neither taken for this one nor gone
+                # on with.
+                self._trainer(strategy, number, split).check(resume=True)
+        self._check_test_cases()
+        self._trainer(STRATEGIES[0], 0, self.splits[0]).check_start_weights()
+
     def run(self) -> dict[str, Evaluation]:
-        """Do the whole experiment; returns the evaluation of each `<sampling>-<prior>`."""
+        """Do the whole experiment; returns the evaluation of each `<sampling>-<prior>`.
+
+        Raises:
+            PixelNetError: as `check`, and as training, prediction and evaluation raise it.
+        """
+        self.check()
         for strategy in STRATEGIES:
             for number, split in enumerate(self.splits):
                 self._train(strategy, number, split)
-                for prior in PRIORS:
-                    self._predict(strategy, prior, number, split)
+                self._predict(strategy, number, split)
         found = {f"{strategy}-{prior}": self._evaluate(strategy, prior)
                  for strategy in STRATEGIES for prior in PRIORS}
         tables = [*comparison_tables(found),
@@ -79,42 +114,78 @@ class Experiment:
     def _run_folder(self, strategy: str, number: int) -> RunFolder:
         return RunFolder(str(self.out / strategy / f"fold{number}"))
 
-    def _train(self, strategy: str, number: int, split: Split) -> None:
-        folder = self._run_folder(strategy, number)
-        trainer = Trainer(self._variant(strategy), self.study, split, folder.path,
-                          progress=self.progress, say=self.say)
-        # A run of other settings, cases or slices is neither taken for this one nor gone on with.
-        trainer.check(resume=True)
-        if Path(folder.file("model.keras")).exists():
-            self.say(f"{strategy} fold {number}: trained before")
-            return
-        self.say(f"{strategy} fold {number}: {len(split.train)} cases to train, "
-                 f"{len(split.test)} to test")
-        trainer.run(resume=True)
+    def _trainer(self, strategy: str, number: int, split: Split) -> Trainer:
+        return Trainer(self._variant(strategy), self.study, split,
+                       self._run_folder(strategy, number).path, progress=self.progress,
+                       say=self.reporter.message)
 
-    def _predict(self, strategy: str, prior: str, number: int, split: Split) -> None:
-        config = self._variant(strategy)
-        config = replace(config, prediction=replace(config.prediction, prior=prior))
-        target = self.out / f"{strategy}-{prior}" / "predictions"
-        part = target.parent / f"fold{number}"
-        if all((target / f"{name}.nii.gz").is_file() for name in split.test):
+    def _check_test_cases(self) -> None:
+        """Read the truth of every test case, and see whether its slices are there."""
+        references, reasons = find_references(self.references, self.config.study)
+        faults = []
+        for case in (name for split in self.splits for name in split.test):
+            try:
+                self.study.check_shard(case)
+                if case not in references:
+                    raise DataError(f"case {case!r}: {self.references} has no segmentation of it "
+                                    f"to score against{nearest_hint(case, references)} "
+                                    f"{reasons.get(case, '')}".rstrip())
+                path = references[case]
+                _, geometry = read_labels(path, self.config.study, case, allow_float=True)
+                own = VolumeGeometry.from_json(self.study.case_details(case)["geometry"])
+                if difference := geometry.difference(own):
+                    raise DataError(f"case {case!r}: {path} is not on the grid of the images that "
+                                    f"{self.study.path} was prepared from: {difference}; give the "
+                                    "study that was prepared")
+            except DataError as error:
+                faults.append(str(error))
+        if faults:
+            raise DataError("\n".join(faults))
+
+    def _train(self, strategy: str, number: int, split: Split) -> None:
+        if Path(self._run_folder(strategy, number).file("model.keras")).exists():
+            self.reporter.message(f"{strategy} fold {number}: trained before")
             return
-        folder = self._run_folder(strategy, number)
-        source = CaseSource.open(self.study.path, config, split.test)
-        predict_cases([folder.network(prior)], source, config, part)
-        target.mkdir(parents=True, exist_ok=True)
-        for name in split.test:
-            shutil.move(part / f"{name}.nii.gz", target / f"{name}.nii.gz")
-        shutil.rmtree(part)
+        self.reporter.message(f"{strategy} fold {number}: {len(split.train)} cases to train, "
+                              f"{len(split.test)} to test")
+        self._trainer(strategy, number, split).run(resume=True)
+
+    def _predict(self, strategy: str, number: int, split: Split) -> None:
+        run = self._run_folder(strategy, number)
+        network = run.network(PRIORS[0])
+        for prior in PRIORS:
+            config = self._variant(strategy)
+            config = replace(config, prediction=replace(config.prediction, prior=prior))
+            source = CaseSource.open(self.study.path, config, split.test)
+            predict_cases([replace(network, correction=run.priors().correction(prior))], source,
+                          config, self.out / f"{strategy}-{prior}" / f"fold{number}",
+                          trained_on=(*split.train, *split.validation), overwrite=True,
+                          reporter=self.reporter)
+
+    def _merge(self, folder: Path) -> Path:
+        """Put the predictions of all folds into one folder, with what they were made from."""
+        parts = [folder / f"fold{number}" for number in range(len(self.splits))]
+        records = [read_prediction_file(part) for part in parts]
+        merged: dict[str, Any] = dict(records[0])
+        for key in ("networks", "cases", "trained_on", "left_out"):
+            merged[key] = [item for record in records for item in record[key]]
+        merged["made_from"] = {case: made for record in records
+                               for case, made in record["made_from"].items()}
+        with replacing_folder(folder / "predictions") as target:
+            for part, split in zip(parts, self.splits, strict=True):
+                for name in split.test:
+                    shutil.copyfile(part / f"{name}.nii.gz", target / f"{name}.nii.gz")
+            write_json(target / PREDICTION_FILE, merged)
+        return folder / "predictions"
 
     def _evaluate(self, strategy: str, prior: str) -> Evaluation:
         folder = self.out / f"{strategy}-{prior}"
+        predictions = self._merge(folder)
         protocol = make_protocol(self.config.evaluation)
-        matching = match_cases(folder / "predictions", self.references, self.config.study,
-                               allow_missing=True)
-        contents = check_pairs(matching, self.config.study)
-        result = evaluate(matching, self.config, protocol, folder / "predictions", self.references,
-                          contents)
+        matching = match_cases(predictions, self.references, self.config.study)
+        contents = check_pairs(matching, self.config.study, self.reporter)
+        result = evaluate(matching, self.config, protocol, predictions, self.references, contents,
+                          reporter=self.reporter)
         write_evaluation(result, folder)
         return result
 

@@ -19,6 +19,7 @@ from pixelnet_tf.dataset.priors import ClassPriors, measure_priors
 from pixelnet_tf.dataset.schedule import SliceSchedule
 from pixelnet_tf.dataset.shards import parse_record
 from pixelnet_tf.errors import ConfigError, DataError, RunError
+from pixelnet_tf.io.files import check_apart
 from pixelnet_tf.model.architecture import Architecture
 from pixelnet_tf.model.pixelnet import PixelNet
 from pixelnet_tf.runs.checkpoints import Checkpoints
@@ -92,10 +93,13 @@ class Trainer:
 
         Raises:
             RunError: the folder holds a run already and `resume` is False.
-            ConfigError: resumed with another configuration, split or study; several replicas.
+            ConfigError: resumed with another configuration, split or study; several replicas; the
+                folder lies within the prepared study.
+            DataError: a case's slices are missing or cut short.
             ModelError: start weights that do not exist; slices too small for the network.
         """
         folder, training = self.run_folder, self.config.training
+        check_apart(folder.path, self.study.path)
         if tf.distribute.get_strategy().num_replicas_in_sync > 1:
             raise ConfigError("a training runs on one device, and every replica of a tf.distribute "
                               "strategy would train on the same slices; leave the strategy's scope")
@@ -106,12 +110,27 @@ class Trainer:
                 raise RunError(f"{folder.path}: holds a run already; go on with --resume, or give "
                                "a new --out")
             check_fit(folder.basis(), self._basis(), RESUME)
-        if not folder.exists() or folder.state("last") is None:
+        if self._starts():
             check_source(training.initial_weights, self.plan.steps, training.balance_taps)
+        for case in (*self.split.train, *self.split.validation):
+            self.study.check_shard(case)
         index = self.study.index
         network = Architecture.of(self.config.model, len(self.config.study.labels))
         for height, width in {*zip(index.height.tolist(), index.width.tolist(), strict=True)}:
             network.check_image_size(height, width)
+
+    def check_start_weights(self) -> None:
+        """Give a network its start weights, as `run` does, and let go of it; writes nothing.
+
+        A training that goes on from a checkpoint has none to check. ImageNet's are fetched, if they
+        are not there yet.
+
+        Raises:
+            ModelError: start weights that cannot be had, or do not fit.
+        """
+        if self._starts():
+            training = self.config.training
+            initialise(self._new_model(), training.initial_weights, training.pretrained_intensity)
 
     def measure_priors(self) -> ClassPriors:
         """Class frequencies of the training slices; with `sampling.lesion_mixing` they are drawn,
@@ -143,8 +162,7 @@ class Trainer:
             self.say(f"going on from step {state['step']} of {self.plan.steps}")
         elif folder.exists():
             self.say("no checkpoint yet: starting again with the first step")
-        model = PixelNet(config.model, len(config.study.modalities), len(config.study.labels),
-                         seed=config.training.seed)
+        model = self._new_model()
         new_layers = None if state is None else folder.new_layers()
         snapshot = None
         if new_layers is None:
@@ -173,9 +191,19 @@ class Trainer:
         folder.save_model(model)
         return model
 
+    def _starts(self) -> bool:
+        """Whether the training begins with its first step."""
+        return not self.run_folder.exists() or self.run_folder.state("last") is None
+
+    def _new_model(self) -> PixelNet:
+        config = self.config
+        return PixelNet(config.model, len(config.study.modalities), len(config.study.labels),
+                        seed=config.training.seed)
+
     def _basis(self) -> Basis:
+        # Validation cases choose the best checkpoint, and so the weights.
         return Basis("this call", self.config, self.split,
-                     self.study.index.digest(self.split.train))
+                     self.study.digest((*self.split.train, *self.split.validation)))
 
     def _initialise(self, model: PixelNet, balance: bool) -> StartWeights:
         """Give the model its start weights."""
