@@ -6,6 +6,7 @@ import os
 import shutil
 import signal
 
+import keras
 import pytest
 
 from .conftest import TINY, run_main
@@ -48,6 +49,38 @@ def test_dry_run_writes_nothing(main_job, tmp_path, capsys):
     assert train(main_job, tmp_path / "run", "--dry-run") == 0
     assert "dry run: nothing was trained" in capsys.readouterr().out
     assert not (tmp_path / "run").exists()
+
+
+def test_dry_run_sees_start_weights_that_cannot_be_had(main_job, tmp_path, capsys, monkeypatch):
+    def no_network(**options):
+        raise Exception("URL fetch failure: no route to host")  # as Keras raises it
+
+    monkeypatch.setattr(keras.applications, "VGG16", no_network)
+    wide = "model.widths=[64, 128, 256, 512, 512]"
+    asked = {"imagenet": "cannot be had (URL fetch failure", tmp_path / "w.caffemodel": "w.caffe"}
+    (tmp_path / "w.caffemodel").write_bytes(b"no weights")
+    for source, words in asked.items():
+        assert train(main_job, tmp_path / "run", "--dry-run", "--set", wide, "--set",
+                     f"training.initial_weights={source}") == 4
+        assert words in capsys.readouterr().err
+    assert not (tmp_path / "run").exists()
+
+
+def test_results_do_not_go_among_the_data(main_job, capsys):
+    """What lies in a folder of cases, or in a prepared study, is taken for a part of it."""
+    study, prepared = main_job / "study", main_job / "prepared"
+    for out, arguments in (
+            (study / "p", ("prepare", "--config", "phantom", "--data", study)),
+            (study, ("prepare", "--config", "phantom", "--data", study)),
+            (prepared / "run", ("train", "--config", "phantom", *TINY, "--data", prepared)),
+            (prepared / "e", ("experiment", "--config", "phantom", *TINY, "--data", prepared,
+                              "--references", study)),
+            (study / "e", ("experiment", "--config", "phantom", *TINY, "--data", prepared,
+                           "--references", study))):
+        for more in ((), ("--dry-run",)):
+            assert run_main(*arguments, "--out", out, *more) == 2
+            assert f"--out {out}: lies within" in capsys.readouterr().err
+        assert out == study or not out.exists()
 
 
 def test_the_original_sampling_by_one_override(main_job, tmp_path, capsys):
