@@ -1,12 +1,5 @@
 """Configuration: frozen dataclasses, one per YAML section, checked on load."""
 
-from pixelnet_tf.config.data_sections import (
-    BiasFieldConfig,
-    PrepareConfig,
-    SamplingConfig,
-    SplitConfig,
-    StudyConfig,
-)
 from pixelnet_tf.config.load import (
     config_from_dict,
     config_from_json,
@@ -15,14 +8,21 @@ from pixelnet_tf.config.load import (
     config_to_yaml,
     load_config,
 )
-from pixelnet_tf.config.result_sections import (
+from pixelnet_tf.config.sections import (
+    BiasFieldConfig,
+    Config,
     EvaluationConfig,
     GuidedFilterConfig,
+    ModelConfig,
     PostprocessConfig,
     PredictionConfig,
+    PrepareConfig,
+    SamplingConfig,
+    SolverConfig,
+    SplitConfig,
+    StudyConfig,
+    TrainingConfig,
 )
-from pixelnet_tf.config.schema import Config
-from pixelnet_tf.config.training_sections import ModelConfig, SolverConfig, TrainingConfig
 
 __all__ = [
     "BiasFieldConfig",

@@ -12,7 +12,7 @@ from typing import Any
 
 import yaml
 
-from pixelnet_tf.config.schema import Config
+from pixelnet_tf.config.sections import Config
 from pixelnet_tf.errors import ConfigError, nearest_hint
 
 #: The built-in files: `configs/` beside the package in a checkout, inside it once installed.

@@ -10,7 +10,7 @@ from scipy import ndimage
 
 from pixelnet_tf.cases.split import Split
 from pixelnet_tf.config import PostprocessConfig, StudyConfig
-from pixelnet_tf.config.result_sections import ENHANCING, NECROSIS
+from pixelnet_tf.config.sections import ENHANCING, NECROSIS
 from pixelnet_tf.errors import DataError
 
 #: Voxels that share a corner are of one component; what only faces lead out of is no hole.

@@ -1,0 +1,550 @@
+"""The configuration: one frozen dataclass per section of the YAML file.
+
+Defaults are the paper's values where the paper states one, else the original PixelNet's.
+Every section checks itself in `__post_init__` and raises `ConfigError`. The `#:` above a field is
+its line in docs/configuration.md, and a last `[...]` says where it comes from;
+scripts/make_configuration_reference.py writes that file.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from pixelnet_tf.errors import ConfigError, nearest_hint
+
+#: Names of the classes that BraTS' rule of the small enhancing tumour turns one into the other.
+ENHANCING, NECROSIS = "enhancing", "necrosis"
+
+
+def one_of(name: str, value: Any, allowed: tuple) -> None:
+    """Raise `ConfigError` where a value is not among the allowed ones."""
+    if value not in allowed:
+        raise ConfigError(f"{name} must be one of {list(allowed)}, got {value!r}")
+
+
+def in_range(name: str, value: float, low: float, high: float = float("inf")) -> None:
+    """Raise `ConfigError` where a number does not lie in [low, high]."""
+    if not low <= value <= high:
+        raise ConfigError(f"{name} must lie in [{low}, {high}], got {value!r}")
+
+
+@dataclass(frozen=True)
+class StudyConfig:
+    """Where the volumes of a case are and what their labels mean (paper section 3.1)."""
+
+    #: Name of the study; an exported model is called so.
+    name: str = "study"
+    #: How the folder is laid out: `brats`, `isles` or `pattern` (see own_data.md).
+    layout: str = "brats"
+    #: Volumes of a case that the network sees, one channel each, in this order. [paper 3.3]
+    modalities: tuple[str, ...] = ("flair", "t1ce", "t2")
+    #: Layout `pattern` only: modality (and `seg`) -> file pattern inside the case's folder;
+    #: `{case}` stands for the folder's name and `*` matches as in a shell.
+    files: dict[str, str] = field(default_factory=dict)
+    #: Value in the segmentation file -> class name. The order gives the class index; the first
+    #: one is the background. [paper 3.1]
+    labels: dict[int, str] = field(
+        default_factory=lambda: {0: "background", 1: "necrosis", 2: "edema", 4: "enhancing"}
+    )
+    #: Region -> the label values that it unites, as the challenge scores it. [BraTS]
+    regions: dict[str, tuple[int, ...]] = field(
+        default_factory=lambda: {"ET": (4,), "WT": (1, 2, 4), "TC": (1, 4)}
+    )
+    #: Skull-stripped volumes are exactly zero outside the brain; with `false` the head is found by
+    #: its intensity.
+    skull_stripped: bool = True
+    #: Bring every volume of a case to the grid of its first modality instead of refusing it.
+    resample: bool = False
+
+    def __post_init__(self) -> None:
+        one_of("study.layout", self.layout, ("brats", "isles", "pattern"))
+        if not self.modalities:
+            raise ConfigError("study.modalities must name at least one modality")
+        if len(set(self.modalities)) != len(self.modalities):
+            raise ConfigError(f"study.modalities names one twice: {list(self.modalities)}")
+        if len(self.labels) < 2:
+            raise ConfigError("study.labels needs the background and at least one more class")
+        if 0 not in self.labels or next(iter(self.labels)) != 0:
+            raise ConfigError("study.labels must begin with 0, the background")
+        if any(not 0 <= value <= 255 for value in self.labels):
+            raise ConfigError(f"study.labels must be 0 to 255, got {list(self.labels)}")
+        for region, values in self.regions.items():
+            unknown = sorted(set(values) - set(self.labels))
+            if unknown:
+                raise ConfigError(
+                    f"study.regions.{region} names label {unknown[0]}, which is not among "
+                    f"study.labels {list(self.labels)}"
+                )
+        if self.layout == "pattern":
+            missing = [m for m in self.modalities if m not in self.files]
+            if missing:
+                raise ConfigError(
+                    f"study.files has no pattern for {missing}: with `layout: pattern` every "
+                    "modality needs one, as in `flair: '{case}_flair.nii.gz'`"
+                )
+
+    @property
+    def label_values(self) -> tuple[int, ...]:
+        """File label values in the order of the class indices."""
+        return tuple(self.labels)
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """Class names in the order of the class indices."""
+        return tuple(self.labels.values())
+
+
+@dataclass(frozen=True)
+class BiasFieldConfig:
+    """N4 bias field correction (paper section 3.2)."""
+
+    #: Correct the bias field at all. [paper 3.2]
+    enabled: bool = True
+    #: The field is estimated on a grid that is coarser by this factor along each axis. On a BraTS
+    #: volume, 3 stays within 0.5% of the full grid (mean over the brain) in a fortieth of its time.
+    shrink_factor: int = 3
+    #: Largest number of iterations at each of the fitting levels; each level halves the distance
+    #: of the field's knots. A fourth one would reach the size of a lesion and flatten it.
+    iterations: tuple[int, ...] = (50, 50, 50)
+    #: A level ends earlier once the field changes by less than this.
+    convergence: float = 0.001
+    #: Modalities to correct; empty means all of them.
+    modalities: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        in_range("prepare.bias_field.shrink_factor", self.shrink_factor, 1, 16)
+        in_range("prepare.bias_field.convergence", self.convergence, 0.0, 1.0)
+        if not self.iterations or min(self.iterations) < 1:
+            raise ConfigError("prepare.bias_field.iterations needs one positive number per level")
+
+
+@dataclass(frozen=True)
+class PrepareConfig:
+    """From raw volumes to normalised slices (paper sections 3.2 and 3.3)."""
+
+    bias_field: BiasFieldConfig = field(default_factory=BiasFieldConfig)
+    #: Where mean and standard deviation are taken: `brain` voxels, their `core` 10 pixels and more
+    #: from the outline (for images with skull, whose fat outshines the brain), or the whole
+    #: `volume` (the paper's literal reading). [paper 3.2]
+    region: str = "brain"
+    #: Slices are scaled up to this many pixels and zero-padded to a square (the ISLES rule);
+    #: 0 keeps the volume's own grid. [paper 3.3.2]
+    slice_size: int = 0
+    #: Cases prepared at once; 0 means one per processor core.
+    workers: int = 0
+
+    def __post_init__(self) -> None:
+        one_of("prepare.region", self.region, ("brain", "core", "volume"))
+        in_range("prepare.slice_size", self.slice_size, 0, 4096)
+        in_range("prepare.workers", self.workers, 0, 256)
+
+
+@dataclass(frozen=True)
+class SplitConfig:
+    """The case-level split, drawn once from `seed`; numbers below 1 are fractions, else counts."""
+
+    #: Cases set aside and never trained on.
+    test: float = 0.2
+    #: Cases that choose the best checkpoint and fit the prior; 0: none.
+    validation: float = 0.1
+    #: With `folds: k` the cases that are not set aside as `test` are cut into k folds; 0: none.
+    folds: int = 0
+    #: Of the draw; the same seed and cases give the same split.
+    seed: int = 0
+    #: Regular expression: cases for which its first group (or the whole match) is equal are of
+    #: one patient and stay together; empty means that every case is a patient.
+    patient: str = ""
+
+    def __post_init__(self) -> None:
+        try:
+            re.compile(self.patient)
+        except re.error as error:
+            raise ConfigError(f"split.patient is no regular expression: {error}") from None
+        for name in ("test", "validation"):
+            value = getattr(self, name)
+            in_range(f"split.{name}", value, 0, 10**9)
+            if value >= 1 and value != int(value):
+                raise ConfigError(f"split.{name} must be a fraction below 1 or a count: {value}")
+        in_range("split.seed", self.seed, 0, 2**63 - 1)
+        if self.folds == 1 or self.folds < 0:
+            raise ConfigError(f"split.folds must be 0 or at least 2, got {self.folds}")
+
+
+@dataclass(frozen=True)
+class SamplingConfig:
+    """Which pixels of a slice are trained on (paper section 2.1)."""
+
+    #: `balanced` is the paper's N/K of each class; `uniform` is the original PixelNet; `all` takes
+    #: every pixel of the lattice (see `lattice`). [paper 2.1]
+    strategy: str = "balanced"
+    #: Pixels drawn from a slice: N. Without effect on the strategy `all`. [paper 3.3.1]
+    pixels: int = 2000
+    #: Strategy `all` alone: it takes every n-th pixel of every n-th row, from a corner drawn anew
+    #: for every step; 1 takes every pixel.
+    lattice: int = 2
+    #: Draw background pixels inside the brain mask only.
+    background_in_brain: bool = False
+    #: How often a slice without lesion is drawn, against a slice with one (1.0: as often).
+    lesion_free_slices: float = 1.0
+    #: Mirror left and right with probability 1/2. [original]
+    flips: bool = True
+    #: Multiply each channel by 1 - a to 1 + a and shift it by -a to a standard deviations, drawn
+    #: anew for every slice; 0 is off. (The original's training scales channels by 0.8 to 1.3.)
+    intensity_jitter: float = 0.0
+    #: Rotate each slice about its centre by up to this angle to either side, degrees; 0 is off.
+    rotation: float = 0.0
+    #: Scale each slice by a factor between 1 / (1 + a) and 1 + a; 0 is off.
+    scaling: float = 0.0
+    #: Blur each slice by a Gaussian of a standard deviation up to this, pixels; 0 is off.
+    blur: float = 0.0
+    #: Add noise of a standard deviation up to this to each normalised slice; 0 is off.
+    noise: float = 0.0
+    #: Share of the slices that receive the lesions of another one, moved at random within the
+    #: brain (CarveMix' idea); 0 is off.
+    lesion_mixing: float = 0.0
+
+    def __post_init__(self) -> None:
+        one_of("sampling.strategy", self.strategy, ("balanced", "uniform", "all"))
+        in_range("sampling.lattice", self.lattice, 1, 16)
+        in_range("sampling.pixels", self.pixels, 1, 10**7)
+        in_range("sampling.intensity_jitter", self.intensity_jitter, 0.0, 0.9)
+        in_range("sampling.rotation", self.rotation, 0.0, 180.0)
+        in_range("sampling.scaling", self.scaling, 0.0, 4.0)
+        in_range("sampling.blur", self.blur, 0.0, 10.0)
+        in_range("sampling.noise", self.noise, 0.0, 10.0)
+        in_range("sampling.lesion_mixing", self.lesion_mixing, 0.0, 1.0)
+        in_range("sampling.lesion_free_slices", self.lesion_free_slices, 0.0, 1.0)
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    """The network: VGG-16, hypercolumn, perceptron (paper section 2)."""
+
+    #: Channels of the five convolution blocks. [VGG-16]
+    widths: tuple[int, ...] = (64, 128, 256, 512, 512)
+    #: Channels of fc6_conv and fc7_conv. [VGG-16]
+    fc_width: int = 4096
+    #: `faithful`: fc6 without padding, read at rate 224, as the original; `aligned`: fc6 padded
+    #: by 3, read at rate 32; `none`: no fc6/fc7, the hypercolumn ends with conv5_3 (see caffe.md).
+    #: [original]
+    fc7: str = "faithful"
+    #: `mlp`, or `linear` (one layer after a ReLU on the hypercolumn). [paper 2]
+    head: str = "mlp"
+    #: Hidden layers of the `mlp` head. [paper 2]
+    head_widths: tuple[int, ...] = (4096, 4096)
+    #: Caffe's BatchNorm on every tap (the original's linear variant). [original]
+    batch_norm: bool = False
+    #: Share of the numbers dropped after fc6, fc7 and each hidden layer of the head. [original]
+    dropout: float = 0.5
+    #: Zero pixels around the image; pixel coordinates move with it. [original]
+    border: int = 100
+    #: Start of the head: `caffe` is a Gaussian of `filler_std`; `he` is scaled to the fan-in and
+    #: starts faster where the head is small. [original]
+    head_filler: str = "caffe"
+    #: Standard deviation of the `caffe` filler. [original]
+    filler_std: float = 0.001
+
+    def __post_init__(self) -> None:
+        if len(self.widths) != 5 or min(self.widths) < 1:
+            raise ConfigError(f"model.widths needs five positive numbers, got {self.widths}")
+        one_of("model.fc7", self.fc7, ("faithful", "aligned", "none"))
+        one_of("model.head", self.head, ("mlp", "linear"))
+        one_of("model.head_filler", self.head_filler, ("caffe", "he"))
+        in_range("model.fc_width", self.fc_width, 1, 10**6)
+        in_range("model.filler_std", self.filler_std, 0.0, 1e3)
+        in_range("model.dropout", self.dropout, 0.0, 0.99)
+        in_range("model.border", self.border, 0, 1024)
+        if self.head == "mlp" and not self.head_widths:
+            raise ConfigError("model.head_widths needs at least one number for the mlp head")
+        if min(self.head_widths, default=1) < 1:
+            raise ConfigError(f"model.head_widths must be positive, got {list(self.head_widths)}")
+
+
+@dataclass(frozen=True)
+class SolverConfig:
+    """Caffe's solver and its learning-rate policy; the defaults are the authors' solver."""
+
+    #: Caffe's `SGD`, `Nesterov`, `AdaGrad`, `RMSProp`, `AdaDelta` or `Adam`. [original]
+    type: str = "SGD"
+    #: Learning rate at the start. [original]
+    base_lr: float = 0.001
+    #: The learning rate is inside the momentum: `h = momentum * h + lr * g`. `AdaGrad` and
+    #: `RMSProp` have none: 0. [original]
+    momentum: float = 0.9
+    #: What `Adam` keeps of the squares. [Caffe]
+    momentum2: float = 0.999
+    #: What `RMSProp` keeps of the squares. [Caffe]
+    rms_decay: float = 0.99
+    #: Added to what `AdaGrad`, `RMSProp`, `AdaDelta` and `Adam` divide by. [Caffe]
+    delta: float = 1e-8
+    #: L2 decay, added to the gradient before the momentum. [original]
+    weight_decay: float = 0.0005
+    #: Scale the gradients down where their L2 norm over all layers exceeds this, that of their sum
+    #: over `iter_size` mini-batches; 0: never. [Caffe]
+    clip_gradients: float = 0.0
+    #: Mini-batches of a step, whose gradients are averaged: a larger batch in the memory of a small
+    #: one. [Caffe]
+    iter_size: int = 1
+    #: `fixed`, `step`, `exp`, `inv`, `multistep`, `poly` or `sigmoid`. [original]
+    lr_policy: str = "step"
+    #: Factor of `step`, `exp`, `multistep`; slope of `inv` and `sigmoid`. [original]
+    gamma: float = 0.1
+    #: Exponent of `inv` and `poly`. [Caffe]
+    power: float = 0.9
+    #: Steps between two falls of `step`; middle of `sigmoid`. [original]
+    stepsize: int = 100000
+    #: Steps at which `multistep` falls. [Caffe]
+    stepvalues: tuple[int, ...] = ()
+    #: Learning-rate multiplier of the new layers (head, and fc6/fc7 when they start at random); 10
+    #: in the authors' later files. [original]
+    new_layers_lr: float = 1.0
+
+    def __post_init__(self) -> None:
+        one_of("training.solver.lr_policy", self.lr_policy,
+                ("fixed", "step", "exp", "inv", "multistep", "poly", "sigmoid"))
+        in_range("training.solver.momentum", self.momentum, 0.0, 1.0)
+        for name in ("base_lr", "weight_decay", "clip_gradients", "new_layers_lr"):
+            in_range(f"training.solver.{name}", getattr(self, name), 0.0, 1e6)
+        for name in ("gamma", "power"):
+            in_range(f"training.solver.{name}", getattr(self, name), -1e6, 1e6)
+        in_range("training.solver.stepsize", self.stepsize, int(self.lr_policy == "step"))
+        if self.lr_policy == "multistep" and not self.stepvalues:
+            raise ConfigError("training.solver.stepvalues needs at least one step for the policy "
+                              "multistep")
+        if min(self.stepvalues, default=0) < 0:
+            raise ConfigError("training.solver.stepvalues must not be negative, got "
+                              f"{list(self.stepvalues)}")
+        one_of("training.solver.type", self.type,
+               ("SGD", "Nesterov", "AdaGrad", "RMSProp", "AdaDelta", "Adam"))
+        if self.momentum and self.type in ("AdaGrad", "RMSProp"):
+            raise ConfigError(f"training.solver.type={self.type} has no momentum; set "
+                              "training.solver.momentum=0")
+        for name in ("momentum2", "rms_decay"):
+            in_range(f"training.solver.{name}", getattr(self, name), 0.0, 1.0)
+        shares = {"RMSProp": ("rms_decay",), "AdaDelta": ("momentum",),
+                  "Adam": ("momentum", "momentum2")}
+        for name in shares.get(self.type, ()):
+            if getattr(self, name) == 1:
+                raise ConfigError(f"training.solver.{name} must be below 1 with {self.type}")
+        in_range("training.solver.delta", self.delta, 0.0, 1e6)
+        in_range("training.solver.iter_size", self.iter_size, 1)
+
+
+@dataclass(frozen=True)
+class TrainingConfig:
+    """The training loop (paper section 3.3)."""
+
+    solver: SolverConfig = field(default_factory=SolverConfig)
+    #: `cross_entropy` (Caffe's SoftmaxWithLoss), `dice` (one minus the soft Dice of the lesion
+    #: classes over all pixels of a mini-batch), or their sum `cross_entropy_dice`. [paper 2]
+    loss: str = "cross_entropy"
+    #: Weight of each class in the loss, in the order of `study.labels`; empty: all weigh the same.
+    class_weights: tuple[float, ...] = ()
+    #: Passes over the training slices. [original]
+    epochs: int = 80
+    #: Number of solver steps; replaces `epochs` when it is not 0.
+    steps: int = 0
+    #: Slices in a mini-batch. [original]
+    batch_slices: int = 5
+    #: Of start weights, order of slices, pixels, flips and dropout. [original]
+    seed: int = 1989
+    #: `random`, `imagenet` (Keras' VGG-16), or the path of a .caffemodel or a .keras model; the
+    #: paper starts from VGG-16. With Caffe's .solverstate the training goes on from its step, with
+    #: its weights as they are and its momentum (see caffe.md). [paper 3.3]
+    initial_weights: str = "random"
+    #: Gray levels, as the pretrained kernels know them, that one unit of the normalised image
+    #: stands for (ImageNet's standard deviation is near 58). The network is homogeneous: dividing
+    #: the pretrained biases by it makes every response the original's, divided by it.
+    pretrained_intensity: float = 58.0
+    #: Rescale the start weights so that every map of the hypercolumn has the same strength; the
+    #: network computes the same maps, each times a number.
+    balance_taps: bool = False
+    #: Blocks of VGG-16 that stay as they are, from the first on (0: all are trained).
+    frozen_blocks: int = 0
+    #: Solver steps between two validations; 0: once an epoch.
+    validate_every: int = 0
+    #: Solver steps between two checkpoints; 0: once an epoch, and at least every 200 steps.
+    checkpoint_every: int = 0
+    #: `float32`, or `bfloat16` for the matrix products with float32 weights.
+    precision: str = "float32"
+    #: Compute only what the image and the sampled pixels need (the same gradients).
+    fast: bool = True
+    #: TensorFlow's deterministic kernels: a resumed run ends with the same weights.
+    deterministic: bool = True
+
+    @property
+    def step_slices(self) -> int:
+        """Slices of a solver step."""
+        return self.batch_slices * self.solver.iter_size
+
+    def __post_init__(self) -> None:
+        one_of("training.loss", self.loss, ("cross_entropy", "dice", "cross_entropy_dice"))
+        if self.class_weights and (min(self.class_weights) < 0 or not sum(self.class_weights[1:])):
+            raise ConfigError("training.class_weights must not be negative, and some lesion class "
+                              f"must weigh something, got {list(self.class_weights)}")
+        one_of("training.precision", self.precision, ("float32", "bfloat16"))
+        in_range("training.pretrained_intensity", self.pretrained_intensity, 1e-3, 1e6)
+        # TensorFlow takes it as an int32.
+        in_range("training.seed", self.seed, 0, 2**31 - 1)
+        in_range("training.batch_slices", self.batch_slices, 1, 1024)
+        in_range("training.frozen_blocks", self.frozen_blocks, 0, 5)
+        for name in ("epochs", "steps", "validate_every", "checkpoint_every"):
+            in_range(f"training.{name}", getattr(self, name), 0)
+        if not (self.epochs or self.steps):
+            raise ConfigError("training.epochs and training.steps are both 0: nothing to do")
+
+
+@dataclass(frozen=True)
+class PostprocessConfig:
+    """Clean-up of a predicted volume; every step is off by default."""
+
+    #: Region -> smallest connected component that stays, in voxels.
+    minimum_component: dict[str, int] = field(default_factory=dict)
+    #: Regions of which only the largest connected component stays: for one lesion a patient.
+    largest_component: tuple[str, ...] = ()
+    #: Fill holes of the union of all lesion classes.
+    fill_holes: bool = False
+    #: BraTS: an enhancing tumour of fewer voxels than this becomes necrosis (0: off).
+    small_enhancing_tumour: int = 0
+    #: Set everything outside the brain mask to background.
+    restrict_to_brain: bool = False
+
+    def __post_init__(self) -> None:
+        key = "prediction.postprocess"
+        in_range(f"{key}.small_enhancing_tumour", self.small_enhancing_tumour, 0)
+        for region, size in self.minimum_component.items():
+            in_range(f"{key}.minimum_component.{region}", size, 0)
+
+    def check_study(self, study: StudyConfig) -> None:
+        """Raise `ConfigError` for a region or class that the study does not have."""
+        for key in ("minimum_component", "largest_component"):
+            for region in getattr(self, key):
+                if region not in study.regions:
+                    raise ConfigError(
+                        f"prediction.postprocess.{key} names the region {region!r}"
+                        f"{nearest_hint(region, study.regions)}; study.regions has "
+                        f"{list(study.regions)}")
+        if self.small_enhancing_tumour:
+            for name in (ENHANCING, NECROSIS):
+                if name not in study.class_names:
+                    raise ConfigError(
+                        f"prediction.postprocess.small_enhancing_tumour needs a class {name!r}; "
+                        f"study.labels has {list(study.class_names)}")
+
+
+@dataclass(frozen=True)
+class GuidedFilterConfig:
+    """Probabilities smoothed up to the image's edges before the arg max (He, Sun, Tang, 2013)."""
+
+    #: Of the square windows, pixels; 0 is off.
+    radius: int = 0
+    #: Variance of the normalised image, within a window, below which it counts as flat.
+    epsilon: float = 0.01
+
+    def __post_init__(self) -> None:
+        in_range("prediction.guided_filter.radius", self.radius, 0, 256)
+        in_range("prediction.guided_filter.epsilon", self.epsilon, 1e-6, 1e6)
+
+
+@dataclass(frozen=True)
+class PredictionConfig:
+    """From a trained model to label volumes (paper section 3.3)."""
+
+    #: `sampled`: the arg max of the paper, under the prior of the sampled pixels; `corrected`:
+    #: log(real class frequency / sampled class frequency) is added to the scores; `fitted`: that
+    #: correction times a strength fitted on the validation cases (see training.md). [paper 2.1]
+    prior: str = "corrected"
+    #: `exact`, `adaptive` (faster, not exact), or `reference` (the plain hypercolumn of every
+    #: pixel, slow: the yardstick).
+    mode: str = "exact"
+    #: `float32`, or `bfloat16` for the matrix products.
+    precision: str = "float32"
+    #: Pixels outside the brain (or head) are background: `yes`, `no`, or `auto`: when the study is
+    #: skull-stripped.
+    brain_only: str = "auto"
+    #: Slices computed together; more need more memory and are hardly faster.
+    batch_slices: int = 2
+    #: Also write the probability of every class.
+    probability_maps: bool = False
+    guided_filter: GuidedFilterConfig = field(default_factory=GuidedFilterConfig)
+    postprocess: PostprocessConfig = field(default_factory=PostprocessConfig)
+
+    def __post_init__(self) -> None:
+        one_of("prediction.prior", self.prior, ("sampled", "corrected", "fitted"))
+        one_of("prediction.mode", self.mode, ("exact", "adaptive", "reference"))
+        one_of("prediction.precision", self.precision, ("float32", "bfloat16"))
+        one_of("prediction.brain_only", self.brain_only, ("auto", "yes", "no"))
+        in_range("prediction.batch_slices", self.batch_slices, 1, 1024)
+
+
+@dataclass(frozen=True)
+class EvaluationConfig:
+    """How predictions are scored (paper tables 1 to 4)."""
+
+    #: `brats` (Dice, sensitivity, specificity, Hausdorff95) or `isles` (Dice, Hausdorff,
+    #: average distance, precision, recall). [paper 3.3]
+    protocol: str = "brats"
+    #: BraTS when one mask is empty: `brats2020` (the image diagonal) or `exclude`. [BraTS]
+    empty_policy: str = "brats2020"
+    #: Cases scored at once; 0 means one per processor core.
+    workers: int = 0
+
+    def __post_init__(self) -> None:
+        one_of("evaluation.protocol", self.protocol, ("brats", "isles"))
+        one_of("evaluation.empty_policy", self.empty_policy, ("brats2020", "exclude"))
+        in_range("evaluation.workers", self.workers, 0, 256)
+
+
+@dataclass(frozen=True)
+class Config:
+    """The whole configuration of a study, as a YAML file holds it."""
+
+    study: StudyConfig = field(default_factory=StudyConfig)
+    prepare: PrepareConfig = field(default_factory=PrepareConfig)
+    split: SplitConfig = field(default_factory=SplitConfig)
+    sampling: SamplingConfig = field(default_factory=SamplingConfig)
+    model: ModelConfig = field(default_factory=ModelConfig)
+    training: TrainingConfig = field(default_factory=TrainingConfig)
+    prediction: PredictionConfig = field(default_factory=PredictionConfig)
+    evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
+
+    def __post_init__(self) -> None:
+        weights, labels = self.training.class_weights, self.study.labels
+        if weights and len(weights) != len(labels):
+            raise ConfigError(f"training.class_weights needs one number for each of study.labels "
+                              f"{list(labels.values())}, got {list(weights)}")
+        self.prediction.postprocess.check_study(self.study)
+        for modality in self.prepare.bias_field.modalities:
+            if modality not in self.study.modalities:
+                raise ConfigError(
+                    f"prepare.bias_field.modalities names {modality!r}"
+                    f"{nearest_hint(modality, self.study.modalities)}; study.modalities has "
+                    f"{list(self.study.modalities)}")
+
+    @property
+    def brain_only(self) -> bool:
+        """Whether pixels outside the brain are background unseen (`prediction.brain_only`)."""
+        choice = self.prediction.brain_only
+        return choice == "yes" or (choice == "auto" and self.study.skull_stripped)
+
+    def slice_settings(self) -> dict[str, Any]:
+        """Every setting that shapes a prepared slice, by its key; equal ones give equal slices.
+
+        Where volumes lie, what classes and regions are called and the number of workers do not.
+        `study.resample` is not among them: it decides whether a case can be read at all.
+        """
+        prepare, field_ = self.prepare, self.prepare.bias_field
+        correction: dict[str, Any] = {"enabled": field_.enabled}
+        if field_.enabled:
+            corrected = sorted(field_.modalities or self.study.modalities)
+            correction = asdict(field_) | {"modalities": corrected}
+        return {
+            "study.modalities": self.study.modalities,
+            "study.skull_stripped": self.study.skull_stripped,
+            "study.label_values": self.study.label_values,
+            **{f"prepare.{key}": value for key, value in asdict(prepare).items()
+               if key not in ("workers", "bias_field")},
+            **{f"prepare.bias_field.{key}": value for key, value in correction.items()},
+        }
