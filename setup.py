@@ -82,6 +82,8 @@ setup(
         "click>=8.1",
         "PyYAML>=6.0.1",
         "rich>=13.0",
+        # The checksums of TFRecord, which TensorFlow verifies only when it reads a file in order.
+        "google-crc32c>=1.5",
         # The schema is built at run time, so every protobuf that TensorFlow accepts will do, but
         # for CVE-2025-4565 and CVE-2026-0994 (recursion without end), mended in 5.29.6 and 6.33.5.
         "protobuf>=5.29.6,!=6.30.*,!=6.31.*,!=6.32.*,!=6.33.0,!=6.33.1,!=6.33.2,!=6.33.3,"

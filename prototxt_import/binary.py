@@ -13,6 +13,7 @@ from google.protobuf.message import DecodeError, Message
 from prototxt_import import wire
 from prototxt_import.blob import Blob, BlobError, read_blob
 from prototxt_import.errors import CaffeFormatError
+from prototxt_import.message_value import is_repeated
 from prototxt_import.model_file import check_model_file
 from prototxt_import.raw_net import RawLayer, RawNet
 from prototxt_import.schema import new_message
@@ -125,6 +126,9 @@ class _Reader:
             message.ParseFromString(data)
         except (DecodeError, RecursionError, UnicodeDecodeError) as error:
             raise self._error(f"{where} cannot be read ({error}); {_DAMAGED}") from None
+        broken = _no_text(message)
+        if broken is not None:
+            raise self._error(f"{where} has a text that is no UTF-8 ({broken!r}); {_DAMAGED}")
         return message
 
     def _error(self, text: str) -> CaffeFormatError:
@@ -144,3 +148,19 @@ def check_finite(array: np.ndarray, where: str, path: str) -> None:
                 "diverged, or the file is damaged (allow_nan=True reads it all the same)",
                 path,
             )
+
+
+def _no_text(message: Message) -> bytes | None:
+    """The first text within a message that is not UTF-8: protobuf hands it out as bytes."""
+    for field, value in message.ListFields():
+        if field.cpp_type not in (field.CPPTYPE_STRING, field.CPPTYPE_MESSAGE):
+            continue
+        if field.type == field.TYPE_BYTES:
+            continue
+        for item in value if is_repeated(field) else (value,):
+            if isinstance(item, bytes):
+                return item
+            found = None if isinstance(item, str) else _no_text(item)
+            if found is not None:
+                return found
+    return None

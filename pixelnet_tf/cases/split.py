@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Collection, Iterable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
 
 from pixelnet_tf.config import SplitConfig
 from pixelnet_tf.errors import ConfigError, nearest_hint
+from pixelnet_tf.io.plain import PlainError, build, convert
 
 
 @dataclass(frozen=True)
@@ -84,17 +85,41 @@ class Split:
 
     @classmethod
     def from_json(cls, tree: dict[str, Any], patient: str = "") -> Split:
-        """Build a split from what `to_json` gave.
+        """Build a split from what `to_json` gave; raises `PlainError` for anything else.
 
         patient: the pattern that the split was drawn by, for a file of an earlier version, which
         does not hold the patients.
         """
-        train, validation, test = (tuple(tree[part]) for part in ("train", "validation", "test"))
-        patients = tree.get("patients")
-        if patients is None:
-            patients = group_patients(sorted((*train, *validation, *test)), patient)
-        return cls(train, validation, test, folds=tuple(tuple(fold) for fold in tree["folds"]),
-                   patients=tuple(tuple(group) for group in patients if len(group) > 1))
+        split = build(cls, tree)
+        patients = split.patients
+        if "patients" not in tree:
+            try:
+                patients = group_patients(list(split.cases), patient)
+            except re.error as error:
+                raise PlainError(f"settings.patient is no regular expression: {error}") from None
+        return replace(split, patients=tuple(tuple(group) for group in patients if len(group) > 1))
+
+
+#: What to do with a broken split.json of a prepared study.
+SPLIT_ADVICE = ("take it from a copy of the folder, or draw a new split by `pixelnet-tf prepare "
+                "--redraw-split` (models trained before must not be tested on it)")
+
+
+@dataclass(frozen=True)
+class DrawnSplit:
+    """A split and the settings that it was drawn by, as PREPARED/split.json holds them."""
+
+    settings: dict[str, Any]
+    split: Split
+
+    @classmethod
+    def from_json(cls, tree: dict[str, Any]) -> DrawnSplit:
+        """Build one from a JSON tree; raises `PlainError` for anything else."""
+        whole = convert(dict[str, Any], tree, "the whole")
+        settings, split = (convert(dict[str, Any], whole.get(key), key)
+                           for key in ("settings", "split"))
+        patient = convert(str, settings.get("patient", ""), "settings.patient")
+        return cls(settings, Split.from_json(split, patient))
 
 
 def draw_split(case_names: list[str], config: SplitConfig,
@@ -120,6 +145,9 @@ def draw_split(case_names: list[str], config: SplitConfig,
     test, rest = _take(order, _count(config.test, total) if len(order) > 1 else 0)
     validation, train = _take(rest, _count(config.validation, total)
                               if len(rest) > 1 or config.validation >= 1 else 0)
+    if not train and len(rest) > 1 and config.validation < 1:
+        # Two fractions that were rounded up took what was left between them.
+        validation, train = rest[:-1], rest[-1:]
     if not train:
         raise ConfigError(
             f"split.test = {config.test:g} and split.validation = {config.validation:g} leave "

@@ -3,10 +3,12 @@
 from pixelnet_tf.config.load import (
     config_from_dict,
     config_from_json,
+    config_from_yaml,
     config_to_dict,
     config_to_json,
     config_to_yaml,
     load_config,
+    yaml_tree,
 )
 from pixelnet_tf.config.sections import (
     BiasFieldConfig,
@@ -40,8 +42,10 @@ __all__ = [
     "TrainingConfig",
     "config_from_dict",
     "config_from_json",
+    "config_from_yaml",
     "config_to_dict",
     "config_to_json",
     "config_to_yaml",
     "load_config",
+    "yaml_tree",
 ]

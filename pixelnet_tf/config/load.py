@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import dataclasses
-import types
+import re
 import typing
 from collections.abc import Iterable
 from pathlib import Path
@@ -13,10 +13,13 @@ from typing import Any
 import yaml
 
 from pixelnet_tf.config.sections import Config
-from pixelnet_tf.errors import ConfigError, nearest_hint
+from pixelnet_tf.errors import ConfigError
+from pixelnet_tf.io.plain import PlainError, build
 
 #: The built-in files: `configs/` beside the package in a checkout, inside it once installed.
 _ROOMS = (Path(__file__).parents[2] / "configs", Path(__file__).parents[1] / "configs")
+#: A whole number, as text.
+_WHOLE = re.compile(r"-?[0-9]{1,18}")
 BUILT_IN = next((room for room in _ROOMS if (room / "phantom.yaml").is_file()), Path("configs"))
 
 
@@ -48,9 +51,27 @@ def config_from_dict(tree: dict[str, Any], source: str = "the configuration",
     for override in overrides:
         _apply(tree, override)
     try:
-        return _build(Config, tree, "")
-    except ConfigError as error:
+        return build(Config, tree)
+    except (ConfigError, PlainError) as error:
         raise ConfigError(f"{source}: {error}") from None
+
+
+def config_from_yaml(text: str, source: str) -> Config:
+    """Build a checked `Config` from a YAML file's text; raises `ConfigError`."""
+    return config_from_dict(yaml_tree(text, source), source)
+
+
+def yaml_tree(text: str, source: str) -> dict[str, Any]:
+    """The sections that a YAML file's text holds; raises `ConfigError`."""
+    try:
+        tree = yaml.safe_load(text)
+    except Exception as error:  # PyYAML's constructors raise almost any class.
+        raise ConfigError(f"{source}: cannot be read as YAML: {error}") from None
+    if tree is None:
+        return {}
+    if not isinstance(tree, dict):
+        raise ConfigError(f"{source}: must hold sections such as `study:`, got {tree!r:.80}")
+    return tree
 
 
 def config_from_json(tree: dict[str, Any], source: str = "the configuration",
@@ -99,7 +120,7 @@ def _restore_keys(hint: Any, value: Any) -> Any:
         hints = typing.get_type_hints(hint)
         return {key: _restore_keys(hints.get(key), item) for key, item in value.items()}
     if typing.get_origin(hint) is dict and typing.get_args(hint)[0] is int:
-        return {int(key) if isinstance(key, str) and key.lstrip("-").isdigit() else key: item
+        return {int(key) if isinstance(key, str) and _WHOLE.fullmatch(key) else key: item
                 for key, item in value.items()}
     return value
 
@@ -120,14 +141,9 @@ def _locate(path: str | Path) -> Path:
 
 def _read(path: Path) -> dict[str, Any]:
     try:
-        tree = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError, OSError) as error:
+        return yaml_tree(path.read_text(encoding="utf-8"), str(path))
+    except (UnicodeDecodeError, OSError) as error:
         raise ConfigError(f"{path}: cannot be read as YAML: {error}") from None
-    if tree is None:
-        return {}
-    if not isinstance(tree, dict):
-        raise ConfigError(f"{path}: must hold sections such as `study:`, got {tree!r:.80}")
-    return tree
 
 
 def _apply(tree: dict[str, Any], override: str) -> None:
@@ -137,7 +153,7 @@ def _apply(tree: dict[str, Any], override: str) -> None:
         raise ConfigError(f"--set takes section.key=value, got {override!r}")
     try:
         value = yaml.safe_load(text)
-    except yaml.YAMLError as error:
+    except Exception as error:  # As in `yaml_tree`.
         raise ConfigError(f"--set {override}: the value is not YAML: {error}") from None
     node: dict[Any, Any] = tree
     for part in parts[:-1]:
@@ -145,53 +161,4 @@ def _apply(tree: dict[str, Any], override: str) -> None:
         if not isinstance(node, dict):
             raise ConfigError(f"--set {override}: {part!r} is a value, not a section")
     leaf = parts[-1]
-    node[int(leaf) if leaf.lstrip("-").isdigit() else leaf] = value
-
-
-def _build(cls: type, tree: Any, where: str) -> Any:
-    if not isinstance(tree, dict):
-        raise ConfigError(f"{where or 'configuration'} must be a section, got {tree!r}")
-    hints = typing.get_type_hints(cls)
-    unknown = [key for key in tree if key not in hints]
-    if unknown:
-        key = f"{where}.{unknown[0]}".lstrip(".")
-        raise ConfigError(f"unknown key {key!r}{nearest_hint(str(unknown[0]), hints)}; known keys "
-                          f"here are {list(hints)}")
-    return cls(**{key: _convert(hints[key], value, f"{where}.{key}".lstrip("."))
-                  for key, value in tree.items()})
-
-
-def _convert(hint: Any, value: Any, where: str) -> Any:
-    if isinstance(hint, type) and dataclasses.is_dataclass(hint):
-        return _build(hint, value, where)
-    origin, arguments = typing.get_origin(hint), typing.get_args(hint)
-    if origin is tuple:
-        if not isinstance(value, (list, tuple)):
-            raise ConfigError(f"{where} must be a list, got {value!r}")
-        return tuple(_convert(arguments[0], item, f"{where}[{i}]") for i, item in enumerate(value))
-    if origin is dict:
-        if not isinstance(value, dict):
-            raise ConfigError(f"{where} must map keys to values, got {value!r}")
-        return {_convert(arguments[0], key, f"a key of {where}"):
-                _convert(arguments[1], item, f"{where}.{key}") for key, item in value.items()}
-    if origin in (typing.Union, types.UnionType):
-        return value
-    return _scalar(hint, value, where)
-
-
-def _scalar(hint: type, value: Any, where: str) -> Any:
-    if hint is str and isinstance(value, bool):
-        # YAML 1.1 reads a bare yes or no as true or false.
-        return "yes" if value else "no"
-    if hint is float and isinstance(value, str):
-        # YAML 1.1 reads `1e-3` (without a point) as text.
-        try:
-            return float(value)
-        except ValueError:
-            pass
-    if hint is float and isinstance(value, int) and not isinstance(value, bool):
-        return float(value)
-    if isinstance(value, hint) and not (hint is int and isinstance(value, bool)):
-        return value
-    raise ConfigError(f"{where} must be of type {hint.__name__}, got {value!r} "
-                      f"({type(value).__name__})")
+    node[int(leaf) if _WHOLE.fullmatch(leaf) else leaf] = value

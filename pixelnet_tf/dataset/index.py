@@ -5,12 +5,20 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any
 
 import numpy as np
 
 from pixelnet_tf.errors import DataError, nearest_hint
+from pixelnet_tf.io.files import read_json_as
+from pixelnet_tf.io.plain import PlainError, build, convert
+
+#: What to do with a broken file of a prepared study.
+PREPARE_AGAIN = "run `pixelnet-tf prepare` again"
+_TYPES = {"case": np.int32, "slice": np.int32, "class_counts": np.int64,
+          "brain_fraction": np.float32, "shard": str, "offset": np.int64, "length": np.int64,
+          "height": np.int32, "width": np.int32}
 
 
 @dataclass(frozen=True, eq=False)
@@ -97,9 +105,87 @@ class SliceIndex:
 
     @classmethod
     def from_json(cls, tree: dict[str, Any]) -> SliceIndex:
-        """Build an index from what `to_json` gave."""
-        types = {"case": np.int32, "slice": np.int32, "class_counts": np.int64,
-                 "brain_fraction": np.float32, "shard": str, "offset": np.int64,
-                 "length": np.int64, "height": np.int32, "width": np.int32}
-        columns = {name: np.array(tree["columns"][name], dtype) for name, dtype in types.items()}
-        return cls(tuple(tree["cases"]), **columns)
+        """Build an index from what `to_json` gave; raises `PlainError` for anything else."""
+        stored = build(_Stored, tree)
+        columns = {name: _column(name, stored.columns.get(name), dtype)
+                   for name, dtype in _TYPES.items()}
+        index = cls(stored.cases, **columns)
+        rows = len(columns["case"])
+        for name, column in columns.items():
+            if len(column) != rows:
+                raise PlainError(f"columns.{name} has {len(column)} rows, columns.case {rows}")
+        if not ((index.case >= 0) & (index.case < len(index.cases))).all():
+            raise PlainError(f"columns.case must count into the {len(index.cases)} cases")
+        for name in ("slice", "class_counts", "offset", "length", "height", "width"):
+            if (columns[name] < (name in ("height", "width"))).any():
+                raise PlainError(f"columns.{name} holds {columns[name].min()}")
+        if not ((index.brain_fraction >= 0) & (index.brain_fraction <= 1)).all():
+            raise PlainError("columns.brain_fraction must lie between 0 and 1")
+        return index
+
+
+def _column(name: str, values: Any, dtype: type) -> np.ndarray:
+    try:
+        column = np.array(values, dtype)
+    except (TypeError, ValueError, OverflowError):
+        column = None
+    if column is None or column.ndim != (2 if name == "class_counts" else 1):
+        raise PlainError(f"columns.{name} must be a column of {np.dtype(dtype).name}, got "
+                         f"{values!r:.80}")
+    return column
+
+
+@dataclass(frozen=True)
+class _Stored:
+    """What index.json holds."""
+
+    cases: tuple[str, ...]
+    columns: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class _Row:
+    """A slice in the JSON file of its case."""
+
+    slice: int
+    offset: int
+    length: int
+    height: int
+    width: int
+    class_counts: tuple[int, ...]
+    brain_fraction: float
+
+
+@dataclass(frozen=True)
+class _Moments:
+    mean: float
+    std: float
+
+
+@dataclass(frozen=True)
+class _CaseRecord:
+    """What the JSON file of a case must hold; what it is made from stands there, too."""
+
+    case: str
+    smir_id: str | None
+    labelled: bool
+    geometry: dict[str, Any]
+    normalization: dict[str, _Moments]
+    shard: str
+    shard_bytes: int
+    slices: tuple[_Row, ...]
+
+
+def read_case_record(path: str) -> dict[str, Any]:
+    """Read the JSON file of a prepared case.
+
+    Raises:
+        DataError: it is missing, or not what `prepare` writes.
+    """
+    def checked(tree: Any) -> dict[str, Any]:
+        needed = [field.name for field in fields(_CaseRecord)]
+        record = convert(dict[str, Any], tree, "the whole")
+        build(_CaseRecord, {key: record[key] for key in needed if key in record})
+        return record
+
+    return read_json_as(path, checked, PREPARE_AGAIN)

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Iterator
+
 import tensorflow as tf
 
 from pixelnet_tf.config import SamplingConfig
@@ -11,6 +14,23 @@ from pixelnet_tf.dataset.prepared import PreparedStudy
 from pixelnet_tf.dataset.sampler import sample_pixels
 from pixelnet_tf.dataset.schedule import SliceSchedule
 from pixelnet_tf.dataset.shards import parse_record
+from pixelnet_tf.errors import DataError
+
+
+def in_turn(batches: tf.data.Dataset) -> Iterator[dict[str, tf.Tensor]]:
+    """Iterate over batches; what a shard could not give is told as it is told elsewhere.
+
+    Raises:
+        DataError: a record is missing or damaged.
+    """
+    try:
+        yield from batches
+    except tf.errors.OpError as error:
+        # An error of Python's comes out of a graph as text, with the way that it took.
+        told = re.search(r"DataError: ([^\n]+)", str(error))
+        if told is None:
+            raise
+        raise DataError(told[1]) from None
 
 
 def training_batches(study: PreparedStudy, schedule: SliceSchedule, sampling: SamplingConfig, *,

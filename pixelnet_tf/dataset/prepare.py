@@ -14,18 +14,24 @@ import tensorflow as tf
 
 from pixelnet_tf.cases.case import Case
 from pixelnet_tf.cases.layouts import find_cases
-from pixelnet_tf.cases.split import Split, draw_split, group_patients, unmatched_cases
+from pixelnet_tf.cases.split import (
+    SPLIT_ADVICE,
+    DrawnSplit,
+    Split,
+    draw_split,
+    group_patients,
+    unmatched_cases,
+)
 from pixelnet_tf.config import Config, config_to_dict, config_to_yaml
 from pixelnet_tf.dataset.encode import EncodedCase, encode_case
 from pixelnet_tf.dataset.fingerprint import inputs_of, preparation_of
-from pixelnet_tf.dataset.index import SliceIndex
+from pixelnet_tf.dataset.index import SliceIndex, read_case_record
 from pixelnet_tf.dataset.shards import RECORD_FORMAT, write_shard
 from pixelnet_tf.dataset.workers import run_cases, worker_count
 from pixelnet_tf.errors import DataError, RunError
 from pixelnet_tf.io.files import (
     check_apart,
-    read_json,
-    read_json_object,
+    read_json_as,
     remove_leftovers,
     write_json,
     write_text,
@@ -161,13 +167,13 @@ def _finished(case: Case, made_from: dict[str, Any], out: str) -> dict[str, Any]
     if case.faults or case.segmentation_faults or not tf.io.gfile.exists(path):
         return None
     try:
-        details = read_json_object(path, "")
+        details = read_case_record(path)
     except DataError:
         return None
-    shard = os.path.join(out, details.get("shard", ""))
+    shard = os.path.join(out, details["shard"])
     same = (made_from["inputs"] is not None and details.get("made_from") == made_from
             and tf.io.gfile.exists(shard)
-            and tf.io.gfile.stat(shard).length == details.get("shard_bytes"))
+            and tf.io.gfile.stat(shard).length == details["shard_bytes"])
     return details if same else None
 
 
@@ -215,8 +221,8 @@ def _split(config: Config, out: str, names: list[str], same: list[tuple[str, ...
                   f"{', '.join(unmatched[:5])}{' ...' if len(unmatched) > 5 else ''}",)
     if redraw or not tf.io.gfile.exists(path):
         return draw_split(names, config.split, same), True, notes
-    tree = read_json(path)
-    split = Split.from_json(tree["split"], tree["settings"]["patient"])
+    drawn = read_json_as(path, DrawnSplit.from_json, SPLIT_ADVICE)
+    split = drawn.split
     new, gone = sorted(set(names) - set(split.cases)), sorted(set(split.cases) - set(names))
     if new or gone:
         changes = [f"{word} {found[:5]}{' ...' if len(found) > 5 else ''}"
@@ -232,7 +238,7 @@ def _split(config: Config, out: str, names: list[str], same: list[tuple[str, ...
             f"{'; '.join(', '.join(cases) for cases in torn[:5])}. The same patient would be "
             "trained on and tested; leave one of them out of the study, or draw a new split by "
             "--redraw-split, which keeps them together")
-    if tree["settings"] != config_to_dict(config.split):
+    if drawn.settings != config_to_dict(config.split):
         notes += (f"{path} was drawn with other settings and is kept; "
                   "--redraw-split draws it anew",)
     return split, False, notes

@@ -9,14 +9,15 @@ from typing import Any
 
 import numpy as np
 import tensorflow as tf
-import yaml
 
-from pixelnet_tf.cases.split import Split
-from pixelnet_tf.config import Config, config_from_dict
+from pixelnet_tf.cases.split import SPLIT_ADVICE, DrawnSplit, Split
+from pixelnet_tf.config import Config, config_from_yaml
 from pixelnet_tf.dataset.encode import decode
-from pixelnet_tf.dataset.index import SliceIndex
+from pixelnet_tf.dataset.index import PREPARE_AGAIN, SliceIndex, read_case_record
+from pixelnet_tf.dataset.shards import read_record
 from pixelnet_tf.errors import DataError
-from pixelnet_tf.io.files import digest, read_json, read_text
+from pixelnet_tf.io.files import digest, read_json_as, read_text
+from pixelnet_tf.io.plain import PlainError
 from pixelnet_tf.volumes.geometry import VolumeGeometry
 from pixelnet_tf.volumes.prepare import PreparedVolume
 from pixelnet_tf.volumes.slicing import SlicePlan
@@ -50,12 +51,15 @@ class PreparedStudy:
             raise DataError(
                 f"{path}: not a prepared study, or one that is not finished (no index.json); run "
                 f"`pixelnet-tf prepare --config CONFIG --data STUDY --out {path}` to its end")
-        config = config_from_dict(yaml.safe_load(read_text(os.path.join(path, "config.yaml"))),
-                                  source=os.path.join(path, "config.yaml"))
-        tree = read_json(os.path.join(path, "split.json"))
-        split = Split.from_json(tree["split"], tree["settings"]["patient"])
-        index = SliceIndex.from_json(read_json(os.path.join(path, "index.json")))
-        return cls(path, config, split, index)
+        source = os.path.join(path, "config.yaml")
+        config = config_from_yaml(read_text(source), source)
+        drawn = read_json_as(os.path.join(path, "split.json"), DrawnSplit.from_json, SPLIT_ADVICE)
+        index = read_json_as(os.path.join(path, "index.json"), SliceIndex.from_json, PREPARE_AGAIN)
+        classes = len(config.study.labels)
+        if len(index) and index.class_counts.shape[1] != classes:
+            raise DataError(f"{path}: index.json counts {index.class_counts.shape[1]} classes, "
+                            f"config.yaml names {classes}; {PREPARE_AGAIN}")
+        return cls(path, config, drawn.split, index)
 
     @property
     def cases(self) -> tuple[str, ...]:
@@ -74,7 +78,7 @@ class PreparedStudy:
             DataError: no such case.
         """
         self.index.rows_of([case])
-        return read_json(os.path.join(self.path, "cases", f"{case}.json"))
+        return read_case_record(os.path.join(self.path, "cases", f"{case}.json"))
 
     def digest(self, case_names: Iterable[str]) -> str:
         """Return a digest of some cases' slices, and of the contents that they were made from.
@@ -98,19 +102,11 @@ class PreparedStudy:
         """Read the record of an index row, for `parse_record`.
 
         Raises:
-            DataError: the shard is missing or shorter than the index says.
+            DataError: as `read_record`.
         """
         index = self.index
-        path = os.path.join(self.path, str(index.shard[row]))
-        try:
-            with tf.io.gfile.GFile(path, "rb") as file:
-                file.seek(int(index.offset[row]))
-                data = file.read(int(index.length[row]))
-        except (OSError, tf.errors.OpError):
-            data = b""
-        if len(data) != index.length[row]:
-            raise DataError(f"{path}: missing or cut short; run `pixelnet-tf prepare` again")
-        return data
+        return read_record(os.path.join(self.path, str(index.shard[row])), int(index.offset[row]),
+                           int(index.length[row]))
 
     def read_volume(self, case: str) -> PreparedVolume:
         """Read every slice of a case.
@@ -122,17 +118,29 @@ class PreparedStudy:
             DataError: no such case, or its shard is broken.
         """
         details = self.case_details(case)
-        geometry = VolumeGeometry.from_json(details["geometry"])
+        try:
+            geometry = VolumeGeometry.from_json(details["geometry"])
+        except PlainError as error:
+            raise DataError(f"{self.path}: {error}; {PREPARE_AGAIN}") from None
         plan = SlicePlan(geometry, self.config.prepare.slice_size)
         shape = (plan.slices, plan.height, plan.width)
+        rows = self.index.rows_of([case])
+        if sorted(self.index.slice[rows]) != list(range(plan.slices)):
+            raise DataError(f"{self.path}: the index has {len(rows)} slices of the case, its "
+                            f"geometry {plan.slices}; {PREPARE_AGAIN}")
         images = np.empty((*shape, len(details["normalization"])), np.float32)
         labels, brain = np.empty(shape, np.uint8), np.empty(shape, bool)
-        for row in self.index.rows_of([case]):
+        for row in rows:
             streams = tf.train.Example.FromString(self.read_record_bytes(row)).features.feature
             number = self.index.slice[row]
             for array, name, dtype in ((images, "image", "<f4"), (labels, "labels", "u1"),
                                        (brain, "brain", "u1")):
-                array[number] = decode(streams[name].bytes_list.value[0], dtype,
-                                       array.shape[1:])
+                try:
+                    array[number] = decode(streams[name].bytes_list.value[0], dtype,
+                                           array.shape[1:])
+                except ValueError:
+                    raise DataError(
+                        f"{self.path}: slice {number} has another shape than the case's geometry "
+                        f"and modalities say ({array.shape[1:]}); {PREPARE_AGAIN}") from None
         return PreparedVolume(case, images, labels if details["labelled"] else None, brain, plan,
                               geometry, details["normalization"])

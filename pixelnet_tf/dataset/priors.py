@@ -8,11 +8,12 @@ from typing import Any
 import numpy as np
 
 from pixelnet_tf.config import SamplingConfig
-from pixelnet_tf.dataset.pipeline import training_batches
+from pixelnet_tf.dataset.pipeline import in_turn, training_batches
 from pixelnet_tf.dataset.prepared import PreparedStudy
 from pixelnet_tf.dataset.sampler import expected_pixels
 from pixelnet_tf.dataset.schedule import SliceSchedule
 from pixelnet_tf.errors import ConfigError
+from pixelnet_tf.io.plain import PlainError, build
 
 #: Slices that are drawn to measure the sampled frequencies where they cannot be worked out.
 _DRAWN_SLICES = 300
@@ -71,8 +72,14 @@ class ClassPriors:
 
     @classmethod
     def from_json(cls, data: dict[str, Any]) -> ClassPriors:
-        return cls(tuple(data["class_names"]), tuple(data["real"]), tuple(data["sampled"]),
-                   float(data.get("strength", 1.0)))
+        """Build them from what `to_json` gave; raises `PlainError` for anything else."""
+        priors = build(cls, data)
+        sides = (priors.real, priors.sampled)
+        if any(len(side) not in (0, len(priors.class_names)) for side in sides) or not all(
+                0 <= value <= 1 for side in sides for value in side):
+            raise PlainError(f"real and sampled must give each of the {len(priors.class_names)} "
+                             f"classes a frequency from 0 to 1, got {sides}")
+        return priors
 
 
 def measure_priors(study: PreparedStudy, schedule: SliceSchedule,
@@ -99,4 +106,4 @@ def _drawn_frequency(study: PreparedStudy, schedule: SliceSchedule, sampling: Sa
     """Classes among the pixels of the first slices that the training itself draws, (class,)."""
     batches = training_batches(study, schedule, sampling, batch_slices=1, seed=schedule.seed)
     return sum(np.bincount(batch["classes"], minlength=classes).astype(np.float64)
-               for batch in batches.take(_DRAWN_SLICES).as_numpy_iterator())
+               for batch in in_turn(batches.take(_DRAWN_SLICES)))

@@ -9,10 +9,11 @@ from __future__ import annotations
 import struct
 from collections.abc import Iterable
 
+import google_crc32c
 import tensorflow as tf
 
 from pixelnet_tf.dataset.encode import EncodedSlice
-from pixelnet_tf.errors import RunError
+from pixelnet_tf.errors import DataError, RunError
 from pixelnet_tf.io.files import replacing
 
 #: Changes when records are written in another way; older prepared cases are then done again.
@@ -53,6 +54,38 @@ def write_shard(path: str, slices: Iterable[EncodedSlice]) -> list[tuple[int, in
         except tf.errors.OpError as error:
             raise RunError(f"{path}: cannot be written: {error.message}") from None
     return places
+
+
+def read_record(path: str, offset: int, length: int) -> bytes:
+    """Read the payload of one record by its place, and verify its checksum.
+
+    Args:
+        offset, length: of the payload, as `write_shard` gave them.
+
+    Raises:
+        DataError: the file is missing, cut short, or not what was written there.
+    """
+    try:
+        with tf.io.gfile.GFile(path, "rb") as file:
+            file.seek(offset - _FRAME_HEAD)
+            frame = file.read(_FRAME_HEAD + length + _FRAME_TAIL)
+    except (OSError, ValueError, tf.errors.OpError):
+        frame = b""
+    if len(frame) != _FRAME_HEAD + length + _FRAME_TAIL:
+        raise DataError(f"{path}: missing or cut short; run `pixelnet-tf prepare` again")
+    payload = frame[_FRAME_HEAD:-_FRAME_TAIL]
+    stored_length, _ = struct.unpack_from("<QI", frame)
+    if stored_length != length or struct.pack("<I", _checksum(payload)) != frame[-_FRAME_TAIL:]:
+        raise DataError(f"{path}: damaged: the record at byte {offset} does not have the checksum "
+                        "that was written with it; remove the file and run `pixelnet-tf prepare` "
+                        "again")
+    return payload
+
+
+def _checksum(data: bytes) -> int:
+    """CRC-32C as TFRecord writes it, rotated and shifted (its documentation says "masked")."""
+    crc = google_crc32c.value(data)
+    return ((crc >> 15 | crc << 17) + 0xA282EAD8) & 0xFFFFFFFF
 
 
 def to_example(encoded: EncodedSlice) -> tf.train.Example:

@@ -206,6 +206,10 @@ class IslesProtocol(Protocol):
         return {"Hausdorff": value, "AverageDistance": value}, False
 
 
+#: Every protocol by its name.
+PROTOCOLS: dict[str, type[Protocol]] = {one.name: one for one in (BratsProtocol, IslesProtocol)}
+
+
 def make_protocol(config: EvaluationConfig, hausdorff95: str = "hausdorff95_pooled") -> Protocol:
     """Return the protocol that the configuration names.
 

@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
-import yaml
 
-from pixelnet_tf.config import StudyConfig
+from pixelnet_tf.cases.split import Split
+from pixelnet_tf.config import StudyConfig, yaml_tree
+from pixelnet_tf.errors import DataError
 from pixelnet_tf.evaluation.comparison import PAPER_MEASURES
 from pixelnet_tf.evaluation.labels import read_labels
 from pixelnet_tf.evaluation.summary import Evaluation
 from pixelnet_tf.evaluation.tables import Table, number
-from pixelnet_tf.io.files import read_json
+from pixelnet_tf.io.files import read_json_as, read_text
+from pixelnet_tf.io.plain import build
+
+T = TypeVar("T")
 
 #: What a reader asks first of a configuration; keys as in the YAML file.
 _HEADLINES = (
@@ -30,12 +35,12 @@ _HEADLINES = (
 def configuration_text(run_dir: Path) -> str:
     """Return RUN/config.yaml as it is, empty where there is none."""
     path = Path(run_dir) / "config.yaml"
-    return path.read_text(encoding="utf-8") if path.is_file() else ""
+    return read_text(path) if path.is_file() else ""
 
 
 def headline_table(configuration: str) -> Table | None:
     """Return the settings that tell runs apart; None without a configuration."""
-    tree = yaml.safe_load(configuration) or {}
+    tree = yaml_tree(configuration, "the run's config.yaml")
     rows = []
     for key in _HEADLINES:
         node: Any = tree
@@ -49,11 +54,11 @@ def headline_table(configuration: str) -> Table | None:
 
 def split_table(run_dir: Path, scored: int) -> Table:
     """Count the cases of each part of the split that the run was trained on."""
-    tree = _stored(run_dir, "split.json") or {}
     # `prepare` keeps the split beside what it was drawn from.
-    split = tree.get("split", tree)
-    rows = [(part, str(len(split[part]))) for part in ("train", "validation", "test")
-            if part in split]
+    split = _stored(run_dir, "split.json", lambda tree: Split.from_json(
+        tree["split"] if isinstance(tree, dict) and "split" in tree else tree))
+    rows = [] if split is None else [(part, str(len(getattr(split, part))))
+                                     for part in ("train", "validation", "test")]
     return Table("Cases", ("Part", "Cases"), (*rows, ("scored here", str(scored))))
 
 
@@ -68,10 +73,13 @@ def class_frequencies(
         study: classes in the order of their indices.
     """
     columns: list[tuple[str, np.ndarray]] = []
-    priors = _stored(run_dir, "priors.json")
-    if priors:
-        columns += [("Training slices", np.array(priors["real"], float)),
-                    ("Sampled pixels", np.array(priors["sampled"], float))]
+    priors = _stored(run_dir, "priors.json", lambda tree: build(_Frequencies, tree))
+    for name, side in (("Training slices", priors.real), ("Sampled pixels", priors.sampled)
+                       ) if priors else ():
+        if len(side) != len(study.labels):
+            raise DataError(f"{run_dir}: priors.json gives {len(side)} frequencies, the study has "
+                            f"{len(study.labels)} labels; name the run that predicted")
+        columns.append((name, np.array(side)))
     counts = np.zeros((2, len(study.labels)))
     for case, paths in pairs.items():
         for side, path in enumerate(paths):
@@ -106,7 +114,17 @@ def case_table(evaluation: Evaluation) -> Table:
                  ("Case", "Mean Dice", *(f"{m} {r}" if several else m for m, r in columns)), rows)
 
 
-def _stored(run_dir: Path, name: str) -> Any:
-    """A JSON file of a run, or None where there is none."""
+@dataclass(frozen=True)
+class _Frequencies:
+    """What priors.json holds."""
+
+    class_names: tuple[str, ...]
+    real: tuple[float, ...]
+    sampled: tuple[float, ...]
+    strength: float = 1.0
+
+
+def _stored(run_dir: Path, name: str, make: Callable[[Any], T]) -> T | None:
+    """What a JSON file of a run holds, or None where there is none."""
     path = Path(run_dir) / name
-    return read_json(path, "remove it or train again") if path.is_file() else None
+    return read_json_as(path, make, "remove it or train again") if path.is_file() else None

@@ -6,7 +6,7 @@ import csv
 import io
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +16,10 @@ from pixelnet_tf.config import Config
 from pixelnet_tf.errors import DataError
 from pixelnet_tf.evaluation.matching import Matching, read_prediction_file
 from pixelnet_tf.evaluation.overlap import EMPTINESS
-from pixelnet_tf.evaluation.protocols import Protocol, RegionScore
+from pixelnet_tf.evaluation.protocols import PROTOCOLS, Protocol, RegionScore
 from pixelnet_tf.evaluation.scoring import PairContent, Scores, score_cases
-from pixelnet_tf.io.files import file_digest, read_json, write_json, write_text
+from pixelnet_tf.io.files import file_digest, read_json_as, write_json, write_text
+from pixelnet_tf.io.plain import PlainError, build, convert
 from pixelnet_tf.reporting import Reporter
 
 SUMMARY_FILE, CASES_FILE = "summary.json", "cases.csv"
@@ -220,24 +221,54 @@ def read_evaluation(folder: Path) -> Evaluation:
     if not path.is_file():
         raise DataError(f"{folder}: holds no {SUMMARY_FILE}; give a folder that "
                         "`pixelnet-tf evaluate --out` wrote")
-    try:
-        tree = read_json(path, "evaluate again")
-        measures = list(tree["definitions"])
-        scores = {case: {region: _score(entry, measures) for region, entry in by_region.items()}
-                  for case, by_region in tree["per_case"].items()}
-        regions = {region: tuple(values) for region, values in tree["regions"].items()}
-        own = {"protocol", "definitions", "standard_deviation", "regions", "cases", "scores",
-               "per_case"}
-        return Evaluation(tree["protocol"], tree["definitions"], regions, scores,
-                          {key: value for key, value in tree.items() if key not in own})
-    except (KeyError, TypeError, AttributeError) as error:
-        raise DataError(f"{path}: is no summary of `pixelnet-tf evaluate` ({error!r}); "
-                        "evaluate again") from None
+    return read_json_as(path, _evaluation, "evaluate again")
 
 
-def _score(entry: dict[str, Any], measures: list[str]) -> RegionScore:
-    averaged = {m: m in entry["averaged"] for m in measures}
-    return RegionScore(entry["empty"], {m: entry[m] for m in measures}, averaged)
+def _evaluation(tree: Any) -> Evaluation:
+    """What `Evaluation.to_json` gave; raises `PlainError` for anything else."""
+    tree = convert(dict[str, Any], tree, "the whole")
+    stored = build(_Stored, {key: tree[key] for key in _OWN if key in tree})
+    if stored.protocol not in PROTOCOLS:
+        raise PlainError(f"protocol must be one of {list(PROTOCOLS)}, got {stored.protocol!r}")
+    measures = PROTOCOLS[stored.protocol]().measures
+    if tuple(stored.definitions) != measures:
+        raise PlainError(f"definitions must be of {list(measures)}, got "
+                         f"{list(stored.definitions)}")
+    scores: Scores = {}
+    for case, by_region in stored.per_case.items():
+        if list(by_region) != list(stored.regions):
+            raise PlainError(f"per_case.{case} must have the regions {list(stored.regions)}, got "
+                             f"{list(by_region)}")
+        scores[case] = {region: _score(entry, measures, f"per_case.{case}.{region}")
+                        for region, entry in by_region.items()}
+    return Evaluation(stored.protocol, stored.definitions, stored.regions, scores,
+                      {key: value for key, value in tree.items()
+                       if key not in (*_OWN, "standard_deviation", "cases", "scores")})
+
+
+@dataclass(frozen=True)
+class _Stored:
+    """What `summary.json` holds, but for what is worked out from it."""
+
+    protocol: str
+    definitions: dict[str, str]
+    regions: dict[str, tuple[int, ...]]
+    per_case: dict[str, dict[str, dict[str, Any]]]
+
+
+_OWN = tuple(field.name for field in fields(_Stored))
+
+
+def _score(entry: dict[str, Any], measures: tuple[str, ...], where: str) -> RegionScore:
+    averaged = convert(tuple[str, ...], entry.get("averaged"), f"{where}.averaged")
+    values = {m: convert(float | None, entry.get(m), f"{where}.{m}") for m in measures}
+    if entry.get("empty") not in EMPTINESS:
+        raise PlainError(f"{where}.empty must be one of {list(EMPTINESS)}, got "
+                         f"{entry.get('empty')!r:.40}")
+    for measure in measures:
+        if measure in averaged and (values[measure] is None or not math.isfinite(values[measure])):
+            raise PlainError(f"{where}.{measure} is averaged and must be a number")
+    return RegionScore(entry["empty"], values, {m: m in averaged for m in measures})
 
 
 def _finite(value: float | None) -> float | None:

@@ -15,13 +15,15 @@ import json
 import os
 import shutil
 import uuid
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from pixelnet_tf.errors import ConfigError, DataError, RunError
+from pixelnet_tf.io.plain import PlainError
 
+T = TypeVar("T")
 Pathname = str | os.PathLike[str]
 
 
@@ -191,10 +193,24 @@ def read_json_object(path: Pathname, advice: str) -> dict[str, Any]:
     return tree
 
 
-def read_json_lines(path: Pathname) -> list[dict[str, Any]]:
-    """Read a file of one JSON object a line; none where there is no file.
+def read_json_as(path: Pathname, make: Callable[[Any], T], advice: str) -> T:
+    """Read a JSON file and make something of it, such as a dataclass by `io.plain.build`.
 
-    Lines from the first broken one on are left out: a program was killed while it wrote.
+    Raises:
+        DataError: as `read_json`, or `make` says by a `PlainError` that it holds something else.
+    """
+    try:
+        return make(read_json(path, advice))
+    except PlainError as error:
+        raise DataError(f"{path}: {error}; it was written by another program or changed: {advice}"
+                        ) from None
+
+
+def read_json_lines(path: Pathname) -> list[dict[str, float]]:
+    """Read the log of a training, one JSON object a line; none where there is no file.
+
+    A row is of finite numbers and has a whole `step`. Lines from the first broken one on are left
+    out: a program was killed while it wrote.
     """
     try:
         lines: Iterable[str] = read_text(path).splitlines()
@@ -204,9 +220,11 @@ def read_json_lines(path: Pathname) -> list[dict[str, Any]]:
     for line in lines:
         try:
             row = json.loads(line)
-        except json.JSONDecodeError:
+        except (json.JSONDecodeError, RecursionError):
             break
-        if not isinstance(row, dict):
+        if not (isinstance(row, dict) and type(row.get("step")) is int
+                and all(type(value) in (int, float) and abs(value) < 1e300
+                        for value in row.values())):
             break
         rows.append(row)
     return rows

@@ -8,7 +8,8 @@ from typing import Any
 import tensorflow as tf
 
 from pixelnet_tf.errors import ModelError, RunError
-from pixelnet_tf.io.files import read_json, sync, write_json
+from pixelnet_tf.io.files import read_json_as, sync, write_json
+from pixelnet_tf.io.plain import convert
 from pixelnet_tf.model.pixelnet import PixelNet
 
 #: What to do with a broken state.json.
@@ -103,4 +104,11 @@ def _read(checkpoint: tf.train.Checkpoint, path: str) -> None:
 def read_states(folder: str) -> dict[str, dict[str, Any]]:
     """What a folder's state.json holds: details of the `last` and the `best` state, where saved."""
     path = posixpath.join(folder, "state.json")
-    return read_json(path, _ADVICE) if tf.io.gfile.exists(path) else {}
+    return read_json_as(path, _states, _ADVICE) if tf.io.gfile.exists(path) else {}
+
+
+def _states(tree: Any) -> dict[str, dict[str, Any]]:
+    states = convert(dict[str, dict[str, Any]], tree, "the whole")
+    return {kind: {**details, **{key: convert(hint, details.get(key), f"{kind}.{key}")
+                                 for key, hint in (("name", str), ("step", int))}}
+            for kind, details in states.items()}

@@ -5,24 +5,25 @@ from __future__ import annotations
 import posixpath
 import tempfile
 from collections.abc import Iterable
+from dataclasses import dataclass
 from typing import Any
 
 import tensorflow as tf
-import yaml
 
 from pixelnet_tf.cases.split import Split
-from pixelnet_tf.config import Config, config_from_dict, config_to_yaml
+from pixelnet_tf.config import Config, config_from_yaml, config_to_yaml
 from pixelnet_tf.dataset.priors import ClassPriors
 from pixelnet_tf.errors import ConfigError, ModelError
 from pixelnet_tf.io.files import (
     file_digest,
-    read_json,
+    read_json_as,
     read_json_lines,
     read_text,
     replacing,
     write_json,
     write_text,
 )
+from pixelnet_tf.io.plain import build
 from pixelnet_tf.model.fillers import undrawn
 from pixelnet_tf.model.pixelnet import PixelNet
 from pixelnet_tf.runs.checkpoints import load_state, read_states
@@ -31,6 +32,14 @@ from pixelnet_tf.runs.network import TrainedNetwork, load_model
 
 #: What to do with a broken file of a run.
 _ADVICE = "take the file from a copy of the run, or train anew into a new --out"
+
+
+@dataclass(frozen=True)
+class _Start:
+    """What start.json holds; see `RunFolder.start`."""
+
+    slices: str = ""
+    new_layers: tuple[str, ...] | None = None
 
 
 class RunFolder:
@@ -87,12 +96,12 @@ class RunFolder:
     def new_layers(self) -> frozenset[str] | None:
         """Layers that began at random; None where the run does not say (one of an older version).
         """
-        found = self._start().get("new_layers")
+        found = self._start().new_layers
         return None if found is None else frozenset(found)
 
     def basis(self) -> Basis:
         """What the run stands on, for `check_fit`."""
-        return Basis(self.name, self.config(), self.split(), self._start().get("slices", ""))
+        return Basis(self.name, self.config(), self.split(), self._start().slices)
 
     def config(self) -> Config:
         """The resolved configuration of the training."""
@@ -100,19 +109,21 @@ class RunFolder:
         if not tf.io.gfile.exists(source):
             raise ModelError(f"{self.path}: not a trained run (no {posixpath.basename(source)}); "
                              "give the --out folder of `pixelnet-tf train` or `import-caffe`")
-        return config_from_dict(yaml.safe_load(read_text(source)), source=source)
+        return config_from_yaml(read_text(source), source)
 
     def split(self) -> Split:
         """The split that the run was trained on; without a case for an imported model."""
         path = self.file("split.json")
-        return Split.from_json(read_json(path, _ADVICE)) if tf.io.gfile.exists(path) else Split(())
+        if not tf.io.gfile.exists(path):
+            return Split(())
+        return read_json_as(path, Split.from_json, _ADVICE)
 
     def priors(self) -> ClassPriors:
         """Class frequencies of the training; unknown ones for an imported model."""
         path = self.file("priors.json")
         if not tf.io.gfile.exists(path):
             return ClassPriors.unknown(self.config().study.class_names)
-        return ClassPriors.from_json(read_json(path, _ADVICE))
+        return read_json_as(path, ClassPriors.from_json, _ADVICE)
 
     def save_priors(self, priors: ClassPriors) -> None:
         """Replace the class frequencies (after fitting on validation cases)."""
@@ -171,6 +182,8 @@ class RunFolder:
         """The rows of log.jsonl; a last line that was cut off is left out."""
         return read_json_lines(self.file("log.jsonl"))
 
-    def _start(self) -> dict[str, Any]:
+    def _start(self) -> _Start:
         path = self.file("start.json")
-        return read_json(path, _ADVICE) if tf.io.gfile.exists(path) else {}
+        if not tf.io.gfile.exists(path):
+            return _Start()
+        return read_json_as(path, lambda tree: build(_Start, tree), _ADVICE)

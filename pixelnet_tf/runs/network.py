@@ -51,8 +51,7 @@ def load_model(path: str) -> PixelNet:
                 model = keras.saving.deserialize_keras_object(
                     json.loads(archive.read("config.json")))
             model.load_weights(archive.extract("model.weights.h5", folder))
-    except (ValueError, OSError, TypeError, KeyError, AttributeError, tf.errors.OpError,
-            zipfile.BadZipFile) as error:
+    except Exception as error:  # Keras, h5py and zipfile raise almost any class.
         raise ModelError(f"{path}: cannot be loaded as a model of this project: "
                          f"{(str(error).splitlines() or [type(error).__name__])[0]}") from None
     if not isinstance(model, PixelNet):

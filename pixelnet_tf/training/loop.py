@@ -13,7 +13,7 @@ import tensorflow as tf
 
 from pixelnet_tf.cases.split import Split
 from pixelnet_tf.config import Config, TrainingConfig
-from pixelnet_tf.dataset.pipeline import training_batches
+from pixelnet_tf.dataset.pipeline import in_turn, training_batches
 from pixelnet_tf.dataset.prepared import PreparedStudy
 from pixelnet_tf.dataset.priors import ClassPriors, measure_priors
 from pixelnet_tf.dataset.schedule import SliceSchedule
@@ -256,7 +256,7 @@ class _Loop:
         columns = [f"validation/dice_{name}" for name in self.config.study.class_names[1:]]
         self.log = TrainingLog(trainer.run_folder.path, self.done, (*columns, "validation/score"))
         self.mark = (self.log.seconds(), self.done)
-        self.batches = iter(training_batches(
+        self.batches = in_turn(training_batches(
             trainer.study, trainer.schedule, self.config.sampling,
             first_batch=self.done * self.config.training.solver.iter_size,
             batch_slices=self.config.training.batch_slices, seed=self.config.training.seed))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import itertools
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
@@ -14,6 +14,7 @@ import numpy as np
 from nibabel import orientations
 
 from pixelnet_tf.errors import DataError
+from pixelnet_tf.io.plain import PlainError, build
 
 #: Grids agree while no corner of the volume moves by more than this part of the smallest voxel
 #: side: qform and sform of one scan differ by rounding, another scan by whole voxels.
@@ -139,9 +140,21 @@ class VolumeGeometry:
 
     @classmethod
     def from_json(cls, tree: dict[str, Any]) -> VolumeGeometry:
-        """Build a geometry from what `to_json` gave; equal to the bit."""
-        return cls(tuple(tree["shape"]), np.asarray(tree["affine"], np.float64),
-                   tuple(tree["spacing_mm"]), base64.b64decode(tree["header"]))
+        """Build a geometry from what `to_json` gave, equal to the bit; raises `PlainError` for
+        anything else."""
+        stored = build(_Stored, tree, "geometry")
+        try:
+            header = base64.b64decode(stored.header, validate=True)
+            made = cls.of(stored.shape, np.array(stored.affine, np.float64), header)
+            shape = made.nifti_header().get_data_shape()[:3]
+        except (ValueError, DataError, nib.spatialimages.HeaderDataError,
+                nib.wrapstruct.WrapStructError) as error:
+            raise PlainError(f"geometry is none: {error}") from None
+        if shape != stored.shape or min(shape) < 1 or not all(
+                0 < side < np.inf for side in stored.spacing_mm):
+            raise PlainError(f"geometry.shape {stored.shape} must be the header's {shape}, and "
+                             f"geometry.spacing_mm positive, got {stored.spacing_mm}")
+        return replace(made, spacing_mm=stored.spacing_mm)
 
     @cached_property
     def _orientation(self) -> np.ndarray:
@@ -227,6 +240,16 @@ class VolumeGeometry:
             return None
         return (f"affine {_rows(self.affine)} against {_rows(other.affine)} "
                 f"(up to {moved_mm:.3g} mm apart)")
+
+
+@dataclass(frozen=True)
+class _Stored:
+    """A geometry as JSON holds it."""
+
+    shape: tuple[int, int, int]
+    affine: tuple[tuple[float, ...], ...]
+    spacing_mm: tuple[float, float, float]
+    header: str
 
 
 def _rows(affine: np.ndarray) -> str:

@@ -34,15 +34,15 @@ CORRECTION = np.float32([0.3, -0.1, 0.0, -0.4])
 #: Settings of every kind, and how the case is stored.
 SETTINGS = {
     "stripped, N4": ("LPS", ["prepare.bias_field.iterations=[6, 4]"]),
-    "N4 of one modality, stored upside down": ("LPS", [
+    "N4 of one modality, stored upside down": ("PIR", [
         "prepare.bias_field.modalities=[t2]", "prepare.bias_field.iterations=[5]",
         "prepare.bias_field.shrink_factor=2"]),
     "over the volume": ("RAS", [WITHOUT_N4, "prepare.region=volume"]),
-    "head, core": ("LPS", [WITHOUT_N4, "study.skull_stripped=false", "prepare.region=core",
+    "head, core": ("SAL", [WITHOUT_N4, "study.skull_stripped=false", "prepare.region=core",
                            "prediction.brain_only=yes"]),
-    "every pixel, scaled": ("LPS", [WITHOUT_N4, "prepare.slice_size=63",
+    "every pixel, scaled": ("ARS", [WITHOUT_N4, "prepare.slice_size=63",
                                     "prediction.brain_only=no"]),
-    "scaled": ("LPS", [WITHOUT_N4, "prepare.slice_size=75"]),
+    "scaled": ("RPI", [WITHOUT_N4, "prepare.slice_size=75"]),
 }
 
 

@@ -140,3 +140,12 @@ def test_errors_survive_pickling():
     error = CaffeFormatError("what", "net.prototxt", 3, 4)
     again = pickle.loads(pickle.dumps(error))
     assert (str(again), again.path, again.line) == ("net.prototxt:3:4: what", "net.prototxt", 3)
+
+
+@pytest.mark.parametrize("name", [b"score", b"BatchNorm", b"conv"])
+def test_a_name_that_is_no_text(name, tiny_model, write):
+    """Protobuf hands the name of a layer, a type or a blob out as bytes then, which is no text."""
+    damaged = bytearray(tiny_model.read_bytes())
+    damaged[damaged.index(name) + 2] ^= 0x80
+    with pytest.raises(CaffeFormatError, match="has a text that is no UTF-8"):
+        load_network(caffemodel=write(bytes(damaged)))

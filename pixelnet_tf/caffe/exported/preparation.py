@@ -92,7 +92,8 @@ def find_head(channels):
 
 def sides_mm(file):
     """Sides of a voxel along width, height and slices of the view."""
-    sides = np.sqrt((file.affine[:3, :3] ** 2).sum(axis=0))
+    unit = {"meter": 1000.0, "micron": 0.001}.get(file.header.get_xyzt_units()[0], 1.0)
+    sides = unit * np.sqrt((file.affine[:3, :3] ** 2).sum(axis=0))
     to_view = orientations.ornt_transform(nib.io_orientation(file.affine), VIEW)
     return [float(sides[np.flatnonzero(to_view[:, 0] == axis)[0]]) for axis in (0, 1, 2)]
 

@@ -1,0 +1,88 @@
+"""Plain trees, as YAML and JSON give them, to dataclasses, checked by the hints of their fields."""
+
+from __future__ import annotations
+
+import dataclasses
+import types
+import typing
+from typing import Any, TypeVar
+
+from pixelnet_tf.errors import DataError, nearest_hint
+
+T = TypeVar("T")
+
+
+class PlainError(DataError):
+    """A tree that does not fit its dataclass; the text says where, without the file's name."""
+
+
+def build(cls: type[T], tree: Any, where: str = "") -> T:
+    """Build a dataclass from a dictionary, and dataclasses within it.
+
+    Args:
+        cls: fields of the types str, int, float, bool, tuple, dict, optional ones and dataclasses.
+        where: place of the tree within the whole, for messages.
+
+    Raises:
+        PlainError: an unknown key, a missing one that has no default, or a value of another type.
+    """
+    if not isinstance(tree, dict):
+        raise PlainError(f"{where or 'the whole'} must be a section of keys, got {tree!r:.80}")
+    hints = typing.get_type_hints(cls)
+    unknown = [key for key in tree if key not in hints]
+    if unknown:
+        key = f"{where}.{unknown[0]}".lstrip(".")
+        raise PlainError(f"unknown key {key!r}{nearest_hint(str(unknown[0]), hints)}; known keys "
+                         f"here are {list(hints)}")
+    missing = [field.name for field in dataclasses.fields(cls) if field.name not in tree
+               and field.default is field.default_factory is dataclasses.MISSING]
+    if missing:
+        raise PlainError(f"{where + '.' if where else ''}{missing[0]} is missing")
+    return cls(**{key: convert(hints[key], value, f"{where}.{key}".lstrip("."))
+                  for key, value in tree.items()})
+
+
+def convert(hint: Any, value: Any, where: str) -> Any:
+    """Give a value the type of a hint, lists as tuples; raises `PlainError`."""
+    if hint is Any:
+        return value
+    if isinstance(hint, type) and dataclasses.is_dataclass(hint):
+        return build(hint, value, where)
+    origin, arguments = typing.get_origin(hint), typing.get_args(hint)
+    if origin is tuple:
+        if not isinstance(value, (list, tuple)):
+            raise PlainError(f"{where} must be a list, got {value!r:.80}")
+        if arguments[-1] is not ... and len(value) != len(arguments):
+            raise PlainError(f"{where} must be a list of {len(arguments)}, got {value!r:.80}")
+        return tuple(convert(arguments[0], item, f"{where}[{i}]") for i, item in enumerate(value))
+    if origin is dict:
+        if not isinstance(value, dict):
+            raise PlainError(f"{where} must map keys to values, got {value!r:.80}")
+        return {convert(arguments[0], key, f"a key of {where}"):
+                convert(arguments[1], item, f"{where}.{key}") for key, item in value.items()}
+    if origin in (typing.Union, types.UnionType):
+        if value is None and types.NoneType in arguments:
+            return None
+        return convert(next(a for a in arguments if a is not types.NoneType), value, where)
+    return _scalar(hint, value, where)
+
+
+def _scalar(hint: type, value: Any, where: str) -> Any:
+    if hint is str and isinstance(value, bool):
+        # YAML 1.1 reads a bare yes or no as true or false.
+        return "yes" if value else "no"
+    if hint is float and isinstance(value, str):
+        # YAML 1.1 reads `1e-3` (without a point) as text.
+        try:
+            return float(value)
+        except ValueError:
+            pass
+    if hint is float and isinstance(value, int) and not isinstance(value, bool):
+        try:
+            return float(value)
+        except OverflowError:
+            raise PlainError(f"{where} is out of all range, got {value!r:.40}...") from None
+    if isinstance(value, hint) and not (hint is int and isinstance(value, bool)):
+        return value
+    raise PlainError(f"{where} must be of type {hint.__name__}, got {value!r:.80} "
+                     f"({type(value).__name__})")
