@@ -19,6 +19,9 @@ _DEFAULT = ServerLimits()
 @click.option("--host", default="127.0.0.1", show_default=True,
               help="Address to listen on; 0.0.0.0 opens the server to the network.")
 @click.option("--port", default=8501, show_default=True, type=click.IntRange(0, 65535))
+@click.option("--allowed-host", "hosts", multiple=True, metavar="NAME",
+              help="A further name by which clients may call the server; addresses, localhost and "
+                   "the machine's name are taken always. May be repeated.")
 @click.option("--token-file", type=PATH, metavar="FILE", help="First line: a token that every "
               f"request must carry as a bearer token; or set {TOKEN_VARIABLE}.")
 @click.option("--json-mib", default=_DEFAULT.json_mib, show_default=True, type=int,
@@ -36,10 +39,16 @@ _DEFAULT = ServerLimits()
 @click.option("--queue", default=_DEFAULT.queue, show_default=True, type=int,
               help="Requests that may wait beside them; the next one is answered 503.")
 @click.option("--seconds", default=_DEFAULT.seconds, show_default=True, type=float,
-              help="Longest time of a request.")
+              help="Longest time of a body on its way, and then of the answer.")
+@click.option("--stall-seconds", default=_DEFAULT.stall_seconds, show_default=True, type=float,
+              help="Longest silence of a client in the middle of a request or an answer.")
+@click.option("--connections", default=_DEFAULT.connections, show_default=True, type=int,
+              help="Most open connections; beyond, the one that is idle for longest is closed.")
+@click.option("--connections-per-address", default=_DEFAULT.connections_per_address,
+              show_default=True, type=int, help="Most open connections of one address.")
 @click.option("--poll-seconds", default=2.0, show_default=True, type=click.FloatRange(0.1),
               help="Time between two looks for a new version.")
-def command(model, host, port, token_file, poll_seconds, **limits) -> None:
+def command(model, host, port, hosts, token_file, poll_seconds, **limits) -> None:
     """Answer TensorFlow Serving's REST API, and NIfTI in, NIfTI out.
 
     A new version folder is picked up while the server runs. SIGTERM ends it when every accepted
@@ -53,7 +62,7 @@ def command(model, host, port, token_file, poll_seconds, **limits) -> None:
     require("serve", "serve", "starlette", "uvicorn", "python_multipart")
     from pixelnet_tf.serving.run_server import run_server
 
-    run_server(model, host, port, limits, token, poll_seconds)
+    run_server(model, host, port, limits, token, poll_seconds, hosts)
 
 
 def _is_loopback(host: str) -> bool:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+#: Header of an answer after which nothing more of the request is read.
+CLOSE = {"Connection": "close"}
+
 
 class ApiError(Exception):
     """A request that is answered with a status and `{"error": message}`.

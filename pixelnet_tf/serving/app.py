@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable
+from collections.abc import AsyncIterator, Awaitable, Collection
 from contextlib import asynccontextmanager
 from typing import Any, TypeVar
 
@@ -25,7 +25,7 @@ from pixelnet_tf.serving.loaded_model import LoadedModel
 from pixelnet_tf.serving.openapi import describe_api
 from pixelnet_tf.serving.predict_json import parse_predict, render_predict
 from pixelnet_tf.serving.registry import ModelRegistry
-from pixelnet_tf.serving.request_body import check_json_type, read_body, read_files
+from pixelnet_tf.serving.request_body import Intake, check_json_type
 from pixelnet_tf.serving.segment_upload import segment_upload
 
 _T = TypeVar("_T")
@@ -60,7 +60,8 @@ register_url_convertor("version", _VersionNumber())
 
 
 def build_app(registry: ModelRegistry, limits: ServerLimits | None = None,
-              token: str | None = None, log: JsonLog | None = None) -> Starlette:
+              token: str | None = None, log: JsonLog | None = None,
+              hosts: Collection[str] = ()) -> Starlette:
     """The ASGI application: TensorFlow Serving's REST API and `/v1/segment`.
 
     Starting it starts the registry. Every error is `{"error": message}`.
@@ -70,6 +71,7 @@ def build_app(registry: ModelRegistry, limits: ServerLimits | None = None,
         limits: of requests; None takes the defaults.
         token: bearer token that every request must carry, but for health and readiness.
         log: receives a line for each request.
+        hosts: names by which the server may be called, beside addresses and `localhost`.
     """
     limits, log = limits or ServerLimits(), log or JsonLog()
     endpoints = _Endpoints(registry, limits, token is not None)
@@ -103,7 +105,7 @@ def build_app(registry: ModelRegistry, limits: ServerLimits | None = None,
     return Starlette(
         routes=routes, lifespan=lifespan,
         middleware=[Middleware(Guard, log=log, token=token,
-                               url_characters=limits.url_characters)],
+                               url_characters=limits.url_characters, hosts=hosts)],
         exception_handlers=handlers)
 
 
@@ -115,6 +117,8 @@ class _Endpoints:
         self._predictions = Gate(limits.concurrency, limits.queue, "predict")
         # N4 takes long; a volume must not hold up slices.
         self._volumes = Gate(1, limits.queue, "segment")
+        self._bodies, self._uploads = (Intake(mib, limits.seconds, limits.stall_seconds)
+                                       for mib in (limits.json_mib, limits.upload_mib))
 
     def close(self) -> None:
         self._predictions.close()
@@ -160,18 +164,18 @@ class _Endpoints:
             call = parse_predict(body, model, self._limits)
             return render_predict(call, model.run(call.signature, call.inputs))
 
+        self._predictions.check()
+        body = await self._bodies.read_body(request)
         with self._predictions as gate:
-            body = await self._timed(read_body(request, self._limits.json_mib << 20), 408)
-            answer = await self._timed(gate.run(compute, body), 504)
+            answer = await self._timed(gate.run(compute, body))
         return Response(answer, media_type="application/json", headers=_origin(model))
 
     async def segment(self, request: Request) -> Response:
         model = self._segmenting_model(request)
-        with self._volumes as gate:
-            async with read_files(request, self._limits.upload_mib << 20,
-                                  self._limits.seconds) as files:
-                answer = await self._timed(
-                    gate.run(segment_upload, model, files, self._limits), 504)
+        self._volumes.check()
+        async with self._uploads.read_files(request) as files:
+            with self._volumes as gate:
+                answer = await self._timed(gate.run(segment_upload, model, files, self._limits))
         return Response(answer, media_type="application/gzip", headers={
             "Content-Disposition": 'attachment; filename="segmentation.nii.gz"',
             **_origin(model)})
@@ -191,12 +195,12 @@ class _Endpoints:
                                 f"{[m.name for m in models]}")
         return models[0]
 
-    async def _timed(self, awaitable: Awaitable[_T], status: int) -> _T:
+    async def _timed(self, awaitable: Awaitable[_T]) -> _T:
         try:
             return await asyncio.wait_for(awaitable, self._limits.seconds)
         except asyncio.TimeoutError:
-            raise ApiError(status, f"the request took longer than {self._limits.seconds:g} s; "
-                                   "send fewer slices, or later") from None
+            raise ApiError(504, f"the request took longer than {self._limits.seconds:g} s; send "
+                                "fewer slices, or later") from None
 
 
 def _origin(model: LoadedModel) -> dict[str, str]:

@@ -15,7 +15,8 @@ T = TypeVar("T")
 class Gate:
     """Lets so many requests in; of these, `workers` are computed at once.
 
-    Use `with gate:` around a whole request, reading its body included, and `run` inside.
+    Use `with gate:` around a request whose body has come, and `run` inside; a body that is begun
+    and never ends holds no place.
     """
 
     def __init__(self, workers: int, queue: int, name: str):
@@ -23,10 +24,14 @@ class Gate:
         self._inside = 0
         self._pool = ThreadPoolExecutor(workers, thread_name_prefix=name)
 
-    def __enter__(self) -> Gate:
+    def check(self) -> None:
+        """Raise `ApiError` 503 where no place is free, before a body is read for nothing."""
         if self._inside >= self._places:
             raise ApiError(503, f"{self._inside} requests are running or waiting; try again",
                            {"Retry-After": "1"})
+
+    def __enter__(self) -> Gate:
+        self.check()
         self._inside += 1
         return self
 

@@ -1,10 +1,18 @@
-"""What every request passes first: its log line, the URL's length, the token."""
+"""What every request passes first: its log line, the URL's length, where it comes from, the token.
+
+A browser lets any page send requests to any address that it reaches, this machine's own included.
+By the header `Origin` it says which page that was. And by a name of its own that it points to this
+server's address, a page makes its requests look like the server's own (DNS rebinding): `Host` then
+holds that name.
+"""
 
 from __future__ import annotations
 
 import hmac
+import ipaddress
 import time
 import uuid
+from collections.abc import Collection
 
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -25,10 +33,14 @@ class Guard:
         log: receives an event `request` for each request.
         token: that `Authorization: Bearer` must carry; None asks for none.
         url_characters: longest path with query.
+        hosts: names by which the server may be called, beside all IP addresses (no page of
+            another origin has one of these in its place) and `localhost`.
     """
 
-    def __init__(self, app: ASGIApp, log: JsonLog, token: str | None, url_characters: int):
+    def __init__(self, app: ASGIApp, log: JsonLog, token: str | None, url_characters: int,
+                 hosts: Collection[str] = ()):
         self._app, self._log, self._url_characters = app, log, url_characters
+        self._hosts = {"localhost", *(host.lower() for host in hosts)}
         self._token = None if token is None else token.encode()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -63,10 +75,37 @@ class Guard:
         if length > self._url_characters:
             raise ApiError(414, f"the URL has {length} characters; at most "
                                 f"{self._url_characters} are taken")
+        headers = Headers(scope=scope)
+        self._check_host_and_origin(headers)
         if self._token is None or scope["path"] in OPEN_PATHS:
             return
-        kind, _, given = Headers(scope=scope).get("authorization", "").partition(" ")
+        kind, _, given = headers.get("authorization", "").partition(" ")
         same = hmac.compare_digest(given.strip().encode("utf-8", "replace"), self._token)
         if kind.lower() != "bearer" or not same:
             raise ApiError(401, "send the server's token as `Authorization: Bearer TOKEN`",
                            {"WWW-Authenticate": "Bearer"})
+
+    def _check_host_and_origin(self, headers: Headers) -> None:
+        hosts = headers.getlist("host")
+        for host in hosts:
+            if not self._is_own(host):
+                raise ApiError(403, f"this server is not called {host[:100]!r}; use its address, "
+                                    "or start it with --allowed-host NAME")
+        for origin in headers.getlist("origin"):
+            # A proxy may have taken TLS off, so that the scheme is not compared.
+            if origin.partition("://")[2] not in hosts:
+                raise ApiError(403, f"pages of {origin[:100]!r} cannot use this server; only its "
+                                    "own origin can")
+
+    def _is_own(self, host: str) -> bool:
+        name, colon, port = host.rpartition(":")
+        if not colon or not port.isdigit():
+            name = host
+        name = name.lower()
+        if name in self._hosts:
+            return True
+        try:
+            ipaddress.ip_address(name.removeprefix("[").removesuffix("]"))
+        except ValueError:
+            return False
+        return True

@@ -6,6 +6,9 @@ from dataclasses import dataclass, fields
 
 from pixelnet_tf.errors import ConfigError
 
+#: A client that sends or takes less over some time only holds a place.
+LEAST_BYTES_PER_SECOND = 16 << 10
+
 
 @dataclass(frozen=True)
 class ServerLimits:
@@ -19,7 +22,11 @@ class ServerLimits:
         pixels: pixels (or voxels of one volume) in a request.
         concurrency: predictions that run at once; volumes are segmented one at a time beside them.
         queue: further requests that may wait; the next one is answered 503.
-        seconds: from a request's first byte to its answer.
+        seconds: in which a body must have come, and then in which it must be answered.
+        stall_seconds: longest silence of a client that has something to send or to receive, and
+            longest time of a request's headers.
+        connections: sockets that are open at once.
+        connections_per_address: of these, how many from one address.
         url_characters: path and query.
     """
 
@@ -31,6 +38,9 @@ class ServerLimits:
     concurrency: int = 2
     queue: int = 16
     seconds: float = 300.0
+    stall_seconds: float = 10.0
+    connections: int = 512
+    connections_per_address: int = 256
     url_characters: int = 2000
 
     def __post_init__(self) -> None:

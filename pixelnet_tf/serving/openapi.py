@@ -63,7 +63,9 @@ def _parameter(name: str, schema: dict[str, Any]) -> dict[str, Any]:
 
 def _answers(ok: dict[str, Any], errors: dict[str, str]) -> dict[str, Any]:
     body = {"application/json": {"schema": {"$ref": "#/components/schemas/Error"}}}
-    common = {"401": "The token is missing or wrong.", "414": "The URL is too long.",
+    common = {"401": "The token is missing or wrong.",
+              "403": "A page of another origin, or a host that is not this server.",
+              "414": "The URL is too long.",
               "503": "Too many requests wait, or no model is loaded yet."}
     return {"200": ok, **{code: {"description": text, "content": body}
                           for code, text in sorted({**common, **errors}.items())}}
@@ -86,7 +88,7 @@ def _predict(operation: str, limits: ServerLimits) -> dict[str, Any]:
     ok = {"description": "`predictions` (row form) or `outputs` (column form).",
           "content": {"application/json": {"schema": {"type": "object"}}}}
     errors = {"400": "The body does not fit the signature.", "404": "No such model or version.",
-              "408": "The body came too slowly.",
+              "408": "The body came too slowly.", "411": "The body does not announce its length.",
               "413": f"More than {limits.json_mib} MiB, or too many or too large slices.",
               "415": "The content is not JSON.", "504": "The answer took too long."}
     return {"operationId": operation, "summary": "Call a signature, as in TensorFlow Serving.",
@@ -102,10 +104,11 @@ def _segment(modalities: list[str], limits: ServerLimits) -> dict[str, Any]:
     ok = {"description": "The segmentation (.nii.gz), with the geometry of the first modality.",
           "content": {"application/gzip": {"schema": {"type": "string", "format": "binary"}}}}
     errors = {"400": "A field is missing or no sound NIfTI file.", "404": "No such model.",
-              "408": "The body came too slowly.",
+              "408": "The body came too slowly.", "411": "The body does not announce its length.",
               "413": f"More than {limits.upload_mib} MiB, or a volume too large.",
               "415": "The content is not multipart/form-data.",
-              "422": "The volumes do not make a case.", "504": "The answer took too long."}
+              "422": "The volumes do not make a case.", "504": "The answer took too long.",
+              "507": "The server has no room for the files."}
     return {"operationId": "segment",
             "summary": "Segment a case from raw volumes: N4, normalisation and clean-up included.",
             "parameters": [{"name": "model", "in": "query", "required": False,

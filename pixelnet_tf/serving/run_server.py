@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-import json
+import functools
 import logging
 import signal
 import socket
+from collections.abc import Collection
+from dataclasses import replace
 from pathlib import Path
 
 import uvicorn
-from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from pixelnet_tf.errors import RunError
 from pixelnet_tf.serving.app import build_app
+from pixelnet_tf.serving.connections import Server, WatchedProtocol, room_for_connections
 from pixelnet_tf.serving.json_log import JsonHandler, JsonLog
 from pixelnet_tf.serving.limits import ServerLimits
 from pixelnet_tf.serving.registry import ModelRegistry
@@ -21,21 +23,9 @@ from pixelnet_tf.serving.registry import ModelRegistry
 _KEEP_ALIVE = 15
 
 
-class _JsonErrors(H11Protocol):
-    """What is no HTTP at all is answered in JSON too."""
-
-    def send_400_response(self, msg: str) -> None:
-        body = json.dumps({"error": f"{msg.strip().rstrip('.')}; send HTTP/1.1 with headers of "
-                                    "less than 64 KiB"}).encode()
-        self.transport.write(
-            b"HTTP/1.1 400 Bad Request\r\nContent-Type: application/json\r\nConnection: close\r\n"
-            b"Content-Length: %d\r\n\r\n%s" % (len(body), body))
-        self.transport.close()
-
-
 def run_server(root: Path, host: str = "127.0.0.1", port: int = 8501,
                limits: ServerLimits | None = None, token: str | None = None,
-               poll_seconds: float = 2.0) -> None:
+               poll_seconds: float = 2.0, hosts: Collection[str] = ()) -> None:
     """Serve the models of a folder until SIGTERM or SIGINT; what was accepted is finished first.
 
     Args:
@@ -43,6 +33,8 @@ def run_server(root: Path, host: str = "127.0.0.1", port: int = 8501,
         host, port: to listen on; port 0 takes a free one (the log names it).
         limits, token: as `build_app` takes them.
         poll_seconds: between two looks for new versions.
+        hosts: names by which the server may be called, beside addresses, `localhost`, `host` and
+            the machine's name.
 
     Raises:
         ModelError: no model is there.
@@ -54,9 +46,12 @@ def run_server(root: Path, host: str = "127.0.0.1", port: int = 8501,
     for name in ("uvicorn.error", "uvicorn"):
         logger = logging.getLogger(name)
         logger.handlers, logger.propagate = [handler] if name == "uvicorn.error" else [], False
+    limits = replace(limits, connections=room_for_connections(limits.connections))
     config = uvicorn.Config(
-        build_app(registry, limits, token, log), log_config=None, log_level="warning",
-        access_log=False, http=_JsonErrors, ws="none", lifespan="on", server_header=False,
+        build_app(registry, limits, token, log, {*hosts, host, socket.gethostname()}),
+        log_config=None, log_level="warning",
+        access_log=False, http=functools.partial(WatchedProtocol, limits), ws="none",
+        lifespan="on", server_header=False,
         timeout_keep_alive=_KEEP_ALIVE, timeout_graceful_shutdown=int(limits.seconds) + 1)
     listener = _listen(host, port)
     # After its own shutdown uvicorn raises the signal again; the process then ends as it should.
@@ -65,7 +60,7 @@ def run_server(root: Path, host: str = "127.0.0.1", port: int = 8501,
     bound = listener.getsockname()
     log("listening", host=bound[0], port=bound[1], token=token is not None,
         use="for research use only")
-    uvicorn.Server(config).run(sockets=[listener])
+    Server(config).run(sockets=[listener])
     log("stopped")
 
 

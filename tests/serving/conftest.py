@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import tensorflow as tf
 
 from pixelnet_tf.cases.split import Split
 from pixelnet_tf.config import Config, load_config
@@ -56,6 +57,27 @@ def exported(tmp_path_factory, run) -> Path:
     """Folder with tiny/1; not to be changed."""
     out = tmp_path_factory.mktemp("models")
     export_model(run, out, "tiny", prior="sampled")
+    return out
+
+
+def write_small_model(folder: Path, spec: tf.TensorSpec) -> None:
+    """A SavedModel of other origin that loads in a fraction of an export's time."""
+    module = tf.Module()
+    module.weight = tf.Variable(2.0)
+
+    @tf.function(input_signature=[spec])
+    def serve(image):
+        return {"sum": tf.reduce_sum(image * module.weight)[None]}
+
+    tf.saved_model.save(module, str(folder), signatures={"serving_default": serve})
+
+
+@pytest.fixture(scope="session")
+def small(tmp_path_factory) -> Path:
+    """Folder with tiny/1, a small model of other origin; not to be changed."""
+    out = tmp_path_factory.mktemp("small") / "models"
+    write_small_model(out / "tiny" / "1",
+                      tf.TensorSpec([None, None, None, 3], tf.float32, "image"))
     return out
 
 

@@ -28,12 +28,13 @@ from .conftest import slices_with_brain
 
 VALUES = np.array([0, 1, 2, 4], np.uint8)
 PREDICT = "/v1/models/tiny:predict"
+HOSTS = ["testserver"]
 LIMITS = ServerLimits(json_mib=1, upload_mib=1, slices=16, side=64, pixels=2**16)
 
 
 @pytest.fixture(scope="module")
 def client(registry):
-    return TestClient(build_app(registry, LIMITS))
+    return TestClient(build_app(registry, LIMITS, hosts=HOSTS))
 
 
 def expected(local, image):
@@ -271,7 +272,7 @@ def test_there_are_more_than_forty_bad_requests_and_the_server_lives(client, loc
 
 @pytest.fixture
 def guarded(registry):
-    return TestClient(build_app(registry, LIMITS, token="secret"))
+    return TestClient(build_app(registry, LIMITS, hosts=HOSTS, token="secret"))
 
 
 @pytest.mark.parametrize("header", [
@@ -296,7 +297,7 @@ def test_start_up_and_one_line_of_json_for_a_request(exported, tmp_path):
     import time
     with (tmp_path / "log").open("w") as stream:
         registry = ModelRegistry(exported, JsonLog(stream), poll_seconds=0.05)
-        with TestClient(build_app(registry, LIMITS, log=JsonLog(stream))) as client:
+        with TestClient(build_app(registry, LIMITS, hosts=HOSTS, log=JsonLog(stream))) as client:
             answer = client.get("/nowhere%0A")
             assert client.get("/healthz").status_code == 200
             deadline = time.monotonic() + 120

@@ -24,11 +24,15 @@ def test_places_and_workers():
             with gate:
                 return await gate.run(work, number)
 
+        gate.check()
+
         three = [asyncio.create_task(request(n)) for n in range(3)]
         await asyncio.sleep(0.1)
         with pytest.raises(ApiError, match="3 requests are running or waiting") as caught:
             await request(3)
         assert caught.value.status == 503
+        with pytest.raises(ApiError, match="3 requests are running or waiting"):
+            gate.check()
         assert caught.value.headers == {"Retry-After": "1"}
         door.set()
         assert await asyncio.gather(*three) == [0, 1, 2]

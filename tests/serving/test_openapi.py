@@ -20,7 +20,7 @@ LIMITS = ServerLimits(json_mib=1, upload_mib=1, slices=16, side=64, pixels=2**16
 
 @pytest.fixture(scope="module")
 def app(registry):
-    return build_app(registry, LIMITS)
+    return build_app(registry, LIMITS, hosts=["testserver"])
 
 
 @pytest.fixture(scope="module")

@@ -11,24 +11,7 @@ from pixelnet_tf.serving import registry as registry_module
 from pixelnet_tf.serving.api_error import ApiError
 from pixelnet_tf.serving.registry import ModelRegistry
 
-
-def write_model(folder, spec):
-    """A small SavedModel of other origin; it loads in a fraction of an export's time."""
-    module = tf.Module()
-    module.weight = tf.Variable(2.0)
-
-    @tf.function(input_signature=[spec])
-    def serve(image):
-        return {"sum": tf.reduce_sum(image * module.weight)[None]}
-
-    tf.saved_model.save(module, str(folder), signatures={"serving_default": serve})
-
-
-@pytest.fixture(scope="module")
-def small(tmp_path_factory):
-    out = tmp_path_factory.mktemp("small")
-    write_model(out / "tiny" / "1", tf.TensorSpec([None, None, None, 3], tf.float32, "image"))
-    return out
+from .conftest import write_small_model
 
 
 @pytest.fixture
@@ -180,7 +163,7 @@ def test_a_version_is_tried_again_when_its_files_have_changed(models, monkeypatc
 
 
 def test_a_saved_model_of_unknown_rank(tmp_path):
-    write_model(tmp_path / "sum" / "1", tf.TensorSpec(None, tf.float32, "image"))
+    write_small_model(tmp_path / "sum" / "1", tf.TensorSpec(None, tf.float32, "image"))
     registry = ModelRegistry(tmp_path)
     registry.look()
     model = registry.get("sum")

@@ -1,0 +1,186 @@
+"""Sockets: how many, how long they may be silent, and what is answered to what is no request.
+
+uvicorn closes idle connections and bounds the size of headers. It waits for ever for a header that
+is begun, for a client that takes no answer, and it takes every connection until the process is out
+of descriptors; these are watched here.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import socket
+from typing import Any
+
+import h11
+import uvicorn
+from uvicorn.protocols.http.h11_impl import H11Protocol
+
+from pixelnet_tf.serving.limits import LEAST_BYTES_PER_SECOND, ServerLimits
+
+#: Connections that the operating system keeps for the server while it is busy.
+_KERNEL_QUEUE = 1024
+#: Connections that are taken at once, before what the earlier ones sent is read.
+_TAKEN_AT_ONCE = 64
+#: Descriptors for everything but connections: files, libraries, pipes.
+_OTHER_DESCRIPTORS = 200
+
+
+class WatchedProtocol(H11Protocol):
+    """HTTP/1.1 of clients that may be hostile.
+
+    - A header must be complete `stall_seconds` after the connection, or after its first byte where
+      there was a request before.
+    - An answer must be taken, at `LEAST_BYTES_PER_SECOND` at least.
+    - When there are too many connections, or too many of one address, the one that has been without
+      a request for longest is closed; where each has a request, the new one is.
+    - A body in chunks is refused: a byte of it may cost a thousand times what it costs otherwise,
+      and its length is not known before it is read.
+    - What is no HTTP is answered in JSON too.
+
+    The first argument comes before those that uvicorn passes.
+    """
+
+    def __init__(self, limits: ServerLimits, **arguments: Any):
+        super().__init__(**arguments)
+        self._limits = limits
+        self._refusal = (400, "send HTTP/1.1 with headers of less than 64 KiB")
+        self._next_event, self.conn.next_event = self.conn.next_event, self._next_checked_event
+        self._idle_since = self.loop.time()
+        self._deadline: asyncio.TimerHandle | None = None
+        self._taking: asyncio.TimerHandle | None = None
+
+    def connection_made(self, transport: asyncio.Transport) -> None:
+        super().connection_made(transport)
+        self._make_room()
+        self._mind_header()
+
+    def data_received(self, data: bytes) -> None:
+        super().data_received(data)
+        self._mind_header()
+
+    def on_response_complete(self) -> None:
+        self._idle_since = self.loop.time()
+        super().on_response_complete()
+
+    def connection_lost(self, error: Exception | None) -> None:
+        for timer in (self._deadline, self._taking):
+            if timer is not None:
+                timer.cancel()
+        super().connection_lost(error)
+
+    def pause_writing(self) -> None:
+        super().pause_writing()
+        if self._taking is None:
+            self._watch_taking(self.transport.get_write_buffer_size())
+
+    def send_400_response(self, msg: str) -> None:
+        self._refuse(*self._refusal)
+
+    def _next_checked_event(self) -> object:
+        """The next event; a body in chunks is not HTTP to this server, and none of it is parsed."""
+        event = self._next_event()
+        if isinstance(event, h11.Request) and any(
+                name.lower() == b"transfer-encoding" for name, _ in event.headers):
+            self._refusal = (411, "a body must announce its length; send Content-Length instead "
+                                  "of Transfer-Encoding")
+            raise h11.RemoteProtocolError(self._refusal[1])
+        return event
+
+    def _idle(self) -> bool:
+        """Whether no request is under way."""
+        return self.cycle is None or self.cycle.response_complete
+
+    def _mind_header(self) -> None:
+        if not self._idle():
+            if self._deadline is not None:
+                self._deadline.cancel()
+                self._deadline = None
+        elif self._deadline is None:
+            self._deadline = self.loop.call_later(self._limits.stall_seconds, self._header_late)
+
+    def _header_late(self) -> None:
+        self._deadline = None
+        if self.cycle is not None:
+            # What comes may be the rest of a body whose answer is out; nothing can be added.
+            self.transport.close()
+        else:
+            self._refuse(408, "the request's header came too slowly")
+
+    def _watch_taking(self, before: int) -> None:
+        """Look again whether the answer is being taken; `before` is what was waiting to go out."""
+        def look() -> None:
+            self._taking = None
+            left = self.transport.get_write_buffer_size()
+            if not left:
+                return
+            if before - left < LEAST_BYTES_PER_SECOND * self._limits.stall_seconds:
+                self.transport.abort()
+            else:
+                self._watch_taking(left)
+
+        self._taking = self.loop.call_later(self._limits.stall_seconds, look)
+
+    def _make_room(self) -> None:
+        own = [other for other in self.connections if _address(other) == _address(self)]
+        for some, most in ((own, self._limits.connections_per_address),
+                           (self.connections, self._limits.connections)):
+            if len(some) > most:
+                idle = [other for other in some if other is not self and other._idle()]
+                last = min(idle, key=lambda other: other._idle_since, default=self)
+                self.connections.discard(last)
+                last.transport.abort()
+                return
+
+    def _refuse(self, status: int, message: str) -> None:
+        """Answer what does not reach the application, and close."""
+        if not self.transport.is_closing():
+            body = json.dumps({"error": message}).encode()
+            self.transport.write(
+                b"HTTP/1.1 %d %s\r\nContent-Type: application/json\r\nConnection: close\r\n"
+                b"Content-Length: %d\r\n\r\n%s" % (status, _REASONS[status], len(body), body))
+            self.transport.close()
+
+
+_REASONS = {400: b"Bad Request", 408: b"Request Timeout", 411: b"Length Required"}
+
+
+class Server(uvicorn.Server):
+    """uvicorn's server, that takes connections in small groups from a long queue.
+
+    uvicorn has one number for both, and with a large one whoever comes among a thousand
+    others is displaced before what it sent is read.
+    """
+
+    def __init__(self, config: uvicorn.Config):
+        config.backlog = _TAKEN_AT_ONCE
+        super().__init__(config)
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        for listener in sockets or ():
+            listener.listen(_KERNEL_QUEUE)
+
+
+def room_for_connections(wanted: int) -> int:
+    """How many connections the process may hold, after its limit of descriptors was raised.
+
+    At least one; so many that descriptors are left for everything else.
+    """
+    try:
+        import resource
+    except ImportError:  # Windows knows no such limit.
+        return wanted
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    needed = wanted + _TAKEN_AT_ONCE + _OTHER_DESCRIPTORS
+    most = needed if hard == resource.RLIM_INFINITY else min(needed, hard)
+    if soft != resource.RLIM_INFINITY and soft < most:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))
+        soft = most
+    if soft == resource.RLIM_INFINITY:
+        return wanted
+    return max(min(wanted, soft - _TAKEN_AT_ONCE - _OTHER_DESCRIPTORS), 1)
+
+
+def _address(protocol: H11Protocol) -> str:
+    return protocol.client[0] if protocol.client else ""
