@@ -325,7 +325,8 @@ class Segmenter:
                                 "correction": about["prior"]["correction"]}]}
         return cls(resolved, lambda: (lambda volume, maps: segment_remotely(
             lambda images, domain: served.segment_slices(
-                images, domain if with_domain else None, maps), volume, resolved, maps), record))
+                images, resolved.study.label_values, domain if with_domain else None, maps),
+            volume, resolved, maps), record))
 
     @property
     def modalities(self) -> tuple[str, ...]:

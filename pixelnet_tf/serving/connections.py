@@ -37,20 +37,26 @@ class WatchedProtocol(H11Protocol):
     - A body in chunks is refused: a byte of it may cost a thousand times what it costs otherwise,
       and its length is not known before it is read.
     - What is no HTTP is answered in JSON too.
-
-    The first argument comes before those that uvicorn passes.
     """
 
-    def __init__(self, limits: ServerLimits, **arguments: Any):
-        super().__init__(**arguments)
-        self._limits = limits
+    limits = ServerLimits()
+
+    def __init__(self, *arguments: Any, **settings: Any):
+        super().__init__(*arguments, **settings)
         self._refusal = (400, "send HTTP/1.1 with headers of less than 64 KiB")
-        self._next_event, self.conn.next_event = self.conn.next_event, self._next_checked_event
+        self._next_event = self.conn.next_event
+        # An attribute of this one object, so that uvicorn's loop meets each event checked.
+        setattr(self.conn, "next_event", self._next_checked_event)  # noqa: B010
         self._idle_since = self.loop.time()
         self._deadline: asyncio.TimerHandle | None = None
         self._taking: asyncio.TimerHandle | None = None
 
-    def connection_made(self, transport: asyncio.Transport) -> None:
+    @classmethod
+    def within(cls, limits: ServerLimits) -> type[WatchedProtocol]:
+        """The protocol with these limits; uvicorn wants a class."""
+        return type(cls.__name__, (cls,), {"limits": limits})
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
         self._make_room()
         self._mind_header()
@@ -97,7 +103,7 @@ class WatchedProtocol(H11Protocol):
                 self._deadline.cancel()
                 self._deadline = None
         elif self._deadline is None:
-            self._deadline = self.loop.call_later(self._limits.stall_seconds, self._header_late)
+            self._deadline = self.loop.call_later(self.limits.stall_seconds, self._header_late)
 
     def _header_late(self) -> None:
         self._deadline = None
@@ -114,17 +120,18 @@ class WatchedProtocol(H11Protocol):
             left = self.transport.get_write_buffer_size()
             if not left:
                 return
-            if before - left < LEAST_BYTES_PER_SECOND * self._limits.stall_seconds:
+            if before - left < LEAST_BYTES_PER_SECOND * self.limits.stall_seconds:
                 self.transport.abort()
             else:
                 self._watch_taking(left)
 
-        self._taking = self.loop.call_later(self._limits.stall_seconds, look)
+        self._taking = self.loop.call_later(self.limits.stall_seconds, look)
 
     def _make_room(self) -> None:
-        own = [other for other in self.connections if _address(other) == _address(self)]
-        for some, most in ((own, self._limits.connections_per_address),
-                           (self.connections, self._limits.connections)):
+        every = [other for other in self.connections if isinstance(other, WatchedProtocol)]
+        own = [other for other in every if _address(other) == _address(self)]
+        for some, most in ((own, self.limits.connections_per_address),
+                           (every, self.limits.connections)):
             if len(some) > most:
                 idle = [other for other in some if other is not self and other._idle()]
                 last = min(idle, key=lambda other: other._idle_since, default=self)

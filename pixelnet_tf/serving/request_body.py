@@ -7,7 +7,7 @@ import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 from starlette.datastructures import UploadFile
 from starlette.exceptions import HTTPException
@@ -38,7 +38,7 @@ class _Coming:
     """A body that is being read: bytes so far, since when, by which task, whether it was cut."""
 
     begun: float
-    task: asyncio.Task
+    task: asyncio.Task[Any] | None
     received: int = 0
     cut: bool = False
 
@@ -156,7 +156,8 @@ class Intake:
             slowest = min((body for body in self._coming if body.received), key=_Coming.pace)
             self._coming.discard(slowest)
             slowest.cut = True
-            slowest.task.cancel()
+            if slowest.task is not None:
+                slowest.task.cancel()
 
     def _too_long(self) -> ApiError:
         return ApiError(413, f"the body is longer than {self._most_bytes >> 20} MiB; send less at "

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import logging
 import signal
 import socket
@@ -50,7 +49,7 @@ def run_server(root: Path, host: str = "127.0.0.1", port: int = 8501,
     config = uvicorn.Config(
         build_app(registry, limits, token, log, {*hosts, host, socket.gethostname()}),
         log_config=None, log_level="warning",
-        access_log=False, http=functools.partial(WatchedProtocol, limits), ws="none",
+        access_log=False, http=WatchedProtocol.within(limits), ws="none",
         lifespan="on", server_header=False,
         timeout_keep_alive=_KEEP_ALIVE, timeout_graceful_shutdown=int(limits.seconds) + 1)
     listener = _listen(host, port)
