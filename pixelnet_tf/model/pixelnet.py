@@ -12,7 +12,7 @@ from pixelnet_tf.config import ModelConfig, StudyConfig, config_from_dict, confi
 from pixelnet_tf.errors import ModelError
 from pixelnet_tf.model.architecture import Architecture
 from pixelnet_tf.model.batch_norm import CaffeBatchNorm
-from pixelnet_tf.model.fillers import CaffeFiller
+from pixelnet_tf.model.fillers import CaffeFiller, Undrawn
 from pixelnet_tf.model.hypercolumn import Hypercolumn
 from pixelnet_tf.model.vgg16 import Dropout, vgg16_layers, vgg16_taps
 
@@ -33,17 +33,18 @@ class PixelNet(keras.Model):
         channels: number of image channels (modalities).
         classes: number of scores a pixel.
         seed: for the random start weights; None draws afresh.
+        draw: False leaves the kernels undefined, which is quick: for weights that are read next.
     """
 
     def __init__(self, config: ModelConfig | dict[str, Any] | None = None, channels: int = 3,
-                 classes: int = 2, seed: int | None = None, **kwargs: Any):
+                 classes: int = 2, seed: int | None = None, *, draw: bool = True, **kwargs: Any):
         if isinstance(config, dict):
             config = config_from_dict({"model": config}).model
         config = config or ModelConfig()
         if channels < 1 or classes < 1:
             raise ModelError(f"channels and classes must be positive, got {channels}, {classes}")
         table = Architecture.of(config, classes)
-        layers = {**vgg16_layers(table, seed), **_head_layers(table, config, seed)}
+        layers = {**vgg16_layers(table, seed, draw), **_head_layers(table, config, seed, draw)}
         image = keras.Input((None, None, channels), name="image")
         pixels = keras.Input((3,), name="pixels")
         taps = vgg16_taps(layers, _canvas(image, config.border), table, _keras_dropout(config))
@@ -97,19 +98,24 @@ class PixelNet(keras.Model):
         return cls(**config)
 
 
-def _head_layers(table: Architecture, config: ModelConfig, seed: int | None
+def _head_layers(table: Architecture, config: ModelConfig, seed: int | None, draw: bool
                  ) -> dict[str, keras.layers.Layer]:
     layers = {"rand_concat": Hypercolumn(table.rates, name="rand_concat",
                                          out_of_range="error" if table.border else "clamp")}
     if table.batch_norm:
         layers |= {f"bn_{tap.layer}": CaffeBatchNorm(name=f"bn_{tap.layer}") for tap in table.taps}
     for number, layer in enumerate(table.head):
-        draw = None if seed is None else seed + 100 + number
-        filler = (CaffeFiller("msra", seed=draw) if config.head_filler == "he"
-                  else CaffeFiller("gaussian", std=config.filler_std, seed=draw))
+        filler = (_head_filler(config, None if seed is None else seed + 100 + number) if draw
+                  else Undrawn())
         layers[layer.name] = keras.layers.Dense(layer.width, kernel_initializer=filler,
                                                 name=layer.name)
     return layers
+
+
+def _head_filler(config: ModelConfig, seed: int | None) -> CaffeFiller:
+    if config.head_filler == "he":
+        return CaffeFiller("msra", seed=seed)
+    return CaffeFiller("gaussian", std=config.filler_std, seed=seed)
 
 
 def head_scores(layers: Mapping[str, keras.layers.Layer], hypercolumns: tf.Tensor,

@@ -8,28 +8,37 @@ import keras
 import tensorflow as tf
 
 from pixelnet_tf.model.architecture import Architecture, Convolution
-from pixelnet_tf.model.fillers import CaffeFiller
+from pixelnet_tf.model.fillers import CaffeFiller, Undrawn
 
 #: Drops some of the values (first argument) of the dropout of this name (second).
 Dropout = Callable[[tf.Tensor, str], tf.Tensor]
 
 
-def vgg16_layers(table: Architecture, seed: int | None = None) -> dict[str, keras.layers.Layer]:
+def vgg16_layers(table: Architecture, seed: int | None = None, draw: bool = True
+                 ) -> dict[str, keras.layers.Layer]:
     """Make the convolutions of the trunk by their Caffe names, with random (He) kernels.
+
+    With `draw=False` the kernels hold nothing yet (`Undrawn`).
 
     Convolutions are linear: the ReLU is applied by `vgg16_taps`, since the BatchNorm variant reads
     the response before it (as the original's lin_bn prototxt does).
     """
     trunk = [layer for block in table.blocks for layer in block]
     numbered = [*enumerate(trunk), *enumerate(table.context, start=20)]
-    return {layer.name: _convolution(layer, None if seed is None else seed + number)
-            for number, layer in numbered}
+
+    def filler(number: int) -> keras.initializers.Initializer:
+        if not draw:
+            return Undrawn()
+        return CaffeFiller("msra", seed=None if seed is None else seed + number)
+
+    return {layer.name: _convolution(layer, filler(number)) for number, layer in numbered}
 
 
-def _convolution(layer: Convolution, seed: int | None) -> keras.layers.Conv2D:
+def _convolution(layer: Convolution, filler: keras.initializers.Initializer
+                 ) -> keras.layers.Conv2D:
     return keras.layers.Conv2D(
         layer.width, layer.kernel, padding="same" if layer.padding else "valid",
-        kernel_initializer=CaffeFiller("msra", seed=seed), name=layer.name)
+        kernel_initializer=filler, name=layer.name)
 
 
 def vgg16_taps(layers: Mapping[str, keras.layers.Layer], canvas: tf.Tensor, table: Architecture,

@@ -24,7 +24,6 @@ from pixelnet_tf.io.files import (
     write_text,
 )
 from pixelnet_tf.io.plain import build
-from pixelnet_tf.model.fillers import undrawn
 from pixelnet_tf.model.pixelnet import PixelNet
 from pixelnet_tf.runs.checkpoints import load_state, read_states
 from pixelnet_tf.runs.compatibility import WEIGHTS, Basis, check_fit
@@ -145,9 +144,8 @@ class RunFolder:
         """
         if self.kind is not None:
             config = self.config()
-            with undrawn():
-                model = PixelNet(config.model, len(config.study.modalities),
-                                 len(config.study.labels))
+            model = PixelNet(config.model, len(config.study.modalities), len(config.study.labels),
+                             draw=False)
             load_state(self.file("checkpoints"), self.kind, model)
             return model
         path = self.file("model.keras")

@@ -13,7 +13,6 @@ import numpy as np
 import tensorflow as tf
 
 from pixelnet_tf.errors import ModelError
-from pixelnet_tf.model.fillers import undrawn
 from pixelnet_tf.model.pixelnet import PixelNet
 
 
@@ -47,13 +46,14 @@ def load_model(path: str) -> PixelNet:
         # Keras' own loader holds the whole file in memory, and draws weights for nothing.
         with (tf.io.gfile.GFile(path, "rb") as file, zipfile.ZipFile(file) as archive,
               tempfile.TemporaryDirectory() as folder):
-            with undrawn():
-                model = keras.saving.deserialize_keras_object(
-                    json.loads(archive.read("config.json")))
+            saved = json.loads(archive.read("config.json"))
+            if saved["registered_name"] != keras.saving.get_registered_name(PixelNet):
+                raise ModelError(f"{path}: holds a {saved['class_name']}, not a PixelNet")
+            model = PixelNet.from_config({**saved["config"], "draw": False})
             model.load_weights(archive.extract("model.weights.h5", folder))
+    except ModelError:
+        raise
     except Exception as error:  # Keras, h5py and zipfile raise almost any class.
         raise ModelError(f"{path}: cannot be loaded as a model of this project: "
                          f"{(str(error).splitlines() or [type(error).__name__])[0]}") from None
-    if not isinstance(model, PixelNet):
-        raise ModelError(f"{path}: holds a {type(model).__name__}, not a PixelNet")
     return model

@@ -8,6 +8,7 @@ import shutil
 import uuid
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import tensorflow as tf
 
@@ -24,8 +25,9 @@ from pixelnet_tf.serving.warmup import write_warmup
 
 FORMATS = ("savedmodel", "onnx")
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,99}")
-#: Writes the model itself into a folder; receives what `describe_export` gave.
-Writer = Callable[[Path, SliceSegmenter, Config, dict], None]
+#: Writes the model itself into a folder. It receives what `describe_export` gave, and returns the
+#: entries of it that are others in its format.
+Writer = Callable[[Path, SliceSegmenter, Config, dict], dict[str, Any]]
 
 
 def export_model(run: RunFolder, out: Path, name: str | None = None, version: int | None = None,
@@ -76,7 +78,7 @@ def export_model(run: RunFolder, out: Path, name: str | None = None, version: in
     temporary = base / f".{version}.{uuid.uuid4().hex[:8]}.tmp"
     try:
         temporary.mkdir(parents=True)
-        write(temporary, segmenter, config, about)
+        about = about | write(temporary, segmenter, config, about)
         write_json(str(temporary / "serving.json"), about)
         write_text(str(temporary / "model_card.md"), model_card(about))
         os.rename(temporary, target)
@@ -116,7 +118,8 @@ def _writer(model_format: str) -> Writer:
 
 
 def _write_saved_model(folder: Path, segmenter: SliceSegmenter, config: Config, about: dict
-                       ) -> None:
+                       ) -> dict[str, Any]:
     module, signatures = build_signatures(segmenter, config)
     tf.saved_model.save(module, str(folder), signatures=signatures)
     write_warmup(folder, about["name"], len(about["channels"]))
+    return {}

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import tensorflow as tf
@@ -24,8 +25,8 @@ OPSET = 17
 TOLERANCE = 1e-4
 
 
-def onnx_writer() -> Callable[[Path, SliceSegmenter, Config, dict], None]:
-    """The function that writes `model.onnx`.
+def onnx_writer() -> Callable[[Path, SliceSegmenter, Config, dict], dict[str, Any]]:
+    """The function that writes `model.onnx` (a `Writer` of the export).
 
     Raises:
         ConfigError: tf2onnx or onnxruntime is not installed.
@@ -50,7 +51,8 @@ def sparse_function(segmenter: SliceSegmenter) -> tf.types.experimental.Polymorp
     return classify_pixels
 
 
-def _write(folder: Path, segmenter: SliceSegmenter, config: Config, about: dict) -> None:
+def _write(folder: Path, segmenter: SliceSegmenter, config: Config, about: dict
+           ) -> dict[str, Any]:
     import tf2onnx
 
     function = sparse_function(segmenter)
@@ -61,11 +63,13 @@ def _write(folder: Path, segmenter: SliceSegmenter, config: Config, about: dict)
     if not difference <= TOLERANCE:
         raise RunError(f"{path}: ONNX Runtime's scores differ from TensorFlow's by "
                        f"{difference:.3g}, more than {TOLERANCE}; nothing was written")
-    about["signatures"] = {"classify_pixels": dict(
-        zip(("inputs", "outputs"), SIGNATURES["classify_pixels"], strict=True))}
-    about["mode"], about["precision"] = "sparse", "float32"
-    about["onnx"] = {"opset": OPSET, "largest_difference": difference,
-                     "dense_form": "not convertible: TensorListConcatV2"}
+    return {
+        "signatures": {"classify_pixels": dict(
+            zip(("inputs", "outputs"), SIGNATURES["classify_pixels"], strict=True))},
+        "mode": "sparse", "precision": "float32",
+        "onnx": {"opset": OPSET, "largest_difference": difference,
+                 "dense_form": "not convertible: TensorListConcatV2"},
+    }
 
 
 def largest_difference(path: Path, function: Callable[..., dict[str, tf.Tensor]],

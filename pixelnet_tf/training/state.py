@@ -10,7 +10,6 @@ import tensorflow as tf
 from pixelnet_tf.caffe.snapshot import Snapshot, save_snapshot, snapshot_paths
 from pixelnet_tf.config import TrainingConfig
 from pixelnet_tf.errors import ModelError
-from pixelnet_tf.model.fillers import undrawn
 from pixelnet_tf.model.pixelnet import PixelNet
 from pixelnet_tf.runs.checkpoints import Checkpoints
 from pixelnet_tf.runs.folder import RunFolder
@@ -60,8 +59,8 @@ class TrainingState:
             raise ModelError(f"{run.path}: holds no state of a training that Caffe could go on "
                              "from; give the --out of `pixelnet-tf train`")
         config = run.config()
-        with undrawn():
-            model = PixelNet(config.model, len(config.study.modalities), len(config.study.labels))
+        model = PixelNet(config.model, len(config.study.modalities), len(config.study.labels),
+                         draw=False)
         # Only the policy `poly` asks for the number of steps, and no state holds it.
         state = cls(model, config.training, run.new_layers() or (), steps=1)
         Checkpoints(run.file("checkpoints"), state.variables).restore(kind)

@@ -2,9 +2,12 @@ import keras
 import numpy as np
 import pytest
 
+from pixelnet_tf.config import ModelConfig
 from pixelnet_tf.errors import ModelError
 from pixelnet_tf.model import fillers
 from pixelnet_tf.model.fillers import CaffeFiller
+from pixelnet_tf.model.pixelnet import PixelNet
+from pixelnet_tf.runs.network import load_model
 
 
 def test_constant():
@@ -82,3 +85,22 @@ def test_a_large_kernel_is_drawn_in_parts(monkeypatch):
     monkeypatch.undo()
     whole = CaffeFiller("gaussian", std=2, seed=9)((3, 4, 25, 20)).numpy()
     np.testing.assert_array_equal(values.reshape(-1, 20)[:15], whole.reshape(-1, 20)[:15])
+
+
+def test_building_and_loading_without_drawing(monkeypatch, tmp_path):
+    config = ModelConfig(widths=(1,) * 5, fc_width=1, head_widths=(2,))
+    saved = PixelNet(config, 2, 3, seed=0)
+    saved.save(tmp_path / "model.keras")
+
+    def refuse(*args, **kwargs):
+        raise AssertionError("a kernel was drawn")
+
+    monkeypatch.setattr(CaffeFiller, "__call__", refuse)
+    with pytest.raises(AssertionError, match="was drawn"):
+        PixelNet(config, 2, 3)
+    made = PixelNet(config, 2, 3, draw=False)
+    loaded = load_model(str(tmp_path / "model.keras"))
+    assert [w.shape for w in made.weights] == [w.shape for w in saved.weights]
+    assert loaded.get_config() == saved.get_config() == made.get_config() | {"name": saved.name}
+    for ours, theirs in zip(loaded.get_weights(), saved.get_weights(), strict=True):
+        np.testing.assert_array_equal(ours, theirs)
