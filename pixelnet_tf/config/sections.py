@@ -55,7 +55,8 @@ class StudyConfig:
     #: Skull-stripped volumes are exactly zero outside the brain; with `false` the head is found by
     #: its intensity.
     skull_stripped: bool = True
-    #: Bring every volume of a case to the grid of its first modality instead of refusing it.
+    #: Bring every volume of a case to the grid of its first modality instead of refusing it; voxels
+    #: that coincide are put in order, others interpolated.
     resample: bool = False
 
     def __post_init__(self) -> None:
