@@ -100,7 +100,7 @@ def test_a_run_that_is_there_and_another_configuration(main_job, tmp_path, capsy
 @pytest.mark.parametrize(("arguments", "code", "words"), [
     (["--set", "training.stepz=3"], 2, "did you mean 'steps'?"),
     (["--fold", "0"], 2, "prepared without folds"),
-    (["--set", "training.initial_weights=nowhere.caffemodel"], 2, "'nowhere.caffemodel' does not"),
+    (["--set", "training.initial_weights=nowhere.caffemodel"], 4, "'nowhere.caffemodel' does not"),
     (["--set", "model.border=1", "--set", "model.fc7=faithful"], 4, "too small for the hyper"),
 ])
 def test_exit_codes(main_job, tmp_path, capsys, arguments, code, words):
