@@ -7,10 +7,8 @@ from pathlib import Path
 import click
 
 from pixelnet_tf.cli.options import PATH, config_options, dry_run_option, verb
-from pixelnet_tf.cli.scored import read_scoring_config
+from pixelnet_tf.cli.scored import check_predicted_by, read_scoring_config
 from pixelnet_tf.errors import DataError, ModelError, require
-from pixelnet_tf.evaluation.matching import read_prediction_file
-from pixelnet_tf.io.files import file_digest
 
 
 @verb()
@@ -55,7 +53,7 @@ def command(run_dir: Path, predictions_dir: Path, scores_dir: Path, references_d
                             "any more; name them with --references")
     matching = match_cases(predictions_dir, references_dir, config.study, allow_missing=True)
     check_scored_files(evaluation, matching)
-    _check_model(run_dir, predictions_dir)
+    check_predicted_by(run_dir, predictions_dir)
     if data_dir is None and any(path.is_dir() for path in references_dir.iterdir()):
         data_dir = references_dir
     reader = image_reader(data_dir, config.study) if data_dir and overlays else None
@@ -69,13 +67,3 @@ def command(run_dir: Path, predictions_dir: Path, scores_dir: Path, references_d
     for path in written:
         click.echo(f"written: {path}")
 
-
-def _check_model(run_dir: Path, predictions_dir: Path) -> None:
-    """Raise `ModelError` where the predictions are known to be of another model than the run's."""
-    networks = read_prediction_file(predictions_dir).get("networks", [])
-    files = {network.get("file") for network in networks}
-    model = run_dir / "model.keras"
-    if files and None not in files and model.is_file() and file_digest(model) not in files:
-        raise ModelError(f"{predictions_dir}: was predicted by {networks[0]['model']}, whose "
-                         f"model.keras is not that of {run_dir}; give its own run, or predict "
-                         "again")

@@ -6,7 +6,9 @@ from pathlib import Path
 
 from pixelnet_tf.cli.options import print_and_leave, read_config
 from pixelnet_tf.config import Config, config_from_json
+from pixelnet_tf.errors import ModelError
 from pixelnet_tf.evaluation.matching import PREDICTION_FILE, read_prediction_file
+from pixelnet_tf.io.files import file_digest
 
 
 def read_scoring_config(
@@ -35,3 +37,14 @@ def read_scoring_config(
                 config_path = str(path)
                 break
     return read_config(config_path, overrides, print_config), named or config_path is not None
+
+
+def check_predicted_by(run_dir: Path, predictions_dir: Path) -> None:
+    """Raise `ModelError` where predictions are known to be of another model than a run's."""
+    networks = read_prediction_file(predictions_dir).get("networks", [])
+    files = {network.get("file") for network in networks}
+    model = run_dir / "model.keras"
+    if files and None not in files and model.is_file() and file_digest(model) not in files:
+        raise ModelError(f"{predictions_dir}: was predicted by {networks[0]['model']}, whose "
+                         f"model.keras is not that of {run_dir}; give its own run, or predict "
+                         "again")

@@ -293,3 +293,32 @@ def test_report_is_of_what_was_scored(folders, capsys):
     assert _run(*asked, folders / "poor") == 3
     assert "p2_seg.nii.gz is not the reference that was scored" in capsys.readouterr().err
     assert not (folders / "report.html").exists()
+
+
+def test_postprocess_is_chosen_on_plain_predictions_of_the_run(folders, capsys):
+    run = folders / "run"
+    run.mkdir()
+    config = load_config(None)
+    (run / "config.yaml").write_text(config_to_yaml(config))
+    (run / "split.json").write_text(json.dumps(
+        {"train": [], "validation": ["p1", "p2"], "test": [], "folds": []}))
+    (run / "model.keras").write_bytes(b"weights")
+    asked = ("postprocess", "--model", run, "--predictions", folders / "poor", "--references",
+             folders / "study")
+    assert _run(*asked) == 0
+    assert "mean Dice over 2 validation cases and 3 regions" in capsys.readouterr().out
+    about = {"networks": [{"model": "other", "file": hashlib.sha256(b"others").hexdigest()}]}
+    (folders / "poor" / "prediction.json").write_text(json.dumps(about))
+    assert _run(*asked) == 4
+    assert "was predicted by other" in capsys.readouterr().err
+    cleaned = load_config(None, ["prediction.postprocess.fill_holes=true"])
+    (folders / "poor" / "prediction.json").write_text(json.dumps(
+        {"config": config_to_dict(cleaned)}))
+    assert _run(*asked) == 2
+    assert "was cleaned up already" in capsys.readouterr().err
+    (folders / "poor" / "prediction.json").unlink()
+    _label(folders / "poor")
+    assert _run(*asked) == 3
+    captured = capsys.readouterr()
+    assert "unknown label 3" in captured.err
+    assert "minimum_component" not in captured.out
