@@ -269,7 +269,8 @@ def write_cases(segment: Callable[[PreparedVolume], SegmentedVolume], about: dic
     if problems and not (skip_bad_cases and source.names):
         raise DataError(problems_message(problems, len(asked)) + (
             "\ncorrect them, or leave them out by --skip-bad-cases" if source.names else ""))
-    folder = _Folder(out, about, source, config)
+    folder = _Folder(out, about, source, config, [name for name in asked
+                                                  if name not in source.names])
     stale = folder.stale()
     if stale and not overwrite:
         raise DataError(folder.refusal(stale))
@@ -327,8 +328,9 @@ class _Folder:
     before it.
     """
 
-    def __init__(self, out: Path, about: dict[str, Any], source: CaseSource, config: Config):
-        self._out, self._config = Path(out), config
+    def __init__(self, out: Path, about: dict[str, Any], source: CaseSource, config: Config,
+                 unusable: Collection[str] = ()):
+        self._out, self._config, self._unusable = Path(out), config, unusable
         self._path = self._out / "prediction.json"
         self._about = {"networks": about["networks"], "prior": config.prediction.prior,
                        "mode": config.prediction.mode, "config": config_to_json(config)}
@@ -358,8 +360,11 @@ class _Folder:
         All cases of the folder count, those of this call and others: it is scored as one.
         """
         before, found = self._before.get("made_from", {}), {}
-        for name in {**dict.fromkeys(before), **self._made_from}:
+        for name in {**dict.fromkeys(before), **self._made_from, **dict.fromkeys(self._unusable)}:
             if not self.file(name).is_file():
+                continue
+            if name in self._unusable:
+                found[name] = "images that cannot be used any more"
                 continue
             now = self._made_from.get(name, self._common)
             if name not in before:
@@ -390,7 +395,9 @@ class _Folder:
         before = self._before.get("made_from", {})
         others = [name for name in before if name not in asked and self.file(name).is_file()]
         cases = [*others, *asked]
-        learned = {*trained_on, *self._before.get("trained_on", ())}
+        # What another network learned from says nothing of cases that are made anew.
+        learned = {*trained_on, *(name for name in self._before.get("trained_on", ())
+                                  if name in others or name in kept)}
         self._about |= {
             "cases": cases,
             "trained_on": [name for name in cases if name in learned],

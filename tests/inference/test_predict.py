@@ -389,6 +389,35 @@ def test_training_cases_are_named(prepared, tmp_path):
         "phantom_001"]
 
 
+def test_training_cases_of_a_network_that_was_replaced_are_forgotten(prepared, tmp_path):
+    out = tmp_path / "out"
+
+    def recorded(weights, trained_on, **options):
+        write(prepared, out, weights=weights, trained_on=trained_on, **options)
+        return json.loads((out / "prediction.json").read_text())["trained_on"]
+
+    assert recorded("w", {"phantom_001"}) == ["phantom_001"]
+    assert recorded("w", ()) == ["phantom_001"]
+    assert recorded("w", (), names=["phantom_002"]) == ["phantom_001"]
+    assert recorded("others", {"phantom_003"}, overwrite=True) == ["phantom_003"]
+
+
+def test_a_segmentation_of_images_that_broke_since_is_not_left_in_place(study, tmp_path):
+    data, out = tmp_path / "data", tmp_path / "out"
+    with_case(study, data, "p1", "phantom_001")
+    with_case(study, data, "p2", "phantom_003")
+    write(data, out)
+    with_case(study, data, "p2", "phantom_003", t2=lambda array: 0 * array)
+    with pytest.raises(DataError, match="p2: images that cannot be used any more"):
+        write(data, out, skip_bad_cases=True)
+    assert (out / "p2.nii.gz").is_file()
+    write(data, out, skip_bad_cases=True, overwrite=True)
+    assert [path.name for path in out.glob("*.nii.gz")] == ["p1.nii.gz"]
+    about = json.loads((out / "prediction.json").read_text())
+    assert [entry["case"] for entry in about["left_out"]] == ["p2"]
+    assert write(data, out, skip_bad_cases=True).messages == ["1 finished cases are kept"]
+
+
 def test_results_do_not_go_among_the_data(study, prepared):
     for data in (study, prepared):
         for out in (data, data / "phantom_001", data / "predictions"):
