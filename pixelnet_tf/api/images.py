@@ -10,8 +10,8 @@ import nibabel as nib
 import numpy as np
 
 from pixelnet_tf.errors import DataError
+from pixelnet_tf.volumes.case_volume import RawVolume
 from pixelnet_tf.volumes.geometry import VolumeGeometry
-from pixelnet_tf.volumes.prepare import RawVolume
 
 if TYPE_CHECKING:
     import SimpleITK as sitk

@@ -19,10 +19,10 @@ from pixelnet_tf.inference.predict import CaseSource, PredictionSummary, write_c
 from pixelnet_tf.inference.volume import SegmentedVolume
 from pixelnet_tf.io.files import read_json_object
 from pixelnet_tf.reporting import Reporter, reporter_or_log
+from pixelnet_tf.volumes.case_volume import PreparedVolume, prepare_volumes
 from pixelnet_tf.volumes.checks import check_volumes
 from pixelnet_tf.volumes.geometry import VolumeGeometry
 from pixelnet_tf.volumes.nifti import write_labels, write_probabilities
-from pixelnet_tf.volumes.prepare import PreparedVolume, prepare_volumes
 
 if TYPE_CHECKING:
     import SimpleITK as sitk

@@ -98,7 +98,7 @@ class Study:
         PreparedStudy
             What training and prediction read.
         """
-        from pixelnet_tf.dataset.prepare import prepare_study
+        from pixelnet_tf.dataset.prepare_study import prepare_study
         from pixelnet_tf.dataset.prepared import PreparedStudy
 
         reporter = reporter_or_log(reporter)

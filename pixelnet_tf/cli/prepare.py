@@ -15,7 +15,7 @@ from pixelnet_tf.cli.options import PATH, config_options, dry_run_option, read_c
 from pixelnet_tf.config import Config
 
 if TYPE_CHECKING:
-    from pixelnet_tf.dataset.prepare import PrepareSummary
+    from pixelnet_tf.dataset.prepare_study import PrepareSummary
 
 
 @verb("prepare")
@@ -47,7 +47,7 @@ def command(data: Path | None, out: str | None, workers: int | None, skip_bad_ca
         if value is None:
             raise click.UsageError(f"Missing option '{option}'.")
     # TensorFlow is loaded only once there is something to do.
-    from pixelnet_tf.dataset.prepare import prepare_study
+    from pixelnet_tf.dataset.prepare_study import prepare_study
     with CaseProgress({"check": "checking", "prepare": "preparing"}) as progress:
         summary = prepare_study(
             config, data, out, workers, skip_bad_cases, progress,

@@ -10,7 +10,7 @@ import numpy as np
 
 from pixelnet_tf.cases.case import Case
 from pixelnet_tf.config import Config
-from pixelnet_tf.volumes.prepare import PreparedVolume, prepare_case
+from pixelnet_tf.volumes.case_volume import PreparedVolume, prepare_case
 
 #: Float images hardly shrink further at higher levels, and level 1 keeps reading fast.
 _LEVEL = 1

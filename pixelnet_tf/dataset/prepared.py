@@ -18,8 +18,8 @@ from pixelnet_tf.dataset.shards import read_record
 from pixelnet_tf.errors import DataError
 from pixelnet_tf.io.files import digest, read_json_as, read_text
 from pixelnet_tf.io.plain import PlainError
+from pixelnet_tf.volumes.case_volume import PreparedVolume
 from pixelnet_tf.volumes.geometry import VolumeGeometry
-from pixelnet_tf.volumes.prepare import PreparedVolume
 from pixelnet_tf.volumes.slicing import SlicePlan
 
 

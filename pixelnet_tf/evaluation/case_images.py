@@ -11,8 +11,8 @@ import numpy as np
 from pixelnet_tf.cases.layouts import find_cases
 from pixelnet_tf.config import StudyConfig
 from pixelnet_tf.errors import DataError
+from pixelnet_tf.volumes.case_volume import PreparedVolume, RawVolume, image_on_grid
 from pixelnet_tf.volumes.normalize import brain_mask
-from pixelnet_tf.volumes.prepare import PreparedVolume, RawVolume, image_on_grid
 
 
 @dataclass(frozen=True, eq=False)

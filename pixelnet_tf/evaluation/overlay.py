@@ -26,8 +26,8 @@ from pixelnet_tf.evaluation.canvas import DPI, class_colours, new_figure, write_
 from pixelnet_tf.evaluation.case_images import CaseImage, image_of
 from pixelnet_tf.evaluation.overlap import count_overlaps
 from pixelnet_tf.evaluation.protocols import make_protocol
+from pixelnet_tf.volumes.case_volume import PreparedVolume
 from pixelnet_tf.volumes.geometry import VolumeGeometry
-from pixelnet_tf.volumes.prepare import PreparedVolume
 from pixelnet_tf.volumes.slicing import SlicePlan
 
 #: A panel fits into so many pixels of the picture, (height, width).

@@ -29,9 +29,9 @@ from pixelnet_tf.model.architecture import Architecture
 from pixelnet_tf.reporting import Reporter, reporter_or_log
 from pixelnet_tf.runs.compatibility import PREDICT, Basis, check_fit
 from pixelnet_tf.runs.network import TrainedNetwork
+from pixelnet_tf.volumes.case_volume import PreparedVolume, prepare_case
 from pixelnet_tf.volumes.checks import Problem, check_case, problems_message
 from pixelnet_tf.volumes.nifti import read_volume, write_labels, write_probabilities
-from pixelnet_tf.volumes.prepare import PreparedVolume, prepare_case
 
 #: Draws a segmented volume into OUT/overlays: receives it and its labels (x, y, z).
 Draw = Callable[[PreparedVolume, np.ndarray], None]

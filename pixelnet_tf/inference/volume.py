@@ -13,7 +13,7 @@ from pixelnet_tf.config import Config
 from pixelnet_tf.inference.ensemble import Ensemble
 from pixelnet_tf.inference.postprocess import postprocess_labels
 from pixelnet_tf.inference.segmenter import SliceSegmenter
-from pixelnet_tf.volumes.prepare import PreparedVolume
+from pixelnet_tf.volumes.case_volume import PreparedVolume
 
 
 @dataclass(frozen=True, eq=False)

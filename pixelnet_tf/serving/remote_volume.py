@@ -8,7 +8,7 @@ import numpy as np
 
 from pixelnet_tf.config import Config
 from pixelnet_tf.inference.volume import PredictionGrid, SegmentedVolume, clean_up
-from pixelnet_tf.volumes.prepare import PreparedVolume
+from pixelnet_tf.volumes.case_volume import PreparedVolume
 
 #: Slices (batch, height, width, channel) and their domain (batch, height, width) bool to label
 #: values (batch, height, width) uint8, and probabilities (batch, height, width, class), or None

@@ -13,8 +13,8 @@ from pixelnet_tf.serving.limits import ServerLimits
 from pixelnet_tf.serving.loaded_model import LoadedModel
 from pixelnet_tf.serving.nifti_upload import unpack_nifti
 from pixelnet_tf.serving.remote_volume import segment_remotely
+from pixelnet_tf.volumes.case_volume import prepare_case
 from pixelnet_tf.volumes.nifti import write_labels
-from pixelnet_tf.volumes.prepare import prepare_case
 
 
 def segment_upload(model: LoadedModel, files: dict[str, BinaryIO], limits: ServerLimits) -> bytes:

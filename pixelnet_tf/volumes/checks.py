@@ -11,7 +11,7 @@ import numpy as np
 from pixelnet_tf.cases.case import Case
 from pixelnet_tf.config import StudyConfig
 from pixelnet_tf.errors import DataError
-from pixelnet_tf.volumes.prepare import RawVolume, classes_on_grid, image_on_grid
+from pixelnet_tf.volumes.case_volume import RawVolume, classes_on_grid, image_on_grid
 from pixelnet_tf.volumes.resample import fraction_within
 from pixelnet_tf.volumes.slicing import SlicePlan
 

@@ -17,9 +17,9 @@ def prepare(options: Options) -> dict:
     """
     from pixelnet_tf.cases.layouts import find_cases
     from pixelnet_tf.volumes.bias_field import correct_bias_field
+    from pixelnet_tf.volumes.case_volume import prepare_case
     from pixelnet_tf.volumes.nifti import read_volume
     from pixelnet_tf.volumes.normalize import brain_mask
-    from pixelnet_tf.volumes.prepare import prepare_case
     config = configuration(options)
     case = find_cases(raw_study(options), config.study)[0]
     start = time.perf_counter()

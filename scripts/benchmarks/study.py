@@ -70,7 +70,7 @@ def raw_study(options: Options) -> Path:
 
 def prepared_study(options: Options):
     """The prepared study in the working folder, prepared there on the first call."""
-    from pixelnet_tf.dataset.prepare import prepare_study
+    from pixelnet_tf.dataset.prepare_study import prepare_study
     from pixelnet_tf.dataset.prepared import PreparedStudy
     folder = options.work / "prepared"
     if not (folder / "index.json").is_file():

@@ -24,8 +24,8 @@ from pixelnet_tf.inference.segmenter import SliceSegmenter
 from pixelnet_tf.inference.volume import PredictionGrid, segment_volume
 from pixelnet_tf.model.pixelnet import PixelNet
 from pixelnet_tf.runs.network import TrainedNetwork
+from pixelnet_tf.volumes.case_volume import prepare_case
 from pixelnet_tf.volumes.phantom_study import write_phantom
-from pixelnet_tf.volumes.prepare import prepare_case
 
 SMALL = ("model.widths=[2, 2, 3, 3, 4]", "model.fc7=none", "model.head_widths=[6]",
          "model.border=16", "model.head_filler=he", "prediction.batch_slices=4")

@@ -154,7 +154,7 @@ def test_a_killed_run_goes_on_where_it_stopped(study, tmp_path):
     script = (
         "import os, signal\n"
         "from pixelnet_tf.config import load_config\n"
-        "from pixelnet_tf.dataset.prepare import prepare_study\n"
+        "from pixelnet_tf.dataset.prepare_study import prepare_study\n"
         "def kill(stage, done, total, case):\n"
         "    if stage == 'prepare': os.kill(os.getpid(), signal.SIGKILL)\n"
         "prepare_study(load_config('phantom', ['prepare.bias_field.enabled=false']), "

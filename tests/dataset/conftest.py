@@ -27,7 +27,7 @@ def small_study(tmp_path_factory) -> Path:
 @pytest.fixture(scope="session")
 def small_prepared(tmp_path_factory, small_study, small_config) -> str:
     """`small_study`, prepared; not to be changed."""
-    from pixelnet_tf.dataset.prepare import prepare_study
+    from pixelnet_tf.dataset.prepare_study import prepare_study
     out = str(tmp_path_factory.mktemp("prepared"))
     prepare_study(small_config, small_study, out, workers=1)
     return out

@@ -13,7 +13,7 @@ from pixelnet_tf.dataset.pipeline import training_batches
 from pixelnet_tf.dataset.prepared import PreparedStudy
 from pixelnet_tf.dataset.schedule import SliceSchedule
 from pixelnet_tf.dataset.shards import to_example
-from pixelnet_tf.volumes.prepare import PreparedVolume
+from pixelnet_tf.volumes.case_volume import PreparedVolume
 
 
 def take(count, study, sampling, schedule=None, **options) -> list[dict[str, np.ndarray]]:

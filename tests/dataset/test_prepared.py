@@ -13,7 +13,7 @@ from pixelnet_tf.dataset.prepared import PreparedStudy
 from pixelnet_tf.dataset.schedule import SliceSchedule
 from pixelnet_tf.dataset.shards import parse_record
 from pixelnet_tf.errors import ConfigError, DataError
-from pixelnet_tf.volumes.prepare import prepare_case
+from pixelnet_tf.volumes.case_volume import prepare_case
 
 
 def test_a_volume_comes_back_as_it_was_prepared(small_prepared, small_study, small_config):

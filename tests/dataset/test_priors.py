@@ -5,7 +5,7 @@ import pytest
 
 from pixelnet_tf.config import SamplingConfig, load_config
 from pixelnet_tf.dataset.pipeline import training_batches
-from pixelnet_tf.dataset.prepare import prepare_study
+from pixelnet_tf.dataset.prepare_study import prepare_study
 from pixelnet_tf.dataset.prepared import PreparedStudy
 from pixelnet_tf.dataset.priors import ClassPriors, measure_priors
 from pixelnet_tf.dataset.schedule import SliceSchedule

@@ -7,7 +7,7 @@ import tensorflow as tf
 from pixelnet_tf.dataset.encode import EncodedSlice, encode_slices
 from pixelnet_tf.dataset.shards import parse_record, write_shard
 from pixelnet_tf.errors import RunError
-from pixelnet_tf.volumes.prepare import PreparedVolume
+from pixelnet_tf.volumes.case_volume import PreparedVolume
 
 
 def volume(labelled: bool = True) -> PreparedVolume:

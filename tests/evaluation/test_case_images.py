@@ -34,7 +34,7 @@ def test_raw_study_gives_the_first_modality(phantom):
 
 
 def test_prepared_study_gives_the_same_grid(phantom, tmp_path):
-    from pixelnet_tf.dataset.prepare import prepare_study
+    from pixelnet_tf.dataset.prepare_study import prepare_study
     prepare_study(CONFIG, phantom, tmp_path / "prepared", workers=1)
     raw = image_reader(phantom, CONFIG.study)("phantom_002")
     read = image_reader(tmp_path / "prepared", CONFIG.study)

@@ -17,9 +17,9 @@ from pixelnet_tf.evaluation.overlay import (
     overlay_figure,
     slices_with_most_lesion,
 )
+from pixelnet_tf.volumes.case_volume import prepare_case
 from pixelnet_tf.volumes.nifti import read_geometry
 from pixelnet_tf.volumes.phantom_study import write_phantom
-from pixelnet_tf.volumes.prepare import prepare_case
 
 from .conftest import ball, write_nifti
 

@@ -13,8 +13,13 @@ from pixelnet_tf.config import Config, config_to_yaml
 from pixelnet_tf.evaluation.case_images import image_reader
 from pixelnet_tf.evaluation.matching import match_cases
 from pixelnet_tf.evaluation.protocols import BratsProtocol
-from pixelnet_tf.evaluation.report import ReportSource, write_report
-from pixelnet_tf.evaluation.report_content import class_frequencies, ranked_cases, split_table
+from pixelnet_tf.evaluation.report import (
+    ReportSource,
+    class_frequencies,
+    ranked_cases,
+    split_table,
+    write_report,
+)
 from pixelnet_tf.evaluation.scoring import score_cases
 from pixelnet_tf.evaluation.summary import Evaluation
 

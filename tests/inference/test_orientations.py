@@ -21,7 +21,7 @@ from pixelnet_tf.inference.volume import segment_volume
 from pixelnet_tf.model.pixelnet import PixelNet
 from pixelnet_tf.serving.remote_volume import segment_remotely
 from pixelnet_tf.serving.signatures import build_signatures
-from pixelnet_tf.volumes.prepare import PreparedVolume, prepare_case
+from pixelnet_tf.volumes.case_volume import PreparedVolume, prepare_case
 from tests.pixel_network import pixel_network, set_head
 
 CONFIG = load_config("phantom", ["prepare.bias_field.enabled=false", "study.modalities=[flair, t2]",

@@ -9,15 +9,15 @@ import numpy as np
 import pytest
 
 from pixelnet_tf.config import config_to_dict, load_config
-from pixelnet_tf.dataset.prepare import prepare_study
+from pixelnet_tf.dataset.prepare_study import prepare_study
 from pixelnet_tf.errors import ConfigError, DataError
 from pixelnet_tf.inference import predict as predict_module
 from pixelnet_tf.inference.predict import CaseSource, predict_cases, write_cases
 from pixelnet_tf.inference.volume import SegmentedVolume
 from pixelnet_tf.model.pixelnet import PixelNet
 from pixelnet_tf.runs.network import TrainedNetwork
+from pixelnet_tf.volumes.case_volume import prepare_case
 from pixelnet_tf.volumes.phantom_study import write_phantom
-from pixelnet_tf.volumes.prepare import prepare_case
 
 CONFIG = load_config("phantom", [
     "prepare.bias_field.enabled=false", "model.widths=[3, 4, 4, 5, 5]", "model.head_widths=[8]",

@@ -14,8 +14,8 @@ from pixelnet_tf.inference.volume import (
     score_voxels,
     segment_volume,
 )
+from pixelnet_tf.volumes.case_volume import prepare_case
 from pixelnet_tf.volumes.phantom_study import write_phantom
-from pixelnet_tf.volumes.prepare import prepare_case
 
 CONFIG = load_config("phantom", ["prepare.bias_field.enabled=false", "study.modalities=[flair, t2]",
                                  "study.labels={0: background, 2: edema, 4: rim}",

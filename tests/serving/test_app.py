@@ -22,7 +22,7 @@ from pixelnet_tf.serving.app import build_app
 from pixelnet_tf.serving.json_log import JsonLog
 from pixelnet_tf.serving.limits import ServerLimits
 from pixelnet_tf.serving.registry import ModelRegistry
-from pixelnet_tf.volumes.prepare import prepare_case
+from pixelnet_tf.volumes.case_volume import prepare_case
 
 from .conftest import slices_with_brain
 

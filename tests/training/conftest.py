@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 
 from pixelnet_tf.config import Config, load_config
-from pixelnet_tf.dataset.prepare import prepare_study
+from pixelnet_tf.dataset.prepare_study import prepare_study
 from pixelnet_tf.dataset.prepared import PreparedStudy
 from pixelnet_tf.training.loop import Trainer
 from pixelnet_tf.volumes.phantom_study import write_phantom

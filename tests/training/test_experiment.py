@@ -8,7 +8,7 @@ import nibabel as nib
 import numpy as np
 import pytest
 
-from pixelnet_tf.dataset.prepare import prepare_study
+from pixelnet_tf.dataset.prepare_study import prepare_study
 from pixelnet_tf.dataset.prepared import PreparedStudy
 from pixelnet_tf.errors import ConfigError, DataError
 from pixelnet_tf.reporting import LogReporter

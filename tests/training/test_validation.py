@@ -17,8 +17,8 @@ from pixelnet_tf.training.validation import (
     class_dice,
     fit_prior_strength,
 )
+from pixelnet_tf.volumes.case_volume import PreparedVolume
 from pixelnet_tf.volumes.geometry import VolumeGeometry
-from pixelnet_tf.volumes.prepare import PreparedVolume
 from pixelnet_tf.volumes.slicing import SlicePlan
 from tests.pixel_network import pixel_network, set_head
 

@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 
 from pixelnet_tf.config import SplitConfig, StudyConfig
-from pixelnet_tf.dataset import prepare as prepare_module
-from pixelnet_tf.dataset.prepare import prepare_study
+from pixelnet_tf.dataset import prepare_study as prepare_module
+from pixelnet_tf.dataset.prepare_study import prepare_study
 from pixelnet_tf.dataset.prepared import PreparedStudy
 from pixelnet_tf.errors import DataError, RunError
 from pixelnet_tf.volumes.nifti import nifti_bytes, read_volume, write_labels

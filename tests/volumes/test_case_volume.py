@@ -8,8 +8,8 @@ import pytest
 from pixelnet_tf.cases.case import Case
 from pixelnet_tf.config import BiasFieldConfig, Config, PrepareConfig, StudyConfig
 from pixelnet_tf.errors import DataError
+from pixelnet_tf.volumes.case_volume import RawVolume, prepare_case, prepare_volumes
 from pixelnet_tf.volumes.geometry import VolumeGeometry
-from pixelnet_tf.volumes.prepare import RawVolume, prepare_case, prepare_volumes
 
 STUDY = StudyConfig(modalities=("flair", "t2"))
 PLAIN = Config(study=STUDY, prepare=PrepareConfig(bias_field=BiasFieldConfig(enabled=False)))
