@@ -28,18 +28,21 @@ def measure(prepared: str, config_path: str, steps: int, overrides: list[str]) -
     """Train and return (step, MiB) at each tenth of the steps."""
     from pixelnet_tf.config import load_config
     from pixelnet_tf.dataset.prepared import PreparedStudy
+    from pixelnet_tf.reporting import LogReporter
     from pixelnet_tf.training.loop import Trainer
 
     config = load_config(config_path, [*overrides, f"training.steps={steps}"])
     study = PreparedStudy.open(prepared)
     found = []
 
-    def note(row: dict, total: int) -> None:
-        if row["step"] % (steps // 10) == 0 and "loss" in row:
-            found.append((row["step"], resident_mb()))
+    class Note(LogReporter):
+        def progress(self, task: str, done: int, total: int, detail: str = "") -> None:
+            if task == "training" and done % (steps // 10) == 0:
+                found.append((done, resident_mb()))
 
     with tempfile.TemporaryDirectory() as folder:
-        Trainer(config, study, study.split, os.path.join(folder, "run"), progress=note).run()
+        Trainer(config, study, study.split, os.path.join(folder, "run"),
+                reporter=Note()).run()
     return found
 
 

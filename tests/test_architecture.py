@@ -57,6 +57,17 @@ def test_imports_point_down(path):
             assert RANK[part] > RANK[own], f"{own} imports {name}"
 
 
+@pytest.mark.parametrize("path", sorted((ROOT / "pixelnet_tf" / "cli").rglob("*.py")),
+                         ids=lambda path: path.name)
+def test_the_command_line_calls_the_api_and_nothing_deeper(path):
+    allowed = {"api", "cli", "config", "errors", "reporting"}
+    for name in imports_of(path):
+        part = part_of(name)
+        assert part is None or part in allowed or name in (
+            "pixelnet_tf.io", "pixelnet_tf.io.files", "pixelnet_tf.io.files.write_text",
+            "pixelnet_tf.io.files.check_apart"), f"{path.name} imports {name}"
+
+
 def test_only_caffe_and_the_command_line_know_the_importer():
     for path in FILES:
         if path.is_relative_to(ROOT / "pixelnet_tf") and any(

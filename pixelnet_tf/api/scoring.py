@@ -3,21 +3,31 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from pixelnet_tf.api.images import Image, read_image
-from pixelnet_tf.config import Config, load_config
-from pixelnet_tf.errors import DataError
+from pixelnet_tf.api.settings import as_config
+from pixelnet_tf.config import Config, config_from_json
+from pixelnet_tf.errors import ConfigError, DataError
 from pixelnet_tf.evaluation.labels import check_same_grid, labels_of
-from pixelnet_tf.evaluation.matching import match_cases, stored_config
+from pixelnet_tf.evaluation.matching import PREDICTION_FILE, match_cases, read_prediction_file
 from pixelnet_tf.evaluation.protocols import make_protocol
 from pixelnet_tf.evaluation.scoring import check_pairs
-from pixelnet_tf.evaluation.summary import Evaluation, write_evaluation
+from pixelnet_tf.evaluation.summary import (
+    CASES_FILE,
+    SUMMARY_FILE,
+    Evaluation,
+    check_replaceable,
+    write_evaluation,
+)
 from pixelnet_tf.evaluation.summary import evaluate as evaluate_matching
+from pixelnet_tf.evaluation.tables import spread_table
 from pixelnet_tf.reporting import Reporter, reporter_or_log
+
+Path_ = str | os.PathLike[str]
 
 
 class Scores(list):
@@ -44,13 +54,18 @@ class Scores(list):
         region = region or next(iter(self.evaluation.regions))
         return self.evaluation.spread(region, measure)["mean"]
 
-    def save(self, folder: str | os.PathLike[str]) -> None:
-        """Write summary.json and cases.csv, as `pixelnet-tf evaluate` does."""
+    def table(self) -> str:
+        """Mean and spread of every measure and region, as text."""
+        return spread_table(self.evaluation).render("text")
+
+    def save(self, folder: Path_) -> list[Path]:
+        """Write summary.json and cases.csv; what was there is replaced."""
         write_evaluation(self.evaluation, Path(folder))
+        return [Path(folder) / SUMMARY_FILE, Path(folder) / CASES_FILE]
 
 
 def evaluate(predictions: Any, references: Any, protocol: str | None = None, *,
-             config: Config | str | os.PathLike[str] | None = None,
+             config: Config | Path_ | None = None, overrides: Sequence[str] = (),
              hausdorff95: str = "pooled", allow_missing: bool = False, workers: int | None = None,
              reporter: Reporter | None = None) -> Scores:
     """Score segmentations as BraTS or ISLES does.
@@ -65,6 +80,8 @@ def evaluate(predictions: Any, references: Any, protocol: str | None = None, *,
     config
         Labels and regions: a `Config`, or a file or built-in name as `load_config` takes it; by
         default what stands beside the predictions, else BraTS' labels 0, 1, 2, 4.
+    overrides
+        Settings as `--set` takes them, "section.key=value".
     hausdorff95
         Which Hausdorff95 the brats protocol computes: "pooled", "directed" or "directed_lower".
     allow_missing
@@ -82,21 +99,14 @@ def evaluate(predictions: Any, references: Any, protocol: str | None = None, *,
     DataError
         A segmentation that cannot be scored: unreadable, unknown labels, another grid.
     """
-    reporter = reporter_or_log(reporter)
-    resolved = scoring_config(predictions, config)
-    evaluation = resolved.evaluation
-    if protocol:
-        evaluation = replace(evaluation, protocol=protocol)
-    rules = make_protocol(evaluation, f"hausdorff95_{hausdorff95}")
-    regions = rules.regions(resolved.study)
     if _is_folder(predictions) and _is_folder(references):
-        folder = Path(predictions)
-        matching = match_cases(folder, Path(references), resolved.study, allow_missing)
-        if matching.missing:
-            reporter.warning(matching.missing)
-        contents = check_pairs(matching, resolved.study, reporter)
-        return Scores(evaluate_matching(matching, resolved, rules, folder, Path(references),
-                                        contents, workers, reporter))
+        return FolderScoring(predictions, references, protocol, config=config,
+                             overrides=overrides, hausdorff95=hausdorff95,
+                             allow_missing=allow_missing, reporter=reporter).run(workers, reporter)
+    reporter = reporter_or_log(reporter)
+    resolved = _with_protocol(scoring_config(predictions, config, overrides).config, protocol)
+    rules = make_protocol(resolved.evaluation, f"hausdorff95_{hausdorff95}")
+    regions = rules.regions(resolved.study)
     pairs = _pairs(predictions, references, allow_missing)
     scores = {}
     for number, (case, (reference, prediction)) in enumerate(pairs.items(), start=1):
@@ -107,22 +117,121 @@ def evaluate(predictions: Any, references: Any, protocol: str | None = None, *,
                   for volume in (truth, found)]
         scores[case] = rules.score(*arrays, regions, truth.geometry.spacing_mm)
         reporter.progress("scoring", number, len(pairs), case)
-    about = {"empty_policy": evaluation.empty_policy} if rules.name == "brats" else {}
+    about = {"empty_policy": resolved.evaluation.empty_policy} if rules.name == "brats" else {}
     return Scores(Evaluation.of(rules, regions, scores, **about))
 
 
-def scoring_config(predictions: Any, config: Config | str | os.PathLike[str] | None) -> Config:
-    """The configuration that labels and regions come from.
+class FolderScoring:
+    """Two folders of segmentations, read and checked, before the work of scoring them.
 
-    A given one, else what `prediction.json` or `config.yaml` beside a folder of predictions say,
-    else the defaults (BraTS).
+    Attributes
+    ----------
+    cases
+        Names of the cases that will be scored.
+    protocol
+        Name of the rules.
+
+    Parameters
+    ----------
+    predictions, references
+        A folder of <case>.nii.gz, and a study with segmentations or another such folder. Only the
+        cases that prediction.json lists are expected; without it, every case of the references.
+
+    The others are as `evaluate` takes them.
+
+    Raises
+    ------
+    DataError
+        Cases that are missing on one side, or files that cannot be scored.
+    ConfigError
+        Labels that nobody named and that are not BraTS'.
     """
-    if isinstance(config, Config):
+
+    def __init__(self, predictions: Path_, references: Path_, protocol: str | None = None, *,
+                 config: Config | Path_ | None = None, overrides: Sequence[str] = (),
+                 hausdorff95: str = "pooled", allow_missing: bool = False,
+                 reporter: Reporter | None = None):
+        reporter = reporter_or_log(reporter)
+        self._predictions, self._references = Path(predictions), Path(references)
+        found = scoring_config(self._predictions, config, overrides)
+        self._config = _with_protocol(found.config, protocol)
+        study = self._config.study
+        self._rules = make_protocol(self._config.evaluation, f"hausdorff95_{hausdorff95}")
+        self._regions = self._rules.regions(study)
+        self._matching = match_cases(self._predictions, self._references, study, allow_missing)
+        self.cases, self.protocol = tuple(self._matching.pairs), self._rules.name
+        if self._matching.missing:
+            reporter.warning(self._matching.missing)
+        self._contents = check_pairs(self._matching, study, reporter)
+        self._check_labels(found.named, reporter)
+
+    def check_target(self, out: Path_) -> None:
+        """Raise `DataError` where a folder holds the scores of anything else."""
+        check_replaceable(Path(out), self._rules, self._regions, self._contents)
+
+    def run(self, workers: int | None = None, reporter: Reporter | None = None) -> Scores:
+        """Score them, with as many processes as `evaluate` says."""
+        return Scores(evaluate_matching(self._matching, self._config, self._rules,
+                                        self._predictions, self._references, self._contents,
+                                        workers, reporter))
+
+    def _check_labels(self, named: bool, reporter: Reporter) -> None:
+        """Say what the labels in the files make of the regions; raises `ConfigError` where labels
+        that nobody named are those of another study."""
+        contents, regions = self._contents, self._regions
+        present = frozenset().union(*(content.values for content in contents.values()))
+        if not named:
+            words = ", ".join(f"{region}: {list(values)}" for region, values in regions.items())
+            reporter.message(f"labels and regions are BraTS' ({words}): neither --config nor a "
+                             "file beside the predictions says otherwise")
+            if self.protocol == "brats" and not present & {2, 4}:
+                raise ConfigError(
+                    f"{len(contents)} cases hold the labels {sorted(present)} alone, which are not "
+                    "BraTS'; say what they are by --config, or, for a mask of 0 and 1, by --set "
+                    "study.labels='{0: background, 1: lesion}' --set study.regions="
+                    "'{lesion: [1]}'")
+        for region, values in regions.items():
+            if not present & set(values):
+                reporter.warning(f"region {region} (labels {list(values)}) is empty in every "
+                                 "reference and every prediction: its scores are those of empty "
+                                 "masks")
+        same = [case for case, content in contents.items()
+                if content.reference == content.prediction]
+        if same:
+            reporter.warning(f"{len(same)} of {len(contents)} predictions are, byte for byte, "
+                             f"their references ({', '.join(same[:5])})")
+
+
+class ScoringConfig(NamedTuple):
+    """The configuration that labels and regions come from, and whether anything names them."""
+
+    config: Config
+    named: bool
+
+
+def scoring_config(predictions: Any, config: Config | Path_ | None = None,
+                   overrides: Sequence[str] = (), run: Path_ | None = None) -> ScoringConfig:
+    """Find the configuration that labels and regions come from, and apply overrides.
+
+    It is a given one, else what `prediction.json` or `config.yaml` beside a folder of predictions
+    say, else that of the run, else the defaults (BraTS).
+    """
+    if config is None and _is_folder(predictions):
+        folder = Path(predictions)
+        stored = read_prediction_file(folder).get("config")
+        if stored is not None:
+            return ScoringConfig(config_from_json(stored, overrides=overrides,
+                                                  source=str(folder / PREDICTION_FILE)), True)
+        beside = [folder / "config.yaml", *([Path(run) / "config.yaml"] if run else [])]
+        config = next((str(path) for path in beside if path.is_file()), None)
+    named = config is not None or any(setting.startswith("study.labels") for setting in overrides)
+    return ScoringConfig(as_config(config, overrides), named)
+
+
+def _with_protocol(config: Config, protocol: str | None) -> Config:
+    if protocol is None:
         return config
-    if config is not None:
-        return load_config(config)
-    stored = stored_config(Path(predictions)) if _is_folder(predictions) else None
-    return Config() if stored is None else stored
+    return replace(config, evaluation=replace(config.evaluation, protocol=protocol))
 
 
 def _is_folder(given: Any) -> bool:
@@ -143,5 +252,3 @@ def _pairs(predictions: Any, references: Any, allow_missing: bool
                         "allow_missing=True to score the common ones", value=alone,
                         hint="allow_missing=True")
     return {case: (references[case], predictions[case]) for case in common}
-
-

@@ -18,7 +18,7 @@ from pixelnet_tf.errors import ConfigError, DataError, ModelError, nearest_hint,
 from pixelnet_tf.inference.predict import CaseSource, PredictionSummary, write_cases
 from pixelnet_tf.inference.volume import SegmentedVolume
 from pixelnet_tf.io.files import read_json_object
-from pixelnet_tf.reporting import Reporter, reporter_or_log
+from pixelnet_tf.reporting import Reporter
 from pixelnet_tf.volumes.case_volume import PreparedVolume, prepare_volumes
 from pixelnet_tf.volumes.checks import check_volumes
 from pixelnet_tf.volumes.geometry import VolumeGeometry
@@ -27,6 +27,9 @@ from pixelnet_tf.volumes.nifti import write_labels, write_probabilities
 if TYPE_CHECKING:
     import SimpleITK as sitk
     from matplotlib.figure import Figure
+
+    from pixelnet_tf.cases.split import Split
+    from pixelnet_tf.runs.folder import RunFolder
 
 Path_ = str | os.PathLike[str]
 #: Segments a prepared volume, with probabilities or without.
@@ -152,11 +155,13 @@ class Segmenter:
     """
 
     def __init__(self, config: Config, load: Callable[[], tuple[SegmentVolume, dict[str, Any]]],
-                 trained_on: frozenset[str] = frozenset(), split=None):
+                 trained_on: frozenset[str] = frozenset(), split: Split | None = None,
+                 runs: Sequence[RunFolder] = ()):
         self.config = config
         self._load = load
         self._trained_on = trained_on
         self._split = split
+        self._runs = tuple(runs)
 
     @classmethod
     def from_run(cls, *runs: Path_, config: Config | Path_ | None = None,
@@ -214,7 +219,7 @@ class Segmenter:
 
         learned = {name for run in folders for part in ("train", "validation")
                    for name in getattr(run.split(), part)}
-        return cls(resolved, load, frozenset(learned), folders[0].split())
+        return cls(resolved, load, frozenset(learned), folders[0].split(), folders)
 
     @classmethod
     def from_caffe(cls, prototxt: Path_ | None, caffemodel: Path_, *,
@@ -314,7 +319,7 @@ class Segmenter:
         from pixelnet_tf.serving.client import ServedModel
         from pixelnet_tf.serving.remote_volume import segment_remotely
 
-        served = ServedModel(url, token, say=reporter_or_log(reporter).message)
+        served = ServedModel(url, token, reporter=reporter)
         about = served.about() if serving_json is None else _read_about(serving_json)
         resolved = served_config(about, lambda given: adapted(
             given, config, _settings(overrides, prior, mode, precision)))
@@ -426,6 +431,46 @@ class Segmenter:
             self.config, Path(out), draw=draw, trained_on=self._trained_on,
             skip_bad_cases=skip_bad_cases, overwrite=overwrite, dry_run=dry_run,
             reporter=reporter)
+
+    def export(self, out: Path_, *, name: str | None = None, version: int | None = None,
+               form: str = "savedmodel", evaluation: Path_ | None = None,
+               dry_run: bool = False) -> Path:
+        """Write a SavedModel for TensorFlow Serving, with the settings of this prediction.
+
+        Parameters
+        ----------
+        out
+            Receives OUT/<name>/<version>/, as TensorFlow Serving mounts it.
+        name
+            Of the model; by default the study's.
+        version
+            Its number; by default the next one.
+        form
+            "savedmodel", or "onnx" for the sparse form alone: image and pixels to scores.
+        evaluation
+            Folder of the scores of this model's predictions; their means go into the model card.
+        dry_run
+            Check everything, write nothing.
+
+        Returns
+        -------
+        Path
+            The version's folder, which `from_export` takes.
+
+        Raises
+        ------
+        ConfigError
+            A model that is not of one run, a bad name, or a version that is there already.
+        """
+        from pixelnet_tf.evaluation.summary import read_evaluation
+        from pixelnet_tf.serving.export import export_model
+
+        if len(self._runs) != 1:
+            raise ConfigError("an export is made of one run; give it to from_run",
+                              hint="from_run")
+        scores = None if evaluation is None else read_evaluation(Path(evaluation))
+        return export_model(self._runs[0], Path(out), name, version, model_format=form,
+                            evaluation=scores, dry_run=dry_run, config=self.config)
 
     @cached_property
     def _backend(self) -> tuple[SegmentVolume, dict[str, Any]]:

@@ -4,20 +4,26 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from pixelnet_tf.api.settings import as_config
 from pixelnet_tf.cases.case import Case
 from pixelnet_tf.cases.layouts import find_cases
-from pixelnet_tf.config import Config, config_from_dict, config_to_dict, load_config
-from pixelnet_tf.reporting import Reporter, reporter_or_log
+from pixelnet_tf.config import Config
+from pixelnet_tf.errors import ConfigError
+from pixelnet_tf.reporting import Reporter
 from pixelnet_tf.volumes.checks import Problem, check_cases
 from pixelnet_tf.volumes.phantom_study import DEFAULT_SIZES
 from pixelnet_tf.volumes.phantom_study import write_phantom as _write_phantom
 
 if TYPE_CHECKING:
+    from pixelnet_tf.dataset.prepare_study import PrepareSummary as PrepareSummary
     from pixelnet_tf.dataset.prepared import PreparedStudy
     from pixelnet_tf.runs.folder import RunFolder
+    from pixelnet_tf.training.experiment import Experiment
+    from pixelnet_tf.training.loop import Trainer
 
 Path_ = str | os.PathLike[str]
 
@@ -66,14 +72,7 @@ class Study:
 
     def check(self, reporter: Reporter | None = None) -> list[Problem]:
         """Read every file of every case and list all that is wrong."""
-        reporter = reporter_or_log(reporter)
-        seen: list[str] = []
-
-        def each(case: Case) -> None:
-            seen.append(case.name)
-            reporter.progress("checking", len(seen), len(self.cases), case.name)
-
-        return check_cases(self.cases, self.config.study, each, self.config.prepare.slice_size)
+        return check_cases(self.cases, self.config.study, self.config.prepare.slice_size, reporter)
 
     def prepare(self, out: Path_, *, workers: int | None = None, skip_bad_cases: bool = False,
                 require_segmentation: bool = True, redraw_split: bool = False,
@@ -96,22 +95,28 @@ class Study:
         Returns
         -------
         PreparedStudy
-            What training and prediction read.
+            What training and prediction read; its `summary` says what was done.
         """
-        from pixelnet_tf.dataset.prepare_study import prepare_study
         from pixelnet_tf.dataset.prepared import PreparedStudy
 
-        reporter = reporter_or_log(reporter)
-        summary = prepare_study(
-            self.config, self.path, out, workers, skip_bad_cases,
-            lambda stage, done, total, case: reporter.progress(
-                {"check": "checking", "prepare": "preparing"}[stage], done, total, case),
-            require_segmentation=require_segmentation, redraw_split=redraw_split)
-        for problem in summary.left_out:
-            reporter.warning(f"left out {problem.case}: {problem.message}")
-        for note in summary.notes:
-            reporter.warning(note)
-        return PreparedStudy.open(out)
+        return PreparedStudy.open(out, self._prepare(
+            out, workers, skip_bad_cases, require_segmentation, redraw_split, False, reporter))
+
+    def plan(self, out: Path_, *, workers: int | None = None, skip_bad_cases: bool = False,
+             require_segmentation: bool = True, redraw_split: bool = False,
+             reporter: Reporter | None = None) -> PrepareSummary:
+        """Check everything and say what `prepare` would do; write nothing."""
+        return self._prepare(out, workers, skip_bad_cases, require_segmentation, redraw_split,
+                             True, reporter)
+
+    def _prepare(self, out: Path_, workers: int | None, skip_bad_cases: bool,
+                 require_segmentation: bool, redraw_split: bool, dry_run: bool,
+                 reporter: Reporter | None) -> PrepareSummary:
+        from pixelnet_tf.dataset.prepare_study import prepare_study
+
+        return prepare_study(self.config, self.path, out, workers, skip_bad_cases,
+                             require_segmentation=require_segmentation, redraw_split=redraw_split,
+                             dry_run=dry_run, reporter=reporter)
 
 
 def train(prepared: PreparedStudy | Path_, config: Config | Path_, out: Path_, *,
@@ -137,23 +142,70 @@ def train(prepared: PreparedStudy | Path_, config: Config | Path_, out: Path_, *
     RunFolder
         The run; `path` is its folder.
     """
-    from pixelnet_tf.dataset.prepared import PreparedStudy
-    from pixelnet_tf.training.loop import Trainer
-
-    reporter = reporter_or_log(reporter)
-    study = prepared if isinstance(prepared, PreparedStudy) else PreparedStudy.open(prepared)
-    split = study.split if fold is None else study.split.fold(fold)
-
-    def progress(row, total: int) -> None:
-        figures = "  ".join(f"{key.removeprefix('validation/')} {value:.4g}"
-                            for key, value in row.items()
-                            if key not in ("step", "epoch", "seconds"))
-        reporter.progress("training", row["step"], total, figures)
-
-    trainer = Trainer(as_config(config, overrides), study, split, os.fspath(out),
-                      progress=progress, say=reporter.message)
+    trainer = make_trainer(prepared, config, out, overrides=overrides, fold=fold,
+                           reporter=reporter)
     trainer.run(resume)
     return trainer.run_folder
+
+
+def make_trainer(prepared: PreparedStudy | Path_, config: Config | Path_, out: Path_, *,
+                 overrides: Sequence[str] = (), fold: int | None = None,
+                 reporter: Reporter | None = None) -> Trainer:
+    """What `train` runs, for a look at it before: `describe()`, `check()`, `measure_priors()`."""
+    from pixelnet_tf.training.loop import Trainer
+
+    study = _opened(prepared)
+    split = study.split if fold is None else study.split.fold(fold)
+    return Trainer(as_config(config, overrides), study, split, os.fspath(out), reporter=reporter)
+
+
+def make_experiment(prepared: PreparedStudy | Path_, references: Path_, config: Config | Path_,
+                    out: Path_, *, overrides: Sequence[str] = (),
+                    reporter: Reporter | None = None) -> Experiment:
+    """Class-balanced against uniform sampling on a study: the paper's Tables 2 and 4.
+
+    Parameters
+    ----------
+    prepared
+        What `Study.prepare` returned, or its folder; where its split has folds, they are used.
+    references
+        The study with its segmentations.
+    config
+        Of both trainings; the study and its preparation come from the prepared folder.
+    out
+        Receives runs, predictions, scores and tables.
+
+    Returns
+    -------
+    Experiment
+        `run()` does what is missing and returns the scores, `tables()` the tables.
+    """
+    from pixelnet_tf.training.experiment import Experiment
+
+    study = _opened(prepared)
+    resolved = replace(as_config(config, overrides), study=study.config.study,
+                       prepare=study.config.prepare)
+    return Experiment(resolved, study, Path(references), Path(out), reporter=reporter)
+
+
+def _opened(prepared: PreparedStudy | Path_) -> PreparedStudy:
+    from pixelnet_tf.dataset.prepared import PreparedStudy
+
+    return prepared if isinstance(prepared, PreparedStudy) else PreparedStudy.open(prepared)
+
+
+def phantom_size(layout: str, size: tuple[int, int, int] | None = None) -> tuple[int, int, int]:
+    """Voxels of a phantom's volumes: those given, else the layout's own.
+
+    Raises
+    ------
+    ConfigError
+        A phantom has no such layout.
+    """
+    if layout not in DEFAULT_SIZES:
+        raise ConfigError(f"study.layout is {layout}: a phantom has one of the layouts "
+                          f"{', '.join(DEFAULT_SIZES)}; give --layout")
+    return size or DEFAULT_SIZES[layout]
 
 
 def write_phantom(out: Path_, cases: int = 16, *, seed: int = 0, layout: str = "brats",
@@ -170,14 +222,5 @@ def write_phantom(out: Path_, cases: int = 16, *, seed: int = 0, layout: str = "
     size
         Voxels left-right, front-back and bottom-top; by default the layout's own.
     """
-    reporter = reporter_or_log(reporter)
-    _write_phantom(Path(out), cases, seed, layout, size or DEFAULT_SIZES[layout],
-                   lambda done, name: reporter.progress("drawing", done, cases, name))
+    _write_phantom(Path(out), cases, seed, layout, phantom_size(layout, size), reporter)
     return Study.open(out, "phantom" if layout == "brats" else "isles2017")
-
-
-def as_config(config: Config | Path_, overrides: Sequence[str] = ()) -> Config:
-    """A configuration from an object, a YAML file or a built-in name, with overrides on top."""
-    if isinstance(config, Config):
-        return config_from_dict(config_to_dict(config), overrides=overrides)
-    return load_config(config, overrides)

@@ -2,29 +2,12 @@
 
 from __future__ import annotations
 
-import dataclasses
-from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import click
 
-from pixelnet_tf.cli.options import PATH, config_options, dry_run_option, verb
-from pixelnet_tf.cli.scored import read_scoring_config
+from pixelnet_tf.cli.options import PATH, config_options, dry_run_option, print_and_leave, verb
 from pixelnet_tf.cli.terminal import TerminalReporter
-from pixelnet_tf.config import Config
-from pixelnet_tf.errors import ConfigError
-from pixelnet_tf.evaluation.matching import match_cases
-from pixelnet_tf.evaluation.protocols import Protocol, make_protocol
-from pixelnet_tf.evaluation.scoring import PairContent, check_pairs
-from pixelnet_tf.evaluation.summary import (
-    CASES_FILE,
-    SUMMARY_FILE,
-    check_replaceable,
-    evaluate,
-    write_evaluation,
-)
-from pixelnet_tf.evaluation.tables import spread_table
-from pixelnet_tf.reporting import Reporter
 
 
 @verb()
@@ -58,53 +41,21 @@ def command(predictions_dir: Path, references_dir: Path, out_dir: Path, protocol
     4. Only the cases that prediction.json lists are expected; without it, every case of the
     references.
     """
-    config, named = read_scoring_config(predictions_dir, config_path, overrides, print_config)
-    if protocol:
-        config = dataclasses.replace(config, evaluation=dataclasses.replace(
-            config.evaluation, protocol=protocol))
-    rules = make_protocol(config.evaluation, f"hausdorff95_{hausdorff95}")
-    matching = match_cases(predictions_dir, references_dir, config.study, allow_missing)
+    from pixelnet_tf.api.scoring import FolderScoring, scoring_config
+
+    if print_config:
+        print_and_leave(scoring_config(predictions_dir, config_path, overrides).config, True)
     with TerminalReporter() as reporter:
-        if matching.missing:
-            reporter.warning(matching.missing)
-        contents = check_pairs(matching, config.study, reporter)
-        _check_labels(contents, config, rules, named, reporter)
+        scoring = FolderScoring(
+            predictions_dir, references_dir, protocol, config=config_path, overrides=overrides,
+            hausdorff95=hausdorff95, allow_missing=allow_missing, reporter=reporter)
         if not overwrite:
-            check_replaceable(out_dir, rules, rules.regions(config.study), contents)
+            scoring.check_target(out_dir)
         if dry_run:
-            click.echo(f"would score {len(matching.pairs)} cases by the {rules.name} protocol into "
-                       f"{out_dir}")
+            click.echo(f"would score {len(scoring.cases)} cases by the {scoring.protocol} protocol "
+                       f"into {out_dir}")
             return
-        result = evaluate(matching, config, rules, predictions_dir, references_dir, contents,
-                          workers, reporter)
-    write_evaluation(result, out_dir)
-    click.echo(spread_table(result).render("text"))
-    click.echo(f"written: {out_dir / SUMMARY_FILE}, {out_dir / CASES_FILE}")
-
-
-def _check_labels(contents: Mapping[str, PairContent], config: Config, rules: Protocol,
-                  named: bool, reporter: Reporter) -> None:
-    """Say what the labels in the files make of the regions; raises `ConfigError` where labels that
-    nobody named are those of another study."""
-    present = frozenset().union(*(content.values for content in contents.values()))
-    regions = rules.regions(config.study)
-    if not named:
-        reporter.message(f"labels and regions are BraTS' ({_words(regions)}): neither --config nor "
-                         "a file beside the predictions says otherwise")
-        if rules.name == "brats" and not present & {2, 4}:
-            raise ConfigError(
-                f"{len(contents)} cases hold the labels {sorted(present)} alone, which are not "
-                "BraTS'; say what they are by --config, or, for a mask of 0 and 1, by --set "
-                "study.labels='{0: background, 1: lesion}' --set study.regions='{lesion: [1]}'")
-    for region, values in regions.items():
-        if not present & set(values):
-            reporter.warning(f"region {region} (labels {list(values)}) is empty in every reference "
-                             "and every prediction: its scores are those of empty masks")
-    same = [case for case, content in contents.items() if content.reference == content.prediction]
-    if same:
-        reporter.warning(f"{len(same)} of {len(contents)} predictions are, byte for byte, their "
-                         f"references ({', '.join(same[:5])})")
-
-
-def _words(regions: Mapping[str, Sequence[int]]) -> str:
-    return ", ".join(f"{region}: {list(values)}" for region, values in regions.items())
+        scores = scoring.run(workers, reporter)
+    written = scores.save(out_dir)
+    click.echo(scores.table())
+    click.echo(f"written: {', '.join(map(str, written))}")

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 
 import click
 
 from pixelnet_tf.cli.options import PATH, config_options, dry_run_option, read_config, verb
 from pixelnet_tf.cli.terminal import TerminalReporter
-from pixelnet_tf.cli.training_progress import TrainingProgress
 
 
 @verb("experiment")
@@ -30,19 +28,15 @@ def command(config_path, overrides, print_config, data: str, references: Path, o
     CSV and LaTeX. A second call goes on where the first one stopped.
     """
     config = read_config(config_path, overrides, print_config)
-    from pixelnet_tf.dataset.prepared import PreparedStudy
-    from pixelnet_tf.training.experiment import Experiment, describe
+    from pixelnet_tf.api.study import make_experiment
 
-    study = PreparedStudy.open(data)
-    config = replace(config, study=study.config.study, prepare=study.config.prepare)
-    # Without a bar of its own, beside the line of the training.
-    experiment = Experiment(config, study, references, out, progress=TrainingProgress(),
-                            reporter=TerminalReporter())
-    click.echo(describe(experiment.splits, config))
-    if dry_run:
-        experiment.check()
-        click.echo("dry run: nothing was trained")
-        return
-    experiment.run()
-    click.echo((out / "tables.txt").read_text(encoding="utf-8"), nl=False)
+    with TerminalReporter() as reporter:
+        experiment = make_experiment(data, references, config, out, reporter=reporter)
+        click.echo(experiment.describe())
+        if dry_run:
+            experiment.check()
+            click.echo("dry run: nothing was trained")
+            return
+        experiment.run()
+    click.echo(experiment.tables(), nl=False)
     click.echo(f"written: {out}/tables.txt, .md, .csv, .tex")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import click
 
 from pixelnet_tf.cli.options import PATH, dry_run_option, verb
+from pixelnet_tf.errors import require
 
 
 @verb("export")
@@ -33,11 +34,11 @@ def command(model, out, name, version, prior, mode, precision, model_format, eva
     The folder needs none of this project's code to run: it holds plain TensorFlow operations, a
     model card, serving.json and warm-up requests. For research use only.
     """
-    from pixelnet_tf.evaluation.summary import read_evaluation
-    from pixelnet_tf.runs.folder import RunFolder
-    from pixelnet_tf.serving.export import export_model
+    from pixelnet_tf import Segmenter
 
-    scores = None if evaluation is None else read_evaluation(evaluation)
-    target = export_model(RunFolder(model), out, name, version, prior, mode, precision,
-                          model_format, scores, dry_run)
+    if model_format == "onnx":
+        require("--format onnx", "onnx", "tf2onnx", "onnxruntime")
+    segmenter = Segmenter.from_run(model, prior=prior, mode=mode, precision=precision)
+    target = segmenter.export(out, name=name, version=version, form=model_format,
+                              evaluation=evaluation, dry_run=dry_run)
     click.echo(f"dry run: would write {target}" if dry_run else f"model written to {target}")

@@ -24,26 +24,12 @@ def command(model_path: Path, out: Path, snapshot: str | None, dry_run: bool) ->
     Comments on top of the prototxt, and serving.json beside it, say what to feed; the script
     segment_nifti.py segments a NIfTI case through pycaffe.
     """
-    from pixelnet_tf.caffe.export import FILES, caffe_network, export_caffe
-    from pixelnet_tf.runs.folder import RunFolder
+    from pixelnet_tf.api.caffe import CaffeExport
 
-    run = RunFolder(str(model_path))
-    model = run.model()
-    config = run.config()
-    model.check_study(config.study)
-    correction = run.priors().correction(config.prediction.prior)
-    files = list(FILES)
-    if snapshot is not None:
-        from pixelnet_tf.training.state import TrainingState
-
-        state = TrainingState.of_run(run)
-        files += [path.name for path in state.snapshot_paths(out, snapshot)]
+    export = CaffeExport(model_path, snapshot)
     if dry_run:
-        click.echo(str(caffe_network(model)))
-        click.echo(f"dry run: would write {', '.join(files)} into {out}")
+        click.echo(export.prototxt)
+        click.echo(f"dry run: would write {', '.join(export.files(out))} into {out}")
         return
-    for written in export_caffe(model, config, correction, out):
+    for written in export.save(out):
         click.echo(f"wrote {written}")
-    if snapshot is not None:
-        for written in state.save_snapshot(out, snapshot):
-            click.echo(f"wrote {written}")

@@ -9,9 +9,6 @@ import click
 from pixelnet_tf.cli.options import PATH, config_options, dry_run_option, read_config, verb
 from pixelnet_tf.errors import ConfigError
 
-#: Endings of files that somebody may take for what --out wants.
-_OTHER_FILES = (".h5", ".hdf5", ".pb", ".caffemodel", ".prototxt")
-
 
 @verb("import-caffe")
 @click.option("--caffemodel", type=PATH, help="The weights (.caffemodel or .caffemodel.h5).")
@@ -58,40 +55,23 @@ def command(caffemodel: Path | None, prototxt: Path | None, out: Path | None, so
         raise ConfigError("import-caffe needs --caffemodel (and --out), or --solver")
     if caffemodel is not None and out is None and not dry_run:
         raise ConfigError("import-caffe needs --out, the model to write; or --dry-run")
-    if out is not None and (out.suffix in _OTHER_FILES or (out.suffix != ".keras"
-                                                           and out.is_file())):
-        raise ConfigError(f"--out {out}: give a folder, or a name that ends with .keras")
-    section = None
-    if solver is not None:
-        from pixelnet_tf.caffe.solver_config import training_section, training_yaml
+    from pixelnet_tf.api import caffe
 
-        section = training_section(solver)
-        click.echo(training_yaml(solver), nl=False)
+    if out is not None:
+        caffe.check_target(out)
+    if solver is not None:
+        click.echo(caffe.solver_yaml(solver), nl=False)
     if caffemodel is None:
         return
-    from pixelnet_tf.caffe.import_pixelnet import import_pixelnet
-    from pixelnet_tf.runs.imported import imported_config, write_imported
-
-    if config is not None:
-        classes = classes or len(config.study.labels)
-        channels = channels or len(config.study.modalities)
-    model, table = import_pixelnet(
-        prototxt, caffemodel, config=None if config is None else config.model,
-        overrides=[o for o in overrides if o.startswith("model.")], classes=classes,
-        channels=channels, border=border,
-        channel_rule=channel_rule, allow_nan=allow_nan,
-    )
-    click.echo(str(table))
-    complete = imported_config(model, table.new_layers, caffemodel, out or Path("imported"), config,
-                               training=section, overrides=overrides)
-    if complete is None:
-        click.echo("note: one score makes no segmentation; predict and export do not take this "
-                   "model, export-caffe does")
-    elif table.new_layers:
-        click.echo(f"note: {', '.join(sorted(table.new_layers))} hold random start weights; "
-                   "train before you predict")
+    imported = caffe.import_caffe(
+        caffemodel, prototxt, out=out or Path("imported"), solver=solver, config=config,
+        overrides=overrides, classes=classes, channels=channels, channel_rule=channel_rule,
+        border=border, allow_nan=allow_nan)
+    click.echo(str(imported.table))
+    if imported.note:
+        click.echo(f"note: {imported.note}")
     if dry_run or out is None:
         click.echo("dry run: nothing was written")
         return
-    for path in write_imported(out, model, complete):
+    for path in imported.save(out):
         click.echo(f"wrote {path}")

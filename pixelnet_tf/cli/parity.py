@@ -30,7 +30,7 @@ def command(prototxt: Path, caffemodel: Path, golden: Path, tolerance: float, ph
 
     Exit code 4 if a blob is past the tolerance.
     """
-    from pixelnet_tf.caffe.parity import compare_with_golden
+    from pixelnet_tf.api.caffe import compare_with_golden
 
     report = compare_with_golden(prototxt, caffemodel, golden, tolerance=tolerance, phase=phase,
                                  dtype=precision)

@@ -6,10 +6,8 @@ from pathlib import Path
 
 import click
 
-from pixelnet_tf.cli.case_progress import CaseProgress
 from pixelnet_tf.cli.options import PATH, config_options, dry_run_option, read_config, verb
-from pixelnet_tf.errors import ConfigError
-from pixelnet_tf.volumes.phantom_study import DEFAULT_SIZES, write_phantom
+from pixelnet_tf.cli.terminal import TerminalReporter
 
 
 @verb("phantom")
@@ -18,7 +16,7 @@ from pixelnet_tf.volumes.phantom_study import DEFAULT_SIZES, write_phantom
               help="How many cases.")
 @click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True,
               help="The same seed gives the same files, byte for byte.")
-@click.option("--layout", type=click.Choice(list(DEFAULT_SIZES)),
+@click.option("--layout", type=click.Choice(["brats", "isles"]),
               help="brats: tumours in flair, t1, t1ce, t2; isles: strokes in dwi, adc, cbf. "
               "[default: that of --config, else brats]")
 @click.option("--size", type=click.IntRange(min=16), nargs=3, default=None, metavar="X Y Z",
@@ -36,15 +34,13 @@ def command(out: Path, cases: int, seed: int, layout: str | None,
     """
     # Without --config, the defaults of a configuration: brats.
     config = read_config(config_path, overrides, print_config)
+    from pixelnet_tf.api.study import phantom_size, write_phantom
+
     layout = layout or config.study.layout
-    if layout not in DEFAULT_SIZES:
-        raise ConfigError(f"study.layout is {layout}: a phantom has one of the layouts "
-                          f"{', '.join(DEFAULT_SIZES)}; give --layout")
-    x, y, z = size or DEFAULT_SIZES[layout]
+    x, y, z = phantom_size(layout, size)
     if dry_run:
         click.echo(f"would write {cases} cases of {x}x{y}x{z} voxels ({layout}) into {out}")
         return
-    with CaseProgress({"phantom": "drawing"}) as progress:
-        names = write_phantom(out, cases, seed, layout, (x, y, z),
-                              lambda done, name: progress("phantom", done, cases, name))
-    click.echo(f"{len(names)} cases of {x}x{y}x{z} voxels ({layout}) in {out}")
+    with TerminalReporter() as reporter:
+        write_phantom(out, cases, seed=seed, layout=layout, size=(x, y, z), reporter=reporter)
+    click.echo(f"{cases} cases of {x}x{y}x{z} voxels ({layout}) in {out}")

@@ -10,12 +10,12 @@ import click
 from rich.console import Console
 from rich.table import Table
 
-from pixelnet_tf.cli.case_progress import CaseProgress
 from pixelnet_tf.cli.options import PATH, config_options, dry_run_option, read_config, verb
+from pixelnet_tf.cli.terminal import TerminalReporter
 from pixelnet_tf.config import Config
 
 if TYPE_CHECKING:
-    from pixelnet_tf.dataset.prepare_study import PrepareSummary
+    from pixelnet_tf.api.study import PrepareSummary
 
 
 @verb("prepare")
@@ -46,16 +46,14 @@ def command(data: Path | None, out: str | None, workers: int | None, skip_bad_ca
     for value, option in ((data, "--data"), (out, "--out")):
         if value is None:
             raise click.UsageError(f"Missing option '{option}'.")
-    # TensorFlow is loaded only once there is something to do.
-    from pixelnet_tf.dataset.prepare_study import prepare_study
-    with CaseProgress({"check": "checking", "prepare": "preparing"}) as progress:
-        summary = prepare_study(
-            config, data, out, workers, skip_bad_cases, progress,
-            require_segmentation=not no_segmentation, redraw_split=redraw_split, dry_run=dry_run)
-    for problem in summary.left_out:
-        click.echo(f"warning: left out {problem.case}: {problem.message}", err=True)
-    for note in summary.notes:
-        click.echo(f"note: {note}", err=True)
+    from pixelnet_tf import Study
+
+    study = Study.open(data, config)
+    options = {"workers": workers, "skip_bad_cases": skip_bad_cases,
+               "require_segmentation": not no_segmentation, "redraw_split": redraw_split}
+    with TerminalReporter() as reporter:
+        summary = (study.plan(out, **options, reporter=reporter) if dry_run
+                   else study.prepare(out, **options, reporter=reporter).summary)
     Console().print(_table(summary, config))
     click.echo(f"nothing was written (--dry-run); {len(summary.prepared)} cases would be prepared"
                if dry_run else f"prepared study: {os.fspath(out)}")

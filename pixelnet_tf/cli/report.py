@@ -6,9 +6,8 @@ from pathlib import Path
 
 import click
 
-from pixelnet_tf.cli.options import PATH, config_options, dry_run_option, verb
-from pixelnet_tf.cli.scored import check_predicted_by, read_scoring_config
-from pixelnet_tf.errors import DataError, ModelError, require
+from pixelnet_tf.cli.options import PATH, config_options, dry_run_option, print_and_leave, verb
+from pixelnet_tf.cli.terminal import TerminalReporter
 
 
 @verb()
@@ -36,34 +35,18 @@ def command(run_dir: Path, predictions_dir: Path, scores_dir: Path, references_d
     plots, and the worst and best cases as overlays. The figures stand beside it as PNG files, in
     the folder <out>_figures.
     """
-    require("report", "report", "matplotlib", "jinja2")
-    from pixelnet_tf.evaluation.case_images import image_reader
-    from pixelnet_tf.evaluation.matching import match_cases
-    from pixelnet_tf.evaluation.report import ReportSource, write_report
-    from pixelnet_tf.evaluation.summary import check_scored_files, read_evaluation
+    from pixelnet_tf.api.reports import Report
+    from pixelnet_tf.api.scoring import scoring_config
 
-    config, _ = read_scoring_config(predictions_dir, config_path, overrides, print_config, run_dir)
-    if not run_dir.is_dir():
-        raise ModelError(f"{run_dir}: no such folder; give the folder that `train --out` wrote")
-    evaluation = read_evaluation(scores_dir)
-    if references_dir is None:
-        references_dir = Path(evaluation.about.get("references", ""))
-        if not references_dir.is_dir():
-            raise DataError(f"{scores_dir}: its references {str(references_dir)!r} are not there "
-                            "any more; name them with --references")
-    matching = match_cases(predictions_dir, references_dir, config.study, allow_missing=True)
-    check_scored_files(evaluation, matching)
-    check_predicted_by(run_dir, predictions_dir)
-    if data_dir is None and any(path.is_dir() for path in references_dir.iterdir()):
-        data_dir = references_dir
-    reader = image_reader(data_dir, config.study) if data_dir and overlays else None
-    if reader is None:
-        click.echo("no overlays: name the images with --data", err=True)
+    if print_config:
+        print_and_leave(scoring_config(predictions_dir, config_path, overrides, run_dir).config,
+                        True)
+    with TerminalReporter() as reporter:
+        report = Report(run_dir, predictions_dir, scores_dir, references=references_dir,
+                        data=data_dir, config=config_path, overrides=overrides, overlays=overlays,
+                        reporter=reporter)
     if dry_run:
-        click.echo(f"would write a report of {len(evaluation.scores)} cases to {out}")
+        click.echo(f"would write a report of {len(report.cases)} cases to {out}")
         return
-    written = write_report(ReportSource(run_dir, evaluation, matching, config.study, reader), out,
-                           overlays)
-    for path in written:
+    for path in report.save(out):
         click.echo(f"written: {path}")
-

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import ipaddress
-
 import click
 
+from pixelnet_tf.api.serving import ServerLimits, serve
 from pixelnet_tf.cli.options import PATH, TOKEN_VARIABLE, read_token, verb
-from pixelnet_tf.errors import require
-from pixelnet_tf.serving.limits import ServerLimits
+from pixelnet_tf.cli.terminal import TerminalReporter
 
 _DEFAULT = ServerLimits()
 
@@ -54,19 +52,5 @@ def command(model, host, port, hosts, token_file, poll_seconds, **limits) -> Non
     A new version folder is picked up while the server runs. SIGTERM ends it when every accepted
     request is answered. Logs are JSON lines on standard error. For research use only.
     """
-    limits = ServerLimits(**limits)
-    token = read_token(token_file)
-    if token is None and not _is_loopback(host):
-        click.echo(f"warning: listening on {host} without a token; whoever reaches this port can "
-                   "use the server", err=True)
-    require("serve", "serve", "starlette", "uvicorn", "python_multipart")
-    from pixelnet_tf.serving.run_server import run_server
-
-    run_server(model, host, port, limits, token, poll_seconds, hosts)
-
-
-def _is_loopback(host: str) -> bool:
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"
+    serve(model, host, port, limits=ServerLimits(**limits), token=read_token(token_file),
+          poll_seconds=poll_seconds, hosts=hosts, reporter=TerminalReporter())

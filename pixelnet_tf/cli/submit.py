@@ -6,13 +6,11 @@ from pathlib import Path
 
 import click
 
-from pixelnet_tf.cli.options import PATH, config_options, dry_run_option, verb
-from pixelnet_tf.cli.scored import read_scoring_config
-from pixelnet_tf.evaluation.submission import CHALLENGES, write_submission
+from pixelnet_tf.cli.options import PATH, config_options, dry_run_option, print_and_leave, verb
 
 
 @verb()
-@click.option("--challenge", required=True, type=click.Choice(CHALLENGES))
+@click.option("--challenge", required=True, type=click.Choice(["brats2017", "isles2017"]))
 @click.option("--predictions", "predictions_dir", required=True, type=PATH, metavar="DIR",
               help="Folder of <case>.nii.gz (or .nii).")
 @click.option("--references", "study_dir", required=True, type=PATH, metavar="STUDY",
@@ -31,11 +29,12 @@ def command(challenge: str, predictions_dir: Path, study_dir: Path, out: Path, d
     fault is listed. The layout comes from --config, else from the prediction.json beside the
     predictions, else it is the challenge's own.
     """
-    beside = any((predictions_dir / name).is_file() for name in ("prediction.json", "config.yaml"))
-    config, _ = read_scoring_config(predictions_dir, config_path or (None if beside else challenge),
-                                    overrides, print_config)
-    names = write_submission(challenge, predictions_dir, study_dir, config.study, out, description,
-                             dry_run)
+    from pixelnet_tf.api.reports import submission_config, submit
+
+    if print_config:
+        print_and_leave(submission_config(challenge, predictions_dir, config_path, overrides), True)
+    names = submit(challenge, predictions_dir, study_dir, out, description=description,
+                   config=config_path, overrides=overrides, dry_run=dry_run)
     if dry_run:
         click.echo(f"would write {len(names)} cases to {out}")
     else:

@@ -32,6 +32,7 @@ class TerminalReporter:
         self._bar: Progress | None = None
         self._tasks: dict[str, TaskID] = {}
         self._starts: dict[str, tuple[float, int]] = {}
+        self._done: dict[str, int] = {}
         self._last = float("-inf")
 
     def __enter__(self) -> TerminalReporter:
@@ -61,11 +62,18 @@ class TerminalReporter:
         if self._bar is not None:
             if task not in self._tasks:
                 self._tasks[task] = self._bar.add_task(task, total=total, detail="")
+            elif done < self._done[task]:
+                self._bar.reset(self._tasks[task])
+            self._done[task] = done
             self._bar.update(self._tasks[task], completed=done, total=total,
                              detail=escape(detail))
             return
         now = time.monotonic()
-        start, first = self._starts.setdefault(task, (now, done))
+        if done < self._done.get(task, 0) or task not in self._starts:
+            # Its first report, or it begins anew, as the next training of an experiment.
+            self._starts[task] = now, done
+        self._done[task] = done
+        start, first = self._starts[task]
         if done < total and now - self._last < _QUIET_SECONDS:
             return
         self._last = now

@@ -7,7 +7,7 @@ import json
 import click
 
 from pixelnet_tf.cli.options import config_options, dry_run_option, read_config, verb
-from pixelnet_tf.cli.training_progress import TrainingProgress
+from pixelnet_tf.cli.terminal import TerminalReporter
 from pixelnet_tf.errors import ConfigError
 
 
@@ -41,24 +41,18 @@ def command(config_path, overrides, print_config, data, out, resume, snapshot, f
     if snapshot is not None and not snapshot.endswith((".solverstate", ".solverstate.h5")):
         raise ConfigError(f"--snapshot {snapshot}: give Caffe's .solverstate or .solverstate.h5; "
                           "weights alone are given by --set training.initial_weights=FILE")
-    from pixelnet_tf.dataset.prepared import PreparedStudy
-    from pixelnet_tf.training.loop import Trainer
+    from pixelnet_tf.api.study import make_trainer
 
-    study = PreparedStudy.open(data)
-    split = study.split if fold is None else study.split.fold(fold)
-    trainer = Trainer(config, study, split, out, progress=TrainingProgress(), say=click.echo)
-    config, plan = trainer.config, trainer.plan
-    click.echo(f"{len(split.train)} training and {len(split.validation)} validation cases; "
-               f"{plan.epoch_slices} slices an epoch, {plan.steps} steps of "
-               f"{config.training.step_slices} slices, {config.sampling.pixels} pixels each "
-               f"({config.sampling.strategy})")
-    if dry_run:
-        trainer.check(resume)
-        trainer.check_start_weights()
-        # Those of mixed lesions would have to be drawn first.
-        for line in () if config.sampling.lesion_mixing else trainer.measure_priors().lines():
-            click.echo(line)
-        click.echo("dry run: nothing was trained")
-        return
-    trainer.run(resume)
+    with TerminalReporter() as reporter:
+        trainer = make_trainer(data, config, out, fold=fold, reporter=reporter)
+        click.echo(trainer.describe())
+        if dry_run:
+            trainer.check(resume)
+            trainer.check_start_weights()
+            # Those of mixed lesions would have to be drawn first.
+            for line in () if config.sampling.lesion_mixing else trainer.measure_priors().lines():
+                click.echo(line)
+            click.echo("dry run: nothing was trained")
+            return
+        trainer.run(resume)
     click.echo(f"model written to {trainer.run_folder.file('model.keras')}")

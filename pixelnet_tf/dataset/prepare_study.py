@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -36,6 +35,7 @@ from pixelnet_tf.io.files import (
     write_json,
     write_text,
 )
+from pixelnet_tf.reporting import Reporter, reporter_or_log
 from pixelnet_tf.volumes.checks import (
     Problem,
     check_case,
@@ -45,9 +45,6 @@ from pixelnet_tf.volumes.checks import (
 )
 from pixelnet_tf.volumes.nifti import read_geometry
 from pixelnet_tf.volumes.slicing import SlicePlan
-
-#: Called with the stage (`check` or `prepare`), cases done, cases in all, and the last case.
-Progress = Callable[[str, int, int, str], None]
 
 #: A shard takes at least this part of its float32 images: brains fill a sixth of a BraTS volume
 #: and compress by a tenth.
@@ -76,9 +73,8 @@ class PrepareSummary:
 
 def prepare_study(config: Config, study_dir: str | Path, out: str | os.PathLike,
                   workers: int | None = None, skip_bad_cases: bool = False,
-                  progress: Progress = lambda stage, done, total, case: None, *,
-                  require_segmentation: bool = True, redraw_split: bool = False,
-                  dry_run: bool = False) -> PrepareSummary:
+                  *, require_segmentation: bool = True, redraw_split: bool = False,
+                  dry_run: bool = False, reporter: Reporter | None = None) -> PrepareSummary:
     """Check a study, prepare the cases that are missing or changed, write split and index.
 
     Args:
@@ -90,14 +86,28 @@ def prepare_study(config: Config, study_dir: str | Path, out: str | os.PathLike,
         require_segmentation: a case without segmentation is bad.
         redraw_split: draw the split anew, whatever was drawn before.
         dry_run: check and plan, write nothing.
+        reporter: hears of the tasks "checking" and "preparing", in cases, and at the end of the
+            cases that were left out and of the notes.
 
     Raises:
         DataError: bad cases, or cases that the kept split does not know.
         ConfigError: the split cannot be drawn, or `out` lies within the study.
         RunError: the disk is full, or a worker failed; finished cases are kept.
     """
-    out = os.fspath(out)
+    reporter = reporter_or_log(reporter)
     check_apart(out, study_dir)
+    summary = _prepare(config, study_dir, os.fspath(out), workers, skip_bad_cases,
+                       require_segmentation, redraw_split, dry_run, reporter)
+    for problem in summary.left_out:
+        reporter.warning(f"left out {problem.case}: {problem.message}")
+    for note in summary.notes:
+        reporter.message(f"note: {note}")
+    return summary
+
+
+def _prepare(config: Config, study_dir: str | Path, out: str, workers: int | None,
+             skip_bad_cases: bool, require_segmentation: bool, redraw_split: bool, dry_run: bool,
+             reporter: Reporter) -> PrepareSummary:
     workers = config.prepare.workers if workers is None else workers
     cases = find_cases(Path(study_dir), config.study, require_segmentation)
     if not require_segmentation:
@@ -105,7 +115,7 @@ def prepare_study(config: Config, study_dir: str | Path, out: str | os.PathLike,
     made_from = _made_from(cases, config)
     finished = {case.name: details for case in cases
                 if (details := _finished(case, made_from[case.name], out)) is not None}
-    problems, doubts, voxels = _check(cases, finished, config, workers, progress)
+    problems, doubts, voxels = _check(cases, finished, config, workers, reporter)
     if problems and not skip_bad_cases:
         raise DataError(problems_message(problems, len(cases)) +
                         "\ncorrect them, or leave them out by --skip-bad-cases")
@@ -139,7 +149,8 @@ def prepare_study(config: Config, study_dir: str | Path, out: str | os.PathLike,
             done = sum(c.name in finished for c in good)
             raise RunError(f"{error}\n{done} of {len(good)} cases are finished and kept; make "
                            "room and run the same command again to go on") from None
-        progress("prepare", sum(c.name in finished for c in todo), len(todo), case.name)
+        reporter.progress("preparing", sum(c.name in finished for c in todo), len(todo),
+                          case.name)
 
     index = SliceIndex.from_case_files([finished[case.name] for case in good],
                                        len(config.study.labels))
@@ -178,7 +189,7 @@ def _finished(case: Case, made_from: dict[str, Any], out: str) -> dict[str, Any]
 
 
 def _check(cases: list[Case], finished: dict[str, Any], config: Config, workers: int,
-           progress: Progress) -> tuple[list[Problem], list[Problem], dict[str, tuple[str, ...]]]:
+           reporter: Reporter) -> tuple[list[Problem], list[Problem], dict[str, tuple[str, ...]]]:
     """Check the cases that are not finished; a study without any lesion is a problem too.
 
     Returns the problems, the doubts about cases that can be used, and for each case the digests of
@@ -194,7 +205,7 @@ def _check(cases: list[Case], finished: dict[str, Any], config: Config, workers:
             check_case, unread, (config.study, config.prepare.slice_size),
             worker_count(workers, len(unread))), start=1):
         results[case.name] = result
-        progress("check", done, len(unread), case.name)
+        reporter.progress("checking", done, len(unread), case.name)
     for case in unread:
         problems += results[case.name].problems
         doubts += results[case.name].doubts

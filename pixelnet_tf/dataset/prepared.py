@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable
 from functools import cached_property
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import tensorflow as tf
@@ -22,6 +22,9 @@ from pixelnet_tf.volumes.case_volume import PreparedVolume
 from pixelnet_tf.volumes.geometry import VolumeGeometry
 from pixelnet_tf.volumes.slicing import SlicePlan
 
+if TYPE_CHECKING:
+    from pixelnet_tf.dataset.prepare_study import PrepareSummary
+
 
 class PreparedStudy:
     """What `pixelnet-tf prepare` wrote; addressed through `tf.io.gfile`.
@@ -31,16 +34,20 @@ class PreparedStudy:
         config: the resolved configuration of `prepare`.
         split: training, validation and test cases, and folds.
         index: one row a slice.
+        summary: what the call that prepared it did; None where it was opened later.
     """
 
-    def __init__(self, path: str, config: Config, split: Split, index: SliceIndex):
+    def __init__(self, path: str, config: Config, split: Split, index: SliceIndex,
+                 summary: PrepareSummary | None = None):
         self.path = path
         self.config = config
         self.split = split
         self.index = index
+        self.summary = summary
 
     @classmethod
-    def open(cls, path: str | os.PathLike) -> PreparedStudy:
+    def open(cls, path: str | os.PathLike, summary: PrepareSummary | None = None
+             ) -> PreparedStudy:
         """Open a prepared study.
 
         Raises:
@@ -59,7 +66,7 @@ class PreparedStudy:
         if len(index) and index.class_counts.shape[1] != classes:
             raise DataError(f"{path}: index.json counts {index.class_counts.shape[1]} classes, "
                             f"config.yaml names {classes}; {PREPARE_AGAIN}")
-        return cls(path, config, drawn.split, index)
+        return cls(path, config, drawn.split, index, summary)
 
     @property
     def cases(self) -> tuple[str, ...]:

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from pixelnet_tf.cases.layouts import case_name, find_cases, is_there, nifti_stem
-from pixelnet_tf.config import Config, StudyConfig, config_from_json, load_config
+from pixelnet_tf.config import StudyConfig
 from pixelnet_tf.errors import DataError
 from pixelnet_tf.io.files import read_json_object
 
@@ -126,18 +126,6 @@ def read_prediction_file(predictions_dir: Path) -> dict:
     if not path.is_file():
         return {}
     return read_json_object(path, "predict again or remove it")
-
-
-def stored_config(predictions_dir: Path) -> Config | None:
-    """The configuration that stands beside predictions: in `prediction.json`, else `config.yaml`.
-
-    None where there is neither. Raises `ConfigError` or `DataError` where one is broken.
-    """
-    stored = read_prediction_file(predictions_dir).get("config")
-    if stored is not None:
-        return config_from_json(stored, source=str(Path(predictions_dir) / PREDICTION_FILE))
-    beside = Path(predictions_dir) / "config.yaml"
-    return load_config(beside) if beside.is_file() else None
 
 
 def find_references(folder: Path, study: StudyConfig) -> tuple[dict[str, Path], dict[str, str]]:

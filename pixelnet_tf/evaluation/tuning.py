@@ -13,6 +13,7 @@ from pixelnet_tf.evaluation.labels import check_same_grid, read_labels
 from pixelnet_tf.evaluation.matching import Matching
 from pixelnet_tf.evaluation.overlap import count_overlaps, ratio
 from pixelnet_tf.inference.postprocess import LabelledCase, choose_postprocess
+from pixelnet_tf.reporting import Reporter, reporter_or_log
 
 #: Smallest components that are tried, in voxels.
 COMPONENTS = (10, 30, 100, 300, 1000, 3000)
@@ -31,7 +32,7 @@ class Round:
 
 
 def tune_postprocess(matching: Matching, split: Split, study: StudyConfig,
-                     on_round: Callable[[Round], None] = lambda found: None
+                     reporter: Reporter | None = None
                      ) -> tuple[PostprocessConfig, list[Round]]:
     """Choose `prediction.postprocess` by the mean Dice over cases and regions.
 
@@ -43,19 +44,20 @@ def tune_postprocess(matching: Matching, split: Split, study: StudyConfig,
     Args:
         matching: predictions of validation cases, made without post-processing.
         split: of the run; a case outside its validation cases is refused.
-        on_round: called after each step.
+        reporter: hears of the task "choosing", in steps.
 
     Raises:
         DataError: a case that is not a validation case, or a file that cannot be used.
     """
-    chosen, rounds = PostprocessConfig(), []
-    for step, values, settings in _steps(study):
+    reporter = reporter_or_log(reporter)
+    chosen, rounds, steps = PostprocessConfig(), [], list(_steps(study))
+    for step, values, settings in steps:
         candidates = [settings(chosen, value) for value in values]
         chosen, dice = choose_postprocess(candidates, _cases(matching, study), split, study,
                                           lambda truth, labels: mean_dice(truth, labels, study))
         taken = values[candidates.index(chosen)]
         rounds.append(Round(step, values, tuple(dice), taken))
-        on_round(rounds[-1])
+        reporter.progress("choosing", len(rounds), len(steps), step)
     return chosen, rounds
 
 

@@ -9,12 +9,13 @@ import re
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
 from pixelnet_tf.errors import ConfigError, DataError, ModelError, PixelNetError, RunError
+from pixelnet_tf.reporting import Reporter, reporter_or_log
 
 #: Seconds before each further try.
 BACK_OFF_SECONDS = (0.5, 1.0, 2.0, 4.0, 8.0)
@@ -36,7 +37,7 @@ class ServedModel:
         url: the model's; of a server with one model, `http://host:port` will do.
         token: bearer token, or None.
         timeout_seconds: for one answer.
-        say: receives a line when a request is tried again.
+        reporter: receives a message when a request is tried again.
 
     Raises:
         ConfigError: not such a URL, or the server has several models.
@@ -44,13 +45,13 @@ class ServedModel:
     """
 
     def __init__(self, url: str, token: str | None = None, timeout_seconds: float = 300.0,
-                 say: Callable[[str], None] = lambda line: None):
+                 reporter: Reporter | None = None):
         match = _URL.fullmatch(url)
         if match is None:
             raise ConfigError(f"--server takes http://host:port or http://host:port/v1/models/"
                               f"NAME, got {url!r}")
         self._server, self._token = match["server"], token
-        self._timeout_seconds, self._say = timeout_seconds, say
+        self._timeout_seconds, self._reporter = timeout_seconds, reporter_or_log(reporter)
         name = match["name"] or self._only_name()
         self.url = f"{self._server}/v1/models/{name}{match['version'] or ''}"
 
@@ -176,7 +177,7 @@ class ServedModel:
             except (ValueError, RecursionError):
                 raise RunError(f"{url}: the answer is not JSON; is this a model server?") from None
             if wait is not None:
-                self._say(f"{url}: {reason}; next try in {wait:g} s")
+                self._reporter.message(f"{url}: {reason}; next try in {wait:g} s")
                 time.sleep(wait)
         raise RunError(f"{url}: no answer after {len(BACK_OFF_SECONDS) + 1} tries ({reason}); see "
                        "whether the server runs, then call again: finished cases are kept")

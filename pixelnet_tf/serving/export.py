@@ -33,7 +33,7 @@ Writer = Callable[[Path, SliceSegmenter, Config, dict], dict[str, Any]]
 def export_model(run: RunFolder, out: Path, name: str | None = None, version: int | None = None,
                  prior: str | None = None, mode: str | None = None, precision: str | None = None,
                  model_format: str = "savedmodel", evaluation: Evaluation | None = None,
-                 dry_run: bool = False) -> Path:
+                 dry_run: bool = False, config: Config | None = None) -> Path:
     """Write OUT/<name>/<version>/ and return that folder.
 
     It holds the model (`saved_model.pb` or `model.onnx`), `serving.json`, `model_card.md` and,
@@ -48,6 +48,7 @@ def export_model(run: RunFolder, out: Path, name: str | None = None, version: in
             is not exported.
         evaluation: scores for the card.
         dry_run: check everything, write nothing.
+        config: in place of the run's own.
 
     Raises:
         ConfigError: a bad name or setting, or the version is there already.
@@ -55,7 +56,7 @@ def export_model(run: RunFolder, out: Path, name: str | None = None, version: in
         RunError: the disk is full, or what `--format onnx` needs is not installed.
     """
     write = _writer(model_format)
-    config = _resolved(run.config(), prior, mode, precision)
+    config = _resolved(config or run.config(), prior, mode, precision)
     name = config.study.name if name is None else name
     if not _NAME.fullmatch(name):
         raise ConfigError(f"a model's name takes letters, digits, `_`, `.` and `-`, got {name!r}; "

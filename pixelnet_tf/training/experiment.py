@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -28,7 +27,7 @@ from pixelnet_tf.inference.predict import CaseSource, predict_cases
 from pixelnet_tf.io.files import check_apart, replacing_folder, write_json, write_text
 from pixelnet_tf.reporting import Reporter, reporter_or_log
 from pixelnet_tf.runs.folder import RunFolder
-from pixelnet_tf.training.loop import Progress, Trainer
+from pixelnet_tf.training.loop import Trainer
 from pixelnet_tf.volumes.geometry import VolumeGeometry
 
 STRATEGIES = ("balanced", "uniform")
@@ -53,22 +52,32 @@ class Experiment:
             by the experiment.
         study: prepared slices. references: the study with its segmentations.
         out: folder of the experiment.
-        progress: receives rows of the trainings' logs.
-        reporter: what is done, in words.
+        reporter: hears of each training, prediction and scoring.
 
     Raises:
         DataError: a split without test cases.
     """
 
     def __init__(self, config: Config, study: PreparedStudy, references: Path, out: Path, *,
-                 progress: Progress | None = None, reporter: Reporter | None = None):
+                 reporter: Reporter | None = None):
         self.config, self.study, self.references, self.out = config, study, references, Path(out)
-        self.progress, self.reporter = progress, reporter_or_log(reporter)
+        self.reporter = reporter_or_log(reporter)
         split = study.split
         self.splits = [split.fold(i) for i in range(len(split.folds))] or [split]
         if not all(part.test for part in self.splits):
             raise DataError(f"{study.path}: the split has no test case; prepare with split.test or "
                             "split.folds")
+
+    def describe(self) -> str:
+        """One line that says what the experiment will do."""
+        training, folds = self.config.training, len(self.splits)
+        length = f"{training.steps} steps" if training.steps else f"{training.epochs} epochs"
+        return (f"{len(STRATEGIES)} samplings x {folds} folds: {2 * folds} trainings of {length}, "
+                f"each scored with the priors {' and '.join(PRIORS)}")
+
+    def tables(self) -> str:
+        """The tables that `run` wrote, as text."""
+        return (self.out / "tables.txt").read_text(encoding="utf-8")
 
     def check(self) -> None:
         """Raise what can be told before any work; writes nothing.
@@ -116,8 +125,7 @@ class Experiment:
 
     def _trainer(self, strategy: str, number: int, split: Split) -> Trainer:
         return Trainer(self._variant(strategy), self.study, split,
-                       self._run_folder(strategy, number).path, progress=self.progress,
-                       say=self.reporter.message)
+                       self._run_folder(strategy, number).path, reporter=self.reporter)
 
     def _check_test_cases(self) -> None:
         """Read the truth of every test case, and see whether its slices are there."""
@@ -188,11 +196,3 @@ class Experiment:
                           reporter=self.reporter)
         write_evaluation(result, folder)
         return result
-
-
-def describe(splits: Sequence[Split], config: Config) -> str:
-    """One line that says what the experiment will do."""
-    return (f"{len(STRATEGIES)} samplings x {len(splits)} folds: {2 * len(splits)} trainings of "
-            f"{config.training.steps or f'{config.training.epochs} epochs'}"
-            f"{' steps' if config.training.steps else ''}, each scored with the priors "
-            f"{' and '.join(PRIORS)}")

@@ -6,7 +6,6 @@ import random
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from typing import Any
 
 import numpy as np
 import tensorflow as tf
@@ -22,6 +21,7 @@ from pixelnet_tf.errors import ConfigError, DataError, RunError
 from pixelnet_tf.io.files import check_apart
 from pixelnet_tf.model.architecture import Architecture
 from pixelnet_tf.model.pixelnet import PixelNet
+from pixelnet_tf.reporting import Reporter, reporter_or_log
 from pixelnet_tf.runs.checkpoints import Checkpoints
 from pixelnet_tf.runs.compatibility import RESUME, Basis, check_fit
 from pixelnet_tf.runs.folder import RunFolder
@@ -34,9 +34,6 @@ from pixelnet_tf.training.state import TrainingState
 from pixelnet_tf.training.step import lattice_of, loss_and_gradients
 from pixelnet_tf.training.tap_balance import balance_taps
 from pixelnet_tf.training.validation import case_validator, fit_prior_strength
-
-#: Called with every row of the log and the total number of steps.
-Progress = Callable[[dict[str, Any], int], None]
 
 
 @dataclass(frozen=True)
@@ -71,20 +68,20 @@ class Trainer:
         study: prepared slices.
         split: which cases train and validate.
         out: the run's folder, any path that `tf.io.gfile` knows.
-        progress, say: receive rows of the log and lines of text.
+        reporter: hears of the task "training", in steps, of validations, and of what is found.
 
     Raises:
         DataError: nothing to train on.
     """
 
     def __init__(self, config: Config, study: PreparedStudy, split: Split, out: str, *,
-                 progress: Progress | None = None, say: Callable[[str], None] = lambda line: None):
+                 reporter: Reporter | None = None):
         if not split.train:
             raise DataError(f"{study.path}: the split has no case to train on")
         self.config = replace(config, study=study.config.study, prepare=study.config.prepare)
         self.study, self.split = study, split
         self.run_folder = RunFolder(out)
-        self.progress, self.say = progress, say
+        self.reporter = reporter_or_log(reporter)
         self.schedule = SliceSchedule(study, split.train, config.sampling, config.training.seed)
         self.plan = plan_training(config, self.schedule, bool(split.validation))
 
@@ -132,6 +129,13 @@ class Trainer:
             training = self.config.training
             initialise(self._new_model(), training.initial_weights, training.pretrained_intensity)
 
+    def describe(self) -> str:
+        """One sentence about what the training will do."""
+        return (f"{len(self.split.train)} training and {len(self.split.validation)} validation "
+                f"cases; {self.plan.epoch_slices} slices an epoch, {self.plan.steps} steps of "
+                f"{self.config.training.step_slices} slices, {self.config.sampling.pixels} pixels "
+                f"each ({self.config.sampling.strategy})")
+
     def measure_priors(self) -> ClassPriors:
         """Class frequencies of the training slices; with `sampling.lesion_mixing` they are drawn,
         which takes some seconds."""
@@ -159,9 +163,9 @@ class Trainer:
         folder, config = self.run_folder, self.config
         state = folder.state("last") if folder.exists() else None
         if state is not None:
-            self.say(f"going on from step {state['step']} of {self.plan.steps}")
+            self.reporter.message(f"going on from step {state['step']} of {self.plan.steps}")
         elif folder.exists():
-            self.say("no checkpoint yet: starting again with the first step")
+            self.reporter.message("no checkpoint yet: starting again with the first step")
         model = self._new_model()
         new_layers = None if state is None else folder.new_layers()
         snapshot = None
@@ -177,15 +181,15 @@ class Trainer:
         else:
             priors = folder.priors()
         for line in priors.lines():
-            self.say(line)
+            self.reporter.message(line)
         checkpoints = Checkpoints(folder.file("checkpoints"), whole.variables)
         if state is None and snapshot is not None:
             checkpoints.save("last", snapshot.step)
         checkpoints.restore("last")
         _Loop(self, whole, checkpoints, priors, interruption).run()
         if checkpoints.restore("best"):
-            self.say(f"best validation at step {checkpoints.state['best']['step']}: "
-                     f"{checkpoints.state['best']['score']:.4f}")
+            self.reporter.message(f"best validation at step {checkpoints.state['best']['step']}: "
+                                  f"{checkpoints.state['best']['score']:.4f}")
         if self.split.validation:
             self._fit_priors(model, priors)
         folder.save_model(model)
@@ -210,7 +214,7 @@ class Trainer:
         training = self.config.training
         start = initialise(model, training.initial_weights, training.pretrained_intensity)
         for line in start.lines:
-            self.say(line)
+            self.reporter.message(line)
         if training.balance_taps and balance:
             self._balance_taps(model)
         return start
@@ -224,15 +228,16 @@ class Trainer:
         height, width = (max(image.shape[axis] for image in images) for axis in (0, 1))
         padded = [tf.image.pad_to_bounding_box(image, 0, 0, height, width) for image in images]
         factors = balance_taps(model, np.stack(padded))
-        self.say("taps balanced, factors " + " ".join(f"{factor:.3g}" for factor in factors))
+        self.reporter.message("taps balanced, factors "
+                              + " ".join(f"{factor:.3g}" for factor in factors))
 
     def _fit_priors(self, model: PixelNet, measured: ClassPriors) -> None:
         priors, dice = fit_prior_strength(model, self.study, self.split.validation, self.config,
                                           measured)
         self.run_folder.save_priors(priors)
-        self.say("prior correction fitted on the validation cases: strength "
-                 f"{priors.strength:g} (Dice " + ", ".join(
-                     f"{strength:g}: {value:.3f}" for strength, value in dice.items()) + ")")
+        self.reporter.message(
+            f"prior correction fitted on the validation cases: strength {priors.strength:g} (Dice "
+            + ", ".join(f"{strength:g}: {value:.3f}" for strength, value in dice.items()) + ")")
 
 
 class _Loop:
@@ -241,7 +246,7 @@ class _Loop:
     def __init__(self, trainer: Trainer, whole: TrainingState, checkpoints: Checkpoints,
                  priors: ClassPriors, interruption: Interruption):
         self.config, self.plan = trainer.config, trainer.plan
-        self.progress, self.say = trainer.progress, trainer.say
+        self.reporter = trainer.reporter
         self.model, self.optimizer, self.trained = whole.model, whole.optimizer, whole.trained
         self.checkpoints, self.interruption = checkpoints, interruption
         self.study_path = trainer.study.path
@@ -353,8 +358,10 @@ class _Loop:
                "learning_rate": float(self.policy(step - 1)),
                "slices_per_second": round(slices / max(self.log.seconds() - seconds, 1e-9), 3)}
         self.log.write(**row)
-        if self.progress:
-            self.progress(row, self.plan.steps)
+        self.reporter.progress(
+            "training", step, self.plan.steps,
+            f"epoch {row['epoch']:.2f}  loss {row['loss']:.4f}  lr {row['learning_rate']:.2e}  "
+            f"{row['slices_per_second']:.2f} slices/s")
         self.mark = (self.log.seconds(), step)
 
     def _validate(self) -> None:
@@ -367,8 +374,8 @@ class _Loop:
             mean = sum(scores.values()) / len(scores)
             row = {f"validation/{name}": value for name, value in scores.items()}
             self.log.write(step=self.done, **row, **{"validation/score": mean})
-            if self.progress:
-                self.progress({"step": self.done, **row}, self.plan.steps)
+            self.reporter.message(f"step {self.done}/{self.plan.steps}  validation  " + "  ".join(
+                f"{name} {value:.3f}" for name, value in scores.items()))
             if mean > self.checkpoints.state.get("best", {}).get("score", -1.0):
                 self.checkpoints.save("best", self.done, score=mean)
             self.unvalidated = False
@@ -384,8 +391,9 @@ class _Loop:
         if self.whole and self.done > saved:
             self._save()
             saved = self.done
-        self.say(f"stopped; the state after step {saved} is saved, --resume goes on from there"
-                 if saved else "stopped before the first step had ended; --resume starts with it")
+        self.reporter.message(
+            f"stopped; the state after step {saved} is saved, --resume goes on from there"
+            if saved else "stopped before the first step had ended; --resume starts with it")
 
 
 @contextmanager

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,6 +11,7 @@ import numpy as np
 from pixelnet_tf.cases.case import Case
 from pixelnet_tf.config import StudyConfig
 from pixelnet_tf.errors import DataError
+from pixelnet_tf.reporting import Reporter, reporter_or_log
 from pixelnet_tf.volumes.case_volume import RawVolume, classes_on_grid, image_on_grid
 from pixelnet_tf.volumes.resample import fraction_within
 from pixelnet_tf.volumes.slicing import SlicePlan
@@ -54,8 +55,7 @@ class CheckResult:
 
 
 def check_cases(cases: Iterable[Case], study: StudyConfig,
-                each: Callable[[Case], None] = lambda case: None, slice_size: int = 0
-                ) -> list[Problem]:
+                slice_size: int = 0, reporter: Reporter | None = None) -> list[Problem]:
     """Read every file of every case and list all that is wrong, in one pass.
 
     Every modality is there, all on one grid (unless `study.resample`), three-dimensional, finite
@@ -65,17 +65,18 @@ def check_cases(cases: Iterable[Case], study: StudyConfig,
     Args:
         cases: as `find_cases` lists them.
         study: modalities, labels, `resample`.
-        each: called before a case is read, to show progress.
         slice_size: `prepare.slice_size`, into which every slice must fit.
+        reporter: hears of the task "checking", in cases.
     """
+    reporter, cases = reporter_or_log(reporter), list(cases)
     problems, sound, lesions = [], [], 0
-    for case in cases:
-        each(case)
+    for number, case in enumerate(cases, start=1):
         result = check_case(case, study, slice_size)
         problems += result.problems
         lesions += result.has_lesion
         if not result.problems and case.segmentation is not None:
             sound.append(case)
+        reporter.progress("checking", number, len(cases), case.name)
     return problems + no_lesion(sound if not lesions else [], study)
 
 

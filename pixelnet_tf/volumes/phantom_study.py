@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 
 import nibabel as nib
@@ -11,6 +10,7 @@ import numpy as np
 from pixelnet_tf.cases.phantom import PhantomCase, draw_brats_case, draw_isles_case
 from pixelnet_tf.errors import DataError
 from pixelnet_tf.io.files import replacing_folder
+from pixelnet_tf.reporting import Reporter, reporter_or_log
 from pixelnet_tf.volumes.geometry import VolumeGeometry
 from pixelnet_tf.volumes.nifti import write_volume
 
@@ -22,7 +22,7 @@ _SMIR = {"dwi": "MR_DWI", "adc": "MR_ADC", "cbf": "MR_rCBF"}
 
 def write_phantom(out: Path, cases: int, seed: int, layout: str = "brats",
                   size: tuple[int, int, int] | None = None,
-                  each: Callable[[int, str], None] = lambda done, name: None) -> list[str]:
+                  reporter: Reporter | None = None) -> list[str]:
     """Write a synthetic study; the same arguments give the same bytes.
 
     Args:
@@ -31,7 +31,7 @@ def write_phantom(out: Path, cases: int, seed: int, layout: str = "brats",
         layout: `brats` (flair, t1, t1ce, t2; labels 0, 1, 2, 4) or `isles` (dwi, adc, cbf;
             labels 0, 1; SMIR's folders of ISLES 2017).
         size: voxels along x, y, z; None takes the layout's default.
-        each: called after each case with its number from 1 and its name.
+        reporter: hears of the task "drawing", in cases.
 
     Returns:
         The names of the cases.
@@ -39,7 +39,7 @@ def write_phantom(out: Path, cases: int, seed: int, layout: str = "brats",
     Raises:
         DataError: `out` is a file.
     """
-    out = Path(out)
+    out, reporter = Path(out), reporter_or_log(reporter)
     if out.exists() and not out.is_dir():
         raise DataError(f"{out}: is a file; give a folder to write the study into")
     size = tuple(size or DEFAULT_SIZES[layout])
@@ -51,7 +51,7 @@ def write_phantom(out: Path, cases: int, seed: int, layout: str = "brats",
         else:
             names.append(f"training_{number}")
             _write(out / names[-1], _isles_files(draw_isles_case(seed, number, size), number))
-        each(number, names[-1])
+        reporter.progress("drawing", number, cases, names[-1])
     return names
 
 

@@ -81,12 +81,13 @@ def prepared_study(options: Options):
 def trained_run(options: Options):
     """The run in the working folder, trained there on the first call."""
     from pixelnet_tf.cases.split import Split
+    from pixelnet_tf.cli.terminal import TerminalReporter
     from pixelnet_tf.runs.folder import RunFolder
     from pixelnet_tf.training.loop import Trainer
     folder, study = options.work / "run", prepared_study(options)
     if not (folder / "model.keras").is_file():
         trainer = Trainer(configuration(options), study, Split(train=study.cases), str(folder),
-                          progress=lambda row, total: print(row, flush=True), say=print)
+                          reporter=TerminalReporter())
         start = time.monotonic()
         # A training that was cut off is taken up where it stood.
         trainer.run(resume=True)

@@ -11,24 +11,9 @@ import pixelnet_tf as px
 from pixelnet_tf.errors import ConfigError, DataError, ModelError
 from pixelnet_tf.runs.folder import RunFolder
 from tests.cli.conftest import main_job, run_main  # noqa: F401 - the fixture is used below.
+from tests.listening import Listening
 
 CASE = "phantom_001"
-
-
-class Listening:
-    """A reporter that keeps what it hears."""
-
-    def __init__(self):
-        self.said, self.tasks = [], {}
-
-    def message(self, text: str) -> None:
-        self.said.append(text)
-
-    def warning(self, text: str) -> None:
-        self.said.append(f"warning: {text}")
-
-    def progress(self, task: str, done: int, total: int, detail: str = "") -> None:
-        self.tasks[task] = (done, total)
 
 
 @pytest.fixture(scope="module")

@@ -155,10 +155,11 @@ def test_a_killed_run_goes_on_where_it_stopped(study, tmp_path):
         "import os, signal\n"
         "from pixelnet_tf.config import load_config\n"
         "from pixelnet_tf.dataset.prepare_study import prepare_study\n"
-        "def kill(stage, done, total, case):\n"
-        "    if stage == 'prepare': os.kill(os.getpid(), signal.SIGKILL)\n"
+        "from tests.listening import Listening\n"
+        "def kill(task, done):\n"
+        "    if task == 'preparing': os.kill(os.getpid(), signal.SIGKILL)\n"
         "prepare_study(load_config('phantom', ['prepare.bias_field.enabled=false']), "
-        f"{str(study)!r}, {str(out)!r}, 1, progress=kill)\n")
+        f"{str(study)!r}, {str(out)!r}, 1, reporter=Listening(kill))\n")
     killed = subprocess.run([sys.executable, "-c", script], capture_output=True, check=False)
     assert killed.returncode == -9
     assert not (out / "index.json").exists()

@@ -19,11 +19,21 @@ def test_plain_lines_are_few_and_the_last_one_stands():
                                             "[done] 3/4", "warning: left out B"]
 
 
+def test_a_task_that_begins_anew_has_a_new_time_left(monkeypatch):
+    text, clock = io.StringIO(), iter([0.0, 10.0, 100.0, 110.0])
+    monkeypatch.setattr("pixelnet_tf.cli.terminal.time.monotonic", lambda: next(clock))
+    with TerminalReporter(Console(file=text)) as reporter:
+        for done in (1, 2, 1, 2):
+            reporter.progress("training", done, 4, "x")
+    assert text.getvalue().splitlines() == ["training 1/4 x", "training 2/4 x  0:20 left"] * 2
+
+
 def test_a_bar_on_a_terminal():
     text = io.StringIO()
     console = Console(file=text, force_terminal=True, width=100)
     with TerminalReporter(console) as reporter:
         reporter.progress("checking", 2, 2, "b")
+        reporter.progress("checking", 1, 2, "a")
         reporter.progress("preparing", 1, 2, "a")
     assert "checking" in text.getvalue()
     assert "1/2" in text.getvalue()

@@ -37,10 +37,10 @@ def test_progress_and_frequencies_are_told(main_job, tmp_path, capsys):
     assert train(main_job, tmp_path / "run") == 0
     captured = capsys.readouterr()
     assert "2 training and 1 validation cases" in captured.out
-    assert "edema: " in captured.out
-    assert "start weights: random" in captured.out
+    assert "edema: " in captured.err
+    assert "start weights: random" in captured.err
     assert f"model written to {tmp_path / 'run'}/model.keras" in captured.out
-    assert "step 3/3" in captured.err
+    assert "training 3/3 epoch " in captured.err
     assert "slices/s" in captured.err
     assert "left" in captured.err
 
@@ -127,15 +127,15 @@ def test_a_broken_start_model(main_job, tmp_path, capsys):
 def test_it_starts_from_a_model_of_its_own(main_job, tmp_path, capsys):
     assert train(main_job, tmp_path / "run",
                  f"--set=training.initial_weights={main_job}/run/model.keras") == 0
-    assert f"start weights: {main_job}/run/model.keras" in capsys.readouterr().out
+    assert f"start weights: {main_job}/run/model.keras" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_exit_codes_of_a_stop(main_job, tmp_path, capsys, monkeypatch, number, code):
-    monkeypatch.setattr("pixelnet_tf.cli.train.TrainingProgress",
-                        lambda: lambda row, total: os.kill(os.getpid(), number))
+    monkeypatch.setattr("pixelnet_tf.cli.terminal.TerminalReporter.progress",
+                        lambda *arguments: os.kill(os.getpid(), number))
     assert train(main_job, tmp_path / "run") == code
-    assert "the state after step 1 is saved, --resume goes on" in capsys.readouterr().out
+    assert "the state after step 1 is saved, --resume goes on" in capsys.readouterr().err
     assert (tmp_path / "run" / "checkpoints" / "last-1.index").is_file()
 
 

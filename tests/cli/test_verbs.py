@@ -3,16 +3,49 @@
 from __future__ import annotations
 
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import click
 import pytest
 
 from pixelnet_tf.cli import VERBS, cli
+from pixelnet_tf.evaluation.submission import CHALLENGES
+from pixelnet_tf.evaluation.tables import FORMATS
+from pixelnet_tf.serving.export import FORMATS as EXPORT_FORMATS
+from pixelnet_tf.volumes.phantom_study import DEFAULT_SIZES
 
 from .conftest import run_main
 
 README = Path(__file__).parents[2] / "README.md"
+
+
+#: Loaded once there is something to do.
+HEAVY = ("tensorflow", "keras", "matplotlib", "scipy", "nibabel", "SimpleITK", "pandas")
+HELP = f"""
+import sys
+from pixelnet_tf.cli import VERBS, cli
+for verb in VERBS:
+    try:
+        cli.main([verb, "--help"], standalone_mode=False)
+    except SystemExit:
+        pass
+    loaded = set(sys.modules) & set({HEAVY})
+    assert not loaded, (verb, loaded)
+"""
+
+
+def test_the_help_of_no_verb_loads_anything_heavy():
+    subprocess.run([sys.executable, "-c", HELP], check=True, stdout=subprocess.DEVNULL)
+
+
+def test_the_choices_of_options_are_those_of_the_library():
+    for verb, option, choices in (
+            ("compare", "form", FORMATS), ("submit", "challenge", CHALLENGES),
+            ("phantom", "layout", DEFAULT_SIZES), ("export", "model_format", EXPORT_FORMATS)):
+        (found,) = (each for each in options_of(verb) if each.name == option)
+        assert list(found.type.choices) == list(choices)
 
 
 def options_of(verb: str) -> list[click.Option]:

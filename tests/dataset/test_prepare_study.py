@@ -17,6 +17,7 @@ from pixelnet_tf.dataset.prepare_study import prepare_study
 from pixelnet_tf.dataset.prepared import PreparedStudy
 from pixelnet_tf.errors import DataError, RunError
 from pixelnet_tf.volumes.nifti import nifti_bytes, read_volume, write_labels
+from tests.listening import Listening
 
 ALL = ("phantom_001", "phantom_002", "phantom_003", "phantom_004")
 
@@ -34,13 +35,13 @@ def shard_bytes(out):
 
 
 def test_what_is_written(small_config, small_study, tmp_path):
-    seen = []
-    summary = prepare_study(small_config, small_study, tmp_path / "p", 1,
-                            progress=lambda *event: seen.append(event))
+    ears = Listening()
+    summary = prepare_study(small_config, small_study, tmp_path / "p", 1, reporter=ears)
     assert summary.prepared == ALL
     assert (summary.kept, summary.left_out, summary.notes) == ((), (), ())
-    assert seen[-1] == ("prepare", 4, 4, "phantom_004")
-    assert [event[0] for event in seen] == ["check"] * 4 + ["prepare"] * 4
+    assert ears.events[-1] == ("preparing", 4, 4, "phantom_004")
+    assert [event[0] for event in ears.events] == ["checking"] * 4 + ["preparing"] * 4
+    assert ears.said == []
     files = sorted(path.relative_to(tmp_path / "p").as_posix()
                    for path in (tmp_path / "p").rglob("*") if path.is_file())
     assert files == sorted(["config.yaml", "index.json", "left_out.json", "split.json",

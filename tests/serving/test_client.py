@@ -13,6 +13,7 @@ import pytest
 from pixelnet_tf.errors import ConfigError, DataError, ModelError, RunError
 from pixelnet_tf.serving import client as client_module
 from pixelnet_tf.serving.client import ServedModel
+from tests.listening import Listening
 
 IMAGES = np.zeros((2, 4, 5, 3), np.float32)
 VALUES = (0, 1, 2, 4)
@@ -93,10 +94,10 @@ def test_the_domain_goes_out_with_the_slices(scripted):
 def test_a_busy_or_broken_server_is_asked_again(scripted):
     url, answers, requests = scripted
     answers += [(503, {"error": "busy"}), (None, b""), (200, LABELS)]
-    lines = []
-    ServedModel(f"{url}/v1/models/m", say=lines.append).segment_slices(IMAGES, VALUES)
+    ears = Listening()
+    ServedModel(f"{url}/v1/models/m", reporter=ears).segment_slices(IMAGES, VALUES)
     assert len(requests) == 3
-    assert "busy; next try in 0.01 s" in lines[0]
+    assert "busy; next try in 0.01 s" in ears.said[0]
 
 
 def test_a_server_that_stays_away(scripted):

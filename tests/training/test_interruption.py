@@ -9,6 +9,7 @@ import pytest
 
 from pixelnet_tf.training import loop
 from pixelnet_tf.training.interruption import Interruption
+from tests.listening import Listening
 
 SIGNALS = [(signal.SIGINT, KeyboardInterrupt), (signal.SIGTERM, SystemExit)]
 
@@ -28,13 +29,12 @@ def test_a_stop_saves_the_step_at_hand_and_costs_no_more_than_a_validation(make_
     expected = run_to_end(make_trainer("whole", **fields))
 
     # Ctrl-C within the third step.
-    trainer, said = make_trainer("stopped", **fields), []
-    trainer.say = said.append
-    trainer.progress = lambda row, total: (
-        row["step"] == 3 and "loss" in row and os.kill(os.getpid(), signal.SIGINT))
+    ears = Listening(lambda task, done: done == 3 and os.kill(os.getpid(), signal.SIGINT))
+    trainer = make_trainer("stopped", **fields)
+    trainer.reporter = ears
     with pytest.raises(KeyboardInterrupt):
         trainer.run()
-    assert said[-1] == "stopped; the state after step 3 is saved, --resume goes on from there"
+    assert ears.said[-1] == "stopped; the state after step 3 is saved, --resume goes on from there"
     assert trainer.run_folder.state("last") == {"name": "last-3", "step": 3}
 
     # SIGTERM within the validation after the fourth.
@@ -51,10 +51,10 @@ def test_a_stop_saves_the_step_at_hand_and_costs_no_more_than_a_validation(make_
     assert stopped.value.code == 143
     assert trainer.run_folder.state("last") == {"name": "last-4", "step": 4, "unvalidated": True}
 
-    again, said = make_trainer("stopped", **fields), []
-    again.say = said.append
+    again, ears = make_trainer("stopped", **fields), Listening()
+    again.reporter = ears
     found = run_to_end(again, resume=True)
-    assert said[0] == "going on from step 4 of 5"
+    assert ears.said[0] == "going on from step 4 of 5"
     for mine, theirs in zip(found[0], expected[0], strict=True):
         np.testing.assert_array_equal(mine, theirs)
     assert found[1:] == expected[1:]

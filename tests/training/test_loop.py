@@ -21,20 +21,21 @@ from pixelnet_tf.runs.folder import RunFolder
 from pixelnet_tf.training import loop
 from pixelnet_tf.training.loop import Trainer, plan_training
 from pixelnet_tf.training.multipliers import training_multipliers
+from tests.listening import Listening
 
 
 def stop_after(step: int):
-    """A `progress` that fails after a step, as a death of the process would."""
-    def progress(row, total):
-        if row["step"] == step:
+    """A reporter that fails after a step, as a death of the process would."""
+    def stop(task, done):
+        if done == step:
             raise ZeroDivisionError
-    return progress
+    return Listening(stop)
 
 
 def test_the_loss_falls_and_the_run_is_complete(make_trainer, tmp_path):
-    said, rows = [], []
+    ears = Listening()
     trainer = make_trainer(steps=60, checkpoint_every=25, validate_every=30)
-    trainer.say, trainer.progress = said.append, lambda row, total: rows.append((row, total))
+    trainer.reporter = ears
     model = trainer.run()
     losses = [row["loss"] for row in RunFolder(str(tmp_path / "run")).log_rows() if "loss" in row]
     assert np.mean(losses[-10:]) < 0.7 * np.mean(losses[:10])
@@ -47,16 +48,19 @@ def test_the_loss_falls_and_the_run_is_complete(make_trainer, tmp_path):
     again = folder.model()
     for mine, theirs in zip(again.get_weights(), model.get_weights(), strict=True):
         np.testing.assert_array_equal(mine, theirs)
-    validations = [row for row, _ in rows if "loss" not in row]
+    validations = [row for row in folder.log_rows() if "loss" not in row]
     assert [row["step"] for row in validations] == [30, 60]
-    assert set(validations[0]) == {"step", "validation/dice_necrosis", "validation/dice_edema",
+    assert set(validations[0]) >= {"step", "validation/dice_necrosis", "validation/dice_edema",
                                    "validation/dice_enhancing"}
-    assert rows[-2][0]["step"] == rows[-2][1] == 60
+    assert ears.tasks == {"training": (60, 60)}
+    assert ears.events[-1][3].startswith("epoch ")
+    assert sum(line.startswith("step 30/60  validation  dice_necrosis ") for line in ears.said) == 1
     state = json.loads((tmp_path / "run" / "checkpoints" / "state.json").read_text())
     assert state["last"]["step"] == 60
     assert state["best"]["step"] in (30, 60)
     assert folder.priors().strength == pytest.approx(
-        float(next(line for line in said if "strength" in line).split("strength ")[1].split()[0]))
+        float(next(line for line in ears.said if "strength" in line)
+              .split("strength ")[1].split()[0]))
 
 
 def test_the_same_seed_gives_the_same_weights(make_trainer):
@@ -137,18 +141,18 @@ def test_a_resume_before_the_first_checkpoint_is_the_same_training(make_trainer)
     fields = {"balance_taps": True, "steps": 3}
     whole = make_trainer("whole", validates=False, **fields).run().get_weights()
     trainer = make_trainer("killed", validates=False, **fields)
-    trainer.progress = stop_after(2)
+    trainer.reporter = stop_after(2)
     with pytest.raises(ZeroDivisionError):
         trainer.run()
     # It has started, and nothing is saved yet.
     assert trainer.run_folder.exists()
     shutil.rmtree(trainer.run_folder.file("checkpoints"))
     again = make_trainer("killed", validates=False, **fields)
-    said = []
-    again.say = said.append
+    ears = Listening()
+    again.reporter = ears
     for mine, theirs in zip(again.run(resume=True).get_weights(), whole, strict=True):
         np.testing.assert_array_equal(mine, theirs)
-    assert "no checkpoint yet: starting again with the first step" in said
+    assert "no checkpoint yet: starting again with the first step" in ears.said
 
 
 def test_a_resume_says_where_it_goes_on_and_needs_no_start_weights(make_trainer, tmp_path):
@@ -158,15 +162,15 @@ def test_a_resume_says_where_it_goes_on_and_needs_no_start_weights(make_trainer,
     fields = {"initial_weights": str(start), "steps": 4, "checkpoint_every": 2, "validates": False}
     whole = make_trainer("whole", **fields).run().get_weights()
     trainer = make_trainer("killed", **fields)
-    trainer.progress = stop_after(3)
+    trainer.reporter = stop_after(3)
     with pytest.raises(ZeroDivisionError):
         trainer.run()
     start.unlink()
-    again, said = make_trainer("killed", **fields), []
-    again.say = said.append
+    again, ears = make_trainer("killed", **fields), Listening()
+    again.reporter = ears
     for mine, theirs in zip(again.run(resume=True).get_weights(), whole, strict=True):
         np.testing.assert_array_equal(mine, theirs)
-    assert said[0] == "going on from step 2 of 4"
+    assert ears.said[0] == "going on from step 2 of 4"
     with pytest.raises(ModelError, match=r"initial_weights: .* does not exist"):
         make_trainer("new", **fields).check()
 

@@ -11,6 +11,7 @@ from pixelnet_tf.errors import ConfigError, ModelError
 from pixelnet_tf.runs.folder import RunFolder
 from pixelnet_tf.training.loop import Trainer
 from pixelnet_tf.training.state import TrainingState
+from tests.listening import Listening
 
 #: The rate falls after the second of four steps.
 SOLVER = SolverConfig(base_lr=0.01, lr_policy="step", gamma=0.5, stepsize=2)
@@ -25,8 +26,8 @@ def two_steps(tiny_study, tiny_config, tmp_path_factory) -> RunFolder:
     return run
 
 
-def stop(row, total):
-    """A progress that interrupts the training after its first step."""
+def stop(task, done):
+    """Interrupts the training after its first step."""
     raise KeyboardInterrupt
 
 
@@ -39,11 +40,11 @@ def test_a_training_through_a_snapshot_ends_with_the_same_bits(two_steps, make_t
     assert path.name == "snapshot_iter_2.solverstate"
     fields = {"validates": False, "solver": SOLVER, "initial_weights": str(path),
               "checkpoint_every": 10}
-    said, stopped = [], make_trainer("second", **fields)
-    stopped.say, stopped.progress = said.append, stop
+    ears, stopped = Listening(stop), make_trainer("second", **fields)
+    stopped.reporter = ears
     with pytest.raises(KeyboardInterrupt):
         stopped.run()
-    assert f"weights and solver of {path}, step 2" in said
+    assert f"weights and solver of {path}, step 2" in ears.said
     # No longer needed: its state is the run's first checkpoint.
     path.unlink()
     second = make_trainer("second", **fields).run(resume=True).get_weights()
@@ -90,7 +91,7 @@ def test_a_step_of_two_mini_batches_is_one_of_their_mean(make_trainer, tmp_path)
     one = trainer("one", 4, 1)
     stopped = trainer("split", 2, 2)
     assert stopped.plan == one.plan
-    stopped.progress = stop
+    stopped.reporter = Listening(stop)
     with pytest.raises(KeyboardInterrupt):
         stopped.run()
     assert RunFolder(str(tmp_path / "split")).state("last")["step"] == 1

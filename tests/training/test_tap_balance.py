@@ -8,6 +8,7 @@ from pixelnet_tf.config import ModelConfig
 from pixelnet_tf.model.fast_trunk import fast_taps
 from pixelnet_tf.model.pixelnet import PixelNet
 from pixelnet_tf.training.tap_balance import balance_taps
+from tests.listening import Listening
 
 
 @pytest.mark.parametrize("fc7", ["none", "aligned"])
@@ -37,13 +38,13 @@ def test_a_silent_tap_keeps_its_weights():
 
 
 def test_training_balances_at_its_start_and_not_again_on_resume(make_trainer):
-    said = []
+    ears = Listening()
     trainer = make_trainer(steps=2, checkpoint_every=2, validates=False, balance_taps=True)
-    trainer.say = said.append
+    trainer.reporter = ears
     first = trainer.run().get_weights()
-    assert sum("taps balanced" in line for line in said) == 1
+    assert sum("taps balanced" in line for line in ears.said) == 1
     again = make_trainer(steps=2, checkpoint_every=2, validates=False, balance_taps=True)
-    again.say = said.append
+    again.reporter = ears
     for mine, theirs in zip(again.run(resume=True).get_weights(), first, strict=True):
         np.testing.assert_array_equal(mine, theirs)
-    assert sum("taps balanced" in line for line in said) == 1
+    assert sum("taps balanced" in line for line in ears.said) == 1

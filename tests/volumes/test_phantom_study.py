@@ -9,6 +9,7 @@ from pixelnet_tf.errors import DataError
 from pixelnet_tf.volumes.checks import check_cases
 from pixelnet_tf.volumes.nifti import read_geometry
 from pixelnet_tf.volumes.phantom_study import write_phantom
+from tests.listening import Listening
 
 SIZES = {"brats": (40, 36, 20), "isles": (40, 32, 10)}
 
@@ -44,10 +45,10 @@ def test_the_seed_gives_the_bytes_and_a_smaller_study_begins_a_larger_one(tmp_pa
 
 
 def test_cases_are_written_again_and_nothing_is_left_over(tmp_path):
-    seen = []
+    ears = Listening()
     write_phantom(tmp_path, 1, 0, size=SIZES["brats"])
-    write_phantom(tmp_path, 1, 0, size=SIZES["brats"], each=lambda *done: seen.append(done))
-    assert seen == [(1, "phantom_001")]
+    write_phantom(tmp_path, 1, 0, size=SIZES["brats"], reporter=ears)
+    assert ears.events == [("drawing", 1, 1, "phantom_001")]
     assert [path.name for path in tmp_path.iterdir()] == ["phantom_001"]
     assert len(content(tmp_path)) == 5
 
