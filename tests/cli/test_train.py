@@ -33,7 +33,8 @@ def test_what_a_run_holds(main_job):
     assert [len(split[part]) for part in ("train", "validation", "test")] == [2, 1, 1]
 
 
-def test_progress_and_frequencies_are_told(main_job, tmp_path, capsys):
+def test_progress_and_frequencies_are_told(main_job, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr("pixelnet_tf.cli.terminal._QUIET_SECONDS", 0)
     assert train(main_job, tmp_path / "run") == 0
     captured = capsys.readouterr()
     assert "2 training and 1 validation cases" in captured.out
