@@ -8,12 +8,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from pixelnet_tf.api.settings import as_config
 from pixelnet_tf.caffe import export as _export
 from pixelnet_tf.caffe.import_pixelnet import import_pixelnet
 from pixelnet_tf.caffe.match_table import MatchTable
 from pixelnet_tf.caffe.parity import compare_with_golden as compare_with_golden
 from pixelnet_tf.caffe.solver_config import training_section, training_yaml
-from pixelnet_tf.config import Config, load_config
+from pixelnet_tf.config import Config
 from pixelnet_tf.errors import ConfigError
 from pixelnet_tf.model.pixelnet import PixelNet
 from pixelnet_tf.runs.folder import RunFolder
@@ -110,8 +111,7 @@ def import_caffe(caffemodel: Path_, prototxt: Path_ | None = None, *, out: Path_
     ModelError
         The files make no network of this project.
     """
-    given = config if config is None or isinstance(config, Config) else load_config(config,
-                                                                                   overrides)
+    given = None if config is None else as_config(config, overrides)
     if given is not None:
         classes = classes or len(given.study.labels)
         channels = channels or len(given.study.modalities)

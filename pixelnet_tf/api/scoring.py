@@ -113,9 +113,9 @@ def evaluate(predictions: Any, references: Any, protocol: str | None = None, *,
         truth, found = (read_image(image, f"{what} of {case}") for image, what in
                         ((reference, "reference"), (prediction, "prediction")))
         check_same_grid(case, truth.geometry, found.geometry, truth.source, found.source)
-        arrays = [labels_of(volume.array, resolved.study, case, volume.source)
-                  for volume in (truth, found)]
-        scores[case] = rules.score(*arrays, regions, truth.geometry.spacing_mm)
+        true, labels = (labels_of(volume.array, resolved.study, case, volume.source)
+                        for volume in (truth, found))
+        scores[case] = rules.score(true, labels, regions, truth.geometry.spacing_mm)
         reporter.progress("scoring", number, len(pairs), case)
     about = {"empty_policy": resolved.evaluation.empty_policy} if rules.name == "brats" else {}
     return Scores(Evaluation.of(rules, regions, scores, **about))

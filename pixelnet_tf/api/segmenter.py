@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,7 +13,8 @@ import nibabel as nib
 import numpy as np
 
 from pixelnet_tf.api.images import Image, like, read_image, to_nibabel, to_sitk
-from pixelnet_tf.config import Config, config_from_dict, config_to_dict, load_config
+from pixelnet_tf.api.settings import as_config
+from pixelnet_tf.config import Config, config_from_dict, config_to_dict
 from pixelnet_tf.errors import ConfigError, DataError, ModelError, nearest_hint, require
 from pixelnet_tf.inference.predict import CaseSource, PredictionSummary, write_cases
 from pixelnet_tf.inference.volume import SegmentedVolume
@@ -246,7 +247,7 @@ class Segmenter:
         from pixelnet_tf.runs.imported import imported_config
         from pixelnet_tf.runs.network import TrainedNetwork
 
-        given = config if config is None or isinstance(config, Config) else load_config(config)
+        given = None if config is None else as_config(config)
         model, table = import_pixelnet(
             None if prototxt is None else Path(prototxt), Path(caffemodel),
             config=None if given is None else given.model,
@@ -377,8 +378,8 @@ class Segmenter:
         problems = check_volumes(volumes.values(), study, self.config.prepare.slice_size)
         if problems:
             raise DataError(f"case {name}: {problems[0]}", case=name)
-        prepared = prepare_volumes(name, {modality: lambda volume=volume: volume
-                                          for modality, volume in volumes.items()}, self.config)
+        prepared = prepare_volumes(name, {modality: partial(volumes.__getitem__, modality)
+                                          for modality in volumes}, self.config)
         found = self._backend[0](prepared, probabilities)
         return Segmentation(found.labels, found.probabilities, dict(study.labels),
                             dict(study.regions), prepared.geometry, prepared, self.config,
@@ -490,7 +491,7 @@ def adapted(config: Config, given: Config | Path_ | None, overrides: Sequence[st
     """
     if given is not None:
         source = "the configuration" if isinstance(given, Config) else os.fspath(given)
-        given = given if isinstance(given, Config) else load_config(given)
+        given = as_config(given)
         for key in ("modalities", "labels"):
             mine, theirs = getattr(config.study, key), getattr(given.study, key)
             if mine != theirs:

@@ -16,4 +16,4 @@ def as_config(config: Config | str | os.PathLike[str] | None, overrides: Sequenc
     """
     if isinstance(config, Config):
         return config_from_dict(config_to_dict(config), overrides=overrides)
-    return load_config(config, overrides)
+    return load_config(None if config is None else os.fspath(config), overrides)

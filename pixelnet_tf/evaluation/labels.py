@@ -65,7 +65,7 @@ def labels_of(array: np.ndarray, study: StudyConfig, case: str, source: object) 
 
 def check_same_grid(
     case: str, reference: VolumeGeometry, prediction: VolumeGeometry,
-    reference_path: Path, prediction_path: Path,
+    reference_path: Path | str, prediction_path: Path | str,
 ) -> None:
     """Raise `DataError` unless voxels of the two files coincide (shape, spacing, affine)."""
     difference = reference.difference(prediction)
