@@ -5,7 +5,9 @@ from __future__ import annotations
 import multiprocessing
 import os
 import signal
+import sys
 import threading
+import types
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
@@ -64,7 +66,7 @@ def run_cases(function: Callable[..., Any], cases: Sequence[Item], arguments: tu
         while waiting or running:
             while waiting and len(running) < workers:
                 case = waiting.pop()
-                with _interrupts_held():
+                with _interrupts_held(), _program_unseen(function):
                     running[pool.submit(function, case, *arguments)] = case
             done, _ = wait(running, return_when=FIRST_COMPLETED)
             for future in done:
@@ -111,6 +113,25 @@ def _interrupts_held() -> Iterator[None]:
         yield
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+@contextmanager
+def _program_unseen(function: Callable) -> Iterator[None]:
+    """Start processes that do not run the program that started them, unless the function is of it.
+
+    A spawned process runs the main module again, to find what is defined there. Whoever calls this
+    library from a script without `if __name__ == "__main__":` would have it run again from its
+    first line, in every worker.
+    """
+    if function.__module__ == "__main__":
+        yield
+        return
+    program = sys.modules["__main__"]
+    sys.modules["__main__"] = types.ModuleType("__main__")
+    try:
+        yield
+    finally:
+        sys.modules["__main__"] = program
 
 
 def _failure(case: Named, error: Exception) -> RunError:

@@ -102,6 +102,22 @@ def test_ctrl_c_stops_without_a_traceback_of_a_worker(tmp_path):
         assert (process.returncode, errors) == (130, "")
 
 
+def test_a_script_without_a_guard_runs_once(tmp_path):
+    """Worker processes do not run the program again that asked for them."""
+    script = tmp_path / "script.py"
+    script.write_text(
+        "from pixelnet_tf.cases.case import Case\n"
+        "from pixelnet_tf.dataset.workers import run_cases\n"
+        "print('begins', flush=True)\n"
+        "print(sorted(found for _, found in\n"
+        "             run_cases(getattr, [Case('a'), Case('b'), Case('c')], ('name',), 2)))\n"
+        "print(__name__, __import__('sys').modules['__main__'].__file__ == __file__)\n")
+    done = subprocess.run([sys.executable, script], capture_output=True, text=True, timeout=60,
+                          env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)})
+    assert done.stderr == ""
+    assert done.stdout.splitlines() == ["begins", "['a', 'b', 'c']", "__main__ True"]
+
+
 def test_worker_count():
     assert worker_count(8, 3) == 3
     assert worker_count(2, 30) == 2
