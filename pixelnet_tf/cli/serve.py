@@ -26,6 +26,8 @@ _DEFAULT = ServerLimits()
               help="Largest body of :predict.")
 @click.option("--upload-mib", default=_DEFAULT.upload_mib, show_default=True, type=int,
               help="Largest body of /v1/segment.")
+@click.option("--answer-mib", default=_DEFAULT.answer_mib, show_default=True, type=int,
+              help="Longest answer of :predict.")
 @click.option("--slices", default=_DEFAULT.slices, show_default=True, type=int,
               help="Most slices in a request.")
 @click.option("--side", default=_DEFAULT.side, show_default=True, type=int,

@@ -66,7 +66,7 @@ def run_cases(function: Callable[..., Any], cases: Sequence[Item], arguments: tu
         while waiting or running:
             while waiting and len(running) < workers:
                 case = waiting.pop()
-                with _interrupts_held(), _program_unseen(function):
+                with interrupts_held(), program_unseen(function):
                     running[pool.submit(function, case, *arguments)] = case
             done, _ = wait(running, return_when=FIRST_COMPLETED)
             for future in done:
@@ -94,7 +94,7 @@ def run_cases(function: Callable[..., Any], cases: Sequence[Item], arguments: tu
 def _start_pool(workers: int) -> ProcessPoolExecutor | None:
     try:
         # `spawn`: a forked copy of TensorFlow's threads and locks can hang.
-        return ProcessPoolExecutor(workers, multiprocessing.get_context("spawn"), _start)
+        return ProcessPoolExecutor(workers, multiprocessing.get_context("spawn"), follow_parent)
     except (OSError, ImportError, NotImplementedError) as error:
         logger.warning("worker processes cannot be started (%s; they need a writable /dev/shm): "
                        "one case at a time", error)
@@ -102,9 +102,9 @@ def _start_pool(workers: int) -> ProcessPoolExecutor | None:
 
 
 @contextmanager
-def _interrupts_held() -> Iterator[None]:
+def interrupts_held() -> Iterator[None]:
     """Hold Ctrl-C back while a process may be started: a new one is born with it held back, and so
-    never stops with a traceback of its own, not even before `_start`."""
+    never stops with a traceback of its own, not even before `follow_parent`."""
     if not hasattr(signal, "pthread_sigmask"):
         yield
         return
@@ -116,7 +116,7 @@ def _interrupts_held() -> Iterator[None]:
 
 
 @contextmanager
-def _program_unseen(function: Callable) -> Iterator[None]:
+def program_unseen(function: Callable) -> Iterator[None]:
     """Start processes that do not run the program that started them, unless the function is of it.
 
     A spawned process runs the main module again, to find what is defined there. Whoever calls this
@@ -138,7 +138,7 @@ def _failure(case: Named, error: Exception) -> RunError:
     return RunError(f"case {case.name}: {type(error).__name__}: {error}")
 
 
-def _start() -> None:
+def follow_parent() -> None:
     """Leave Ctrl-C to the parent, and end when the parent is gone, however it went."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
 

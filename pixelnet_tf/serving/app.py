@@ -20,10 +20,11 @@ from pixelnet_tf.serving.api_error import ApiError
 from pixelnet_tf.serving.gate import Gate
 from pixelnet_tf.serving.guard import Guard
 from pixelnet_tf.serving.json_log import JsonLog
+from pixelnet_tf.serving.json_process import JsonProcesses, is_large
 from pixelnet_tf.serving.limits import ServerLimits
 from pixelnet_tf.serving.loaded_model import LoadedModel
 from pixelnet_tf.serving.openapi import describe_api
-from pixelnet_tf.serving.predict_json import parse_predict, render_predict
+from pixelnet_tf.serving.predict_json import PredictCall, parse_predict, render_predict
 from pixelnet_tf.serving.registry import ModelRegistry
 from pixelnet_tf.serving.request_body import Intake, check_json_type
 from pixelnet_tf.serving.segment_upload import segment_upload
@@ -117,10 +118,15 @@ class _Endpoints:
         self._predictions = Gate(limits.concurrency, limits.queue, "predict")
         # N4 takes long; a volume must not hold up slices.
         self._volumes = Gate(1, limits.queue, "segment")
+        # Nor may bodies that take long to read: few of them are let in.
+        self._large_bodies = Gate(limits.concurrency, limits.concurrency, "json")
+        self._json_processes = JsonProcesses(limits)
         self._bodies, self._uploads = (Intake(mib, limits.seconds, limits.stall_seconds)
                                        for mib in (limits.json_mib, limits.upload_mib))
 
     def close(self) -> None:
+        self._json_processes.close()
+        self._large_bodies.close()
         self._predictions.close()
         self._volumes.close()
 
@@ -160,14 +166,22 @@ class _Endpoints:
         model = self._model(request)
         check_json_type(request)
 
-        def compute(body: bytes) -> bytes:
-            call = parse_predict(body, model, self._limits)
-            return render_predict(call, model.run(call.signature, call.inputs))
+        def parsed_if_small(body: bytes) -> PredictCall | None:
+            return None if is_large(body) else parse_predict(body, model.signatures, self._limits)
+
+        def compute(call: PredictCall) -> bytes:
+            return render_predict(call, model.run(call.signature, call.inputs), self._limits)
 
         self._predictions.check()
         body = await self._bodies.read_body(request)
         with self._predictions as gate:
-            answer = await self._timed(gate.run(compute, body))
+            call = await self._timed(gate.run(parsed_if_small, body))
+            if call is None:
+                with self._large_bodies as large:
+                    call = await self._timed(large.run(self._json_processes.read, body,
+                                                       model.signatures))
+            del body
+            answer = await self._timed(gate.run(compute, call))
         return Response(answer, media_type="application/json", headers=_origin(model))
 
     async def segment(self, request: Request) -> Response:

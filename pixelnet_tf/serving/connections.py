@@ -22,6 +22,8 @@ from pixelnet_tf.serving.limits import LEAST_BYTES_PER_SECOND, ServerLimits
 _KERNEL_QUEUE = 1024
 #: Connections that are taken at once, before what the earlier ones sent is read.
 _TAKEN_AT_ONCE = 64
+#: How many answers of the greatest length may wait in memory until they are taken.
+_WHOLE_ANSWERS = 4
 #: Descriptors for everything but connections: files, libraries, pipes.
 _OTHER_DESCRIPTORS = 200
 
@@ -31,7 +33,9 @@ class WatchedProtocol(H11Protocol):
 
     - A header must be complete `stall_seconds` after the connection, or after its first byte where
       there was a request before.
-    - An answer must be taken, at `LEAST_BYTES_PER_SECOND` at least.
+    - An answer must be taken, at `LEAST_BYTES_PER_SECOND` at least; when those that wait to be
+      taken hold more than `_WHOLE_ANSWERS` of the longest, the one that waits for longest is given
+      up.
     - When there are too many connections, or too many of one address, the one that has been without
       a request for longest is closed; where each has a request, the new one is.
     - A body in chunks is refused: a byte of it may cost a thousand times what it costs otherwise,
@@ -50,6 +54,7 @@ class WatchedProtocol(H11Protocol):
         self._idle_since = self.loop.time()
         self._deadline: asyncio.TimerHandle | None = None
         self._taking: asyncio.TimerHandle | None = None
+        self._full_since = 0.0
 
     @classmethod
     def within(cls, limits: ServerLimits) -> type[WatchedProtocol]:
@@ -77,8 +82,14 @@ class WatchedProtocol(H11Protocol):
 
     def pause_writing(self) -> None:
         super().pause_writing()
+        self._full_since = self.loop.time()
+        self._bound_answers()
         if self._taking is None:
             self._watch_taking(self.transport.get_write_buffer_size())
+
+    def resume_writing(self) -> None:
+        super().resume_writing()
+        self._full_since = 0.0
 
     def send_400_response(self, msg: str) -> None:
         self._refuse(*self._refusal)
@@ -127,8 +138,20 @@ class WatchedProtocol(H11Protocol):
 
         self._taking = self.loop.call_later(self.limits.stall_seconds, look)
 
+    def _bound_answers(self) -> None:
+        waiting = {other: other.transport.get_write_buffer_size() for other in self._every()
+                   if other._full_since}
+        while sum(waiting.values()) > _WHOLE_ANSWERS * self.limits.answer_mib << 20:
+            longest = min(waiting, key=lambda other: other._full_since)
+            del waiting[longest]
+            longest._full_since = 0.0
+            longest.transport.abort()
+
+    def _every(self) -> list[WatchedProtocol]:
+        return [other for other in self.connections if isinstance(other, WatchedProtocol)]
+
     def _make_room(self) -> None:
-        every = [other for other in self.connections if isinstance(other, WatchedProtocol)]
+        every = self._every()
         own = [other for other in every if _address(other) == _address(self)]
         for some, most in ((own, self.limits.connections_per_address),
                            (every, self.limits.connections)):

@@ -17,6 +17,7 @@ class ServerLimits:
     Attributes:
         json_mib: body of `:predict`, in MiB.
         upload_mib: body of `/v1/segment`, in MiB.
+        answer_mib: answer of `:predict`, in MiB.
         slices: slices in a request.
         side: height or width of a slice, or any side of a volume, in pixels.
         pixels: pixels (or voxels of one volume) in a request.
@@ -32,6 +33,7 @@ class ServerLimits:
 
     json_mib: int = 64
     upload_mib: int = 512
+    answer_mib: int = 256
     slices: int = 512
     side: int = 1024
     pixels: int = 2**26

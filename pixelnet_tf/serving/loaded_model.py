@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -18,28 +17,8 @@ from pixelnet_tf.errors import DataError, ModelError, PixelNetError
 from pixelnet_tf.io.files import read_json_object
 from pixelnet_tf.serving.about import exported_config
 from pixelnet_tf.serving.api_error import ApiError
+from pixelnet_tf.serving.predict_json import Signature, TensorInfo
 from pixelnet_tf.serving.warmup import warmup_image
-
-
-@dataclass(frozen=True)
-class TensorInfo:
-    """A named input or output: its NumPy type (strings: object) and shape.
-
-    A size is None where it is free, and the shape is None where its rank is.
-    """
-
-    tensor: str
-    dtype: np.dtype
-    proto_type: str
-    shape: tuple[int | None, ...] | None
-
-
-@dataclass(frozen=True)
-class Signature:
-    """Inputs and outputs of a signature, by name."""
-
-    inputs: dict[str, TensorInfo]
-    outputs: dict[str, TensorInfo]
 
 
 class LoadedModel:

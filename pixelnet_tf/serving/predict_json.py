@@ -1,11 +1,14 @@
-"""TensorFlow Serving's JSON: the body of `:predict` to arrays, arrays to its answer."""
+"""TensorFlow Serving's JSON: the body of `:predict` to arrays, arrays to its answer.
+
+Loads no TensorFlow: the processes of `json_process` are small.
+"""
 
 from __future__ import annotations
 
 import base64
 import binascii
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,7 +17,32 @@ import numpy as np
 from pixelnet_tf.errors import nearest_hint
 from pixelnet_tf.serving.api_error import ApiError
 from pixelnet_tf.serving.limits import ServerLimits
-from pixelnet_tf.serving.loaded_model import LoadedModel, Signature, TensorInfo
+
+#: Values of an answer that become text at once; other threads wait meanwhile.
+_BLOCK_VALUES = 1 << 13
+#: Bytes of text that a value takes: a fraction, and a whole number.
+_FRACTION_BYTES, _WHOLE_BYTES = 24, 6
+
+
+@dataclass(frozen=True)
+class TensorInfo:
+    """A named input or output: its NumPy type (strings: object) and shape.
+
+    A size is None where it is free, and the shape is None where its rank is.
+    """
+
+    tensor: str
+    dtype: np.dtype
+    proto_type: str
+    shape: tuple[int | None, ...] | None
+
+
+@dataclass(frozen=True)
+class Signature:
+    """Inputs and outputs of a signature, by name."""
+
+    inputs: dict[str, TensorInfo]
+    outputs: dict[str, TensorInfo]
 
 
 @dataclass(frozen=True)
@@ -26,7 +54,8 @@ class PredictCall:
     by_row: bool
 
 
-def parse_predict(body: bytes, model: LoadedModel, limits: ServerLimits) -> PredictCall:
+def parse_predict(body: bytes, signatures: Mapping[str, Signature], limits: ServerLimits
+                  ) -> PredictCall:
     """Read a body in row form (`instances`) or column form (`inputs`).
 
     Strings are given as {"b64": ...}, as TensorFlow Serving has it.
@@ -39,11 +68,11 @@ def parse_predict(body: bytes, model: LoadedModel, limits: ServerLimits) -> Pred
         raise ApiError(400, 'the body must be a JSON object: {"instances": [...]} or '
                             '{"inputs": ...}')
     name = tree.get("signature_name", "serving_default") or "serving_default"
-    if not isinstance(name, str) or name not in model.signatures:
+    if not isinstance(name, str) or name not in signatures:
         raise ApiError(400, f"signature_name {str(name)[:100]!r} is unknown"
-                            f"{nearest_hint(str(name)[:100], model.signatures)}; the model has "
-                            f"{sorted(model.signatures)}")
-    signature = model.signatures[name]
+                            f"{nearest_hint(str(name)[:100], signatures)}; the model has "
+                            f"{sorted(signatures)}")
+    signature = signatures[name]
     by_row = "instances" in tree
     if by_row == ("inputs" in tree):
         raise ApiError(400, 'give exactly one of "instances" (row form) and "inputs" (column '
@@ -57,17 +86,71 @@ def parse_predict(body: bytes, model: LoadedModel, limits: ServerLimits) -> Pred
     return PredictCall(name, inputs, by_row)
 
 
-def render_predict(call: PredictCall, outputs: dict[str, np.ndarray]) -> bytes:
-    """The answer: `predictions`, a value or an object an instance, or `outputs`."""
-    plain = {name: _plain(value, name) for name, value in outputs.items()}
-    if not call.by_row:
-        tree = {"outputs": next(iter(plain.values())) if len(plain) == 1 else plain}
-    elif len(plain) == 1:
-        tree = {"predictions": next(iter(plain.values()))}
+def render_predict(call: PredictCall, outputs: dict[str, np.ndarray], limits: ServerLimits
+                   ) -> bytes:
+    """The answer: `predictions`, a value or an object an instance, or `outputs`.
+
+    Raises:
+        ApiError: 400 where an output is not finite, which JSON cannot say, and 413 where the text
+            would be too long.
+    """
+    for name, value in outputs.items():
+        if value.dtype.kind == "f" and not np.isfinite(value).all():
+            raise ApiError(400, f"{name!r} of the answer is not finite; send other numbers")
+    rows = {value.shape[:1] for value in outputs.values()}
+    if call.by_row and len(outputs) > 1 and (len(rows) > 1 or () in rows):
+        raise ApiError(400, "the signature's outputs are not a row an instance; ask in column "
+                            'form, by "inputs"')
+    length = sum(value.size * (_FRACTION_BYTES if value.dtype.kind == "f" else _WHOLE_BYTES)
+                 for value in outputs.values())
+    if length > limits.answer_mib << 20:
+        raise ApiError(413, f"the answer would be longer than {limits.answer_mib} MiB; send fewer "
+                            "slices, or ask for labels alone by segment_encoded")
+    return "".join(_answer_text(call, outputs)).encode()
+
+
+def _answer_text(call: PredictCall, outputs: dict[str, np.ndarray]) -> Iterator[str]:
+    """The answer in pieces."""
+    yield '{"predictions":' if call.by_row else '{"outputs":'
+    if len(outputs) == 1:
+        (name, value), = outputs.items()
+        yield from _text(value, name)
+    elif not call.by_row:
+        yield from _object_text(outputs)
     else:
-        tree = {"predictions": [dict(zip(plain, row, strict=True))
-                                for row in zip(*plain.values(), strict=True)]}
-    return json.dumps(tree, separators=(",", ":")).encode()
+        for number in range(len(next(iter(outputs.values())))):
+            yield "," if number else "["
+            # With the dots a single string stays in an array.
+            yield from _object_text({name: value[number, ...] for name, value in outputs.items()})
+        yield "]"
+    yield "}"
+
+
+def _object_text(values: dict[str, np.ndarray]) -> Iterator[str]:
+    for number, (name, value) in enumerate(values.items()):
+        yield f'{"," if number else "{"}{json.dumps(name)}:'
+        yield from _text(value, name)
+    yield "}"
+
+
+def _text(value: np.ndarray, name: str) -> Iterator[str]:
+    """An array as JSON, in blocks."""
+    if value.ndim == 0 or value.size <= _BLOCK_VALUES:
+        yield _dumped(value, name)
+        return
+    if value.ndim == 1:
+        for start in range(0, len(value), _BLOCK_VALUES):
+            yield "," if start else "["
+            yield _dumped(value[start:start + _BLOCK_VALUES], name)[1:-1]
+    else:
+        for number, row in enumerate(value):
+            yield "," if number else "["
+            yield from _text(row, name)
+    yield "]"
+
+
+def _dumped(value: np.ndarray, name: str) -> str:
+    return json.dumps(_plain(value, name), separators=(",", ":"))
 
 
 def _json(body: bytes) -> Any:

@@ -8,28 +8,30 @@ import pytest
 
 from pixelnet_tf.serving.api_error import ApiError
 from pixelnet_tf.serving.limits import ServerLimits
-from pixelnet_tf.serving.loaded_model import Signature, TensorInfo
-from pixelnet_tf.serving.predict_json import PredictCall, parse_predict, render_predict
+from pixelnet_tf.serving.predict_json import (
+    PredictCall,
+    Signature,
+    TensorInfo,
+    parse_predict,
+    render_predict,
+)
 
 
 def info(dtype, *shape) -> TensorInfo:
     return TensorInfo("x:0", np.dtype(dtype), "DT", shape)
 
 
-class Model:
-    """A model of which only the signatures matter."""
-
-    signatures = {  # noqa: RUF012
-        "serving_default": Signature({"image": info(np.float32, None, 2)}, {}),
-        "two": Signature({"a": info(np.int32, None), "b": info(bool, None)}, {}),
-        "text": Signature({"s": info(object, None)}, {}),
-    }
+SIGNATURES = {
+    "serving_default": Signature({"image": info(np.float32, None, 2)}, {}),
+    "two": Signature({"a": info(np.int32, None), "b": info(bool, None)}, {}),
+    "text": Signature({"s": info(object, None)}, {}),
+}
 
 
 def parse(tree, signature="serving_default"):
     body = tree if isinstance(tree, bytes) else json.dumps(
         {"signature_name": signature, **tree}).encode()
-    return parse_predict(body, Model(), ServerLimits())
+    return parse_predict(body, SIGNATURES, ServerLimits())
 
 
 @pytest.mark.parametrize(("tree", "by_row"), [
@@ -96,18 +98,72 @@ def test_what_does_not_fit_is_said(tree, signature, text):
     assert caught.value.status == 400
 
 
+def answer(outputs, by_row, limits=None):
+    return json.loads(render_predict(PredictCall("x", {}, by_row), outputs,
+                                     limits or ServerLimits()))
+
+
 def test_answers():
     outputs = {"labels": np.array([1, 2], np.uint8), "share": np.float32([[0.5], [1]])}
-    rows = json.loads(render_predict(PredictCall("x", {}, True), outputs))
-    assert rows == {"predictions": [{"labels": 1, "share": [0.5]}, {"labels": 2, "share": [1]}]}
-    columns = json.loads(render_predict(PredictCall("x", {}, False), outputs))
-    assert columns == {"outputs": {"labels": [1, 2], "share": [[0.5], [1]]}}
+    assert answer(outputs, True) == {
+        "predictions": [{"labels": 1, "share": [0.5]}, {"labels": 2, "share": [1]}]}
+    assert answer(outputs, False) == {"outputs": {"labels": [1, 2], "share": [[0.5], [1]]}}
     one = {"labels": outputs["labels"]}
-    assert json.loads(render_predict(PredictCall("x", {}, True), one)) == {"predictions": [1, 2]}
-    assert json.loads(render_predict(PredictCall("x", {}, False), one)) == {"outputs": [1, 2]}
+    assert answer(one, True) == {"predictions": [1, 2]}
+    assert answer(one, False) == {"outputs": [1, 2]}
+
+
+@pytest.mark.parametrize("by_row", [True, False])
+@pytest.mark.parametrize("shape", [(3,), (8200,), (2, 3, 4), (2, 8200), (4100, 2),
+                                   (3, 30, 60, 2), (1, 1, 8193), (2, 0)])
+def test_an_answer_in_blocks_is_what_json_makes_of_the_whole(shape, by_row):
+    value = np.random.default_rng(0).normal(size=shape).astype(np.float32)
+    text = np.array([f"{n}".encode() for n in range(value.size)], object).reshape(shape)
+    outputs = {"share": value, "some_bytes": text, "word": text}
+    plain = {"share": value.tolist(),
+             "some_bytes": [{"b64": base64.b64encode(b).decode()} for b in text.flat],
+             "word": [b.decode() for b in text.flat]}
+    found = answer(outputs, by_row)
+    if by_row:
+        assert [row["share"] for row in found["predictions"]] == plain["share"]
+        columns = {key: [row[key] for row in found["predictions"]] for key in outputs}
+    else:
+        columns = found["outputs"]
+        assert columns["share"] == plain["share"]
+    for key in ("some_bytes", "word"):
+        assert flat(columns[key]) == plain[key]
+        assert answer({key: outputs[key]}, by_row) == {
+            "predictions" if by_row else "outputs": columns[key]}
+
+
+def flat(tree) -> list:
+    return [item for part in tree for item in flat(part)] if isinstance(tree, list) else [tree]
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+def test_what_json_cannot_say_is_no_answer(value):
+    with pytest.raises(ApiError, match="'share' of the answer is not finite") as caught:
+        answer({"share": np.array([0, value])}, False)
+    assert caught.value.status == 400
+
+
+def test_an_answer_has_a_longest_length():
+    share = np.zeros((2**20 // 24) + 1)
+    with pytest.raises(ApiError, match="longer than 1 MiB") as caught:
+        answer({"share": share}, False, ServerLimits(answer_mib=1))
+    assert caught.value.status == 413
+    assert answer({"share": share[:-1]}, False, ServerLimits(answer_mib=1))
+
+
+@pytest.mark.parametrize("other", [np.zeros(3), np.array(0.0)])
+def test_outputs_that_are_no_rows(other):
+    with pytest.raises(ApiError, match="column form"):
+        answer({"a": np.zeros(2), "b": other}, True)
 
 
 def test_strings_go_out_as_text_or_as_base64():
-    outputs = {"name": np.array([b"ab"], object), "raw_bytes": np.array([b"\xff"], object)}
-    answer = json.loads(render_predict(PredictCall("x", {}, False), outputs))
-    assert answer == {"outputs": {"name": ["ab"], "raw_bytes": [{"b64": "/w=="}]}}
+    outputs = {"name": np.array([b"ab\0"], object), "raw_bytes": np.array([b"\xff"], object)}
+    assert answer(outputs, False) == {"outputs": {"name": ["ab\0"],
+                                                  "raw_bytes": [{"b64": "/w=="}]}}
+    assert answer(outputs, True) == {"predictions": [{"name": "ab\0",
+                                                      "raw_bytes": {"b64": "/w=="}}]}

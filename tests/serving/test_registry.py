@@ -172,7 +172,7 @@ def test_a_saved_model_of_unknown_rank(tmp_path):
     assert image["tensor_shape"] == {"dim": [], "unknown_rank": True}
     from pixelnet_tf.serving.limits import ServerLimits
     from pixelnet_tf.serving.predict_json import parse_predict
-    call = parse_predict(b'{"inputs": [[1, 2], [3, 4]]}', model, ServerLimits())
+    call = parse_predict(b'{"inputs": [[1, 2], [3, 4]]}', model.signatures, ServerLimits())
     assert model.run(call.signature, call.inputs)["sum"].tolist() == [20]
 
 
