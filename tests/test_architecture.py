@@ -68,6 +68,16 @@ def test_the_command_line_calls_the_api_and_nothing_deeper(path):
             "pixelnet_tf.io.files.check_apart"), f"{path.name} imports {name}"
 
 
+def test_the_library_does_not_print():
+    """Messages go through a Reporter; `exported` are scripts that stand on their own."""
+    for path in FILES:
+        if {"cli", "exported"} & set(path.parts):
+            continue
+        calls = {node.func.id for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+                 if isinstance(node, ast.Call) and isinstance(node.func, ast.Name)}
+        assert "print" not in calls, path
+
+
 def test_only_caffe_and_the_command_line_know_the_importer():
     for path in FILES:
         if path.is_relative_to(ROOT / "pixelnet_tf") and any(

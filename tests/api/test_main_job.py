@@ -138,3 +138,25 @@ def test_wrong_folders_are_named(tmp_path, main_job):  # noqa: F811
     other = px.Segmenter.from_run(main_job / "run", overrides=["prepare.slice_size=64"])
     with pytest.raises(DataError, match=r"prepare\.slice_size"):
         other.predict_study(main_job / "prepared", tmp_path / "out")
+
+
+def test_an_export_is_of_one_run_with_the_settings_of_its_prediction(model, main_job, tmp_path):  # noqa: F811
+    assert model.export(tmp_path, name="m", dry_run=True) == tmp_path / "m" / "1"
+    assert not (tmp_path / "m").exists()
+    two = px.Segmenter.from_run(main_job / "run", main_job / "run")
+    with pytest.raises(ConfigError, match="of one run"):
+        two.export(tmp_path)
+    slow = px.Segmenter.from_run(main_job / "run", mode="reference")
+    with pytest.raises(ConfigError, match=r"prediction\.mode reference .* not exported"):
+        slow.export(tmp_path)
+
+
+def test_a_preparation_can_be_looked_at_before(main_job, tmp_path):  # noqa: F811
+    config = px.load_config(main_job / "run" / "config.yaml")
+    study = px.Study.open(main_job / "study", config)
+    found = study.plan(tmp_path / "new", workers=1)
+    assert (len(found.prepared), found.kept, found.index) == (4, (), None)
+    assert not (tmp_path / "new").exists()
+    prepared = study.prepare(main_job / "prepared", workers=1)
+    assert (prepared.summary.prepared, len(prepared.summary.kept)) == ((), 4)
+    assert px.PreparedStudy.open(main_job / "prepared").summary is None
