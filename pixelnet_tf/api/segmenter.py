@@ -213,9 +213,7 @@ class Segmenter:
                 network.model.check_study(resolved.study)
             members = [SliceSegmenter.of(resolved, network) for network in networks]
             scorer = members[0] if len(members) == 1 else Ensemble(members)
-            about = {"networks": [{"model": network.name, "weights": network.digest(),
-                                   "correction": [float(v) for v in network.correction]}
-                                  for network in networks]}
+            about = {"networks": [network.record() for network in networks]}
             return lambda volume, maps: segment_volume(scorer, volume, resolved, maps), about
 
         learned = {name for run in folders for part in ("train", "validation")
@@ -262,8 +260,7 @@ class Segmenter:
                              file=caffemodel)
         network = TrainedNetwork(model, np.zeros(model.classes, np.float32), os.fspath(caffemodel))
         scorer = SliceSegmenter.of(resolved, network)
-        about = {"networks": [{"model": network.name, "weights": network.digest(),
-                               "correction": [0.0] * model.classes}]}
+        about = {"networks": [network.record()]}
         return cls(resolved, lambda: (
             lambda volume, maps: segment_volume(scorer, volume, resolved, maps), about))
 

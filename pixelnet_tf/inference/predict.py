@@ -225,10 +225,7 @@ def predict_cases(networks: Sequence[TrainedNetwork], source: CaseSource, config
     """
     for network in networks:
         network.model.check_study(config.study)
-    about = {"networks": [{"model": network.name, "weights": network.digest(),
-                           "file": network.file,
-                           "correction": [float(value) for value in network.correction]}
-                          for network in networks]}
+    about = {"networks": [network.record() for network in networks]}
     members = [SliceSegmenter.of(config, network) for network in networks]
     segmenter = members[0] if len(members) == 1 else Ensemble(members)
     return write_cases(lambda volume: segment_volume(segmenter, volume, config,

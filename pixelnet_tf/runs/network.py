@@ -7,6 +7,7 @@ import json
 import tempfile
 import zipfile
 from dataclasses import dataclass
+from typing import Any
 
 import keras
 import numpy as np
@@ -38,6 +39,11 @@ class TrainedNetwork:
         for weights in self.model.get_weights():
             found.update(np.ascontiguousarray(weights))
         return found.hexdigest()
+
+    def record(self) -> dict[str, Any]:
+        """What `prediction.json` says of the network, in JSON values."""
+        return {"model": self.name, "weights": self.digest(), "file": self.file,
+                "correction": [float(value) for value in self.correction]}
 
 
 def load_model(path: str) -> PixelNet:

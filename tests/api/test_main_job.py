@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import nibabel as nib
 import numpy as np
 import pytest
@@ -9,6 +11,7 @@ import SimpleITK as sitk
 
 import pixelnet_tf as px
 from pixelnet_tf.errors import ConfigError, DataError, ModelError
+from pixelnet_tf.io.files import file_digest
 from pixelnet_tf.runs.folder import RunFolder
 from tests.cli.conftest import main_job, run_main  # noqa: F401 - the fixture is used below.
 from tests.listening import Listening
@@ -62,6 +65,14 @@ def test_every_form_gives_the_labels_of_the_command_line(tmp_path, main_job, mod
     result = model.predict(paths)
     assert result.save(tmp_path / "seg.nii.gz").read_bytes() == (
         tmp_path / "out" / f"{CASE}.nii.gz").read_bytes()
+
+
+def test_predictions_name_the_file_of_their_network(tmp_path, main_job, model):  # noqa: F811
+    """`report` and `postprocess` refuse predictions of another run by it."""
+    model.predict_study(main_job / "prepared", tmp_path / "out", cases=[CASE])
+    network, = json.loads((tmp_path / "out" / "prediction.json").read_text())["networks"]
+    assert network["file"] == file_digest(main_job / "run" / "model.keras")
+    assert network["weights"] == RunFolder(str(main_job / "run")).network("corrected").digest()
 
 
 def test_what_a_result_tells(tmp_path, model, paths):
