@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
+
+import numpy as np
 
 from pixelnet_tf.api.images import Image, read_image
 from pixelnet_tf.api.settings import as_config
@@ -14,7 +16,7 @@ from pixelnet_tf.config import Config, config_from_json
 from pixelnet_tf.errors import ConfigError, DataError
 from pixelnet_tf.evaluation.labels import check_same_grid, labels_of
 from pixelnet_tf.evaluation.matching import PREDICTION_FILE, match_cases, read_prediction_file
-from pixelnet_tf.evaluation.protocols import make_protocol
+from pixelnet_tf.evaluation.protocols import Protocol, make_protocol
 from pixelnet_tf.evaluation.scoring import check_pairs
 from pixelnet_tf.evaluation.summary import (
     CASES_FILE,
@@ -98,25 +100,30 @@ def evaluate(predictions: Any, references: Any, protocol: str | None = None, *,
     ------
     DataError
         A segmentation that cannot be scored: unreadable, unknown labels, another grid.
+    ConfigError
+        Labels that nobody named and that are not BraTS'.
     """
     if _is_folder(predictions) and _is_folder(references):
         return FolderScoring(predictions, references, protocol, config=config,
                              overrides=overrides, hausdorff95=hausdorff95,
                              allow_missing=allow_missing, reporter=reporter).run(workers, reporter)
     reporter = reporter_or_log(reporter)
-    resolved = _with_protocol(scoring_config(predictions, config, overrides).config, protocol)
+    source = scoring_config(predictions, config, overrides)
+    resolved = _with_protocol(source.config, protocol)
     rules = make_protocol(resolved.evaluation, f"hausdorff95_{hausdorff95}")
     regions = rules.regions(resolved.study)
     pairs = _pairs(predictions, references, allow_missing)
-    scores = {}
+    scores, present = {}, set()
     for number, (case, (reference, prediction)) in enumerate(pairs.items(), start=1):
         truth, found = (read_image(image, f"{what} of {case}") for image, what in
                         ((reference, "reference"), (prediction, "prediction")))
         check_same_grid(case, truth.geometry, found.geometry, truth.source, found.source)
         true, labels = (labels_of(volume.array, resolved.study, case, volume.source)
                         for volume in (truth, found))
+        present |= {int(value) for array in (true, labels) for value in np.unique(array)}
         scores[case] = rules.score(true, labels, regions, truth.geometry.spacing_mm)
         reporter.progress("scoring", number, len(pairs), case)
+    _check_labels(present, len(pairs), rules, regions, source.named, reporter)
     about = {"empty_policy": resolved.evaluation.empty_policy} if rules.name == "brats" else {}
     return Scores(Evaluation.of(rules, regions, scores, **about))
 
@@ -163,7 +170,13 @@ class FolderScoring:
         if self._matching.missing:
             reporter.warning(self._matching.missing)
         self._contents = check_pairs(self._matching, study, reporter)
-        self._check_labels(found.named, reporter)
+        present = frozenset().union(*(one.values for one in self._contents.values()))
+        _check_labels(present, len(self._contents), self._rules, self._regions, found.named,
+                      reporter)
+        same = [case for case, one in self._contents.items() if one.reference == one.prediction]
+        if same:
+            reporter.warning(f"{len(same)} of {len(self._contents)} predictions are, byte for "
+                             f"byte, their references ({', '.join(same[:5])})")
 
     def check_target(self, out: Path_) -> None:
         """Raise `DataError` where a folder holds the scores of anything else."""
@@ -175,31 +188,24 @@ class FolderScoring:
                                         self._predictions, self._references, self._contents,
                                         workers, reporter))
 
-    def _check_labels(self, named: bool, reporter: Reporter) -> None:
-        """Say what the labels in the files make of the regions; raises `ConfigError` where labels
-        that nobody named are those of another study."""
-        contents, regions = self._contents, self._regions
-        present = frozenset().union(*(content.values for content in contents.values()))
-        if not named:
-            words = ", ".join(f"{region}: {list(values)}" for region, values in regions.items())
-            reporter.message(f"labels and regions are BraTS' ({words}): neither --config nor a "
-                             "file beside the predictions says otherwise")
-            if self.protocol == "brats" and not present & {2, 4}:
-                raise ConfigError(
-                    f"{len(contents)} cases hold the labels {sorted(present)} alone, which are not "
-                    "BraTS'; say what they are by --config, or, for a mask of 0 and 1, by --set "
-                    "study.labels='{0: background, 1: lesion}' --set study.regions="
-                    "'{lesion: [1]}'")
-        for region, values in regions.items():
-            if not present & set(values):
-                reporter.warning(f"region {region} (labels {list(values)}) is empty in every "
-                                 "reference and every prediction: its scores are those of empty "
-                                 "masks")
-        same = [case for case, content in contents.items()
-                if content.reference == content.prediction]
-        if same:
-            reporter.warning(f"{len(same)} of {len(contents)} predictions are, byte for byte, "
-                             f"their references ({', '.join(same[:5])})")
+
+def _check_labels(present: Collection[int], cases: int, rules: Protocol,
+                  regions: Mapping[str, Sequence[int]], named: bool, reporter: Reporter) -> None:
+    """Say what the label values that are present make of the regions; raises `ConfigError` where
+    labels that nobody named are those of another study."""
+    if not named:
+        words = ", ".join(f"{region}: {list(values)}" for region, values in regions.items())
+        reporter.message(f"labels and regions are BraTS' ({words}): neither --config nor a file "
+                         "beside the predictions says otherwise")
+        if rules.name == "brats" and not {2, 4} & set(present):
+            raise ConfigError(
+                f"{cases} cases hold the labels {sorted(present)} alone, which are not BraTS'; say "
+                "what they are by --config, or, for a mask of 0 and 1, by --set "
+                "study.labels='{0: background, 1: lesion}' --set study.regions='{lesion: [1]}'")
+    for region, values in regions.items():
+        if not set(values) & set(present):
+            reporter.warning(f"region {region} (labels {list(values)}) is empty in every reference "
+                             "and every prediction: its scores are those of empty masks")
 
 
 class ScoringConfig(NamedTuple):
