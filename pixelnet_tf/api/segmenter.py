@@ -121,15 +121,22 @@ class Segmentation:
         ----------
         truth
             Label values on the same grid, in any form that `Segmenter.predict` takes.
+
+        Raises
+        ------
+        DataError
+            The truth lies on another grid, or holds a label that the study does not name.
         """
         require("plot", "report", "matplotlib")
         from pixelnet_tf.evaluation.case_images import image_of
-        from pixelnet_tf.evaluation.labels import labels_of
+        from pixelnet_tf.evaluation.labels import check_same_grid, labels_of
         from pixelnet_tf.evaluation.overlay import overlay_figure
 
         true = None
         if truth is not None:
             volume = read_image(truth, "truth")
+            check_same_grid(self._volume.name, volume.geometry, self._geometry, volume.source,
+                            "the segmentation")
             true = labels_of(volume.array, self._config.study, self._volume.name, volume.source)
         return overlay_figure(image_of(self._volume), true, self.labels, self._geometry,
                               self._config.study, self._volume.name)

@@ -88,7 +88,8 @@ class Study:
         skip_bad_cases
             Leave bad cases out with a warning instead of refusing the study.
         require_segmentation
-            Whether a case without segmentation is a bad one.
+            Whether a case without segmentation is a bad one. If not, the study is prepared for
+            prediction alone: no segmentation is looked for, not even where there is one.
         redraw_split
             Draw the split into training, validation and test anew.
 

@@ -83,7 +83,8 @@ def prepare_study(config: Config, study_dir: str | Path, out: str | os.PathLike,
         out: folder of the prepared study, addressed through `tf.io.gfile`.
         workers: cases in work at once; None takes `prepare.workers`.
         skip_bad_cases: leave bad cases out instead of refusing the study.
-        require_segmentation: a case without segmentation is bad.
+        require_segmentation: a case without segmentation is bad; if not, no segmentation is looked
+            for, and the study is prepared for prediction alone.
         redraw_split: draw the split anew, whatever was drawn before.
         dry_run: check and plan, write nothing.
         reporter: hears of the tasks "checking" and "preparing", in cases, and at the end of the

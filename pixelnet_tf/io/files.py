@@ -60,8 +60,9 @@ def replacing(path: Pathname) -> Iterator[str]:
 def replacing_folder(path: Pathname) -> Iterator[Path]:
     """Give a temporary folder to fill; on leaving, it takes the place of the folder `path`.
 
-    A folder that was there is moved aside first and removed afterwards, so that a killed program
-    leaves the old one or the new one.
+    A folder that was there is moved aside first and removed afterwards: what stands there is the
+    old one or the new one, whole, and neither where the program is killed between the two moves.
+    It is for folders that can be made again.
 
     Raises:
         RunError: writing failed, for instance on a full disk.

@@ -88,6 +88,9 @@ def test_what_a_result_tells(tmp_path, model, paths):
     assert nib.load(tmp_path / "p.nii.gz").shape == result.probabilities.shape
     truth = paths["flair"].with_name(f"{CASE}_seg.nii.gz")
     assert len(result.plot(truth).axes) > len(result.plot().axes) > 0
+    for other in ((np.zeros((3, 3, 3)), np.eye(4)), (result.labels, np.eye(4))):
+        with pytest.raises(DataError, match="another grid than the reference"):
+            result.plot(other)
     with pytest.raises(DataError, match=r"written as \.nii or \.nii\.gz"):
         result.save(tmp_path / "seg.png")
 
