@@ -253,6 +253,8 @@ def _pairs(predictions: Any, references: Any, allow_missing: bool
                         "dictionaries case -> image, or two images")
     common = [case for case in references if case in predictions]
     alone = sorted({*predictions, *references} - set(common))
+    if not common and not alone:
+        raise DataError("there is no case to score: both dictionaries are empty")
     if not common or (alone and not allow_missing):
         raise DataError(f"cases are on one side alone: {alone[:5]}; add them, or give "
                         "allow_missing=True to score the common ones", value=alone,

@@ -13,6 +13,8 @@ from pixelnet_tf.config import SplitConfig
 from pixelnet_tf.errors import ConfigError, nearest_hint
 from pixelnet_tf.io.plain import PlainError, build, convert
 
+PARTS = ("train", "validation", "test")
+
 
 @dataclass(frozen=True)
 class Split:
@@ -37,13 +39,15 @@ class Split:
         """Return the cases of a part (`train`, `validation` or `test`); of these, the ones named.
 
         Raises:
-            ConfigError: a case that does not belong to the part; its own part is named.
+            ConfigError: no such part, or a case that does not belong to it; its own part is named.
         """
+        if part not in PARTS:
+            raise ConfigError(f"a split has the parts {', '.join(PARTS)}, not {part!r}"
+                              f"{nearest_hint(part, PARTS)}")
         names = getattr(self, part)
         for name in only:
             if name not in names:
-                own = next((other for other in ("train", "validation", "test")
-                            if name in getattr(self, other)), None)
+                own = next((other for other in PARTS if name in getattr(self, other)), None)
                 where = f"in the part {own!r}" if own else "in no part"
                 raise ConfigError(
                     f"case {name!r} is {where} of the run's split, not among the {len(names)} "

@@ -78,7 +78,11 @@ class VolumeGeometry:
         Raises:
             DataError: the affine is not finite, or flat in some direction.
         """
-        affine = np.array(affine, np.float64)
+        try:
+            affine = np.array(affine, np.float64)
+        except (TypeError, ValueError):
+            raise DataError(f"its affine {affine!r:.80} is no matrix of numbers; {_MEND_AFFINE}"
+                            ) from None
         if affine.shape != (4, 4) or not np.isfinite(affine).all():
             raise DataError(f"its affine {affine.tolist()} is not a finite 4 x 4 matrix; "
                             f"{_MEND_AFFINE}")

@@ -53,6 +53,7 @@ def test_a_result_goes_back_to_the_form_that_came_in(tmp_path):
 @pytest.mark.parametrize(("image", "message"), [
     (ARRAY, "an array alone does not say where it lies"), ("nowhere.nii", "no such file"),
     ((ARRAY, np.zeros((4, 4))), "flair: its affine .* is singular"),
+    ((ARRAY, "text"), "flair: its affine .*text.* is no matrix of numbers"),
     ((ARRAY[0], OBLIQUE), r"flair: has shape \(3, 4\)"),
     ((ARRAY.astype(complex), OBLIQUE), "complex"),
     (3, "int is no image"),

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import pixelnet_tf as px
-from pixelnet_tf.errors import ConfigError
+from pixelnet_tf.errors import ConfigError, DataError
 
 ONE_LESION = ("study.labels={0: background, 1: lesion}", "study.regions={lesion: [1]}")
 
@@ -30,3 +30,8 @@ def test_labels_that_nobody_named_are_not_taken_for_those_of_brats(tmp_path):
             px.evaluate(predictions, references)
         scores = px.evaluate(predictions, references, overrides=ONE_LESION)
         assert scores.mean() == pytest.approx(2 * 8 / (8 + 12)), name
+
+
+def test_no_case_is_no_score():
+    with pytest.raises(DataError, match="there is no case to score"):
+        px.evaluate({}, {})

@@ -110,6 +110,9 @@ def test_cases_of_a_part():
         split.choose("test", ["e", "a"])
     with pytest.raises(ConfigError, match="'x' is in no part of the run's split"):
         split.choose("train", ["x"])
+    for part in ("tests", "cases", "folds"):
+        with pytest.raises(ConfigError, match=f"parts train, validation, test, not '{part}'"):
+            split.choose(part)
 
 
 def test_no_such_fold():
