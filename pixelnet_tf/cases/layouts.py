@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from pixelnet_tf.cases.case import Case
-from pixelnet_tf.config import StudyConfig
+from pixelnet_tf.config import Layout, StudyConfig
 from pixelnet_tf.errors import DataError
 
 #: What a case calls its segmentation, beside the modalities.
@@ -44,7 +44,7 @@ def find_cases(study_dir: Path, study: StudyConfig, require_segmentation: bool =
         raise DataError(fault)
     if not study_dir.is_dir():
         raise DataError(f"{study_dir}: no such folder; give the folder that holds the cases")
-    finder = {"brats": _brats, "isles": _isles, "pattern": _pattern}[study.layout]
+    finder = {Layout.BRATS: _brats, Layout.ISLES: _isles, Layout.PATTERN: _pattern}[study.layout]
     cases = sorted(finder(study_dir, study, require_segmentation), key=lambda case: case.name)
     if not cases:
         held = sorted(_shown(path.name) for path in study_dir.iterdir())[:5]

@@ -8,6 +8,7 @@ import click
 
 from pixelnet_tf.cli.options import PATH, config_options, dry_run_option, print_and_leave, verb
 from pixelnet_tf.cli.terminal import TerminalReporter
+from pixelnet_tf.config import ProtocolName
 
 
 @verb()
@@ -17,7 +18,7 @@ from pixelnet_tf.cli.terminal import TerminalReporter
               help="Study with segmentations, or a folder of <case>.nii.gz.")
 @click.option("--out", "out_dir", required=True, type=PATH, metavar="DIR",
               help="Where summary.json and cases.csv go.")
-@click.option("--protocol", type=click.Choice(["brats", "isles"]),
+@click.option("--protocol", type=click.Choice(ProtocolName.texts()),
               help="The challenge's rules; default: evaluation.protocol of the configuration.")
 @click.option("--hausdorff95", type=click.Choice(["pooled", "directed", "directed_lower"]),
               default="pooled", show_default=True,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import click
 
 from pixelnet_tf.cli.options import PATH, dry_run_option, verb
+from pixelnet_tf.config import Mode, Precision, Prior
 from pixelnet_tf.errors import require
 
 
@@ -16,10 +17,11 @@ from pixelnet_tf.errors import require
               help="Receives DIR/<name>/<version>/, as TensorFlow Serving mounts it.")
 @click.option("--name", help="Name of the model; the study's name when left out.")
 @click.option("--version", type=int, help="Number of the version; the next one when left out.")
-@click.option("--prior", type=click.Choice(["sampled", "corrected", "fitted"]),
+@click.option("--prior", type=click.Choice(Prior.texts()),
               help="What is added to the scores, as in predict; the run's when left out.")
-@click.option("--mode", type=click.Choice(["exact", "adaptive"]), help="As in predict.")
-@click.option("--precision", type=click.Choice(["float32", "bfloat16"]))
+@click.option("--mode", help="As in predict.",
+              type=click.Choice([text for text in Mode.texts() if text != Mode.REFERENCE]))
+@click.option("--precision", type=click.Choice(Precision.texts()))
 @click.option("--format", "model_format", type=click.Choice(["savedmodel", "onnx"]),
               default="savedmodel", show_default=True,
               help="onnx holds the sparse form alone: image and pixels to scores.")

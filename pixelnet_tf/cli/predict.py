@@ -16,6 +16,7 @@ from pixelnet_tf.cli.options import (
     verb,
 )
 from pixelnet_tf.cli.terminal import TerminalReporter
+from pixelnet_tf.config import Mode, Precision, Prior
 from pixelnet_tf.errors import require
 from pixelnet_tf.io.files import check_apart
 
@@ -37,12 +38,12 @@ from pixelnet_tf.io.files import check_apart
 @click.option("--split", type=click.Choice(["all", "train", "validation", "test"]), default="all",
               show_default=True, help="Part of the run's split; `all` takes every case.")
 @click.option("--case", "only", multiple=True, metavar="NAME", help="Only this case; repeatable.")
-@click.option("--prior", type=click.Choice(["sampled", "corrected", "fitted"]),
+@click.option("--prior", type=click.Choice(Prior.texts()),
               help="sampled: the paper's arg max; corrected: by real class frequencies; fitted: "
               "corrected with a strength fitted on validation cases.")
-@click.option("--mode", type=click.Choice(["exact", "adaptive", "reference"]),
+@click.option("--mode", type=click.Choice(Mode.texts()),
               help="exact (default), adaptive (faster, not exact), reference (slow yardstick).")
-@click.option("--precision", type=click.Choice(["float32", "bfloat16"]))
+@click.option("--precision", type=click.Choice(Precision.texts()))
 @click.option("--probabilities", is_flag=True, help="Also write DIR/probabilities/<case>.nii.gz.")
 @click.option("--overlays", is_flag=True, help="Also write a picture of each case.")
 @click.option("--skip-bad-cases", is_flag=True, help="Leave bad cases out with a warning (kept in "

@@ -12,7 +12,7 @@ from typing import Any
 
 import yaml
 
-from pixelnet_tf.config.sections import Config
+from pixelnet_tf.config.sections import Choice, Config
 from pixelnet_tf.errors import ConfigError
 from pixelnet_tf.io.plain import PlainError, build
 
@@ -99,6 +99,8 @@ def config_to_yaml(config: Any) -> str:
 
 
 def _plain(value: Any) -> Any:
+    if isinstance(value, Choice):
+        return value.value
     if isinstance(value, dict):
         return {key: _plain(item) for key, item in value.items()}
     if isinstance(value, (tuple, list)):

@@ -10,7 +10,8 @@ from __future__ import annotations
 
 import re
 from dataclasses import asdict, dataclass, field
-from typing import Any
+from enum import Enum
+from typing import Any, get_type_hints
 
 from pixelnet_tf.errors import ConfigError, nearest_hint
 
@@ -18,10 +19,156 @@ from pixelnet_tf.errors import ConfigError, nearest_hint
 ENHANCING, NECROSIS = "enhancing", "necrosis"
 
 
-def one_of(name: str, value: Any, allowed: tuple) -> None:
-    """Raise `ConfigError` where a value is not among the allowed ones."""
-    if value not in allowed:
-        raise ConfigError(f"{name} must be one of {list(allowed)}, got {value!r}")
+class Choice(str, Enum):
+    """A setting that takes one of a few values; a member is the plain text of the YAML file.
+
+    It compares, prints and is written to JSON as that text, on every Python from 3.10 on (which
+    has no `enum.StrEnum` yet).
+    """
+
+    __str__ = str.__str__
+    __repr__ = str.__repr__
+    __format__ = str.__format__
+
+    @classmethod
+    def texts(cls) -> list[str]:
+        """Every value as plain text: what the command line offers."""
+        return [member.value for member in cls]
+
+
+class Layout(Choice):
+    """`study.layout`: how the folder of a study is laid out."""
+
+    BRATS = "brats"
+    ISLES = "isles"
+    PATTERN = "pattern"
+
+
+class NormRegion(Choice):
+    """`prepare.region`: the voxels that mean and standard deviation are taken over."""
+
+    BRAIN = "brain"
+    CORE = "core"
+    VOLUME = "volume"
+
+
+class Strategy(Choice):
+    """`sampling.strategy`: which pixels of a slice are trained on."""
+
+    BALANCED = "balanced"
+    UNIFORM = "uniform"
+    ALL = "all"
+
+
+class Fc7(Choice):
+    """`model.fc7`: how fc6 is padded and read, or that the network has no fc6 and fc7."""
+
+    FAITHFUL = "faithful"
+    ALIGNED = "aligned"
+    NONE = "none"
+
+
+class Head(Choice):
+    """`model.head`: what classifies a hypercolumn."""
+
+    MLP = "mlp"
+    LINEAR = "linear"
+
+
+class HeadFiller(Choice):
+    """`model.head_filler`: what the head's kernels are drawn by."""
+
+    CAFFE = "caffe"
+    HE = "he"
+
+
+class SolverType(Choice):
+    """`training.solver.type`: Caffe's solvers."""
+
+    SGD = "SGD"
+    NESTEROV = "Nesterov"
+    ADAGRAD = "AdaGrad"
+    RMSPROP = "RMSProp"
+    ADADELTA = "AdaDelta"
+    ADAM = "Adam"
+
+
+class LrPolicy(Choice):
+    """`training.solver.lr_policy`: Caffe's learning-rate policies."""
+
+    FIXED = "fixed"
+    STEP = "step"
+    EXP = "exp"
+    INV = "inv"
+    MULTISTEP = "multistep"
+    POLY = "poly"
+    SIGMOID = "sigmoid"
+
+
+class LossKind(Choice):
+    """`training.loss`: what the solver minimises."""
+
+    CROSS_ENTROPY = "cross_entropy"
+    DICE = "dice"
+    CROSS_ENTROPY_DICE = "cross_entropy_dice"
+
+
+class Precision(Choice):
+    """`training.precision` and `prediction.precision`: the number type of the matrix products."""
+
+    FLOAT32 = "float32"
+    BFLOAT16 = "bfloat16"
+
+
+class Prior(Choice):
+    """`prediction.prior`: the class frequencies that the scores are brought to."""
+
+    SAMPLED = "sampled"
+    CORRECTED = "corrected"
+    FITTED = "fitted"
+
+
+class Mode(Choice):
+    """`prediction.mode`: how the scores of a volume are computed."""
+
+    EXACT = "exact"
+    ADAPTIVE = "adaptive"
+    REFERENCE = "reference"
+
+
+class BrainOnly(Choice):
+    """`prediction.brain_only`: whether pixels outside the brain are background."""
+
+    AUTO = "auto"
+    YES = "yes"
+    NO = "no"
+
+
+class ProtocolName(Choice):
+    """`evaluation.protocol`: the challenge whose rules score a prediction."""
+
+    BRATS = "brats"
+    ISLES = "isles"
+
+
+class EmptyPolicy(Choice):
+    """`evaluation.empty_policy`: what BraTS' rules do where one mask is empty."""
+
+    BRATS2020 = "brats2020"
+    EXCLUDE = "exclude"
+
+
+def choices(section: Any, where: str) -> None:
+    """Turn the plain texts of a section's `Choice` fields into members.
+
+    Raises `ConfigError` for a value outside the allowed set; `where` is the section's key.
+    """
+    for name, kind in get_type_hints(type(section)).items():
+        if isinstance(kind, type) and issubclass(kind, Choice):
+            value = getattr(section, name)
+            if value not in kind.texts():
+                raise ConfigError(f"{where}.{name} must be one of {kind.texts()}, got {value!r}")
+            object.__setattr__(section, name, kind(value))
 
 
 def in_range(name: str, value: float, low: float, high: float = float("inf")) -> None:
@@ -37,7 +184,7 @@ class StudyConfig:
     #: Name of the study; an exported model is called so.
     name: str = "study"
     #: How the folder is laid out: `brats`, `isles` or `pattern` (see own_data.md).
-    layout: str = "brats"
+    layout: Layout = Layout.BRATS
     #: Volumes of a case that the network sees, one channel each, in this order. [paper 3.3]
     modalities: tuple[str, ...] = ("flair", "t1ce", "t2")
     #: Layout `pattern` only: modality (and `seg`) -> file pattern inside the case's folder;
@@ -60,7 +207,7 @@ class StudyConfig:
     resample: bool = False
 
     def __post_init__(self) -> None:
-        one_of("study.layout", self.layout, ("brats", "isles", "pattern"))
+        choices(self, "study")
         if not self.modalities:
             raise ConfigError("study.modalities must name at least one modality")
         if len(set(self.modalities)) != len(self.modalities):
@@ -78,7 +225,7 @@ class StudyConfig:
                     f"study.regions.{region} names label {unknown[0]}, which is not among "
                     f"study.labels {list(self.labels)}"
                 )
-        if self.layout == "pattern":
+        if self.layout == Layout.PATTERN:
             missing = [m for m in self.modalities if m not in self.files]
             if missing:
                 raise ConfigError(
@@ -129,7 +276,7 @@ class PrepareConfig:
     #: Where mean and standard deviation are taken: `brain` voxels, their `core` 10 pixels and more
     #: from the outline (for images with skull, whose fat outshines the brain), or the whole
     #: `volume` (the paper's literal reading). [paper 3.2]
-    region: str = "brain"
+    region: NormRegion = NormRegion.BRAIN
     #: Slices are scaled up to this many pixels and zero-padded to a square (the ISLES rule);
     #: 0 keeps the volume's own grid. [paper 3.3.2]
     slice_size: int = 0
@@ -137,7 +284,7 @@ class PrepareConfig:
     workers: int = 0
 
     def __post_init__(self) -> None:
-        one_of("prepare.region", self.region, ("brain", "core", "volume"))
+        choices(self, "prepare")
         in_range("prepare.slice_size", self.slice_size, 0, 4096)
         in_range("prepare.workers", self.workers, 0, 256)
 
@@ -179,7 +326,7 @@ class SamplingConfig:
 
     #: `balanced` is the paper's N/K of each class; `uniform` is the original PixelNet; `all` takes
     #: every pixel of the lattice (see `lattice`). [paper 2.1]
-    strategy: str = "balanced"
+    strategy: Strategy = Strategy.BALANCED
     #: Pixels drawn from a slice: N. Without effect on the strategy `all`. [paper 3.3.1]
     pixels: int = 2000
     #: Strategy `all` alone: it takes every n-th pixel of every n-th row, from a corner drawn anew
@@ -207,7 +354,7 @@ class SamplingConfig:
     lesion_mixing: float = 0.0
 
     def __post_init__(self) -> None:
-        one_of("sampling.strategy", self.strategy, ("balanced", "uniform", "all"))
+        choices(self, "sampling")
         in_range("sampling.lattice", self.lattice, 1, 16)
         in_range("sampling.pixels", self.pixels, 1, 10**7)
         in_range("sampling.intensity_jitter", self.intensity_jitter, 0.0, 0.9)
@@ -230,9 +377,9 @@ class ModelConfig:
     #: `faithful`: fc6 without padding, read at rate 224, as the original; `aligned`: fc6 padded
     #: by 3, read at rate 32; `none`: no fc6/fc7, the hypercolumn ends with conv5_3 (see caffe.md).
     #: [original]
-    fc7: str = "faithful"
+    fc7: Fc7 = Fc7.FAITHFUL
     #: `mlp`, or `linear` (one layer after a ReLU on the hypercolumn). [paper 2]
-    head: str = "mlp"
+    head: Head = Head.MLP
     #: Hidden layers of the `mlp` head. [paper 2]
     head_widths: tuple[int, ...] = (4096, 4096)
     #: Caffe's BatchNorm on every tap (the original's linear variant). [original]
@@ -243,21 +390,19 @@ class ModelConfig:
     border: int = 100
     #: Start of the head: `caffe` is a Gaussian of `filler_std`; `he` is scaled to the fan-in and
     #: starts faster where the head is small. [original]
-    head_filler: str = "caffe"
+    head_filler: HeadFiller = HeadFiller.CAFFE
     #: Standard deviation of the `caffe` filler. [original]
     filler_std: float = 0.001
 
     def __post_init__(self) -> None:
+        choices(self, "model")
         if len(self.widths) != 5 or min(self.widths) < 1:
             raise ConfigError(f"model.widths needs five positive numbers, got {self.widths}")
-        one_of("model.fc7", self.fc7, ("faithful", "aligned", "none"))
-        one_of("model.head", self.head, ("mlp", "linear"))
-        one_of("model.head_filler", self.head_filler, ("caffe", "he"))
         in_range("model.fc_width", self.fc_width, 1, 10**6)
         in_range("model.filler_std", self.filler_std, 0.0, 1e3)
         in_range("model.dropout", self.dropout, 0.0, 0.99)
         in_range("model.border", self.border, 0, 1024)
-        if self.head == "mlp" and not self.head_widths:
+        if self.head == Head.MLP and not self.head_widths:
             raise ConfigError("model.head_widths needs at least one number for the mlp head")
         if min(self.head_widths, default=1) < 1:
             raise ConfigError(f"model.head_widths must be positive, got {list(self.head_widths)}")
@@ -268,7 +413,7 @@ class SolverConfig:
     """Caffe's solver and its learning-rate policy; the defaults are the authors' solver."""
 
     #: Caffe's `SGD`, `Nesterov`, `AdaGrad`, `RMSProp`, `AdaDelta` or `Adam`. [original]
-    type: str = "SGD"
+    type: SolverType = SolverType.SGD
     #: Learning rate at the start. [original]
     base_lr: float = 0.001
     #: The learning rate is inside the momentum: `h = momentum * h + lr * g`. `AdaGrad` and
@@ -289,7 +434,7 @@ class SolverConfig:
     #: one. [Caffe]
     iter_size: int = 1
     #: `fixed`, `step`, `exp`, `inv`, `multistep`, `poly` or `sigmoid`. [original]
-    lr_policy: str = "step"
+    lr_policy: LrPolicy = LrPolicy.STEP
     #: Factor of `step`, `exp`, `multistep`; slope of `inv` and `sigmoid`. [original]
     gamma: float = 0.1
     #: Exponent of `inv` and `poly`. [Caffe]
@@ -303,29 +448,26 @@ class SolverConfig:
     new_layers_lr: float = 1.0
 
     def __post_init__(self) -> None:
-        one_of("training.solver.lr_policy", self.lr_policy,
-                ("fixed", "step", "exp", "inv", "multistep", "poly", "sigmoid"))
+        choices(self, "training.solver")
         in_range("training.solver.momentum", self.momentum, 0.0, 1.0)
         for name in ("base_lr", "weight_decay", "clip_gradients", "new_layers_lr"):
             in_range(f"training.solver.{name}", getattr(self, name), 0.0, 1e6)
         for name in ("gamma", "power"):
             in_range(f"training.solver.{name}", getattr(self, name), -1e6, 1e6)
-        in_range("training.solver.stepsize", self.stepsize, int(self.lr_policy == "step"))
-        if self.lr_policy == "multistep" and not self.stepvalues:
+        in_range("training.solver.stepsize", self.stepsize, int(self.lr_policy == LrPolicy.STEP))
+        if self.lr_policy == LrPolicy.MULTISTEP and not self.stepvalues:
             raise ConfigError("training.solver.stepvalues needs at least one step for the policy "
                               "multistep")
         if min(self.stepvalues, default=0) < 0:
             raise ConfigError("training.solver.stepvalues must not be negative, got "
                               f"{list(self.stepvalues)}")
-        one_of("training.solver.type", self.type,
-               ("SGD", "Nesterov", "AdaGrad", "RMSProp", "AdaDelta", "Adam"))
-        if self.momentum and self.type in ("AdaGrad", "RMSProp"):
+        if self.momentum and self.type in (SolverType.ADAGRAD, SolverType.RMSPROP):
             raise ConfigError(f"training.solver.type={self.type} has no momentum; set "
                               "training.solver.momentum=0")
         for name in ("momentum2", "rms_decay"):
             in_range(f"training.solver.{name}", getattr(self, name), 0.0, 1.0)
-        shares = {"RMSProp": ("rms_decay",), "AdaDelta": ("momentum",),
-                  "Adam": ("momentum", "momentum2")}
+        shares = {SolverType.RMSPROP: ("rms_decay",), SolverType.ADADELTA: ("momentum",),
+                  SolverType.ADAM: ("momentum", "momentum2")}
         for name in shares.get(self.type, ()):
             if getattr(self, name) == 1:
                 raise ConfigError(f"training.solver.{name} must be below 1 with {self.type}")
@@ -340,7 +482,7 @@ class TrainingConfig:
     solver: SolverConfig = field(default_factory=SolverConfig)
     #: `cross_entropy` (Caffe's SoftmaxWithLoss), `dice` (one minus the soft Dice of the lesion
     #: classes over all pixels of a mini-batch), or their sum `cross_entropy_dice`. [paper 2]
-    loss: str = "cross_entropy"
+    loss: LossKind = LossKind.CROSS_ENTROPY
     #: Weight of each class in the loss, in the order of `study.labels`; empty: all weigh the same.
     class_weights: tuple[float, ...] = ()
     #: Passes over the training slices. [original]
@@ -369,7 +511,7 @@ class TrainingConfig:
     #: Solver steps between two checkpoints; 0: once an epoch, and at least every 200 steps.
     checkpoint_every: int = 0
     #: `float32`, or `bfloat16` for the matrix products with float32 weights.
-    precision: str = "float32"
+    precision: Precision = Precision.FLOAT32
     #: Compute only what the image and the sampled pixels need (the same gradients).
     fast: bool = True
     #: TensorFlow's deterministic kernels: a resumed run ends with the same weights.
@@ -381,11 +523,10 @@ class TrainingConfig:
         return self.batch_slices * self.solver.iter_size
 
     def __post_init__(self) -> None:
-        one_of("training.loss", self.loss, ("cross_entropy", "dice", "cross_entropy_dice"))
+        choices(self, "training")
         if self.class_weights and (min(self.class_weights) < 0 or not sum(self.class_weights[1:])):
             raise ConfigError("training.class_weights must not be negative, and some lesion class "
                               f"must weigh something, got {list(self.class_weights)}")
-        one_of("training.precision", self.precision, ("float32", "bfloat16"))
         in_range("training.pretrained_intensity", self.pretrained_intensity, 1e-3, 1e6)
         # TensorFlow takes it as an int32.
         in_range("training.seed", self.seed, 0, 2**31 - 1)
@@ -456,15 +597,15 @@ class PredictionConfig:
     #: `sampled`: the arg max of the paper, under the prior of the sampled pixels; `corrected`:
     #: log(real class frequency / sampled class frequency) is added to the scores; `fitted`: that
     #: correction times a strength fitted on the validation cases (see training.md). [paper 2.1]
-    prior: str = "corrected"
+    prior: Prior = Prior.CORRECTED
     #: `exact`, `adaptive` (faster, not exact), or `reference` (the plain hypercolumn of every
     #: pixel, slow: the yardstick).
-    mode: str = "exact"
+    mode: Mode = Mode.EXACT
     #: `float32`, or `bfloat16` for the matrix products.
-    precision: str = "float32"
+    precision: Precision = Precision.FLOAT32
     #: Pixels outside the brain (or head) are background: `yes`, `no`, or `auto`: when the study is
     #: skull-stripped.
-    brain_only: str = "auto"
+    brain_only: BrainOnly = BrainOnly.AUTO
     #: Slices computed together; more need more memory and are hardly faster.
     batch_slices: int = 2
     #: Also write the probability of every class.
@@ -473,10 +614,7 @@ class PredictionConfig:
     postprocess: PostprocessConfig = field(default_factory=PostprocessConfig)
 
     def __post_init__(self) -> None:
-        one_of("prediction.prior", self.prior, ("sampled", "corrected", "fitted"))
-        one_of("prediction.mode", self.mode, ("exact", "adaptive", "reference"))
-        one_of("prediction.precision", self.precision, ("float32", "bfloat16"))
-        one_of("prediction.brain_only", self.brain_only, ("auto", "yes", "no"))
+        choices(self, "prediction")
         in_range("prediction.batch_slices", self.batch_slices, 1, 1024)
 
 
@@ -486,15 +624,14 @@ class EvaluationConfig:
 
     #: `brats` (Dice, sensitivity, specificity, Hausdorff95) or `isles` (Dice, Hausdorff,
     #: average distance, precision, recall). [paper 3.3]
-    protocol: str = "brats"
+    protocol: ProtocolName = ProtocolName.BRATS
     #: BraTS when one mask is empty: `brats2020` (the image diagonal) or `exclude`. [BraTS]
-    empty_policy: str = "brats2020"
+    empty_policy: EmptyPolicy = EmptyPolicy.BRATS2020
     #: Cases scored at once; 0 means one per processor core.
     workers: int = 0
 
     def __post_init__(self) -> None:
-        one_of("evaluation.protocol", self.protocol, ("brats", "isles"))
-        one_of("evaluation.empty_policy", self.empty_policy, ("brats2020", "exclude"))
+        choices(self, "evaluation")
         in_range("evaluation.workers", self.workers, 0, 256)
 
 
@@ -528,7 +665,7 @@ class Config:
     def brain_only(self) -> bool:
         """Whether pixels outside the brain are background unseen (`prediction.brain_only`)."""
         choice = self.prediction.brain_only
-        return choice == "yes" or (choice == "auto" and self.study.skull_stripped)
+        return choice == BrainOnly.YES or (choice == BrainOnly.AUTO and self.study.skull_stripped)
 
     def slice_settings(self) -> dict[str, Any]:
         """Every setting that shapes a prepared slice, by its key; equal ones give equal slices.

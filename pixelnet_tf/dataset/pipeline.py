@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import tensorflow as tf
 
-from pixelnet_tf.config import SamplingConfig
+from pixelnet_tf.config import SamplingConfig, Strategy
 from pixelnet_tf.dataset.augment import Slice, augment
 from pixelnet_tf.dataset.lesion_mixing import mix_lesions
 from pixelnet_tf.dataset.prepared import PreparedStudy
@@ -93,7 +93,7 @@ def training_batches(study: PreparedStudy, schedule: SliceSchedule, sampling: Sa
                             [*tf.unstack(tf.shape(pixels)[:2]), 1])
         rows = tf.reshape(tf.concat([n, pixels], axis=2), [-1, 3])
         drawn = tf.reshape(batch["classes"], [-1])
-        if sampling.strategy == "all":
+        if sampling.strategy == Strategy.ALL:
             # A slice with fewer pixels than the batch's largest was filled up.
             real = drawn >= 0
             rows, drawn = tf.boolean_mask(rows, real), tf.boolean_mask(drawn, real)

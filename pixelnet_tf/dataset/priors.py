@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from pixelnet_tf.config import SamplingConfig
+from pixelnet_tf.config import Prior, SamplingConfig
 from pixelnet_tf.dataset.pipeline import in_turn, training_batches
 from pixelnet_tf.dataset.prepared import PreparedStudy
 from pixelnet_tf.dataset.sampler import expected_pixels
@@ -51,14 +51,14 @@ class ClassPriors:
         Raises:
             ConfigError: the frequencies are unknown and the prior is not `sampled`.
         """
-        if prior == "sampled":
+        if prior == Prior.SAMPLED:
             return np.zeros(len(self.class_names), np.float32)
         if not self.real:
             raise ConfigError(f"prior {prior}: the class frequencies of an imported model are "
                               "unknown; give --prior sampled, or train it on a study first")
         # A class that never occurs in training gets no say either way.
         real, sampled = (np.maximum(np.array(side), 1e-12) for side in (self.real, self.sampled))
-        scale = self.strength if prior == "fitted" else 1.0
+        scale = self.strength if prior == Prior.FITTED else 1.0
         return (scale * np.log(real / sampled)).astype(np.float32)
 
     def lines(self) -> list[str]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import tensorflow as tf
 
-from pixelnet_tf.config import SamplingConfig
+from pixelnet_tf.config import SamplingConfig, Strategy
 
 
 def sample_pixels(labels: tf.Tensor, allowed: tf.Tensor, seed: tf.Tensor, *, classes: int,
@@ -31,7 +31,7 @@ def sample_pixels(labels: tf.Tensor, allowed: tf.Tensor, seed: tf.Tensor, *, cla
     usable = (labels > 0) & (labels < classes) | (labels == 0) & allowed
     # An image without a single usable pixel (nothing but what is left out) is drawn from whole.
     usable = usable | ~tf.reduce_any(usable)
-    if config.strategy == "all":
+    if config.strategy == Strategy.ALL:
         rows, columns = (tf.range(tf.shape(labels)[axis]) % config.lattice == corner_yx[axis]
                          for axis in (0, 1))
         pixels_yx = tf.cast(tf.where(usable & rows[:, None] & columns), tf.int32)
@@ -40,7 +40,7 @@ def sample_pixels(labels: tf.Tensor, allowed: tf.Tensor, seed: tf.Tensor, *, cla
     labels, usable = tf.reshape(labels, [-1]), tf.reshape(usable, [-1])
     first, second = tf.unstack(tf.random.experimental.stateless_split(seed, 2))
     chosen = tf.zeros([0], tf.int32)
-    if config.strategy == "balanced":
+    if config.strategy == Strategy.BALANCED:
         priority = tf.random.stateless_uniform(tf.shape(labels), first)
         members = [usable & (labels == k) for k in range(classes)]
         counts = tf.stack([tf.math.count_nonzero(member, dtype=tf.int32) for member in members])
@@ -79,9 +79,9 @@ def expected_pixels(counts: np.ndarray, config: SamplingConfig) -> np.ndarray:
     """
     counts = np.asarray(counts, np.float64)
     total = counts.sum(axis=1, keepdims=True)
-    if config.strategy == "all":
+    if config.strategy == Strategy.ALL:
         return counts / config.lattice**2
-    if config.strategy == "uniform":
+    if config.strategy == Strategy.UNIFORM:
         drawn = config.pixels * counts / np.maximum(total, 1)
     else:
         shares = class_shares_of(counts, config.pixels)

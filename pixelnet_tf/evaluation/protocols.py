@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from pixelnet_tf.config import EvaluationConfig, StudyConfig
+from pixelnet_tf.config import EmptyPolicy, EvaluationConfig, ProtocolName, StudyConfig
 from pixelnet_tf.errors import ConfigError
 from pixelnet_tf.evaluation.overlap import OverlapCounts, count_overlaps, ratio
 from pixelnet_tf.evaluation.reducers import REDUCERS
@@ -120,13 +120,13 @@ class BratsProtocol(Protocol):
     Hausdorff95 alone.
     """
 
-    empty_policy: str = "brats2020"
+    empty_policy: str = EmptyPolicy.BRATS2020
     hausdorff95: str = "hausdorff95_pooled"
-    name = "brats"
+    name = ProtocolName.BRATS.value
 
     @property
     def definitions(self) -> dict[str, str]:
-        penalty = ("the image's diagonal in voxels" if self.empty_policy == "brats2020"
+        penalty = ("the image's diagonal in voxels" if self.empty_policy == EmptyPolicy.BRATS2020
                    else "left out")
         return {
             "Dice": "2 TP / (2 TP + FP + FN); both masks empty: 1",
@@ -155,7 +155,7 @@ class BratsProtocol(Protocol):
             return {"Hausdorff95": REDUCERS[self.hausdorff95].reduce(distances)}, True
         if emptiness == "both_empty":
             return {"Hausdorff95": 0.0}, True
-        if self.empty_policy == "exclude":
+        if self.empty_policy == EmptyPolicy.EXCLUDE:
             return {"Hausdorff95": None}, False
         return {"Hausdorff95": math.sqrt(sum(n * n for n in shape))}, True
 
@@ -169,7 +169,7 @@ class IslesProtocol(Protocol):
     hold something, as the live server does.
     """
 
-    name = "isles"
+    name = ProtocolName.ISLES.value
     surface_rule = SurfaceRule(from_connectivity=18, to_connectivity=26,
                                outside_is_foreground=True)
 
@@ -219,7 +219,7 @@ def make_protocol(config: EvaluationConfig, hausdorff95: str = "hausdorff95_pool
     known = [name for name in REDUCERS if name.startswith("hausdorff95")]
     if hausdorff95 not in known:
         raise ConfigError(f"the Hausdorff95 definition must be one of {known}, got {hausdorff95!r}")
-    if config.protocol == "isles":
+    if config.protocol == ProtocolName.ISLES:
         return IslesProtocol()
     return BratsProtocol(config.empty_policy, hausdorff95)
 

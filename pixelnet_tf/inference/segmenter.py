@@ -5,15 +5,13 @@ from __future__ import annotations
 import numpy as np
 import tensorflow as tf
 
-from pixelnet_tf.config import Config, GuidedFilterConfig
+from pixelnet_tf.config import Config, GuidedFilterConfig, Mode, Precision
 from pixelnet_tf.errors import ConfigError
 from pixelnet_tf.inference.adaptive import adaptive_scores
 from pixelnet_tf.inference.dense import DenseScorer, certain_background
 from pixelnet_tf.inference.guided_filter import refine_scores
 from pixelnet_tf.model.pixelnet import PixelNet
 from pixelnet_tf.runs.network import TrainedNetwork
-
-MODES = ("exact", "adaptive", "reference")
 
 
 class SliceSegmenter(tf.Module):
@@ -27,11 +25,12 @@ class SliceSegmenter(tf.Module):
         smoothing: the guided filter; by default it is off.
     """
 
-    def __init__(self, model: PixelNet, correction: np.ndarray | None = None, mode: str = "exact",
-                 precision: str = "float32", smoothing: GuidedFilterConfig | None = None):
+    def __init__(self, model: PixelNet, correction: np.ndarray | None = None,
+                 mode: str = Mode.EXACT, precision: str = Precision.FLOAT32,
+                 smoothing: GuidedFilterConfig | None = None):
         super().__init__()
-        if mode not in MODES:
-            raise ConfigError(f"prediction.mode must be one of {list(MODES)}, got {mode!r}")
+        if mode not in Mode.texts():
+            raise ConfigError(f"prediction.mode must be one of {Mode.texts()}, got {mode!r}")
         self.mode = mode
         self.smoothing = smoothing or GuidedFilterConfig()
         self.scorer = DenseScorer(model, precision)
@@ -76,9 +75,9 @@ class SliceSegmenter(tf.Module):
 
     def _plain_scores(self, image: tf.Tensor, domain: tf.Tensor, read_out: tf.Tensor
                       ) -> tf.Tensor:
-        if self.mode == "adaptive":
+        if self.mode == Mode.ADAPTIVE:
             return adaptive_scores(self.scorer, image, domain, read_out, self.correction)[0]
-        if self.mode == "reference":
+        if self.mode == Mode.REFERENCE:
             scores = self.scorer.reference(image) + self.correction
             return tf.where(domain[..., None], scores, self.background)
         # Each pixel for itself: no other than those that are used.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import enum
 import types
 import typing
 from typing import Any, TypeVar
@@ -20,7 +21,8 @@ def build(cls: type[T], tree: Any, where: str = "") -> T:
     """Build a dataclass from a dictionary, and dataclasses within it.
 
     Args:
-        cls: fields of the types str, int, float, bool, tuple, dict, optional ones and dataclasses.
+        cls: fields of the types str, int, float, bool, tuple, dict, enumerations of texts, optional
+            ones and dataclasses.
         where: place of the tree within the whole, for messages.
 
     Raises:
@@ -68,6 +70,12 @@ def convert(hint: Any, value: Any, where: str) -> Any:
 
 
 def _scalar(hint: type, value: Any, where: str) -> Any:
+    if issubclass(hint, enum.Enum):
+        allowed = [member.value for member in hint]
+        value = _scalar(str, value, where)
+        if value not in allowed:
+            raise PlainError(f"{where} must be one of {allowed}, got {value!r:.80}")
+        return hint(value)
     if hint is str and isinstance(value, bool):
         # YAML 1.1 reads a bare yes or no as true or false.
         return "yes" if value else "no"

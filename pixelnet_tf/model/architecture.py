@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from pixelnet_tf.config import ModelConfig
+from pixelnet_tf.config import Fc7, Head, ModelConfig
 from pixelnet_tf.errors import ModelError
 
 #: Names of VGG-16's convolutions, block by block, as Caffe's files write them.
@@ -20,7 +20,7 @@ BLOCKS = tuple(
 #: Stride in pixels of each block's last map, at which the hypercolumn reads it.
 STRIDES = (1, 2, 4, 8, 16)
 #: Rate at which fc7_conv is read: the original's, and the one of fc6 padded by 3.
-CONTEXT_RATES = {"faithful": 224, "aligned": 32}
+CONTEXT_RATES = {Fc7.FAITHFUL: 224, Fc7.ALIGNED: 32}
 
 
 @dataclass(frozen=True)
@@ -96,19 +96,19 @@ class Architecture:
         taps = tuple(Tap(block[-1].name, rate, block[-1].width)
                      for block, rate in zip(blocks, STRIDES, strict=True))
         context: tuple[Convolution, ...] = ()
-        if config.fc7 != "none":
+        if config.fc7 != Fc7.NONE:
             # The authors' files give these two no `param` blocks: their biases learn like kernels.
             context = (
-                Convolution("fc6_conv", config.fc_width, 7, 3 if config.fc7 == "aligned" else 0,
+                Convolution("fc6_conv", config.fc_width, 7, 3 if config.fc7 == Fc7.ALIGNED else 0,
                             (1.0, 1.0), "drop6"),
                 Convolution("fc7_conv", config.fc_width, 1, 0, (1.0, 1.0),
                             "" if config.batch_norm else "drop7"))
             taps += (Tap("fc7_conv", CONTEXT_RATES[config.fc7], config.fc_width),)
-        widths = config.head_widths if config.head == "mlp" else ()
+        widths = config.head_widths if config.head == Head.MLP else ()
         hidden = tuple(Dense(f"fc{6 + i}_new", width, dropout=f"drop{6 + i}_new")
                        for i, width in enumerate(widths))
         return cls(blocks, context, taps, (*hidden, Dense("cls_score_new", classes)),
-                   config.border, config.batch_norm, config.head == "linear")
+                   config.border, config.batch_norm, config.head == Head.LINEAR)
 
     def pools_after(self, block: int) -> bool:
         """Whether max pooling follows a block, counted from 0."""

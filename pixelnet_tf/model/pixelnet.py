@@ -8,7 +8,13 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from pixelnet_tf.config import ModelConfig, StudyConfig, config_from_dict, config_to_dict
+from pixelnet_tf.config import (
+    HeadFiller,
+    ModelConfig,
+    StudyConfig,
+    config_from_dict,
+    config_to_dict,
+)
 from pixelnet_tf.errors import ModelError
 from pixelnet_tf.model.architecture import Architecture
 from pixelnet_tf.model.batch_norm import CaffeBatchNorm
@@ -113,7 +119,7 @@ def _head_layers(table: Architecture, config: ModelConfig, seed: int | None, dra
 
 
 def _head_filler(config: ModelConfig, seed: int | None) -> CaffeFiller:
-    if config.head_filler == "he":
+    if config.head_filler == HeadFiller.HE:
         return CaffeFiller("msra", seed=seed)
     return CaffeFiller("gaussian", std=config.filler_std, seed=seed)
 

@@ -11,7 +11,7 @@ from typing import Any
 import tensorflow as tf
 
 from pixelnet_tf.cases.split import Split
-from pixelnet_tf.config import Config, config_from_yaml, config_to_yaml
+from pixelnet_tf.config import Config, Prior, config_from_yaml, config_to_yaml
 from pixelnet_tf.dataset.priors import ClassPriors
 from pixelnet_tf.errors import ConfigError, ModelError
 from pixelnet_tf.io.files import (
@@ -163,7 +163,7 @@ class RunFolder:
             ModelError: there is no model, or it is not of this run.
             ConfigError: the prior's frequencies are unknown, or its strength is not fitted yet.
         """
-        if prior == "fitted" and self.kind is not None:
+        if prior == Prior.FITTED and self.kind is not None:
             raise ConfigError(f"{self.name}: prior fitted is fitted to the model that a training "
                               "ends with, not to a checkpoint; give --prior corrected")
         model = self.model()

@@ -6,7 +6,7 @@ from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any
 
-from pixelnet_tf.config import Config, config_from_dict, config_to_dict, config_to_yaml
+from pixelnet_tf.config import Config, Prior, config_from_dict, config_to_dict, config_to_yaml
 from pixelnet_tf.errors import RunError
 from pixelnet_tf.io.files import write_text
 from pixelnet_tf.model.pixelnet import PixelNet
@@ -49,7 +49,7 @@ def imported_config(model: PixelNet, new_layers: Collection[str], caffemodel: Pa
     section |= {**(training or {}), "solver": solver,
                 "initial_weights": str(caffemodel if new_head
                                        else RunFolder(str(out)).file("model.keras"))}
-    tree.setdefault("prediction", {})["prior"] = "sampled"
+    tree.setdefault("prediction", {})["prior"] = Prior.SAMPLED.value
     config = config_from_dict(tree, source="the imported model", overrides=overrides)
     model.check_study(config.study)
     return config

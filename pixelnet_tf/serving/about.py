@@ -10,7 +10,7 @@ import keras
 import tensorflow as tf
 
 from pixelnet_tf import __version__
-from pixelnet_tf.config import Config, config_from_json, config_to_json
+from pixelnet_tf.config import Config, Prior, config_from_json, config_to_json
 from pixelnet_tf.errors import ConfigError, ModelError
 from pixelnet_tf.evaluation.summary import Evaluation
 from pixelnet_tf.runs.folder import RunFolder
@@ -40,7 +40,8 @@ def describe_export(run: RunFolder, config: Config, name: str, version: int,
         weights: digest of the exported weights (`TrainedNetwork.digest`).
     """
     priors, prediction = run.priors(), config.prediction
-    strength = {"sampled": 0.0, "corrected": 1.0, "fitted": priors.strength}[prediction.prior]
+    strength = {Prior.SAMPLED: 0.0, Prior.CORRECTED: 1.0,
+                Prior.FITTED: priors.strength}[prediction.prior]
     tree = config_to_json(config)
     if tree["training"]["initial_weights"] not in ("random", "imagenet"):
         tree["training"]["initial_weights"] = "caffemodel"

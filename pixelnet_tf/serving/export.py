@@ -12,7 +12,7 @@ from typing import Any
 
 import tensorflow as tf
 
-from pixelnet_tf.config import Config, config_from_dict, config_to_dict
+from pixelnet_tf.config import Config, Mode, config_from_dict, config_to_dict
 from pixelnet_tf.errors import ConfigError, RunError
 from pixelnet_tf.evaluation.summary import Evaluation
 from pixelnet_tf.inference.segmenter import SliceSegmenter
@@ -103,7 +103,7 @@ def _resolved(config: Config, prior: str | None, mode: str | None, precision: st
     chosen = [f"prediction.{key}={value}" for key, value in
               (("prior", prior), ("mode", mode), ("precision", precision)) if value]
     config = config_from_dict(config_to_dict(config), overrides=chosen)
-    if config.prediction.mode == "reference":
+    if config.prediction.mode == Mode.REFERENCE:
         raise ConfigError("prediction.mode reference is the slow yardstick of speed and is not "
                           "exported; give --mode exact (the same scores) or adaptive")
     return config

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import tensorflow as tf
 
-from pixelnet_tf.config import Config
+from pixelnet_tf.config import Config, NormRegion
 from pixelnet_tf.dataset.core_graph import deep_inside
 from pixelnet_tf.inference.segmenter import SliceSegmenter
 
@@ -51,7 +51,7 @@ def brain_is_zero_free(config: Config) -> bool:
     So where prediction takes place inside the brain alone (`config.brain_only`) and z-scoring left
     exact zeros outside it. Otherwise every pixel is classified.
     """
-    return config.brain_only and config.prepare.region != "volume"
+    return config.brain_only and config.prepare.region != NormRegion.VOLUME
 
 
 def build_signatures(segmenter: SliceSegmenter, config: Config

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from pixelnet_tf.cases.split import Split
-from pixelnet_tf.config import Config
+from pixelnet_tf.config import Config, Prior, Strategy
 from pixelnet_tf.dataset.prepared import PreparedStudy
 from pixelnet_tf.errors import DataError, nearest_hint
 from pixelnet_tf.evaluation.comparison import comparison_tables
@@ -30,8 +30,8 @@ from pixelnet_tf.runs.folder import RunFolder
 from pixelnet_tf.training.loop import Trainer
 from pixelnet_tf.volumes.geometry import VolumeGeometry
 
-STRATEGIES = ("balanced", "uniform")
-PRIORS = ("sampled", "corrected")
+STRATEGIES = (Strategy.BALANCED, Strategy.UNIFORM)
+PRIORS = (Prior.SAMPLED, Prior.CORRECTED)
 _ENDINGS = {"text": "txt", "markdown": "md", "csv": "csv", "latex": "tex"}
 
 

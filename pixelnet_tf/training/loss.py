@@ -6,6 +6,8 @@ from collections.abc import Callable, Sequence
 
 import tensorflow as tf
 
+from pixelnet_tf.config import LossKind
+
 #: Caffe clamps the probability at the smallest normal float32, hence the largest cross-entropy.
 _LARGEST = 87.336544
 #: Keeps the Dice of a class that is neither there nor predicted from 0 / 0, as nnU-Net does.
@@ -51,9 +53,9 @@ def soft_dice(scores: tf.Tensor, classes: tf.Tensor, weights: Sequence[float] = 
 
 
 def make_loss(kind: str, class_weights: Sequence[float] = ()) -> Loss:
-    """The loss that `training.loss` names: `cross_entropy`, `dice` or `cross_entropy_dice`."""
-    terms = {"cross_entropy": (cross_entropy,), "dice": (soft_dice,),
-             "cross_entropy_dice": (cross_entropy, soft_dice)}[kind]
+    """The loss that `training.loss` names (a `LossKind`)."""
+    terms = {LossKind.CROSS_ENTROPY: (cross_entropy,), LossKind.DICE: (soft_dice,),
+             LossKind.CROSS_ENTROPY_DICE: (cross_entropy, soft_dice)}[LossKind(kind)]
 
     def loss(scores: tf.Tensor, classes: tf.Tensor) -> tf.Tensor:
         return tf.add_n([term(scores, classes, class_weights) for term in terms])

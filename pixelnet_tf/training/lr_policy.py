@@ -7,9 +7,8 @@ from collections.abc import Sequence
 import keras
 import tensorflow as tf
 
+from pixelnet_tf.config import LrPolicy
 from pixelnet_tf.errors import ConfigError
-
-POLICIES = ("fixed", "step", "exp", "inv", "multistep", "poly", "sigmoid")
 
 
 @keras.saving.register_keras_serializable("pixelnet_tf")
@@ -27,7 +26,7 @@ class CaffePolicy(keras.optimizers.schedules.LearningRateSchedule):
     def __init__(
         self,
         base_lr: float,
-        policy: str = "fixed",
+        policy: str = LrPolicy.FIXED,
         *,
         gamma: float = 0.0,
         power: float = 0.0,
@@ -35,16 +34,16 @@ class CaffePolicy(keras.optimizers.schedules.LearningRateSchedule):
         stepvalues: Sequence[int] = (),
         max_steps: int = 0,
     ):
-        if policy not in POLICIES:
-            raise ConfigError(f"lr_policy must be one of {list(POLICIES)}, got {policy!r}")
-        if policy == "step" and stepsize < 1:
+        if policy not in LrPolicy.texts():
+            raise ConfigError(f"lr_policy must be one of {LrPolicy.texts()}, got {policy!r}")
+        if policy == LrPolicy.STEP and stepsize < 1:
             raise ConfigError(f"lr_policy 'step' needs a positive stepsize, got {stepsize}")
-        if policy == "poly" and max_steps < 1:
+        if policy == LrPolicy.POLY and max_steps < 1:
             raise ConfigError(f"lr_policy 'poly' needs the number of steps, got {max_steps}")
-        if policy == "multistep" and not stepvalues:
+        if policy == LrPolicy.MULTISTEP and not stepvalues:
             raise ConfigError("lr_policy 'multistep' needs stepvalues")
         self.base_lr = float(base_lr)
-        self.policy = policy
+        self.policy = LrPolicy(policy)
         self.gamma = gamma
         self.power = power
         self.stepsize = stepsize
@@ -57,15 +56,15 @@ class CaffePolicy(keras.optimizers.schedules.LearningRateSchedule):
 
     def falls(self, steps: int) -> int:
         """How often the rate has fallen after `steps` steps, as Caffe's snapshots count it."""
-        if steps < 1 or self.policy not in ("step", "multistep"):
+        if steps < 1 or self.policy not in (LrPolicy.STEP, LrPolicy.MULTISTEP):
             return 0
-        if self.policy == "step":
+        if self.policy == LrPolicy.STEP:
             return (steps - 1) // self.stepsize
         return sum(value < steps for value in self.stepvalues)
 
     def get_config(self):
         return {
-            "base_lr": self.base_lr, "policy": self.policy, "gamma": self.gamma,
+            "base_lr": self.base_lr, "policy": self.policy.value, "gamma": self.gamma,
             "power": self.power, "stepsize": self.stepsize, "stepvalues": list(self.stepvalues),
             "max_steps": self.max_steps,
         }

@@ -8,7 +8,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from pixelnet_tf.config import SolverConfig
+from pixelnet_tf.config import SolverConfig, SolverType
 from pixelnet_tf.errors import ConfigError, ModelError
 from pixelnet_tf.training.lr_policy import CaffePolicy
 
@@ -238,9 +238,10 @@ class CaffeAdam(CaffeSolver):
 
 
 #: Caffe's solver types.
-SOLVERS: dict[str, type[CaffeSolver]] = {
-    "SGD": CaffeSGD, "Nesterov": CaffeNesterov, "AdaGrad": CaffeAdaGrad, "RMSProp": CaffeRMSProp,
-    "AdaDelta": CaffeAdaDelta, "Adam": CaffeAdam,
+SOLVERS: dict[SolverType, type[CaffeSolver]] = {
+    SolverType.SGD: CaffeSGD, SolverType.NESTEROV: CaffeNesterov,
+    SolverType.ADAGRAD: CaffeAdaGrad, SolverType.RMSPROP: CaffeRMSProp,
+    SolverType.ADADELTA: CaffeAdaDelta, SolverType.ADAM: CaffeAdam,
 }
 
 

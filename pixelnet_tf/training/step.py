@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import tensorflow as tf
 
-from pixelnet_tf.config import SamplingConfig
+from pixelnet_tf.config import SamplingConfig, Strategy
 from pixelnet_tf.model.fast_head import fast_scores
 from pixelnet_tf.model.fast_trunk import Dropout, canvas_pixels, fast_taps
 from pixelnet_tf.model.grid_head import grid_scores
@@ -45,7 +45,7 @@ MANY_PIXELS = 4096
 
 def lattice_of(sampling: SamplingConfig) -> int:
     """Stride of the lattice that the drawn pixels lie on where they are many, 0 where few."""
-    if sampling.strategy == "all":
+    if sampling.strategy == Strategy.ALL:
         return sampling.lattice
     return 1 if sampling.pixels > MANY_PIXELS else 0
 

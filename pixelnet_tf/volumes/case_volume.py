@@ -11,7 +11,7 @@ import numpy as np
 
 from pixelnet_tf.cases.case import Case
 from pixelnet_tf.cases.labels import values_to_classes
-from pixelnet_tf.config import Config, StudyConfig
+from pixelnet_tf.config import Config, NormRegion, StudyConfig
 from pixelnet_tf.errors import DataError
 from pixelnet_tf.volumes.bias_field import correct_bias_field
 from pixelnet_tf.volumes.geometry import VolumeGeometry
@@ -125,7 +125,7 @@ def _prepare(name: str, volumes: Mapping[str, Callable[[], RawVolume]],
         normalization[modality] = {"mean": mean, "std": std}
 
     images, brain = plan.view_to_slices(channels), plan.view_to_slices(mask, "nearest")
-    if prepare.region != "volume":
+    if prepare.region != NormRegion.VOLUME:
         # Linear scaling spreads the rim of the brain into the background.
         images[~brain] = 0
     return PreparedVolume(name, images,

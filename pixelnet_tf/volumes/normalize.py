@@ -5,6 +5,8 @@ from __future__ import annotations
 import numpy as np
 from scipy import ndimage
 
+from pixelnet_tf.config import NormRegion
+
 #: Pixels from a head's outline to its core, of the 256 or so that span a slice.
 CORE_DEPTH = 10
 
@@ -47,7 +49,7 @@ def otsu_threshold(array: np.ndarray) -> float:
     return float(edges[1 + np.argmax(below * above * (mean_below - mean_above) ** 2.0)])
 
 
-def z_score(array: np.ndarray, mask: np.ndarray, region: str = "brain"
+def z_score(array: np.ndarray, mask: np.ndarray, region: str = NormRegion.BRAIN
             ) -> tuple[np.ndarray, float, float]:
     """Bring a channel to mean 0 and standard deviation 1.
 
@@ -62,13 +64,15 @@ def z_score(array: np.ndarray, mask: np.ndarray, region: str = "brain"
         (column, row, slice) float32, the mean and the standard deviation that were taken out. A
         constant channel becomes 0 and its standard deviation stands at 0.
     """
-    values = array if region == "volume" else array[core_of(mask) if region == "core" else mask]
+    values = array
+    if region != NormRegion.VOLUME:
+        values = array[core_of(mask) if region == NormRegion.CORE else mask]
     mean = float(values.mean(dtype=np.float64)) if values.size else 0.0
     std = float(values.std(dtype=np.float64)) if values.size else 0.0
     scaled = (array.astype(np.float32) - np.float32(mean)) / np.float32(std or 1.0)
     if std == 0.0:
         scaled[...] = 0
-    if region != "volume":
+    if region != NormRegion.VOLUME:
         scaled[~mask] = 0
     return scaled, mean, std
 

@@ -1,11 +1,16 @@
 """Configuration files, overrides, and what a wrong one says."""
 
+import dataclasses
+import json
+import re
+import typing
 from pathlib import Path
 
 import pytest
 import yaml
 from click.testing import CliRunner
 
+import pixelnet_tf.config as config_module
 from pixelnet_tf.cli import main
 from pixelnet_tf.cli.train import command as train
 from pixelnet_tf.config import Config, config_from_dict, config_to_dict, config_to_yaml, load_config
@@ -173,3 +178,37 @@ def test_print_config_reads_back():
 def test_a_bare_yes_or_no_is_the_word():
     assert load_config("phantom", ["prediction.brain_only=no"]).prediction.brain_only == "no"
     assert load_config("phantom", ["prediction.brain_only=yes"]).prediction.brain_only == "yes"
+
+
+def choice_fields():
+    """Every setting that takes one of a few values: its section's class, name and enumeration."""
+    for section in (s for name in config_module.__all__ if isinstance(
+            s := getattr(config_module, name), type) and dataclasses.is_dataclass(s)):
+        for name, kind in typing.get_type_hints(section).items():
+            if isinstance(kind, type) and issubclass(kind, config_module.Choice):
+                yield section, name, kind
+
+
+CHOICES = list(choice_fields())
+
+
+@pytest.mark.parametrize(("section", "name", "kind"), CHOICES,
+                         ids=[f"{s.__name__}.{n}" for s, n, _ in CHOICES])
+def test_a_choice_is_an_enumeration_inside_and_plain_text_outside(section, name, kind):
+    assert type(getattr(section(), name)) is kind
+    text = str(kind.texts()[0])
+    more = {"momentum": 0.0} if name == "type" else {}
+    made = section(**{name: text, **more})
+    assert type(getattr(made, name)) is kind
+    tree = config_module.config_to_dict(made)
+    assert type(tree[name]) is str
+    assert tree[name] == text
+    assert f"{getattr(made, name)} {getattr(made, name)!r}" == f"{text} {text!r}"
+    assert json.loads(json.dumps({name: getattr(made, name)})) == {name: text}
+    assert yaml.safe_load(config_module.config_to_yaml(made))[name] in (text, text == "yes")
+    with pytest.raises(ConfigError, match=re.escape(f"{name} must be one of {kind.texts()}")):
+        section(**{name: "nonsense"})
+
+
+def test_every_setting_of_few_values_is_among_the_choices():
+    assert len(CHOICES) == 16

@@ -4,8 +4,9 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from pixelnet_tf.config import Mode
 from pixelnet_tf.errors import ConfigError
-from pixelnet_tf.inference.segmenter import MODES, SliceSegmenter
+from pixelnet_tf.inference.segmenter import SliceSegmenter
 from pixelnet_tf.model.pixelnet import PixelNet
 
 from .conftest import VARIANTS, slices
@@ -16,7 +17,7 @@ def run(segmenter, image, domain=None, *read_out) -> np.ndarray:
     return segmenter.scores(*(tf.constant(a) for a in (image, domain, *read_out))).numpy()
 
 
-@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("mode", Mode.texts())
 def test_one_trace_for_many_shapes(narrow_net, mode):
     segmenter = SliceSegmenter(narrow_net(fc7="none"), mode=mode)
     for kind, size, batch in (("inner", (33, 40), 1), ("full", (40, 33), 2),
@@ -37,7 +38,7 @@ def test_exact_is_the_reference(narrow_net, fields):
     np.testing.assert_allclose(exact, reference, rtol=0, atol=2e-5 * scale)
 
 
-@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("mode", Mode.texts())
 def test_outside_the_domain_is_background_beyond_doubt(narrow_net, mode):
     image = slices("full", 30, 30)
     domain = np.zeros(image.shape[:3], bool)
@@ -47,7 +48,7 @@ def test_outside_the_domain_is_background_beyond_doubt(narrow_net, mode):
     assert (scores[domain] > -1e3).all()
 
 
-@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("mode", Mode.texts())
 def test_only_what_is_read_need_be_computed(narrow_net, mode):
     image, domain = slices("full", 30, 33), np.ones((1, 30, 33), bool)
     domain[:, :4] = False
@@ -60,7 +61,7 @@ def test_only_what_is_read_need_be_computed(narrow_net, mode):
         assert (read[~read_out] == [0, -1e4, -1e4]).all()
 
 
-@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("mode", Mode.texts())
 def test_the_correction_is_added(narrow_net, mode):
     model, image = narrow_net(fc7="none"), slices("full", 20, 28)
     correction = np.array([0.0, 2.0, -3.0], np.float32)
