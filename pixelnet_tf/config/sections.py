@@ -299,7 +299,7 @@ class SplitConfig:
     validation: float = 0.1
     #: With `folds: k` the cases that are not set aside as `test` are cut into k folds; 0: none.
     folds: int = 0
-    #: Of the draw; the same seed and cases give the same split.
+    #: Seed of the draw; the same seed and cases give the same split.
     seed: int = 0
     #: Regular expression: cases for which its first group (or the whole match) is equal are of
     #: one patient and stay together; empty means that every case is a patient.
@@ -327,14 +327,16 @@ class SamplingConfig:
     #: `balanced` is the paper's N/K of each class; `uniform` is the original PixelNet; `all` takes
     #: every pixel of the lattice (see `lattice`). [paper 2.1]
     strategy: Strategy = Strategy.BALANCED
-    #: Pixels drawn from a slice: N. Without effect on the strategy `all`. [paper 3.3.1]
+    #: Number of pixels drawn from a slice, the paper's N. The strategy `all` does not use it.
+    #: [paper 3.3.1]
     pixels: int = 2000
     #: Strategy `all` alone: it takes every n-th pixel of every n-th row, from a corner drawn anew
     #: for every step; 1 takes every pixel.
     lattice: int = 2
     #: Draw background pixels inside the brain mask only.
     background_in_brain: bool = False
-    #: How often a slice without lesion is drawn, against a slice with one (1.0: as often).
+    #: How often a slice without lesion is drawn, as a share of how often a slice with one is; with
+    #: 1.0 both are drawn equally often.
     lesion_free_slices: float = 1.0
     #: Mirror left and right with probability 1/2. [original]
     flips: bool = True
@@ -419,9 +421,9 @@ class SolverConfig:
     #: The learning rate is inside the momentum: `h = momentum * h + lr * g`. `AdaGrad` and
     #: `RMSProp` have none: 0. [original]
     momentum: float = 0.9
-    #: What `Adam` keeps of the squares. [Caffe]
+    #: Share of its running mean of squared gradients that `Adam` keeps at each step. [Caffe]
     momentum2: float = 0.999
-    #: What `RMSProp` keeps of the squares. [Caffe]
+    #: Share of its running mean of squared gradients that `RMSProp` keeps at each step. [Caffe]
     rms_decay: float = 0.99
     #: Added to what `AdaGrad`, `RMSProp`, `AdaDelta` and `Adam` divide by. [Caffe]
     delta: float = 1e-8
@@ -439,7 +441,8 @@ class SolverConfig:
     gamma: float = 0.1
     #: Exponent of `inv` and `poly`. [Caffe]
     power: float = 0.9
-    #: Steps between two falls of `step`; middle of `sigmoid`. [original]
+    #: Number of steps between two falls of the rate (`step`), or the step at the middle of the
+    #: curve (`sigmoid`). [original]
     stepsize: int = 100000
     #: Steps at which `multistep` falls. [Caffe]
     stepvalues: tuple[int, ...] = ()
@@ -491,7 +494,8 @@ class TrainingConfig:
     steps: int = 0
     #: Slices in a mini-batch. [original]
     batch_slices: int = 5
-    #: Of start weights, order of slices, pixels, flips and dropout. [original]
+    #: Seed of the start weights, the order of the slices, the sampled pixels, the flips and the
+    #: dropout. [original]
     seed: int = 1989
     #: `random`, `imagenet` (Keras' VGG-16), or the path of a .caffemodel or a .keras model; the
     #: paper starts from VGG-16. With Caffe's .solverstate the training goes on from its step, with
@@ -544,7 +548,8 @@ class PostprocessConfig:
 
     #: Region -> smallest connected component that stays, in voxels.
     minimum_component: dict[str, int] = field(default_factory=dict)
-    #: Regions of which only the largest connected component stays: for one lesion a patient.
+    #: Regions of which only the largest connected component stays; right where a patient has one
+    #: lesion at most.
     largest_component: tuple[str, ...] = ()
     #: Fill holes of the union of all lesion classes.
     fill_holes: bool = False
@@ -580,7 +585,7 @@ class PostprocessConfig:
 class GuidedFilterConfig:
     """Probabilities smoothed up to the image's edges before the arg max (He, Sun, Tang, 2013)."""
 
-    #: Of the square windows, pixels; 0 is off.
+    #: Radius of the filter's square windows in pixels; 0 switches the filter off.
     radius: int = 0
     #: Variance of the normalised image, within a window, below which it counts as flat.
     epsilon: float = 0.01
