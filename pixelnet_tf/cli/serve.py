@@ -34,6 +34,8 @@ _DEFAULT = ServerLimits()
               help="Longest side of a slice or volume, in pixels.")
 @click.option("--pixels", default=_DEFAULT.pixels, show_default=True, type=int,
               help="Most pixels in a request, or voxels in a volume.")
+@click.option("--memory-mib", default=_DEFAULT.memory_mib, show_default=True, type=int,
+              help="Most memory that preparing the volumes of a case may take.")
 @click.option("--concurrency", default=_DEFAULT.concurrency, show_default=True, type=int,
               help="Predictions computed at once.")
 @click.option("--queue", default=_DEFAULT.queue, show_default=True, type=int,

@@ -28,6 +28,7 @@ from pixelnet_tf.serving.predict_json import PredictCall, parse_predict, render_
 from pixelnet_tf.serving.registry import ModelRegistry
 from pixelnet_tf.serving.request_body import Intake, check_json_type
 from pixelnet_tf.serving.segment_upload import segment_upload
+from pixelnet_tf.serving.upload_folder import remove_leftovers
 
 _T = TypeVar("_T")
 
@@ -79,6 +80,8 @@ def build_app(registry: ModelRegistry, limits: ServerLimits | None = None,
 
     @asynccontextmanager
     async def lifespan(app: Starlette) -> AsyncIterator[None]:
+        if removed := await asyncio.to_thread(remove_leftovers):
+            log("leftovers_removed", folders=removed)
         registry.start()
         try:
             yield

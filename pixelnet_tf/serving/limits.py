@@ -21,6 +21,7 @@ class ServerLimits:
         slices: slices in a request.
         side: height or width of a slice, or any side of a volume, in pixels.
         pixels: pixels (or voxels of one volume) in a request.
+        memory_mib: memory that preparing the volumes of a case may take, in MiB.
         concurrency: predictions that run at once; volumes are segmented one at a time beside them.
         queue: further requests that may wait; the next one is answered 503.
         seconds: in which a body must have come, and then in which it must be answered.
@@ -37,6 +38,7 @@ class ServerLimits:
     slices: int = 512
     side: int = 1024
     pixels: int = 2**26
+    memory_mib: int = 4096
     concurrency: int = 2
     queue: int = 16
     seconds: float = 300.0

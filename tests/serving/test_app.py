@@ -17,6 +17,7 @@ pytest.importorskip("starlette", reason="needs pip install '.[serve]'")
 from starlette.testclient import TestClient
 
 from pixelnet_tf.cases.case import Case
+from pixelnet_tf.errors import RunError
 from pixelnet_tf.inference.volume import segment_volume
 from pixelnet_tf.serving.app import build_app
 from pixelnet_tf.serving.json_log import JsonLog
@@ -113,6 +114,21 @@ def test_a_volume_comes_back_as_local_prediction_writes_it(client, local, case_f
     for code in ("qform_code", "sform_code"):
         assert found.header[code] == first.header[code]
     assert not list(Path(tempfile.gettempdir()).glob("pixelnet-*/0.nii"))
+
+
+@pytest.mark.parametrize(("fault", "status"), [
+    (OSError(28, "No space left on device", "/tmp/pixelnet-upload-x/0.nii"), 507),
+    (RunError("/tmp/pixelnet-upload-x/segmentation.nii.gz: cannot be written"), 507),
+    (MemoryError(), 413)])
+def test_a_server_without_room_says_so(client, case_files, monkeypatch, fault, status):
+    def fail(*arguments):
+        raise fault
+
+    monkeypatch.setattr("pixelnet_tf.serving.segment_upload.write_labels", fail)
+    answer = client.post("/v1/segment", files={
+        m: ("x.nii.gz", path.read_bytes()) for m, path in case_files.items()})
+    assert answer.status_code == status
+    assert "/tmp" not in answer.text
 
 
 def volume(change=None, shape=(36, 32, 6), affine=None) -> bytes:

@@ -3,16 +3,21 @@
 import gzip
 import io
 import struct
+import tracemalloc
 
 import nibabel as nib
 import numpy as np
 import pytest
 
+from pixelnet_tf.cases.case import Case
+from pixelnet_tf.config import load_config
 from pixelnet_tf.serving.api_error import ApiError
 from pixelnet_tf.serving.limits import ServerLimits
-from pixelnet_tf.serving.nifti_upload import unpack_nifti
+from pixelnet_tf.serving.nifti_upload import preparation_bytes, unpack_nifti
+from pixelnet_tf.volumes.case_volume import prepare_case
 
 LIMITS = ServerLimits(side=64, pixels=32**3)
+CONFIG = load_config("phantom")
 
 
 def nifti(shape=(5, 4, 3), dtype=np.int16, kind=nib.Nifti1Image) -> bytes:
@@ -26,7 +31,7 @@ def patched(offset: int, layout: str, *values) -> bytes:
 
 
 def unpack(data: bytes, tmp_path):
-    unpack_nifti(io.BytesIO(data), tmp_path / "0.nii", "flair", LIMITS)
+    unpack_nifti(io.BytesIO(data), tmp_path / "0.nii", "flair", LIMITS, CONFIG)
     return nib.load(tmp_path / "0.nii")
 
 
@@ -89,3 +94,41 @@ def test_bad_files(name, tmp_path):
     # Whatever was written of it is bounded by the limits.
     written = tmp_path / "0.nii"
     assert not written.exists() or written.stat().st_size < 8 * LIMITS.pixels + 1024
+
+
+@pytest.mark.parametrize(("overrides", "shape"), [
+    ([], (96, 96, 40)), (["study.modalities=[flair]"], (96, 96, 40)),
+    (["study.modalities=[a,b,c,d,e]"], (96, 96, 40)), (["prepare.slice_size=128"], (64, 64, 30)),
+    (["prepare.slice_size=96"], (96, 70, 40))])
+def test_the_memory_that_is_counted_covers_what_is_used(overrides, shape, tmp_path):
+    """All but N4's own, which the measure by which the numbers were found has too."""
+    config = load_config("phantom", [*overrides, "prepare.bias_field.enabled=false"])
+    volumes = {}
+    for modality in config.study.modalities:
+        array = np.zeros(shape)
+        array[4:-4, 4:-4] = np.random.default_rng(0).uniform(50, 90, (shape[0] - 8, shape[1] - 8,
+                                                                      shape[2]))
+        volumes[modality] = tmp_path / f"{modality}.nii"
+        nib.save(nib.Nifti1Image(array, np.eye(4)), volumes[modality])
+    tracemalloc.start()
+    try:
+        volume = prepare_case(Case("case", volumes), config)
+        used = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    counted = preparation_bytes(volume.geometry, config)
+    assert used < counted < 4 * used
+
+
+def test_a_volume_that_needs_too_much_memory_is_refused_by_its_header(tmp_path):
+    """Few voxels may become many: slices are scaled to `prepare.slice_size`."""
+    config = load_config("phantom", ["prepare.slice_size=512"])
+    data = nifti((8, 8, 60))
+    for limits, fits in ((ServerLimits(memory_mib=200), False), (ServerLimits(), True)):
+        if fits:
+            unpack_nifti(io.BytesIO(data), tmp_path / "0.nii", "flair", limits, config)
+        else:
+            with pytest.raises(ApiError, match="of memory, and at most 200") as caught:
+                unpack_nifti(io.BytesIO(data), tmp_path / "0.nii", "flair", limits, config)
+            assert caught.value.status == 413
+            assert not list(tmp_path.iterdir())
