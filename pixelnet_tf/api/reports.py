@@ -8,10 +8,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pixelnet_tf.api.scoring import scoring_config
+from pixelnet_tf.cases.predictions import read_prediction_file
 from pixelnet_tf.config import Config, PostprocessConfig
 from pixelnet_tf.errors import ConfigError, DataError, ModelError, require
 from pixelnet_tf.evaluation.comparison import common_cases, comparison_tables, unique_names
-from pixelnet_tf.evaluation.matching import match_cases, read_prediction_file
+from pixelnet_tf.evaluation.matching import match_cases
 from pixelnet_tf.evaluation.scoring import check_pairs
 from pixelnet_tf.evaluation.submission import write_submission
 from pixelnet_tf.evaluation.summary import check_scored_files, read_evaluation

@@ -9,12 +9,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from pixelnet_tf.cases.layouts import case_name, find_cases, is_there, nifti_stem
+from pixelnet_tf.cases.predictions import read_prediction_file
 from pixelnet_tf.config import StudyConfig
 from pixelnet_tf.errors import DataError
-from pixelnet_tf.io.files import read_json_object
-
-#: Written by `predict` beside the volumes: the configuration and the cases it was asked for.
-PREDICTION_FILE = "prediction.json"
 
 
 @dataclass(frozen=True)
@@ -114,18 +111,6 @@ def volumes_by_case(folder: Path, what: str) -> dict[str, Path]:
             raise DataError(f"{folder}: case {name!r} is there twice, as "
                             f"{[p.name for p in paths]}; remove one of them")
     return {name: paths[0] for name, paths in sorted(found.items())}
-
-
-def read_prediction_file(predictions_dir: Path) -> dict:
-    """Read `prediction.json` beside predictions; an empty dictionary where there is none.
-
-    Raises:
-        DataError: the file is no JSON object.
-    """
-    path = Path(predictions_dir) / PREDICTION_FILE
-    if not path.is_file():
-        return {}
-    return read_json_object(path, "predict again or remove it")
 
 
 def find_references(folder: Path, study: StudyConfig) -> tuple[dict[str, Path], dict[str, str]]:

@@ -12,9 +12,10 @@ from typing import Any
 
 import numpy as np
 
+from pixelnet_tf.cases.predictions import read_prediction_file
 from pixelnet_tf.config import Config
 from pixelnet_tf.errors import DataError
-from pixelnet_tf.evaluation.matching import Matching, read_prediction_file
+from pixelnet_tf.evaluation.matching import Matching
 from pixelnet_tf.evaluation.overlap import EMPTINESS
 from pixelnet_tf.evaluation.protocols import PROTOCOLS, Protocol, RegionScore
 from pixelnet_tf.evaluation.scoring import PairContent, Scores, score_cases
@@ -241,9 +242,20 @@ def _evaluation(tree: Any) -> Evaluation:
                              f"{list(by_region)}")
         scores[case] = {region: _score(entry, measures, f"per_case.{case}.{region}")
                         for region, entry in by_region.items()}
+    for key, hint in _ABOUT.items():
+        if key in tree:
+            convert(hint, tree[key], key)
     return Evaluation(stored.protocol, stored.definitions, stored.regions, scores,
                       {key: value for key, value in tree.items()
                        if key not in (*_OWN, "standard_deviation", "cases", "scores")})
+
+
+@dataclass(frozen=True)
+class _MadeFrom:
+    """Digests of the two files of a case."""
+
+    reference: str
+    prediction: str
 
 
 @dataclass(frozen=True)
@@ -256,6 +268,9 @@ class _Stored:
     per_case: dict[str, dict[str, dict[str, Any]]]
 
 
+#: What is read back of the rest, each of which may be missing.
+_ABOUT = {"predictions": str, "references": str, "trained_on": tuple[str, ...],
+          "made_from": dict[str, _MadeFrom], "predicted_by": dict[str, Any]}
 _OWN = tuple(field.name for field in fields(_Stored))
 
 

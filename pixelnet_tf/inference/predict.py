@@ -16,6 +16,7 @@ import tensorflow as tf
 from pixelnet_tf import __version__
 from pixelnet_tf.cases.case import Case
 from pixelnet_tf.cases.layouts import find_cases
+from pixelnet_tf.cases.predictions import PREDICTION_FILE, read_prediction_file
 from pixelnet_tf.config import Config, config_to_json
 from pixelnet_tf.dataset.fingerprint import inputs_of, preparation_of
 from pixelnet_tf.dataset.prepared import PreparedStudy
@@ -24,7 +25,7 @@ from pixelnet_tf.inference.ensemble import Ensemble
 from pixelnet_tf.inference.segmenter import SliceSegmenter
 from pixelnet_tf.inference.volume import SegmentedVolume, segment_volume
 from pixelnet_tf.io.ahead import ahead
-from pixelnet_tf.io.files import check_apart, digest, read_json_object, write_json
+from pixelnet_tf.io.files import check_apart, digest, write_json
 from pixelnet_tf.model.architecture import Architecture
 from pixelnet_tf.reporting import Reporter, reporter_or_log
 from pixelnet_tf.runs.compatibility import PREDICT, Basis, check_fit
@@ -328,7 +329,7 @@ class _Folder:
     def __init__(self, out: Path, about: dict[str, Any], source: CaseSource, config: Config,
                  unusable: Collection[str] = ()):
         self._out, self._config, self._unusable = Path(out), config, unusable
-        self._path = self._out / "prediction.json"
+        self._path = self._out / PREDICTION_FILE
         self._about = {"networks": about["networks"], "prior": config.prediction.prior,
                        "mode": config.prediction.mode, "config": config_to_json(config)}
         common = {"networks": digest([[network.get("weights") or network["model"],
@@ -337,9 +338,7 @@ class _Folder:
         self._made_from = {name: {**inputs, **common}
                            for name, inputs in source.made_from(config).items()}
         self._common = common
-        self._before: dict[str, Any] = {}
-        if self._path.is_file():
-            self._before = read_json_object(self._path, "remove the folder, or give a new --out")
+        self._before = read_prediction_file(self._out, "remove the folder, or give a new --out")
 
     def file(self, name: str, kind: str = "") -> Path:
         """Labels of a case, or its file in `PICTURES` or `MAPS`."""

@@ -15,13 +15,13 @@ import json
 import os
 import shutil
 import uuid
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, TypeVar
 
 from pixelnet_tf.errors import ConfigError, DataError, RunError
-from pixelnet_tf.io.plain import PlainError
+from pixelnet_tf.io.plain import PlainError, convert
 
 T = TypeVar("T")
 Pathname = str | os.PathLike[str]
@@ -186,9 +186,19 @@ def read_json(path: Pathname, advice: str = "delete it and run `pixelnet-tf prep
                         f"short: {advice}") from None
 
 
-def read_json_object(path: Pathname, advice: str) -> dict[str, Any]:
-    """Read a JSON file that must hold an object; raises as `read_json`."""
-    tree = read_json(path, advice)
+def read_json_object(path: Pathname, advice: str, hints: Mapping[str, Any] | None = None
+                     ) -> dict[str, Any]:
+    """Read a JSON file that must hold an object; raises as `read_json`.
+
+    hints: types that keys must have where they are there, as `io.plain.convert` takes them.
+    """
+    def checked(tree: Any) -> Any:
+        for key, hint in (hints or {}).items() if isinstance(tree, dict) else ():
+            if key in tree:
+                convert(hint, tree[key], key)
+        return tree
+
+    tree = read_json_as(path, checked, advice)
     if not isinstance(tree, dict):
         raise DataError(f"{path}: must hold a JSON object, holds {type(tree).__name__}: {advice}")
     return tree

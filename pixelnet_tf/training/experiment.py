@@ -7,18 +7,14 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from pixelnet_tf.cases.predictions import PREDICTION_FILE, read_prediction_file
 from pixelnet_tf.cases.split import Split
 from pixelnet_tf.config import Config, Prior, Strategy
 from pixelnet_tf.dataset.prepared import PreparedStudy
 from pixelnet_tf.errors import DataError, nearest_hint
 from pixelnet_tf.evaluation.comparison import comparison_tables
 from pixelnet_tf.evaluation.labels import read_labels
-from pixelnet_tf.evaluation.matching import (
-    PREDICTION_FILE,
-    find_references,
-    match_cases,
-    read_prediction_file,
-)
+from pixelnet_tf.evaluation.matching import find_references, match_cases
 from pixelnet_tf.evaluation.protocols import make_protocol
 from pixelnet_tf.evaluation.scoring import check_pairs
 from pixelnet_tf.evaluation.summary import Evaluation, evaluate, write_evaluation

@@ -1,0 +1,48 @@
+#!/usr/bin/env bash
+# What takes longer than continuous integration allows: damaged files for half an hour, the main job
+# from its first verb to a picture, memory over a training, a server under load.
+#
+#   bash scripts/nightly.sh [OUT]
+#
+# Prints a line a check; what each one said goes to OUT/<check>.log (default: nightly/). Exit code 1
+# where one failed. FUZZ_SECONDS (default 1800) is the time of each of the two fuzz tests.
+set -uo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+source scripts/environment.sh
+out=${1:-nightly}
+mkdir -p "$out"
+make_environment test || exit 1
+
+export TF_CPP_MIN_LOG_LEVEL=2
+failed=0
+
+# check NAME COMMAND...: run a command, its words into a log, and print one line.
+check() {
+    local name=$1 start=$SECONDS status
+    shift
+    "$@" >"$out/$name.log" 2>&1
+    status=$?
+    if [[ $status -eq 0 ]]; then
+        printf 'ok      %-16s %5d s  %s\n' "$name" "$((SECONDS - start))" "$(tail -n 1 "$out/$name.log")"
+    else
+        printf 'FAILED  %-16s %5d s  exit code %d, see %s\n' "$name" "$((SECONDS - start))" \
+            "$status" "$out/$name.log"
+        failed=1
+    fi
+}
+
+fuzz() {
+    PIXELNET_FUZZ_SECONDS=${FUZZ_SECONDS:-1800} python -m pytest -q "$1"
+}
+
+check files fuzz tests/test_fuzz_files.py
+check caffe-files fuzz tests/prototxt_import/test_fuzz_files.py
+check main-job bash scripts/quickstart.sh "$out/main-job"
+check report pixelnet-tf report "$out/main-job/run" --predictions "$out/main-job/predictions" \
+    --scores "$out/main-job/scores" --references "$out/main-job/study" \
+    --data "$out/main-job/prepared" --out "$out/main-job/report.html"
+check memory python scripts/check_memory.py "$out/main-job/prepared" --config phantom --steps 500
+rm -rf "$out/models"
+check export pixelnet-tf export --model "$out/main-job/run" --out "$out/models"
+check load python scripts/load_test.py "$out/models"
+exit "$failed"
