@@ -421,7 +421,8 @@ class Segmenter:
             require("overlays", "report", "matplotlib")
             from pixelnet_tf.evaluation.overlay import overlay_drawer
             from pixelnet_tf.inference.predict import PICTURES
-            draw = overlay_drawer(Path(out) / PICTURES, self.config)
+            draw = overlay_drawer(Path(out) / PICTURES, self.config.study,
+                                  self.config.evaluation)
         if split == "all":
             source = CaseSource.open(os.fspath(data), self.config, None, cases, truth=overlays)
         elif self._split is None:

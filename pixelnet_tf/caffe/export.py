@@ -102,8 +102,8 @@ def describe_network(model: PixelNet, config: Config, correction: np.ndarray) ->
     return {
         "caffe_format": 1,
         "channels": list(config.study.modalities),
-        "classes": describe_classes(config),
-        "normalisation": describe_slices(config),
+        "classes": describe_classes(config.study),
+        "normalisation": describe_slices(config.study, config.prepare),
         "border": model.config.border,
         "rates": list(model.rates),
         "classified_pixels": "brain" if config.brain_only else "all",

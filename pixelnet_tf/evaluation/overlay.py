@@ -21,7 +21,7 @@ from matplotlib.patches import Patch
 from scipy import ndimage
 
 from pixelnet_tf.cases.labels import classes_to_values
-from pixelnet_tf.config import Config, StudyConfig
+from pixelnet_tf.config import EvaluationConfig, StudyConfig
 from pixelnet_tf.evaluation.canvas import DPI, class_colours, new_figure, write_png
 from pixelnet_tf.evaluation.case_images import CaseImage, image_of
 from pixelnet_tf.evaluation.overlap import count_overlaps
@@ -45,10 +45,11 @@ ERRORS = {"missed": "#3a86ff", "false alarm": "#ff7f0e", "wrong class": "#c264ff
 _TRUTH = "#ffffff"
 
 
-def overlay_drawer(folder: Path, config: Config) -> Callable[[PreparedVolume, np.ndarray], None]:
+def overlay_drawer(folder: Path, study: StudyConfig, evaluation: EvaluationConfig
+                   ) -> Callable[[PreparedVolume, np.ndarray], None]:
     """A function that draws a prepared volume and its predicted labels (x, y, z) into
-    FOLDER/<case>.png, with the Dice of `config.evaluation` where the truth is known."""
-    rules, study = make_protocol(config.evaluation), config.study
+    FOLDER/<case>.png, with the Dice of `evaluation` where the truth is known."""
+    rules = make_protocol(evaluation)
 
     def draw(volume: PreparedVolume, labels: np.ndarray) -> None:
         truth = dice = None

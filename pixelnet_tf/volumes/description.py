@@ -4,40 +4,40 @@ from __future__ import annotations
 
 from typing import Any
 
-from pixelnet_tf.config import Config, config_to_dict
+from pixelnet_tf.config import PrepareConfig, StudyConfig, config_to_dict
 from pixelnet_tf.volumes.normalize import CORE_DEPTH
 
 _VIEW = "axial slices, row 0 anterior, column 0 the patient's right"
 
 
-def describe_slices(config: Config) -> dict[str, Any]:
+def describe_slices(study: StudyConfig, prepare: PrepareConfig) -> dict[str, Any]:
     """View and normalisation of the slices that `prepare_case` gives, as JSON takes it.
 
     The modalities of the bias field's correction are those that it is done for. The brain mask and
     the z-score are told in words, too, because no setting states all of them.
     """
-    field, region = config.prepare.bias_field, config.prepare.region
-    corrected = (field.modalities or config.study.modalities) if field.enabled else ()
+    field, region = prepare.bias_field, prepare.region
+    corrected = (field.modalities or study.modalities) if field.enabled else ()
     return {
         "view": _VIEW,
         "bias_field": {**config_to_dict(field), "modalities": list(corrected)},
-        "skull_stripped": config.study.skull_stripped,
-        "brain": brain_words(config),
-        "z_score_over": region,
+        "skull_stripped": study.skull_stripped,
+        "brain": brain_words(study),
+        "z_score_over": region.value,
         "z_score": z_score_words(region),
-        "slice_size": config.prepare.slice_size,
+        "slice_size": prepare.slice_size,
     }
 
 
-def describe_classes(config: Config) -> list[dict[str, Any]]:
+def describe_classes(study: StudyConfig) -> list[dict[str, Any]]:
     """Index, label value and name of each class."""
     return [{"index": index, "value": value, "name": name}
-            for index, (value, name) in enumerate(config.study.labels.items())]
+            for index, (value, name) in enumerate(study.labels.items())]
 
 
-def brain_words(config: Config) -> str:
+def brain_words(study: StudyConfig) -> str:
     """How the brain mask is found."""
-    if config.study.skull_stripped:
+    if study.skull_stripped:
         return "where any channel is not 0, holes filled slice by slice"
     return ("the head: Otsu's threshold on the mean of the channels (each scaled by its 99th "
             "percentile), closed, the largest piece, holes filled slice by slice, grown by a voxel")

@@ -257,7 +257,7 @@ def test_predict_draws_what_the_report_draws(phantom, tmp_path):
     truth = volume.plan.from_slices(volume.labels).astype(np.uint8)
     truth[truth == 3] = 4
     prediction = np.roll(truth, 1, axis=0)
-    overlay_drawer(tmp_path / "new", config)(volume, prediction)
+    overlay_drawer(tmp_path / "new", config.study, config.evaluation)(volume, prediction)
     drawn = png.imread(tmp_path / "new" / "phantom_001.png")
     assert [path.name for path in (tmp_path / "new").iterdir()] == ["phantom_001.png"]
     assert min(drawn.shape[:2]) > 1000
