@@ -45,5 +45,5 @@ def sample_pixels(labels: np.ndarray, pixels: int = 2000, strategy: str = "balan
     inside = np.ones(labels.shape, bool) if allowed is None else np.asarray(allowed, bool)
     drawn = sampler.sample_pixels(
         tf.constant(labels, tf.int32), tf.constant(inside), tf.constant([seed, 0]),
-        classes=int(labels.max()) + 1, config=SamplingConfig(strategy=strategy, pixels=pixels))
+        classes=int(labels.max()) + 1, config=SamplingConfig(strategy=strategy, pixels=pixels))  # type: ignore[arg-type]
     return drawn[0].numpy(), drawn[1].numpy()

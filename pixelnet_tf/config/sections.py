@@ -28,7 +28,7 @@ class Choice(str, Enum):
 
     __str__ = str.__str__
     __repr__ = str.__repr__
-    __format__ = str.__format__
+    __format__ = str.__format__  # type: ignore[assignment]
 
     @classmethod
     def texts(cls) -> list[str]:
