@@ -13,6 +13,7 @@ import nibabel as nib
 import numpy as np
 import pytest
 from nibabel import orientations
+from scipy.spatial.transform import Rotation
 
 from pixelnet_tf.caffe.build import build_model
 from pixelnet_tf.caffe.export import FILES, describe_network, export_caffe
@@ -43,6 +44,9 @@ SETTINGS = {
     "every pixel, scaled": ("ARS", [WITHOUT_N4, "prepare.slice_size=63",
                                     "prediction.brain_only=no"]),
     "scaled": ("RPI", [WITHOUT_N4, "prepare.slice_size=75"]),
+    # Turned about all three axes, so far that nibabel assigns them otherwise, one by one.
+    "oblique": (Rotation.from_euler("xyz", (-162.4, -44.4, -161.1), degrees=True),
+                ["prepare.bias_field.iterations=[4]"]),
 }
 
 
@@ -60,13 +64,18 @@ def case(tmp_path_factory) -> Case:
     return Case("phantom_001", names, None)
 
 
-def stored(case: Case, axes: str, folder) -> Case:
-    """The case with its files' axes in another order."""
+def stored(case: Case, axes: str | Rotation, folder) -> Case:
+    """The case with its files' axes in another order, or with the head turned."""
     volumes = {}
     for modality, path in case.volumes.items():
         image = nib.load(path)
-        turned = image.as_reoriented(orientations.ornt_transform(
-            nib.io_orientation(image.affine), orientations.axcodes2ornt(axes)))
+        if isinstance(axes, Rotation):
+            affine = np.eye(4)
+            affine[:3, :3] = axes.as_matrix() * (1, 1.25, 3)
+            turned = nib.Nifti1Image(np.asarray(image.dataobj), affine)
+        else:
+            turned = image.as_reoriented(orientations.ornt_transform(
+                nib.io_orientation(image.affine), orientations.axcodes2ornt(axes)))
         volumes[modality] = folder / path.name
         nib.save(turned, volumes[modality])
     return Case(case.name, volumes, None)

@@ -5,6 +5,7 @@ and nibabel, and SimpleITK where the volumes are corrected for a bias field. Arr
 (slice, height, width): slice 0 is the lowest, row 0 anterior, column 0 the patient's right.
 """
 
+import itertools
 import sys
 
 import nibabel as nib
@@ -23,7 +24,7 @@ def prepare(files, about):
         if file.shape != first.shape or abs(file.affine - first.affine).max() > 0.01:
             sys.exit("the images are not on one grid: {} {} and {} {}".format(
                 first.shape, first.affine.tolist(), file.shape, file.affine.tolist()))
-    to_view = orientations.ornt_transform(nib.io_orientation(first.affine), VIEW)
+    to_view = orientations.ornt_transform(orientation_of(first.affine), VIEW)
     channels = np.stack([orientations.apply_orientation(
         np.asarray(file.dataobj, np.float32), to_view).transpose(2, 1, 0) for file in files], -1)
     stripped = normal["skull_stripped"]
@@ -45,10 +46,10 @@ def prepare(files, about):
 
 def put_together(labels, first, about):
     """Labels (slice, height, width) of the slices as an image like the first channel's file."""
-    to_view = orientations.ornt_transform(nib.io_orientation(first.affine), VIEW)
+    to_view = orientations.ornt_transform(orientation_of(first.affine), VIEW)
     width, height = [first.shape[np.flatnonzero(to_view[:, 0] == axis)[0]] for axis in (0, 1)]
     rows, columns = places(height, width, about["normalisation"]["slice_size"])[:2]
-    back = orientations.ornt_transform(VIEW, nib.io_orientation(first.affine))
+    back = orientations.ornt_transform(VIEW, orientation_of(first.affine))
     header = first.header.copy()
     header.set_data_dtype(np.uint8)
     view = labels[:, rows][:, :, columns].transpose(2, 1, 0)
@@ -90,11 +91,29 @@ def find_head(channels):
     return ndimage.binary_dilation(fill_holes(pieces == largest))
 
 
+def orientation_of(affine):
+    """World axis and direction of each axis of a file, as nibabel writes an orientation; oblique
+    axes are assigned so that they agree best in all."""
+    matrix = affine[:3, :3]
+    left, _, right = np.linalg.svd(matrix / np.sqrt((matrix ** 2).sum(axis=0)))
+    candidates = []
+    for axes in itertools.permutations(range(3)):
+        chosen = left.dot(right)[:, axes]
+        signs = np.where(np.diag(chosen) < 0, -1.0, 1.0)
+        agreement = round(float(np.abs(np.diag(chosen)).sum()), 4)
+        ties = np.round(chosen * signs, 3).ravel().tolist()
+        candidates.append(([agreement] + ties, axes, signs))
+    _, axes, signs = max(candidates, key=lambda candidate: candidate[0])
+    orientation = np.empty((3, 2))
+    orientation[list(axes), 0], orientation[list(axes), 1] = range(3), signs
+    return orientation
+
+
 def sides_mm(file):
     """Sides of a voxel along width, height and slices of the view."""
     unit = {"meter": 1000.0, "micron": 0.001}.get(file.header.get_xyzt_units()[0], 1.0)
     sides = unit * np.sqrt((file.affine[:3, :3] ** 2).sum(axis=0))
-    to_view = orientations.ornt_transform(nib.io_orientation(file.affine), VIEW)
+    to_view = orientations.ornt_transform(orientation_of(file.affine), VIEW)
     return [float(sides[np.flatnonzero(to_view[:, 0] == axis)[0]]) for axis in (0, 1, 2)]
 
 
