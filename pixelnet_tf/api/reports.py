@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pixelnet_tf.api.scoring import scoring_config
-from pixelnet_tf.cases.predictions import read_prediction_file
+from pixelnet_tf.cases.predictions import PredictionRecord
 from pixelnet_tf.config import Config, PostprocessConfig
 from pixelnet_tf.errors import ConfigError, DataError, ModelError, require
 from pixelnet_tf.evaluation.comparison import common_cases, comparison_tables, unique_names
@@ -143,11 +143,11 @@ class Report:
 
 def _check_model(run: Path, predictions: Path) -> None:
     """Raise `ModelError` where the predictions are known to be of another model than the run's."""
-    networks = read_prediction_file(predictions).get("networks", [])
-    files = {network.get("file") for network in networks}
+    networks = PredictionRecord.read(predictions).networks
+    files = {network.file for network in networks}
     model = run / "model.keras"
     if files and None not in files and model.is_file() and file_digest(model) not in files:
-        raise ModelError(f"{predictions}: was predicted by {networks[0]['model']}, whose "
+        raise ModelError(f"{predictions}: was predicted by {networks[0].model}, whose "
                          f"model.keras is not that of {run}; give its own run, or predict again")
 
 

@@ -12,7 +12,7 @@ import numpy as np
 
 from pixelnet_tf.api.images import Image, read_image
 from pixelnet_tf.api.settings import as_config
-from pixelnet_tf.cases.predictions import PREDICTION_FILE, read_prediction_file
+from pixelnet_tf.cases.predictions import PREDICTION_FILE, PredictionRecord
 from pixelnet_tf.config import Config, config_from_json
 from pixelnet_tf.errors import ConfigError, DataError
 from pixelnet_tf.evaluation.labels import check_same_grid, labels_of
@@ -225,7 +225,7 @@ def scoring_config(predictions: Any, config: Config | Path_ | None = None,
     """
     if config is None and _is_folder(predictions):
         folder = Path(predictions)
-        stored = read_prediction_file(folder).get("config")
+        stored = PredictionRecord.read(folder).config
         if stored is not None:
             return ScoringConfig(config_from_json(stored, overrides=overrides,
                                                   source=str(folder / PREDICTION_FILE)), True)

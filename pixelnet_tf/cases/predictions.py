@@ -1,44 +1,102 @@
-"""`prediction.json`: what a folder of predictions says of itself."""
+"""`prediction.json`: what stands beside segmentations, and says what they were made from."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
-from pixelnet_tf.errors import DataError
-from pixelnet_tf.io.files import read_json_object
+from pixelnet_tf.io.files import read_json_as
+from pixelnet_tf.io.plain import build, convert
 
-#: Written by `predict` beside the volumes.
 PREDICTION_FILE = "prediction.json"
 
 
 @dataclass(frozen=True)
-class _LeftOut:
+class NetworkRecord:
+    """A network that segmented.
+
+    Attributes:
+        model: where it came from: a run, or a server's URL.
+        weights, file: SHA-256 of its weights and of the model's file; None where they are unknown.
+        correction: what was added to its scores, a number for each class.
+        version: of an export.
+    """
+
+    model: str = ""
+    weights: str | None = None
+    file: str | None = None
+    correction: tuple[float, ...] = ()
+    version: int | None = None
+
+
+@dataclass(frozen=True)
+class LeftOutRecord:
+    """A case that was asked for and cannot be used, and why."""
+
     case: str
     reason: str
 
 
-#: Keys that are read back, each of which may be missing.
-_READ_BACK = {"config": dict[str, Any], "cases": tuple[str, ...], "left_out": tuple[_LeftOut, ...],
-              "networks": tuple[dict[str, Any], ...], "trained_on": tuple[str, ...],
-              "made_from": dict[str, dict[str, Any]]}
+@dataclass(frozen=True)
+class MadeFrom:
+    """What a segmentation was made from.
 
-
-def read_prediction_file(predictions_dir: Path,
-                         advice: str = "predict again or remove it") -> dict[str, Any]:
-    """Read `prediction.json` beside predictions; an empty dictionary where there is none.
-
-    Raises:
-        DataError: the file is not what `predict` writes; the message ends with `advice`.
+    Attributes:
+        images: modality -> SHA-256 of its file; text or None where a prepared study says no more.
+        preparation, networks, prediction: digests of how the images were prepared, of the weights
+            and corrections of all networks, and of the settings of the prediction.
     """
-    path = Path(predictions_dir) / PREDICTION_FILE
-    if not path.is_file():
-        return {}
-    about = read_json_object(path, advice, _READ_BACK)
-    for number, network in enumerate(about.get("networks", ())):
-        for key, kinds in (("model", str), ("file", (str, type(None)))):
-            if not isinstance(network.get(key), kinds):
-                raise DataError(f"{path}: networks[{number}].{key} is {network.get(key)!r:.40}; "
-                                f"it was written by another program or changed: {advice}")
-    return about
+
+    images: Any = None
+    preparation: str | None = None
+    networks: str | None = None
+    prediction: str | None = None
+
+
+@dataclass(frozen=True)
+class PredictionRecord:
+    """What `prediction.json` holds; whatever is absent is empty.
+
+    Attributes:
+        cases: that were asked for, the ones that were left out among them; None: nothing says it.
+        left_out: what is wrong with some of them.
+        trained_on: the ones that a network has learned from, or was chosen by.
+        networks: several were averaged.
+        prior, mode: of the last call.
+        config: its whole configuration, as `config_to_json` gave it.
+        made_from: case -> what its segmentation was made from.
+    """
+
+    cases: tuple[str, ...] | None = None
+    left_out: tuple[LeftOutRecord, ...] = ()
+    trained_on: tuple[str, ...] = ()
+    networks: tuple[NetworkRecord, ...] = ()
+    prior: str | None = None
+    mode: str | None = None
+    config: dict[str, Any] | None = None
+    made_from: dict[str, MadeFrom] = field(default_factory=dict)
+
+    @classmethod
+    def read(cls, folder: Path, advice: str = "predict again or remove it") -> PredictionRecord:
+        """Read the file in a folder of segmentations; an empty record where there is none.
+
+        Keys that this version does not know are passed over.
+
+        Raises:
+            DataError: the file holds something else; the message ends with `advice`.
+        """
+        path = Path(folder) / PREDICTION_FILE
+        if not path.is_file():
+            return cls()
+
+        def known(tree: Any) -> PredictionRecord:
+            tree = convert(dict[str, Any], tree, "the whole")
+            return build(cls, {each.name: tree[each.name] for each in fields(cls)
+                               if each.name in tree})
+
+        return read_json_as(path, known, advice)
+
+    def to_json(self) -> dict[str, Any]:
+        """Return what the file holds."""
+        return asdict(self)

@@ -10,6 +10,7 @@ import numpy as np
 
 from pixelnet_tf.cases.case import Case
 from pixelnet_tf.config import Config
+from pixelnet_tf.errors import DataError
 from pixelnet_tf.volumes.case_volume import PreparedVolume, prepare_case
 
 #: Float images hardly shrink further at higher levels, and level 1 keeps reading fast.
@@ -56,6 +57,14 @@ def encode_case(case: Case, config: Config) -> EncodedCase:
         "geometry": volume.geometry.to_json(),
         "normalization": volume.normalization,
     })
+
+
+def encode_or_say_why(case: Case, config: Config) -> EncodedCase | str:
+    """As `encode_case`; what is wrong with the case is returned, not raised."""
+    try:
+        return encode_case(case, config)
+    except DataError as error:
+        return str(error).removeprefix(f"case {case.name}: ")
 
 
 def encode_slices(volume: PreparedVolume, classes: int) -> tuple[EncodedSlice, ...]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +22,7 @@ from pixelnet_tf.cases.split import (
     unmatched_cases,
 )
 from pixelnet_tf.config import Config, config_to_dict, config_to_yaml
-from pixelnet_tf.dataset.encode import EncodedCase, encode_case
+from pixelnet_tf.dataset.encode import EncodedCase, encode_or_say_why
 from pixelnet_tf.dataset.fingerprint import inputs_of, preparation_of
 from pixelnet_tf.dataset.index import SliceIndex, read_case_record
 from pixelnet_tf.dataset.shards import RECORD_FORMAT, write_shard
@@ -35,6 +35,7 @@ from pixelnet_tf.io.files import (
     write_json,
     write_text,
 )
+from pixelnet_tf.io.plain import convert
 from pixelnet_tf.reporting import Reporter, reporter_or_log
 from pixelnet_tf.volumes.checks import (
     Problem,
@@ -69,6 +70,20 @@ class PrepareSummary:
     split: Split
     index: SliceIndex | None = None
     notes: tuple[str, ...] = field(default=())
+
+
+@dataclass(frozen=True)
+class LeftOut:
+    """An entry of `left_out.json`.
+
+    Attributes:
+        case, reason: which one, and what is wrong with it.
+        made_from: of a case that failed when it was prepared, what it would have been made from.
+    """
+
+    case: str
+    reason: str
+    made_from: dict[str, Any] | None = None
 
 
 def prepare_study(config: Config, study_dir: str | Path, out: str | os.PathLike,
@@ -116,17 +131,12 @@ def _prepare(config: Config, study_dir: str | Path, out: str, workers: int | Non
     made_from = _made_from(cases, config)
     finished = {case.name: details for case in cases
                 if (details := _finished(case, made_from[case.name], out)) is not None}
-    problems, doubts, voxels = _check(cases, finished, config, workers, reporter)
-    if problems and not skip_bad_cases:
-        raise DataError(problems_message(problems, len(cases)) +
-                        "\ncorrect them, or leave them out by --skip-bad-cases")
+    failed = _failed_before(cases, made_from, out)
+    problems, doubts, voxels = _check(cases, finished, failed, config, workers, reporter)
+    _refuse_bad(problems, cases, skip_bad_cases)
     bad = {problem.case for problem in problems}
     good = [case for case in cases if case.name not in bad]
-    if not good:
-        raise DataError(problems_message(problems, len(cases)) + "\nno case is left")
-
-    same = equal_images({case.name: voxels[case.name] for case in good})
-    split, drawn, notes = _split(config, out, [case.name for case in good], same, redraw_split)
+    split, drawn, notes = _split(config, out, good, voxels, redraw_split)
     notes += tuple(f"{doubt.case}: {doubt.message}" for doubt in doubts if doubt.case not in bad)
     todo = [case for case in good if case.name not in finished]
     _check_disk(todo, config, out)
@@ -139,27 +149,65 @@ def _prepare(config: Config, study_dir: str | Path, out: str, workers: int | Non
     if todo:
         # An index of shards that are about to change must not be read.
         _remove(os.path.join(out, "index.json"))
+    done = 0
+    for case, encoded in run_cases(encode_or_say_why, todo, (config,),
+                                   worker_count(workers, len(todo))):
+        if isinstance(encoded, str):
+            failed[case.name] = encoded
+            problems.append(Problem(case.name, encoded))
+            _refuse_bad(problems, cases, skip_bad_cases)
+        else:
+            try:
+                finished[case.name] = _write_case(encoded, made_from[case.name],
+                                                  voxels[case.name], out)
+            except RunError as error:
+                whole = sum(c.name in finished for c in good)
+                raise RunError(f"{error}\n{whole} of {len(good)} cases are finished and kept; make "
+                               "room and run the same command again to go on") from None
+        done += 1
+        reporter.progress("preparing", done, len(todo), case.name)
+
+    if any(case.name in failed for case in todo):
+        good = [case for case in good if case.name not in failed]
+        split, drawn, notes = _split(config, out, good, voxels, redraw_split)
+    write_json(os.path.join(out, "left_out.json"), [
+        asdict(LeftOut(problem.case, problem.message,
+                       made_from[problem.case] if problem.case in failed else None))
+        for problem in problems])
     if drawn:
         write_json(os.path.join(out, "split.json"),
                    {"settings": config_to_dict(config.split), "split": split.to_json()})
-    for case, encoded in run_cases(encode_case, todo, (config,), worker_count(workers, len(todo))):
-        try:
-            finished[case.name] = _write_case(encoded, made_from[case.name], voxels[case.name],
-                                              out)
-        except RunError as error:
-            done = sum(c.name in finished for c in good)
-            raise RunError(f"{error}\n{done} of {len(good)} cases are finished and kept; make "
-                           "room and run the same command again to go on") from None
-        reporter.progress("preparing", sum(c.name in finished for c in todo), len(todo),
-                          case.name)
-
     index = SliceIndex.from_case_files([finished[case.name] for case in good],
                                        len(config.study.labels))
-    write_json(os.path.join(out, "left_out.json"),
-               [{"case": problem.case, "reason": problem.message} for problem in problems])
     write_text(os.path.join(out, "config.yaml"), config_to_yaml(config))
     write_json(os.path.join(out, "index.json"), index.to_json())
-    return PrepareSummary(tuple(c.name for c in todo), kept, tuple(problems), split, index, notes)
+    return PrepareSummary(tuple(c.name for c in todo if c.name not in failed), kept,
+                          tuple(problems), split, index, notes)
+
+
+def _refuse_bad(problems: list[Problem], cases: list[Case], skip_bad_cases: bool) -> None:
+    """Raise `DataError` where bad cases are not to be left out, or none would be left."""
+    if problems and not skip_bad_cases:
+        raise DataError(problems_message(problems, len(cases)) +
+                        "\ncorrect them, or leave them out by --skip-bad-cases")
+    if {case.name for case in cases} == {problem.case for problem in problems}:
+        raise DataError(problems_message(problems, len(cases)) + "\nno case is left")
+
+
+def _failed_before(cases: list[Case], made_from: dict[str, dict[str, Any]], out: str
+                   ) -> dict[str, str]:
+    """Cases that could not be prepared from the same files by the same settings before, and why.
+
+    No check that only reads them sees it, so that they would be counted among the good ones.
+    """
+    path = os.path.join(out, "left_out.json")
+    if not tf.io.gfile.exists(path):
+        return {}
+    entries = read_json_as(path, lambda tree: convert(tuple[LeftOut, ...], tree, "the whole"),
+                           "remove it")
+    before = {entry.case: entry for entry in entries if entry.made_from}
+    return {case.name: before[case.name].reason for case in cases
+            if case.name in before and before[case.name].made_from == made_from[case.name]}
 
 
 def _case_file(out: str, name: str, suffix: str) -> str:
@@ -189,15 +237,17 @@ def _finished(case: Case, made_from: dict[str, Any], out: str) -> dict[str, Any]
     return details if same else None
 
 
-def _check(cases: list[Case], finished: dict[str, Any], config: Config, workers: int,
-           reporter: Reporter) -> tuple[list[Problem], list[Problem], dict[str, tuple[str, ...]]]:
+def _check(cases: list[Case], finished: dict[str, Any], failed: dict[str, str], config: Config,
+           workers: int, reporter: Reporter
+           ) -> tuple[list[Problem], list[Problem], dict[str, tuple[str, ...]]]:
     """Check the cases that are not finished; a study without any lesion is a problem too.
 
     Returns the problems, the doubts about cases that can be used, and for each case the digests of
     its images (`CheckResult.voxels`).
     """
-    unread = [case for case in cases if case.name not in finished]
-    problems, doubts = [], []
+    unread = [case for case in cases if case.name not in finished and case.name not in failed]
+    problems = [Problem(name, reason) for name, reason in failed.items()]
+    doubts = []
     sound = [case for case in cases if case.name in finished]
     lesion = any(any(row["class_counts"][1:]) for details in finished.values()
                  for row in details["slices"])
@@ -215,13 +265,16 @@ def _check(cases: list[Case], finished: dict[str, Any], config: Config, workers:
             sound.append(case)
     labelled = [case for case in sound if case.segmentation is not None]
     voxels = {case.name: results[case.name].voxels if case.name in results
-              else tuple(finished[case.name].get("voxels", ())) for case in cases}
+              else tuple(finished.get(case.name, {}).get("voxels", ())) for case in cases}
     return problems + (no_lesion(labelled, config.study) if not lesion else []), doubts, voxels
 
 
-def _split(config: Config, out: str, names: list[str], same: list[tuple[str, ...]], redraw: bool
-           ) -> tuple[Split, bool, tuple[str, ...]]:
-    """Return the split, whether it was drawn now, and notes; `same` are cases of one patient."""
+def _split(config: Config, out: str, good: list[Case], voxels: dict[str, tuple[str, ...]],
+           redraw: bool) -> tuple[Split, bool, tuple[str, ...]]:
+    """Return the split, whether it was drawn now, and notes; cases with equal images are of one
+    patient."""
+    names = [case.name for case in good]
+    same = equal_images({name: voxels[name] for name in names})
     path = os.path.join(out, "split.json")
     notes = tuple(f"{len(cases)} cases have equal images and count as one patient: "
                   f"{', '.join(cases)}" for cases in group_patients(names, "", same)

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from pixelnet_tf.cases.layouts import case_name, find_cases, is_there, nifti_stem
-from pixelnet_tf.cases.predictions import read_prediction_file
+from pixelnet_tf.cases.predictions import PredictionRecord
 from pixelnet_tf.config import StudyConfig
 from pixelnet_tf.errors import DataError
 
@@ -58,10 +58,9 @@ def match_cases(
     """
     predictions = volumes_by_case(predictions_dir, "predictions")
     references, reasons = find_references(references_dir, study)
-    about = read_prediction_file(predictions_dir)
-    for entry in about.get("left_out", ()):
-        reasons[entry["case"]] = f"left out: {entry['reason']}"
-    expected = about.get("cases")
+    about = PredictionRecord.read(predictions_dir)
+    reasons |= {entry.case: f"left out: {entry.reason}" for entry in about.left_out}
+    expected = about.cases
     wanted = set(references) if expected is None else set(expected)
     common = sorted(set(predictions) & set(references))
     matching = Matching(

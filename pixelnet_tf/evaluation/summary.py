@@ -6,13 +6,13 @@ import csv
 import io
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from pixelnet_tf.cases.predictions import read_prediction_file
+from pixelnet_tf.cases.predictions import PredictionRecord
 from pixelnet_tf.config import Config
 from pixelnet_tf.errors import DataError
 from pixelnet_tf.evaluation.matching import Matching
@@ -117,6 +117,15 @@ class Evaluation:
         return sink.getvalue()
 
 
+@dataclass(frozen=True)
+class PredictedBy:
+    """How scored predictions were made: SHA-256 of the networks' weights, prior and mode."""
+
+    networks: tuple[str | None, ...]
+    prior: str | None = None
+    mode: str | None = None
+
+
 def spread(values: list[float]) -> dict[str, float | int | None]:
     """Summarise values; everything but `n` is None without values, `std` needs two."""
     if not values:
@@ -151,18 +160,17 @@ def evaluate(matching: Matching, config: Config, protocol: Protocol, predictions
 def record(matching: Matching, config: Config, protocol: Protocol, predictions_dir: Path,
            contents: Mapping[str, PairContent]) -> dict[str, Any]:
     """What belongs to the record of an evaluation beside its scores."""
-    about = read_prediction_file(predictions_dir)
-    learned = set(about.get("trained_on", ()))
+    about = PredictionRecord.read(predictions_dir)
+    learned = set(about.trained_on)
     found: dict[str, Any] = {
         "without_prediction": list(matching.without_prediction),
         "without_reference": list(matching.without_reference),
         "trained_on": [case for case in matching.pairs if case in learned],
         "made_from": {case: {"reference": content.reference, "prediction": content.prediction}
                       for case, content in contents.items()}}
-    if "networks" in about:
-        found["predicted_by"] = {
-            "networks": [network.get("weights") for network in about["networks"]],
-            "prior": about.get("prior"), "mode": about.get("mode")}
+    if about.networks:
+        found["predicted_by"] = asdict(PredictedBy(
+            tuple(network.weights for network in about.networks), about.prior, about.mode))
     if protocol.name == "brats":
         found["empty_policy"] = config.evaluation.empty_policy
     return found
@@ -270,7 +278,7 @@ class _Stored:
 
 #: What is read back of the rest, each of which may be missing.
 _ABOUT = {"predictions": str, "references": str, "trained_on": tuple[str, ...],
-          "made_from": dict[str, _MadeFrom], "predicted_by": dict[str, Any]}
+          "made_from": dict[str, _MadeFrom], "predicted_by": PredictedBy}
 _OWN = tuple(field.name for field in fields(_Stored))
 
 

@@ -6,7 +6,7 @@ import os
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,13 @@ import tensorflow as tf
 from pixelnet_tf import __version__
 from pixelnet_tf.cases.case import Case
 from pixelnet_tf.cases.layouts import find_cases
-from pixelnet_tf.cases.predictions import PREDICTION_FILE, read_prediction_file
+from pixelnet_tf.cases.predictions import (
+    PREDICTION_FILE,
+    LeftOutRecord,
+    MadeFrom,
+    NetworkRecord,
+    PredictionRecord,
+)
 from pixelnet_tf.config import Config, config_to_json
 from pixelnet_tf.dataset.fingerprint import inputs_of, preparation_of
 from pixelnet_tf.dataset.prepared import PreparedStudy
@@ -26,6 +32,7 @@ from pixelnet_tf.inference.segmenter import SliceSegmenter
 from pixelnet_tf.inference.volume import SegmentedVolume, segment_volume
 from pixelnet_tf.io.ahead import ahead
 from pixelnet_tf.io.files import check_apart, digest, write_json
+from pixelnet_tf.io.plain import build
 from pixelnet_tf.model.architecture import Architecture
 from pixelnet_tf.reporting import Reporter, reporter_or_log
 from pixelnet_tf.runs.compatibility import PREDICT, Basis, check_fit
@@ -41,7 +48,7 @@ PICTURES, MAPS = "overlays", "probabilities"
 
 #: Cases that are checked at once: reading waits for the disk, unpacking for a core.
 _READERS = 4
-#: Parts of what a segmentation is made from: key in `prediction.json` -> words for another one.
+#: Parts of what a segmentation is made from (`MadeFrom`) -> words for another one.
 _PARTS = {"images": "other images", "preparation": "images prepared otherwise",
           "networks": "another network", "prediction": "other settings of the prediction"}
 
@@ -249,7 +256,7 @@ def write_cases(segment: Callable[[PreparedVolume], SegmentedVolume], about: dic
 
     Args:
         segment: of one volume.
-        about: for `prediction.json`; `networks` is a list of their names, weights and corrections.
+        about: `networks` is a list of what `NetworkRecord` says of each.
         draw: called for every case that has no picture yet.
         trained_on: names of the cases that a network has learned from.
         skip_bad_cases: leave cases out that cannot be used, instead of refusing all.
@@ -329,16 +336,16 @@ class _Folder:
     def __init__(self, out: Path, about: dict[str, Any], source: CaseSource, config: Config,
                  unusable: Collection[str] = ()):
         self._out, self._config, self._unusable = Path(out), config, unusable
-        self._path = self._out / PREDICTION_FILE
-        self._about = {"networks": about["networks"], "prior": config.prediction.prior,
-                       "mode": config.prediction.mode, "config": config_to_json(config)}
-        common = {"networks": digest([[network.get("weights") or network["model"],
-                                       network["correction"]] for network in about["networks"]]),
-                  "prediction": _settings(config)}
-        self._made_from = {name: {**inputs, **common}
-                           for name, inputs in source.made_from(config).items()}
-        self._common = common
-        self._before = read_prediction_file(self._out, "remove the folder, or give a new --out")
+        self._before = PredictionRecord.read(self._out, "remove the folder, or give a new --out")
+        networks = tuple(build(NetworkRecord, network) for network in about["networks"])
+        self._common = MadeFrom(
+            networks=digest([[network.weights or network.model, network.correction]
+                             for network in networks]), prediction=_settings(config))
+        self._now = PredictionRecord(
+            networks=networks, prior=config.prediction.prior, mode=config.prediction.mode,
+            config=config_to_json(config), made_from={
+                name: replace(self._common, **inputs)
+                for name, inputs in source.made_from(config).items()})
 
     def file(self, name: str, kind: str = "") -> Path:
         """Labels of a case, or its file in `PICTURES` or `MAPS`."""
@@ -355,21 +362,23 @@ class _Folder:
 
         All cases of the folder count, those of this call and others: it is scored as one.
         """
-        before, found = self._before.get("made_from", {}), {}
-        for name in {**dict.fromkeys(before), **self._made_from, **dict.fromkeys(self._unusable)}:
+        before, now = self._before.made_from, self._now.made_from
+        found: dict[str, str] = {}
+        for name in dict.fromkeys((*before, *now, *self._unusable)):
             if not self.file(name).is_file():
                 continue
             if name in self._unusable:
                 found[name] = "images that cannot be used any more"
-                continue
-            now = self._made_from.get(name, self._common)
-            if name not in before:
+            elif name not in before:
                 found[name] = "nothing says what it was made from"
-                continue
-            different = [words for part, words in _PARTS.items()
-                         if part in now and now[part] != before[name].get(part)]
-            if different:
-                found[name] = ", ".join(different)
+            else:
+                # Of a case that is not asked for, what all have in common.
+                parts = _PARTS if name in now else ("networks", "prediction")
+                wanted = now.get(name, self._common)
+                different = [_PARTS[part] for part in parts
+                             if getattr(wanted, part) != getattr(before[name], part)]
+                if different:
+                    found[name] = ", ".join(different)
         return found
 
     def refusal(self, stale: dict[str, str]) -> str:
@@ -388,23 +397,22 @@ class _Folder:
             # The labels first: they say that a case is finished.
             for kind in ("", MAPS, PICTURES):
                 self.file(name, kind).unlink(missing_ok=True)
-        before = self._before.get("made_from", {})
+        before = self._before.made_from
         others = [name for name in before if name not in asked and self.file(name).is_file()]
-        cases = [*others, *asked]
+        cases = (*others, *asked)
         # What another network learned from says nothing of cases that are made anew.
-        learned = {*trained_on, *(name for name in self._before.get("trained_on", ())
+        learned = {*trained_on, *(name for name in self._before.trained_on
                                   if name in others or name in kept)}
-        self._about |= {
-            "cases": cases,
-            "trained_on": [name for name in cases if name in learned],
-            "made_from": {**{name: before[name] for name in others}, **self._made_from}}
+        self._now = replace(
+            self._now, cases=cases, trained_on=tuple(name for name in cases if name in learned),
+            made_from={**{name: before[name] for name in others}, **self._now.made_from})
         self.leave_out(problems)
 
     def leave_out(self, problems: Sequence[Problem]) -> None:
         """Write `prediction.json`, with what is wrong with the cases that are left out."""
-        self._about["left_out"] = [{"case": problem.case, "reason": problem.message}
-                                   for problem in problems]
-        write_json(self._path, self._about)
+        self._now = replace(self._now, left_out=tuple(
+            LeftOutRecord(problem.case, problem.message) for problem in problems))
+        write_json(self._out / PREDICTION_FILE, self._now.to_json())
 
     def write(self, volume: PreparedVolume, result: SegmentedVolume | None, draw: Draw | None
               ) -> None:

@@ -5,9 +5,8 @@ from __future__ import annotations
 import shutil
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
-from pixelnet_tf.cases.predictions import PREDICTION_FILE, read_prediction_file
+from pixelnet_tf.cases.predictions import PREDICTION_FILE, PredictionRecord
 from pixelnet_tf.cases.split import Split
 from pixelnet_tf.config import Config, Prior, Strategy
 from pixelnet_tf.dataset.prepared import PreparedStudy
@@ -169,17 +168,19 @@ class Experiment:
     def _merge(self, folder: Path) -> Path:
         """Put the predictions of all folds into one folder, with what they were made from."""
         parts = [folder / f"fold{number}" for number in range(len(self.splits))]
-        records = [read_prediction_file(part) for part in parts]
-        merged: dict[str, Any] = dict(records[0])
-        for key in ("networks", "cases", "trained_on", "left_out"):
-            merged[key] = [item for record in records for item in record[key]]
-        merged["made_from"] = {case: made for record in records
-                               for case, made in record["made_from"].items()}
+        records = [PredictionRecord.read(part) for part in parts]
+        merged = replace(
+            records[0], cases=sum((record.cases or () for record in records), ()),
+            left_out=sum((record.left_out for record in records), ()),
+            trained_on=sum((record.trained_on for record in records), ()),
+            networks=sum((record.networks for record in records), ()),
+            made_from={case: made for record in records
+                       for case, made in record.made_from.items()})
         with replacing_folder(folder / "predictions") as target:
             for part, split in zip(parts, self.splits, strict=True):
                 for name in split.test:
                     shutil.copyfile(part / f"{name}.nii.gz", target / f"{name}.nii.gz")
-            write_json(target / PREDICTION_FILE, merged)
+            write_json(target / PREDICTION_FILE, merged.to_json())
         return folder / "predictions"
 
     def _evaluate(self, strategy: str, prior: str) -> Evaluation:

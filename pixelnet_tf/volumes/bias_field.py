@@ -6,6 +6,7 @@ import numpy as np
 import SimpleITK as sitk
 
 from pixelnet_tf.config import BiasFieldConfig
+from pixelnet_tf.errors import DataError
 
 #: The shrunken grid keeps at least this many voxels along an axis, so that the field's spline of
 #: the finest level is still held by data in volumes of few thick slices.
@@ -29,6 +30,9 @@ def correct_bias_field(array: np.ndarray, spacing_mm: tuple[float, ...],
     Returns:
         float32, of the array's shape; zeros stay zeros. A volume of one slice is corrected in the
         plane.
+
+    Raises:
+        DataError: SimpleITK cannot fit a field.
     """
     if 1 in array.shape:
         flat = [axis for axis, size in enumerate(array.shape) if size > 1]
@@ -46,8 +50,12 @@ def correct_bias_field(array: np.ndarray, spacing_mm: tuple[float, ...],
     n4.SetNumberOfThreads(1)
     n4.SetMaximumNumberOfIterations(list(config.iterations))
     n4.SetConvergenceThreshold(config.convergence)
-    n4.Execute(sitk.Shrink(image, factors),
-               sitk.Shrink(_image(usable.astype(np.uint8), spacing_mm), factors))
+    try:
+        n4.Execute(sitk.Shrink(image, factors),
+                   sitk.Shrink(_image(usable.astype(np.uint8), spacing_mm), factors))
+    except RuntimeError as error:
+        raise DataError(f"N4 finds no bias field ({str(error).splitlines()[-1].strip()}); leave "
+                        "the case out, or set prepare.bias_field.enabled to false") from None
     log_field = sitk.GetArrayFromImage(n4.GetLogBiasFieldAsImage(image)).T
     # Away from the mask no voxel holds the spline, and it can run to any height.
     np.clip(log_field, log_field[usable].min(), log_field[usable].max(), out=log_field)

@@ -12,7 +12,9 @@ import numpy as np
 import pytest
 
 from pixelnet_tf.config import SplitConfig, StudyConfig
+from pixelnet_tf.dataset import encode as encode_module
 from pixelnet_tf.dataset import prepare_study as prepare_module
+from pixelnet_tf.dataset.encode import encode_case
 from pixelnet_tf.dataset.prepare_study import prepare_study
 from pixelnet_tf.dataset.prepared import PreparedStudy
 from pixelnet_tf.errors import DataError, RunError
@@ -159,6 +161,44 @@ def test_bad_cases_stop_the_run_or_are_left_out(small_config, study, tmp_path):
     assert [entry["case"] for entry in json.loads((out / "left_out.json").read_text())] == [
         "phantom_002", "phantom_003"]
     assert PreparedStudy.open(out).cases == (ALL[0], ALL[3])
+
+
+def test_a_case_that_fails_when_it_is_prepared_is_left_out_too(small_config, study, tmp_path,
+                                                               monkeypatch):
+    """What no check that only reads a case can see, such as N4 that finds no field."""
+    asked = []
+
+    def fails(case, config):
+        asked.append(case.name)
+        if case.name == "phantom_002":
+            raise DataError("case phantom_002: N4 finds no bias field")
+        return encode_case(case, config)
+
+    monkeypatch.setattr(encode_module, "encode_case", fails)
+    out = tmp_path / "p"
+    config = dataclasses.replace(small_config, split=SplitConfig(test=1, validation=1))
+    with pytest.raises(DataError, match=r"1 of 4 cases.*\n  phantom_002: N4 finds.*\n.*--skip-bad"):
+        prepare_study(config, study, out, 1)
+    assert not (out / "split.json").exists()
+    summary = prepare_study(config, study, out, 1, skip_bad_cases=True)
+    assert (summary.prepared, summary.kept) == (ALL[2:], ALL[:1])
+    assert [problem.case for problem in summary.left_out] == ["phantom_002"]
+    prepared = PreparedStudy.open(out)
+    assert prepared.cases == prepared.split.cases == (ALL[0], *ALL[2:])
+    # Unchanged, it is known for bad, and not tried again.
+    asked.clear()
+    again = prepare_study(config, study, out, 1, skip_bad_cases=True)
+    assert (again.prepared, again.split, asked) == ((), summary.split, [])
+    with pytest.raises(DataError, match="phantom_002: N4 finds"):
+        prepare_study(config, study, out, 1, dry_run=True)
+    # Changed, it is; the split that is kept does not know it.
+    monkeypatch.setattr(encode_module, "encode_case", encode_case)
+    shutil.copyfile(study / "phantom_001/phantom_001_t2.nii.gz",
+                    study / "phantom_002/phantom_002_t2.nii.gz")
+    with pytest.raises(DataError, match=r"new: \['phantom_002'\]"):
+        prepare_study(config, study, out, 1)
+    assert prepare_study(config, study, out, 1, redraw_split=True).prepared == ("phantom_002",)
+    assert PreparedStudy.open(out).cases == ALL
 
 
 def test_a_study_without_any_lesion(small_config, study, tmp_path):
