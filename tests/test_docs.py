@@ -89,6 +89,17 @@ def test_commands_are_found_in_blocks_and_text():
     assert {name for name, _ in ALL} >= {"caffe.md", "own_data.md", "training.md"}
 
 
+def test_an_answer_is_saved_only_if_it_is_one():
+    """curl without --fail would write the text of a 503 into the file that is asked for."""
+    calls = [" ".join(call.split()) for page in PAGES for block in
+             _FENCED.findall(page.read_text("utf-8")) for call in
+             re.sub(r"\\\n", " ", block).splitlines() if call.strip().startswith("curl ")]
+    saved = [call for call in calls if re.search(r" (-o|--output|>) ", call)]
+    assert saved
+    for call in saved:
+        assert re.search(r" (--fail|--fail-with-body|-f) ", call), call
+
+
 def test_overrides_name_known_keys():
     """Every `--set KEY=VALUE` of the pages is taken by the configuration."""
     for page, command in ALL:

@@ -31,7 +31,7 @@ from pixelnet_tf.inference.ensemble import Ensemble
 from pixelnet_tf.inference.segmenter import SliceSegmenter
 from pixelnet_tf.inference.volume import SegmentedVolume, segment_volume
 from pixelnet_tf.io.ahead import ahead
-from pixelnet_tf.io.files import check_apart, digest, write_json
+from pixelnet_tf.io.files import check_apart, digest, sync, write_json
 from pixelnet_tf.io.plain import build
 from pixelnet_tf.model.architecture import Architecture
 from pixelnet_tf.reporting import Reporter, reporter_or_log
@@ -397,6 +397,9 @@ class _Folder:
             # The labels first: they say that a case is finished.
             for kind in ("", MAPS, PICTURES):
                 self.file(name, kind).unlink(missing_ok=True)
+        if self._out.is_dir():
+            # A power cut must not bring back what `prediction.json` no longer holds for.
+            sync(self._out)
         before = self._before.made_from
         others = [name for name in before if name not in asked and self.file(name).is_file()]
         cases = (*others, *asked)
