@@ -28,10 +28,19 @@ from pixelnet_tf.evaluation.overlay import overlay_figure
 from pixelnet_tf.evaluation.plots import box_plots, training_curves
 from pixelnet_tf.evaluation.summary import Evaluation
 from pixelnet_tf.evaluation.tables import Table, number, paper_table, spread_table
-from pixelnet_tf.io.files import read_json_as, read_json_lines, read_text, write_text
+from pixelnet_tf.io.files import (
+    digest,
+    file_digest,
+    read_json_as,
+    read_json_lines,
+    read_text,
+    write_text,
+)
 from pixelnet_tf.io.plain import build
 
 _TEMPLATE = "report.html.j2"
+#: Digits of a SHA-256 that tell contents apart for a reader.
+_DIGITS = 12
 T = TypeVar("T")
 
 #: What a reader asks first of a configuration; keys as in the YAML file.
@@ -113,7 +122,8 @@ def write_report(source: ReportSource, out: Path, overlays: int = 3) -> list[Pat
         settings=headline_table(configuration),
         configuration=configuration,
         data_tables=[split_table(source.run_dir, len(evaluation.scores)),
-                     class_frequencies(source.run_dir, pairs, source.study)],
+                     class_frequencies(source.run_dir, pairs, source.study),
+                     *origin_tables(source.run_dir, evaluation)],
         curves=picture("training", "Loss, learning rate and validation scores over the steps.",
                        training_curves(rows)) if rows else None,
         score_tables=[paper_table(evaluation), spread_table(evaluation)],
@@ -193,6 +203,21 @@ def split_table(run_dir: Path, scored: int) -> Table:
     rows = [] if split is None else [(part, str(len(getattr(split, part))))
                                      for part in ("train", "validation", "test")]
     return Table("Cases", ("Part", "Cases"), (*rows, ("scored here", str(scored))))
+
+
+def origin_tables(run_dir: Path, evaluation: Evaluation) -> list[Table]:
+    """Name by content (SHA-256) what the report is made from; no table where nothing is known."""
+    model, about = Path(run_dir) / "model.keras", evaluation.about
+    rows = []
+    if model.is_file():
+        rows.append(("model.keras of the run", file_digest(model)[:_DIGITS]))
+    if predicted_by := about.get("predicted_by"):
+        rows += [(f"weights of the network {number}", (weights or "unknown")[:_DIGITS])
+                 for number, weights in enumerate(predicted_by["networks"], start=1)]
+        rows.append(("prior, mode", f"{predicted_by['prior']}, {predicted_by['mode']}"))
+    if made_from := about.get("made_from"):
+        rows.append(("references and predictions", digest(made_from)[:_DIGITS]))
+    return [Table("Made from", ("What", "Content"), tuple(rows))] if rows else []
 
 
 def class_frequencies(

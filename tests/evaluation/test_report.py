@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import json
 import re
+from dataclasses import replace
 from html.parser import HTMLParser
 
 import pytest
@@ -16,12 +17,14 @@ from pixelnet_tf.evaluation.protocols import BratsProtocol
 from pixelnet_tf.evaluation.report import (
     ReportSource,
     class_frequencies,
+    origin_tables,
     ranked_cases,
     split_table,
     write_report,
 )
 from pixelnet_tf.evaluation.scoring import score_cases
 from pixelnet_tf.evaluation.summary import Evaluation
+from pixelnet_tf.io.files import digest
 
 STUDY = Config().study
 
@@ -113,3 +116,17 @@ def test_split_table_takes_both_forms(source, tmp_path):
 
 def test_cases_are_ranked_from_the_worst(source):
     assert [case for case, _ in ranked_cases(source.evaluation)] == ["case_c", "case_b", "case_a"]
+
+
+def test_a_report_says_what_it_is_made_from(source):
+    assert origin_tables(source.run_dir, source.evaluation) == []
+    (source.run_dir / "model.keras").write_bytes(b"abc")
+    made_from = {"case_a": {"reference": "r", "prediction": "p"}}
+    table, = origin_tables(source.run_dir, replace(source.evaluation, about={
+        "made_from": made_from,
+        "predicted_by": {"networks": ["w" * 64, None], "prior": "sampled", "mode": "exact"}}))
+    assert table.rows == (
+        # FIPS 180-2, appendix B.1.
+        ("model.keras of the run", "ba7816bf8f01"), ("weights of the network 1", "w" * 12),
+        ("weights of the network 2", "unknown"), ("prior, mode", "sampled, exact"),
+        ("references and predictions", digest(made_from)[:12]))
