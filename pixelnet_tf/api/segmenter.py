@@ -246,25 +246,15 @@ class Segmenter:
         ModelError
             The files do not make a PixelNet, or some of its layers have no weights in them.
         """
-        from pixelnet_tf.caffe.import_pixelnet import import_pixelnet
+        from pixelnet_tf.api.caffe import import_caffe
         from pixelnet_tf.inference.segmenter import SliceSegmenter
         from pixelnet_tf.inference.volume import segment_volume
-        from pixelnet_tf.runs.imported import imported_config
         from pixelnet_tf.runs.network import TrainedNetwork
 
-        given = None if config is None else as_config(config)
-        model, table = import_pixelnet(
-            None if prototxt is None else Path(prototxt), Path(caffemodel),
-            config=None if given is None else given.model,
-            classes=None if given is None else len(given.study.labels),
-            channels=None if given is None else len(given.study.modalities))
-        resolved = imported_config(model, table.new_layers, Path(caffemodel), Path("imported"),
-                                   given, overrides=overrides)
-        if resolved is None or table.new_layers:
-            raise ModelError(f"{caffemodel}: makes no segmentation: "
-                             + (f"{sorted(table.new_layers)} have no weights in it"
-                                if table.new_layers else "it has a single score"),
-                             file=caffemodel)
+        imported = import_caffe(caffemodel, prototxt, config=config, overrides=overrides)
+        model, resolved = imported.model, imported.config
+        if resolved is None or imported.note:
+            raise ModelError(f"{caffemodel}: {imported.note}", file=caffemodel)
         network = TrainedNetwork(model, np.zeros(model.classes, np.float32), os.fspath(caffemodel))
         scorer = SliceSegmenter.of(resolved, network)
         about = {"networks": [network.record()]}

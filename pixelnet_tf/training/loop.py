@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import random
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -298,11 +299,15 @@ class _Loop:
     def _step(self, step_function: Callable) -> None:
         batches = [next(self.batches) for _ in range(self.config.training.solver.iter_size)]
         self.whole = False
-        loss = step_function(batches, tf.constant(self.done + 1, tf.int32))
+        loss = float(step_function(batches, tf.constant(self.done + 1, tf.int32)))
+        if not math.isfinite(loss):
+            # Looked at after every step: no checkpoint may hold what such a step left behind.
+            raise RunError(f"the loss is not a number at step {self.done + 1}; lower "
+                           "training.solver.base_lr, and resume is of no use: start anew")
         self.done, self.whole = self.done + 1, True
         self.unvalidated = self._due(self.plan.validate_every)
         if self._due(self.plan.log_every):
-            self._log(float(loss))
+            self._log(loss)
 
     def _step_function(self) -> Callable:
         """The function from the mini-batches of a step and its number to its loss."""
@@ -348,9 +353,6 @@ class _Loop:
 
     def _log(self, loss: float) -> None:
         step = self.done
-        if loss != loss:
-            raise RunError(f"the loss is not a number at step {step}; lower "
-                           "training.solver.base_lr, and resume is of no use: start anew")
         seconds, since = self.mark
         slices = (step - since) * self.config.training.step_slices
         row = {"step": step, "epoch": round(step / self.plan.steps_per_epoch, 3), "loss": loss,

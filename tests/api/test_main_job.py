@@ -174,3 +174,17 @@ def test_a_preparation_can_be_looked_at_before(main_job, tmp_path):  # noqa: F81
     prepared = study.prepare(main_job / "prepared", workers=1)
     assert (prepared.summary.prepared, len(prepared.summary.kept)) == ((), 4)
     assert px.PreparedStudy.open(main_job / "prepared").summary is None
+
+
+def test_a_network_of_caffe_gives_the_same(tmp_path, main_job, paths):  # noqa: F811
+    """Out to Caffe's files and back: the same labels as from the run."""
+    run = main_job / "run"
+    assert run_main("export-caffe", "--model", run, "--out", tmp_path / "caffe") == 0
+    border = px.load_config(run / "config.yaml").model.border
+    back = px.Segmenter.from_caffe(
+        tmp_path / "caffe" / "deploy.prototxt", tmp_path / "caffe" / "weights.caffemodel",
+        config=run / "config.yaml", overrides=[f"model.border={border}"])
+    mine = px.Segmenter.from_run(run, prior="sampled").predict(paths)
+    theirs = back.predict(paths)
+    np.testing.assert_array_equal(mine.labels, theirs.labels)
+    np.testing.assert_allclose(mine.probabilities, theirs.probabilities, atol=1e-5)
