@@ -295,6 +295,7 @@ KINDS = {
         lambda f: verb("prepare", "--config", f / "config.yaml", "--data", f / "study", "--out",
                        f / "prepared", "--dry-run")), (), json_field),
     "prepared/split.json, again": Kind("prepared/split.json", check_prepared, (3,), json_field),
+    "prepared/left_out.json": Kind("prepared/left_out.json", check_prepared, (3,), json_field),
     "run/config.yaml": Kind("run/config.yaml", plan_prediction, (2, 3, 4), text_field),
     "run/split.json": Kind("run/split.json", plan_training, (2, 3), json_field),
     "run/start.json": Kind("run/start.json", plan_training, (2, 3), json_field),
@@ -351,6 +352,8 @@ def files(tmp_path_factory) -> Path:
     (folder / "config.yaml").write_text(config_to_yaml(CONFIG))
     prepare_study(CONFIG, folder / "study", folder / "prepared", workers=1)
     study = PreparedStudy.open(folder / "prepared")
+    write_json(folder / "prepared" / "left_out.json",
+               [{"case": "another", "reason": "t2.nii.gz: no such file", "made_from": None}])
 
     run = RunFolder(str(folder / "run"))
     names = CONFIG.study.class_names

@@ -174,6 +174,7 @@ class _CaseRecord:
     shard: str
     shard_bytes: int
     slices: tuple[_Row, ...]
+    voxels: tuple[str, ...] = ()
 
 
 def read_case_record(path: str) -> dict[str, Any]:
