@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import sys
+
 import click
 
 from pixelnet_tf.api.serving import ServerLimits, serve
@@ -58,3 +61,8 @@ def command(model, host, port, hosts, token_file, poll_seconds, **limits) -> Non
     """
     serve(model, host, port, limits=ServerLimits(**limits), token=read_token(token_file),
           poll_seconds=poll_seconds, hosts=hosts, reporter=TerminalReporter())
+    # Every request is answered. Threads that nobody waits for any more (a version half loaded, a
+    # volume whose client is gone) would keep the process for as long as they take.
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(0)

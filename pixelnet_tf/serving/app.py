@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Collection
+from collections.abc import AsyncIterator, Collection, Coroutine
 from contextlib import asynccontextmanager
 from typing import Any, TypeVar
 
@@ -28,7 +28,7 @@ from pixelnet_tf.serving.predict_json import PredictCall, parse_predict, render_
 from pixelnet_tf.serving.registry import ModelRegistry
 from pixelnet_tf.serving.request_body import Intake, check_json_type
 from pixelnet_tf.serving.segment_upload import segment_upload
-from pixelnet_tf.serving.upload_folder import remove_leftovers
+from pixelnet_tf.serving.upload_folder import remove_leftovers, remove_own
 
 _T = TypeVar("_T")
 
@@ -88,6 +88,7 @@ def build_app(registry: ModelRegistry, limits: ServerLimits | None = None,
         finally:
             endpoints.close()
             registry.stop()
+            remove_own()
 
     routes = [
         Route("/healthz", endpoints.health),
@@ -177,14 +178,15 @@ class _Endpoints:
 
         self._predictions.check()
         body = await self._bodies.read_body(request)
+        end = self._end()
         with self._predictions as gate:
-            call = await self._timed(gate.run(parsed_if_small, body))
+            call = await self._asked(request, end, gate.run(parsed_if_small, body))
             if call is None:
                 with self._large_bodies as large:
-                    call = await self._timed(large.run(self._json_processes.read, body,
-                                                       model.signatures))
+                    call = await self._asked(request, end, large.run(
+                        self._json_processes.read, body, model.signatures))
             del body
-            answer = await self._timed(gate.run(compute, call))
+            answer = await self._asked(request, end, gate.run(compute, call))
         return Response(answer, media_type="application/json", headers=_origin(model))
 
     async def segment(self, request: Request) -> Response:
@@ -192,7 +194,8 @@ class _Endpoints:
         self._volumes.check()
         async with self._uploads.read_files(request) as files:
             with self._volumes as gate:
-                answer = await self._timed(gate.run(segment_upload, model, files, self._limits))
+                answer = await self._asked(request, self._end(), gate.run(
+                    segment_upload, model, files, self._limits))
         return Response(answer, media_type="application/gzip", headers={
             "Content-Disposition": 'attachment; filename="segmentation.nii.gz"',
             **_origin(model)})
@@ -212,12 +215,31 @@ class _Endpoints:
                                 f"{[m.name for m in models]}")
         return models[0]
 
-    async def _timed(self, awaitable: Awaitable[_T]) -> _T:
+    def _end(self) -> float:
+        """The time of the event loop by which what is asked now must be answered."""
+        return asyncio.get_running_loop().time() + self._limits.seconds
+
+    async def _asked(self, request: Request, end: float, work: Coroutine[Any, Any, _T]) -> _T:
+        """The result of work, as long as somebody waits for it; what has not begun never begins.
+
+        Raises:
+            ApiError: 504 where it takes longer than until `end`.
+        """
+        doing = asyncio.ensure_future(work)
+        # After the whole body nothing comes but that the client is gone.
+        gone = asyncio.ensure_future(request.receive())
         try:
-            return await asyncio.wait_for(awaitable, self._limits.seconds)
-        except asyncio.TimeoutError:
+            await asyncio.wait((doing, gone), timeout=end - asyncio.get_running_loop().time(),
+                               return_when=asyncio.FIRST_COMPLETED)
+            if doing.done():
+                return doing.result()
+            if gone.done():
+                raise ApiError(400, "the client is gone")
             raise ApiError(504, f"the request took longer than {self._limits.seconds:g} s; send "
-                                "fewer slices, or later") from None
+                                "fewer slices, or later")
+        finally:
+            doing.cancel()
+            gone.cancel()
 
 
 def _origin(model: LoadedModel) -> dict[str, str]:

@@ -24,6 +24,8 @@ _KERNEL_QUEUE = 1024
 _TAKEN_AT_ONCE = 64
 #: How many answers of the greatest length may wait in memory until they are taken.
 _WHOLE_ANSWERS = 4
+#: Longest silence of a client when the server ends.
+_HURRY_SECONDS = 1.0
 #: Descriptors for everything but connections: files, libraries, pipes.
 _OTHER_DESCRIPTORS = 200
 
@@ -55,6 +57,7 @@ class WatchedProtocol(H11Protocol):
         self._deadline: asyncio.TimerHandle | None = None
         self._taking: asyncio.TimerHandle | None = None
         self._full_since = 0.0
+        self._received = 0
 
     @classmethod
     def within(cls, limits: ServerLimits) -> type[WatchedProtocol]:
@@ -67,6 +70,7 @@ class WatchedProtocol(H11Protocol):
         self._mind_header()
 
     def data_received(self, data: bytes) -> None:
+        self._received += len(data)
         super().data_received(data)
         self._mind_header()
 
@@ -90,6 +94,22 @@ class WatchedProtocol(H11Protocol):
     def resume_writing(self) -> None:
         super().resume_writing()
         self._full_since = 0.0
+
+    def hurry(self) -> None:
+        """The server ends: a client that neither sends nor takes anything for a second is left."""
+        before = self._received, self.transport.get_write_buffer_size()
+
+        def look() -> None:
+            if self.transport.is_closing() and not self.transport.get_write_buffer_size():
+                return
+            now = self._received, self.transport.get_write_buffer_size()
+            waiting = now[1] or (self.cycle is not None and self.cycle.more_body)
+            if waiting and now == before:
+                self.transport.abort()
+            else:
+                self.hurry()
+
+        self.loop.call_later(_HURRY_SECONDS, look)
 
     def send_400_response(self, msg: str) -> None:
         self._refuse(*self._refusal)
@@ -176,10 +196,10 @@ _REASONS = {400: b"Bad Request", 408: b"Request Timeout", 411: b"Length Required
 
 
 class Server(uvicorn.Server):
-    """uvicorn's server, that takes connections in small groups from a long queue.
+    """uvicorn's server, that takes connections in small groups from a long queue, and ends soon.
 
-    uvicorn has one number for both, and with a large one whoever comes among a thousand
-    others is displaced before what it sent is read.
+    uvicorn has one number for group and queue, and with a large one whoever comes among a thousand
+    others is displaced before what it sent is read. And it waits for silent clients when it ends.
     """
 
     def __init__(self, config: uvicorn.Config):
@@ -190,6 +210,12 @@ class Server(uvicorn.Server):
         await super().startup(sockets)
         for listener in sockets or ():
             listener.listen(_KERNEL_QUEUE)
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        for connection in self.server_state.connections:
+            if isinstance(connection, WatchedProtocol):
+                connection.hurry()
+        await super().shutdown(sockets)
 
 
 def room_for_connections(wanted: int) -> int:

@@ -44,5 +44,5 @@ class Gate:
         return await loop.run_in_executor(self._pool, function, *arguments)
 
     def close(self) -> None:
-        """End the threads when what runs has ended."""
-        self._pool.shutdown(wait=True, cancel_futures=True)
+        """Begin nothing more; what runs is left to its thread, for whoever asked is gone."""
+        self._pool.shutdown(wait=False, cancel_futures=True)

@@ -62,10 +62,10 @@ class ModelRegistry:
         self._thread.start()
 
     def stop(self) -> None:
-        """End the watching."""
+        """End the watching; a version that is just being loaded is left to the thread."""
         self._stop.set()
         if self._thread.ident is not None:
-            self._thread.join()
+            self._thread.join(1.0)
 
     def look(self) -> None:
         """Bring memory in step with the disk, once; raises nothing."""

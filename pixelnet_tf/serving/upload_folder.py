@@ -12,6 +12,7 @@ from pathlib import Path
 #: Beginning of the names of folders that hold volumes. Each is locked by the process that made it,
 #: and the system unlocks it when that process ends, however it ends.
 _HELD, _NEW = "pixelnet-upload-", ".pixelnet-new-"
+_own: set[Path] = set()
 
 
 @contextmanager
@@ -27,8 +28,10 @@ def upload_folder() -> Iterator[Path]:
         lock = _lock(folder)
         # By this name `remove_leftovers` knows it, which must not meet it without its lock.
         folder = folder.rename(folder.with_name(_HELD + folder.name.removeprefix(_NEW)))
+        _own.add(folder)
         yield folder
     finally:
+        _own.discard(folder)
         shutil.rmtree(folder, ignore_errors=True)
         if lock is not None:
             os.close(lock)
@@ -54,6 +57,12 @@ def remove_leftovers() -> int:
             finally:
                 os.close(lock)
     return removed
+
+
+def remove_own() -> None:
+    """Remove the folders of this process, for threads that it does not wait for."""
+    for folder in list(_own):
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def _lock(folder: Path) -> int | None:

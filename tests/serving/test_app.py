@@ -326,3 +326,58 @@ def test_start_up_and_one_line_of_json_for_a_request(exported, tmp_path):
     assert {"event": "model_loaded", "model": "tiny", "version": 1}.items() <= next(
         line for line in lines if line["event"] == "model_loaded").items()
     assert request["id"] == answer.headers["x-request-id"]
+
+
+def test_work_for_a_client_that_is_gone_never_begins(registry):
+    """Neither a slice nor a large body that waits; what runs already is nobody's any more."""
+    import asyncio
+    import threading
+
+    app = build_app(registry, ServerLimits(concurrency=1, json_mib=1, side=64), hosts=HOSTS)
+    door, begun = threading.Event(), []
+
+    async def ask(going: asyncio.Event):
+        body = [json.dumps(row()["json"]).encode()]
+
+        async def receive():
+            if body:
+                return {"type": "http.request", "body": body.pop(), "more_body": False}
+            await going.wait()
+            return {"type": "http.disconnect"}
+
+        async def send(message):
+            if message["type"] == "http.response.start":
+                begun.append(message["status"])
+
+        await app({"type": "http", "method": "POST", "path": PREDICT, "query_string": b"",
+                   "headers": [(b"host", b"localhost")], "scheme": "http",
+                   "http_version": "1.1", "root_path": ""}, receive, send)
+
+    async def scenario():
+        real = registry.get("tiny").run
+        calls = []
+
+        def run(*arguments):
+            calls.append(1)
+            door.wait(30)
+            return real(*arguments)
+
+        registry.get("tiny").run = run
+        try:
+            stays, goes = asyncio.Event(), asyncio.Event()
+            first = asyncio.create_task(ask(stays))
+            while not calls:
+                await asyncio.sleep(0.01)
+            others = [asyncio.create_task(ask(goes)) for _ in range(3)]
+            await asyncio.sleep(0.05)
+            goes.set()
+            await asyncio.gather(*others)
+            assert begun == [400] * 3
+            door.set()
+            await first
+            assert begun[3:] == [200]
+            assert len(calls) == 1
+        finally:
+            del registry.get("tiny").run
+
+    asyncio.run(scenario())

@@ -146,6 +146,29 @@ def test_a_server_that_goes_in_mid_case(study, tmp_path, exported, monkeypatch, 
     assert [path.name for path in (tmp_path / "out").iterdir()] == ["prediction.json"]
 
 
+def test_a_server_ends_soon_whoever_is_silent(small, exported, tmp_path):
+    """Stalled headers and bodies, an answer that is not taken, a version that is being loaded."""
+    shutil.copytree(small, tmp_path / "models")
+    with ServerProcess(tmp_path / "models") as server:
+        shutil.copytree(exported / "tiny" / "1", tmp_path / "models" / "tiny" / "2")
+        head = f"POST {PREDICT} HTTP/1.1\r\nHost: localhost\r\n".encode()
+        page = b"GET /openapi.json HTTP/1.1\r\nHost: localhost\r\n\r\n"
+        clients = []
+        for sent in (b"", b"GET / HT", page, head + b"Content-Length: 9\r\n\r\n{", page * 2000):
+            clients.append(socket.create_connection(("127.0.0.1", server.port)))
+            clients[-1].setblocking(False)
+            clients[-1].send(sent)
+        time.sleep(0.3)
+        begun = time.monotonic()
+        server.process.send_signal(signal.SIGTERM)
+        assert server.process.wait(60) == 0
+        # Silent clients have a second, a version that is being loaded another.
+        assert time.monotonic() - begun < 5
+        assert server.events()[-1]["event"] == "stopped"
+        for client in clients:
+            client.close()
+
+
 def test_what_is_no_http_is_answered_in_json(server):
     status, _, answer = server.request("GET", "/" + "a" * 100_000)
     assert status in (400, 414)
