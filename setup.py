@@ -33,6 +33,8 @@ TENSORBOARD = ["tensorboard>=2.18"]
 TEST = ["pytest>=8", "hypothesis>=6.100", "ruff>=0.5", "mypy>=1.15", "types-PyYAML>=6.0.12",
         "httpx>=0.27", "httpx2>=2.0"]
 
+DOCS = ["sphinx>=8", "myst-parser>=4", "numpydoc>=1.8", "sphinx-gallery>=0.19", "furo>=2024.8"]
+
 EXTRAS = {
     # Figures and the HTML report.
     "report": REPORT,
@@ -45,6 +47,8 @@ EXTRAS = {
     # Curves of a training (`tensorboard --logdir RUN/tensorboard`).
     "tensorboard": TENSORBOARD,
     "test": TEST + REPORT + SERVE + HDF5,
+    # The documentation, with what its examples need.
+    "docs": DOCS + REPORT + SERVE,
     # TensorFlow Serving's own messages, and requests drawn from the server's description.
     "test-serving": ["tensorflow-serving-api>=2.18", "schemathesis>=4.0"],
     # A second oracle for the Caffe importer; OpenCV 5 removed its Caffe reader.

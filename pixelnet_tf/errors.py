@@ -17,10 +17,14 @@ from typing import Any
 class PixelNetError(Exception):
     """Base of every error that a user can cause; its text is all that the command line prints.
 
-    Attributes:
-        case, file: what it is about, where it is about one case or one file; else None.
-        value: the value that was met, as the message shows it.
-        hint: the next step, as the message words it.
+    Attributes
+    ----------
+    case, file
+        What it is about, where it is about one case or one file; else None.
+    value
+        The value that was met, as the message shows it.
+    hint
+        The next step, as the message words it.
     """
 
     exit_code = 5

@@ -20,7 +20,7 @@ from pixelnet_tf.cli import VERBS, cli
 from pixelnet_tf.config import load_config
 
 ROOT = Path(__file__).parents[1]
-PAGES = sorted([ROOT / "README.md", *(ROOT / "docs").glob("*.md")])
+PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md")])
 _LINK = re.compile(r"!?\[[^\]]*\]\(([^)\s]+)\)")
 _FENCED = re.compile(r"^```[^\n]*\n(.*?)^```", re.MULTILINE | re.DOTALL)
 
@@ -86,7 +86,8 @@ def test_a_wrong_command_is_found(command, fault):
 def test_commands_are_found_in_blocks_and_text():
     text = "Run `pixelnet-tf train --help`.\n```\npixelnet-tf train \\\n    --data x\nls\n```\n"
     assert commands_in(text) == ["pixelnet-tf train --data x", "pixelnet-tf train --help"]
-    assert {name for name, _ in ALL} >= {"caffe.md", "own_data.md", "training.md"}
+    assert {name for name, _ in ALL} >= {"caffe.md", "own_data.md", "training.md", "tutorial.md",
+                                         "README.md"}
 
 
 def test_an_answer_is_saved_only_if_it_is_one():
@@ -152,6 +153,15 @@ def test_all_is_every_extra_of_a_user():
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_files_that_are_named_are_there(page):
+    """Paths in backquotes that begin with a folder of this project, `*` and <names> aside."""
+    text = page.read_text("utf-8")
+    named = set(re.findall(r"`((?:pixelnet_tf|prototxt_import|tests|scripts|docs|configs|examples)"
+                           r"/[\w./-]*)`", text))
+    assert [path for path in named if not (ROOT / path).exists()] == []
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_relative_links_resolve(page):
     text = _FENCED.sub("", page.read_text("utf-8"))
     for target in _LINK.findall(text):
@@ -203,3 +213,13 @@ def test_comments_of_fields(generator, tmp_path, monkeypatch):
     assert comments("    #: Second a|b.\n") == {
         "one": ("First, in two lines (see [caffe.md](caffe.md)).", "paper 2"),
         "two": (r"Second a\|b.", "")}
+
+
+def test_every_page_and_example_stands_in_the_sites_contents():
+    """What no list of contents leads to is not found by a reader."""
+    text = (ROOT / "docs" / "conf.py").read_text("utf-8")
+    pages = {path.relative_to(ROOT).with_suffix("").as_posix() for path in PAGES}
+    assert pages - {"README"} <= set(re.findall(r'"([\w/]+)"', text))
+    order = (ROOT / "docs" / "gallery_parts.py").read_text("utf-8")
+    assert {path.name for path in (ROOT / "examples").glob("*.py")} == set(
+        re.findall(r'"(\w+\.py)"', order))

@@ -109,6 +109,20 @@ def test_the_wheel_works_outside_of_the_checkout(fresh):
     assert all(Path(path).is_relative_to(fresh.parent) for path in where.split())
 
 
+@pytest.mark.slow
+def test_the_readmes_python_gives_a_segmentation_and_its_score(fresh, tmp_path):
+    """Outside of the checkout, line by line; on a case that was not trained on."""
+    lines = re.search(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)[1]
+    assert len(lines.splitlines()) <= 15
+    (tmp_path / "lines.py").write_text(lines)
+    done = subprocess.run([str(fresh / "python"), "lines.py"], cwd=tmp_path, env=outside(),
+                          timeout=400, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert 0.8 <= float(done.stdout.splitlines()[-1]) < 1
+    assert (tmp_path / "segmentation.nii.gz").is_file()
+    assert (tmp_path / "segmentation.png").is_file()
+
+
 def test_the_version_stands_in_one_place(described):
     assert described["version"] == pixelnet_tf.__version__
     written = [path for path in ("setup.py", "pyproject.toml", "Dockerfile", "CITATION.cff")

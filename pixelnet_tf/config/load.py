@@ -26,14 +26,28 @@ BUILT_IN = next((room for room in _ROOMS if (room / "phantom.yaml").is_file()), 
 def load_config(path: str | Path | None = None, overrides: Iterable[str] = ()) -> Config:
     """Read a configuration and apply overrides.
 
-    Args:
-        path: a YAML file, or the name of a built-in one (`phantom`, `brats2017`, `isles2017`,
-            `lgg`); None gives the defaults.
-        overrides: strings of the form `section.key=value`, the value in YAML.
+    Parameters
+    ----------
+    path
+        A YAML file, or the name of a built-in one ("phantom", "brats2017", "isles2017", "lgg");
+        None gives the defaults.
+    overrides
+        Strings of the form "section.key=value", the value in YAML.
 
-    Raises:
-        ConfigError: a missing file, a YAML syntax error, an unknown key (the nearest known one is
-            named), a wrong type or a value outside the allowed set.
+    Raises
+    ------
+    ConfigError
+        A missing file, a YAML syntax error, an unknown key (the nearest known one is named), a
+        wrong type or a value outside the allowed set.
+
+    Examples
+    --------
+    >>> import pixelnet_tf as px
+    >>> config = px.load_config("lgg", ["sampling.strategy=uniform"])
+    >>> config.study.modalities
+    ('flair', 't1', 't1ce')
+    >>> config.sampling.pixels
+    2000
     """
     tree = _read(_locate(path)) if path is not None else {}
     for override in overrides:

@@ -29,12 +29,18 @@ if TYPE_CHECKING:
 class PreparedStudy:
     """What `pixelnet-tf prepare` wrote; addressed through `tf.io.gfile`.
 
-    Attributes:
-        path: folder of the prepared study.
-        config: the resolved configuration of `prepare`.
-        split: training, validation and test cases, and folds.
-        index: one row a slice.
-        summary: what the call that prepared it did; None where it was opened later.
+    Attributes
+    ----------
+    path
+        Folder of the prepared study.
+    config
+        The resolved configuration of `prepare`.
+    split
+        Training, validation and test cases, and folds.
+    index
+        One row a slice.
+    summary
+        What the call that prepared it did; None where it was opened later.
     """
 
     def __init__(self, path: str, config: Config, split: Split, index: SliceIndex,
@@ -50,8 +56,10 @@ class PreparedStudy:
              ) -> PreparedStudy:
         """Open a prepared study.
 
-        Raises:
-            DataError: the folder is missing or not a prepared study, or preparing has not ended.
+        Raises
+        ------
+        DataError
+            The folder is missing or not a prepared study, or preparing has not ended.
         """
         path = os.fspath(path)
         if not tf.io.gfile.exists(os.path.join(path, "index.json")):
@@ -81,8 +89,10 @@ class PreparedStudy:
     def case_details(self, case: str) -> dict[str, Any]:
         """Return what `cases/<case>.json` holds: geometry, normalization, SMIR number.
 
-        Raises:
-            DataError: no such case.
+        Raises
+        ------
+        DataError
+            No such case.
         """
         self.index.rows_of([case])
         return read_case_record(os.path.join(self.path, "cases", f"{case}.json"))
@@ -90,8 +100,10 @@ class PreparedStudy:
     def digest(self, case_names: Iterable[str]) -> str:
         """Return a digest of some cases' slices, and of the contents that they were made from.
 
-        Raises:
-            DataError: a name that the study does not have.
+        Raises
+        ------
+        DataError
+            A name that the study does not have.
         """
         names = sorted(case_names)
         return digest([self.index.digest(names),
@@ -108,8 +120,10 @@ class PreparedStudy:
     def read_record_bytes(self, row: int) -> bytes:
         """Read the record of an index row, for `parse_record`.
 
-        Raises:
-            DataError: as `read_record`.
+        Raises
+        ------
+        DataError
+            As `read_record`.
         """
         index = self.index
         return read_record(os.path.join(self.path, str(index.shard[row])), int(index.offset[row]),
@@ -118,11 +132,15 @@ class PreparedStudy:
     def read_volume(self, case: str) -> PreparedVolume:
         """Read every slice of a case.
 
-        Returns:
+        Returns
+        -------
+        PreparedVolume
             The volume as `prepare_case` gave it; `labels` is None without segmentation.
 
-        Raises:
-            DataError: no such case, or its shard is broken.
+        Raises
+        ------
+        DataError
+            No such case, or its shard is broken.
         """
         details = self.case_details(case)
         try:

@@ -22,16 +22,35 @@ class Hypercolumn(keras.layers.Layer):
     type, pixels `(pixel, 3)` float32 rows of n, y, x. Returns `(pixel, sum of channels)` in the
     type of the first map. Gradients of pixels that touch one cell add up, in every map.
 
-    Args:
-        rates: stride of each map in pixels of the canvas, in the order of the maps.
-        pad: a cell i lies at pixel `rate * i + (rate - 1) / 2`; else at `rate * i`.
-        interpolation: `bilinear` (RandBI) or `nearest` (RandComp).
-        out_of_range: what happens to a pixel past a map's last row or column. `error` as in Caffe,
-            which aborts there (`tf.errors.InvalidArgumentError`); `clamp` reads the last cell. A
-            pixel before the first cell always reads the first one, and an image number outside the
-            batch is always an error.
+    Parameters
+    ----------
+    rates
+        Stride of each map in pixels of the canvas, in the order of the maps.
+    pad
+        A cell i lies at pixel `rate * i + (rate - 1) / 2`; else at `rate * i`.
+    interpolation
+        "bilinear" (RandBI) or "nearest" (RandComp).
+    out_of_range
+        What happens to a pixel past a map's last row or column. "error" as in Caffe, which aborts
+        there (`tf.errors.InvalidArgumentError`); "clamp" reads the last cell. A pixel before the
+        first cell always reads the first one, and an image number outside the batch is always an
+        error.
 
-    Raises `ModelError` where the number of maps is not the number of rates.
+    Raises
+    ------
+    ModelError
+        The number of maps is not the number of rates.
+
+    Examples
+    --------
+    Two maps of one image, of a cell a pixel and of a cell every two pixels. Pixel (1, 1) lies a
+    quarter of the way from the first cell of a row of the coarse map to the second:
+
+    >>> import numpy as np, pixelnet_tf as px
+    >>> fine = np.arange(16, dtype="float32").reshape(1, 4, 4, 1)
+    >>> coarse = np.array([[[[0], [8]], [[0], [8]]]], "float32")
+    >>> px.Hypercolumn(rates=[1, 2])([fine, coarse, np.array([[0, 1, 1]], "float32")]).numpy()
+    array([[5., 2.]], dtype=float32)
     """
 
     def __init__(

@@ -32,14 +32,30 @@ class PixelNet(keras.Model):
     model's own business). Returns the scores before softmax, `(pixel, class)` float32.
 
     Layer names are those of the original Caffe files: conv1_1 to conv5_3, fc6_conv, fc7_conv,
-    rand_concat (the hypercolumn), fc6_new, fc7_new, cls_score_new, bn_<tap>.
+    rand_concat (the hypercolumn), fc6_new, fc7_new, cls_score_new, and `bn_` with the tap's
+    name.
 
-    Args:
-        config: widths, taps, head and border.
-        channels: number of image channels (modalities).
-        classes: number of scores a pixel.
-        seed: for the random start weights; None draws afresh.
-        draw: False leaves the kernels undefined, which is quick: for weights that are read next.
+    Parameters
+    ----------
+    config
+        Widths, taps, head and border: a `ModelConfig`, or the section `model` as a dictionary.
+    channels
+        Number of image channels (modalities).
+    classes
+        Number of scores a pixel.
+    seed
+        For the random start weights; None draws afresh.
+    draw
+        False leaves the kernels undefined, which is quick: for weights that are read next.
+
+    Examples
+    --------
+    >>> import numpy as np, pixelnet_tf as px
+    >>> model = px.PixelNet({"widths": [4, 4, 8, 8, 8], "fc7": "none", "head_widths": [16],
+    ...                      "border": 16}, channels=3, classes=4)
+    >>> image = np.zeros((1, 32, 48, 3), "float32")
+    >>> model([image, np.array([[0, 5, 7], [0, 31, 47]], "float32")]).shape
+    TensorShape([2, 4])
     """
 
     def __init__(self, config: ModelConfig | dict[str, Any] | None = None, channels: int = 3,

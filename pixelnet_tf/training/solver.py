@@ -22,12 +22,19 @@ class CaffeSolver(keras.optimizers.Optimizer):
     their sign); then the solver's own rule, at the rate `lr * lr_mult`. A variable with an lr
     multiplier of 0 stays as it is.
 
-    Args:
-        learning_rate: number or schedule (`CaffePolicy`).
-        momentum, momentum2, rms_decay, delta: Caffe's settings, as far as a solver has them.
-        multipliers: variable path -> (lr_mult, decay_mult); (1, 1) for a variable not in it.
-        global_clipnorm: Caffe's `clip_gradients`, before the decay (a Keras argument). Over several
-            replicas it is the norm of the gradients' sum that counts.
+    Parameters
+    ----------
+    learning_rate
+        Number or schedule (`CaffePolicy`).
+    momentum, momentum2, rms_decay, delta
+        Caffe's settings, as far as a solver has them.
+    weight_decay, regularization_type
+        Factor of the decay, and "L2" or "L1".
+    multipliers
+        Variable path -> (lr_mult, decay_mult); (1, 1) for a variable not in it.
+    global_clipnorm
+        Caffe's `clip_gradients`, before the decay (a Keras argument). Over several replicas it is
+        the norm of the gradients' sum that counts.
     """
 
     #: Names of what is kept for each variable, in the order of Caffe's snapshots.
@@ -150,7 +157,21 @@ class CaffeSolver(keras.optimizers.Optimizer):
 
 @keras.saving.register_keras_serializable("pixelnet_tf")
 class CaffeSGD(CaffeSolver):
-    """SGD: `h = momentum * h + lr * g; w -= h`. The learning rate is inside the momentum."""
+    """Caffe's SGD: `h = momentum * h + lr * g; w -= h`.
+
+    Unlike in Keras' SGD the learning rate is inside the momentum, so that a change of the rate
+    does not touch what was gathered. For the parameters see `CaffeSolver`, whose they are.
+
+    Examples
+    --------
+    >>> import keras, pixelnet_tf as px
+    >>> weight = keras.Variable([1.0], name="kernel")
+    >>> solver = px.CaffeSGD(learning_rate=0.1, momentum=0.9, weight_decay=0.0)
+    >>> for _ in range(2):
+    ...     _ = solver.apply_gradients([(keras.ops.ones(1), weight)])
+    >>> round(float(weight[0]), 6)  # 1 - 0.1 - (0.09 + 0.1)
+    0.71
+    """
 
     history_names = ("momentum",)
     # The operations work in place: a temporary of fc6's 411 MB costs time and memory. Their
