@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import tempfile
+import warnings
 import zipfile
 from dataclasses import dataclass
 from typing import Any
@@ -47,7 +48,12 @@ class TrainedNetwork:
 
 
 def load_model(path: str) -> PixelNet:
-    """Load a .keras file of this project; raises `ModelError`."""
+    """Load a .keras file of this project.
+
+    Raises:
+        ModelError: it is broken, of another class, lacks weights, or holds weights that are not
+            finite, which would make every voxel background.
+    """
     try:
         # Keras' own loader holds the whole file in memory, and draws weights for nothing.
         with (tf.io.gfile.GFile(path, "rb") as file, zipfile.ZipFile(file) as archive,
@@ -56,10 +62,17 @@ def load_model(path: str) -> PixelNet:
             if saved["registered_name"] != keras.saving.get_registered_name(PixelNet):
                 raise ModelError(f"{path}: holds a {saved['class_name']}, not a PixelNet")
             model = PixelNet.from_config({**saved["config"], "draw": False})
-            model.load_weights(archive.extract("model.weights.h5", folder))
+            with warnings.catch_warnings():
+                # A layer that the file has no weights for would keep whatever memory held.
+                warnings.filterwarnings("error", message="Skipping")
+                model.load_weights(archive.extract("model.weights.h5", folder))
     except ModelError:
         raise
     except Exception as error:  # Keras, h5py and zipfile raise almost any class.
         raise ModelError(f"{path}: cannot be loaded as a model of this project: "
                          f"{(str(error).splitlines() or [type(error).__name__])[0]}") from None
+    for weights in model.weights:
+        if not np.isfinite(weights.numpy()).all():
+            raise ModelError(f"{path}: the weights of {weights.path} are not finite; the training "
+                             "went astray: train anew at a lower learning rate")
     return model

@@ -79,9 +79,11 @@ def test_without_shared_memory_the_work_is_done_here(monkeypatch, caplog):
 def test_ctrl_c_stops_without_a_traceback_of_a_worker(tmp_path):
     """SIGINT to the whole group, as a terminal sends it, while workers are still starting."""
     (tmp_path / "job.py").write_text(
-        "import sys, time\n"
+        "import signal, sys, time\n"
         "from pixelnet_tf.cases.case import Case\n"
         "from pixelnet_tf.dataset.workers import run_cases\n"
+        # A test run in the background of a shell inherits that Ctrl-C is passed over.
+        "signal.signal(signal.SIGINT, signal.default_int_handler)\n"
         "def slow(case):\n"
         "    time.sleep(0.2)\n"
         "if __name__ == '__main__':\n"
