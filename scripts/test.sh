@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Everything that is checked: style by ruff, behaviour by pytest.
+# Everything that is checked: style by ruff, types by mypy, behaviour by pytest.
 #
 #   bash scripts/test.sh [pytest arguments, as in: tests/model -k border]
 #
@@ -11,4 +11,5 @@ make_environment test
 
 export TF_CPP_MIN_LOG_LEVEL=2
 ruff check .
+mypy
 python -m pytest "$@"

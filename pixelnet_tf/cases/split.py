@@ -95,7 +95,7 @@ class Split:
         does not hold the patients.
         """
         split = build(cls, tree)
-        patients = split.patients
+        patients = [list(group) for group in split.patients]
         if "patients" not in tree:
             try:
                 patients = group_patients(list(split.cases), patient)
