@@ -128,9 +128,10 @@ def save_snapshot(
 
 def _learned_net(path: str | Path, state: SolverState) -> Path:
     named = Path(state.learned_net)
-    places = (Path(path).with_name(named.name), named)
+    # A name such as "", "." or "..", from a damaged file, is that of no file.
+    places = (Path(path).parent / named.name, named) if named.name not in ("", "..") else ()
     for place in places:
-        if state.learned_net and place.is_file():
+        if place.is_file():
             return place
     raise ModelError(f"{path}: its weights, {state.learned_net!r}, are neither beside it nor under "
                      "that path; put the caffemodel of the snapshot beside it")

@@ -139,3 +139,11 @@ def test_histories_that_are_not_the_networks(model, tmp_path):
     write_solver_state(state, SolverState(2, found.learned_net, found.history[::-1]))
     with pytest.raises(ModelError, match=r"history 0 has the shape .* belong together"):
         load_snapshot(another(model), state)
+
+
+@pytest.mark.parametrize("name", ["", ".", "..", "/", "a/..", "a\0b"])
+def test_a_name_that_is_no_files_is_no_caffemodel(model, tmp_path, name):
+    state, _ = save_snapshot(model, random_histories(model, 1), 2, 0, tmp_path, "binaryproto")
+    write_solver_state(state, dataclasses.replace(load_solverstate(state), learned_net=name))
+    with pytest.raises(ModelError, match="neither beside it nor under that path"):
+        load_snapshot(another(model), state)
