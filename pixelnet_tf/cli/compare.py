@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from pixelnet_tf.cli.options import PATH, verb
+from pixelnet_tf.cli.options import OUT_FILE, PATH, verb
 from pixelnet_tf.cli.terminal import TerminalReporter
 from pixelnet_tf.io.files import write_text
 
@@ -16,7 +16,7 @@ from pixelnet_tf.io.files import write_text
 @click.option("--names", metavar="A,B,...", help="Names in the tables; default: the folders'.")
 @click.option("--format", "form", type=click.Choice(["text", "markdown", "csv", "latex"]),
               default="text", show_default=True, help="Form of the tables.")
-@click.option("--out", type=PATH, metavar="FILE", help="Write there instead of the terminal.")
+@click.option("--out", type=OUT_FILE, metavar="FILE", help="Write there instead of the terminal.")
 @click.option("--per-case", is_flag=True, help="Add the difference of every case.")
 @click.option("--single", is_flag=True, help="Add each run's own table (the paper's Table 1 or 3) "
               "and its spread.")

@@ -7,6 +7,7 @@ import os
 import re
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -16,9 +17,22 @@ from pixelnet_tf.config import (
     load_config,
 )
 from pixelnet_tf.errors import ConfigError
+from pixelnet_tf.io.files import check_file_name
 
 #: A path that the verb itself checks, so that its error says what to do next.
 PATH = click.Path(path_type=Path)
+
+
+class _OutFile(click.Path):
+    """The name of a file to write: a folder is refused before any work."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        path = super().convert(value, param, ctx)
+        check_file_name(path)
+        return path
+
+
+OUT_FILE = _OutFile(path_type=Path)
 #: Beside --token-file; a token in an argument would stand in the list of processes.
 TOKEN_VARIABLE = "PIXELNET_TOKEN"
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from pixelnet_tf.cli.options import PATH, verb
+from pixelnet_tf.cli.options import OUT_FILE, PATH, verb
 from pixelnet_tf.errors import ModelError
 from pixelnet_tf.io.files import write_text
 
@@ -23,7 +23,7 @@ from pixelnet_tf.io.files import write_text
 @click.option("--precision", type=click.Choice(["float32", "float64"]), default="float32",
               show_default=True,
               help="float64 tells rounding (the difference shrinks) from a real difference.")
-@click.option("--json", "json_path", type=PATH, help="Write the report as JSON, too.")
+@click.option("--json", "json_path", type=OUT_FILE, help="Write the report as JSON, too.")
 def command(prototxt: Path, caffemodel: Path, golden: Path, tolerance: float, phase: str,
             precision: str, json_path: Path | None) -> None:
     """Build a Caffe network here and compare its blobs with arrays that Caffe wrote.

@@ -6,7 +6,14 @@ from pathlib import Path
 
 import click
 
-from pixelnet_tf.cli.options import PATH, config_options, dry_run_option, print_and_leave, verb
+from pixelnet_tf.cli.options import (
+    OUT_FILE,
+    PATH,
+    config_options,
+    dry_run_option,
+    print_and_leave,
+    verb,
+)
 from pixelnet_tf.cli.terminal import TerminalReporter
 
 
@@ -21,7 +28,7 @@ from pixelnet_tf.cli.terminal import TerminalReporter
 @click.option("--data", "data_dir", type=PATH, metavar="STUDY|PREPARED",
               help="Where the pictures under the overlays come from; default: the references, "
               "where they are a study.")
-@click.option("--out", required=True, type=PATH, metavar="FILE", help="The HTML file.")
+@click.option("--out", required=True, type=OUT_FILE, metavar="FILE", help="The HTML file.")
 @click.option("--overlays", type=click.IntRange(min=0), default=3, show_default=True,
               help="How many of the worst and of the best cases are pictured.")
 @dry_run_option

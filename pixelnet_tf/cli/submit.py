@@ -6,7 +6,14 @@ from pathlib import Path
 
 import click
 
-from pixelnet_tf.cli.options import PATH, config_options, dry_run_option, print_and_leave, verb
+from pixelnet_tf.cli.options import (
+    OUT_FILE,
+    PATH,
+    config_options,
+    dry_run_option,
+    print_and_leave,
+    verb,
+)
 
 
 @verb()
@@ -15,7 +22,7 @@ from pixelnet_tf.cli.options import PATH, config_options, dry_run_option, print_
               help="Folder of <case>.nii.gz (or .nii).")
 @click.option("--references", "study_dir", required=True, type=PATH, metavar="STUDY",
               help="The challenge's cases; they give names and grids and need no segmentation.")
-@click.option("--out", required=True, type=PATH, metavar="FILE", help="The zip archive.")
+@click.option("--out", required=True, type=OUT_FILE, metavar="FILE", help="The zip archive.")
 @click.option("--description", default="pixelnet", show_default=True,
               help="Part of ISLES' file names: SMIR.<description>.<id>.nii.")
 @dry_run_option

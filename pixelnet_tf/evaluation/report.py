@@ -29,6 +29,7 @@ from pixelnet_tf.evaluation.plots import box_plots, training_curves
 from pixelnet_tf.evaluation.summary import Evaluation
 from pixelnet_tf.evaluation.tables import Table, number, paper_table, spread_table
 from pixelnet_tf.io.files import (
+    check_file_name,
     digest,
     file_digest,
     read_json_as,
@@ -98,6 +99,7 @@ def write_report(source: ReportSource, out: Path, overlays: int = 3) -> list[Pat
     """
     template = _template()
     out = Path(out)
+    check_file_name(out)
     figures_dir = out.with_name(f"{out.stem}_figures")
     figures_dir.mkdir(parents=True, exist_ok=True)
     written: list[Path] = []

@@ -36,8 +36,10 @@ def replacing(path: Pathname) -> Iterator[str]:
 
     Raises:
         RunError: writing failed, for instance on a full disk.
+        ConfigError: the path is a folder's.
     """
     path = os.fspath(path)
+    check_file_name(path)
     if _is_url(path):
         with _replacing_remote(path) as temporary:
             yield temporary
@@ -239,6 +241,14 @@ def read_json_lines(path: Pathname) -> list[dict[str, float]]:
             break
         rows.append(row)
     return rows
+
+
+def check_file_name(path: Pathname) -> None:
+    """Raise `ConfigError` where a file is to be written under the name of a folder, or of nothing.
+    """
+    path = os.fspath(path)
+    if os.path.basename(path) in ("", ".", "..") or (not _is_url(path) and os.path.isdir(path)):
+        raise ConfigError(f"{path}: is a folder; give the name of the file to write")
 
 
 def check_apart(out: Pathname, *inputs: Pathname) -> None:

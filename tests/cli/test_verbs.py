@@ -139,3 +139,14 @@ def test_what_is_missing_has_the_code_of_what_it_should_hold(kind, more, tmp_pat
     assert run_main(*(paths.get(word, word) for word in arguments), *more) == code
     assert str(tmp_path / "nowhere") in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("out", [".", "..", "", "folder"])
+def test_a_file_cannot_have_the_name_of_a_folder(tmp_path, monkeypatch, capsys, out):
+    (tmp_path / "folder").mkdir()
+    monkeypatch.chdir(tmp_path)
+    for arguments in (["compare", "a", "b"], ["submit", "--challenge", "brats2017",
+                                              "--predictions", "a", "--references", "b"],
+                      ["report", "run", "--predictions", "a", "--scores", "b"]):
+        assert run_main(*arguments, "--out", out) == 2
+        assert "is a folder; give the name of the file to write" in capsys.readouterr().err
