@@ -65,7 +65,7 @@ def config_from_dict(tree: dict[str, Any], source: str = "the configuration",
     for override in overrides:
         _apply(tree, override)
     try:
-        return build(Config, tree)
+        return build(Config, tree, yaml=True)
     except (ConfigError, PlainError) as error:
         raise ConfigError(f"{source}: {error}") from None
 

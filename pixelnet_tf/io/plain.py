@@ -17,13 +17,15 @@ class PlainError(DataError):
     """A tree that does not fit its dataclass; the text says where, without the file's name."""
 
 
-def build(cls: type[T], tree: Any, where: str = "") -> T:
+def build(cls: type[T], tree: Any, where: str = "", *, yaml: bool = False) -> T:
     """Build a dataclass from a dictionary, and dataclasses within it.
 
     Args:
         cls: fields of the types str, int, float, bool, tuple, dict, enumerations of texts, optional
             ones and dataclasses.
         where: place of the tree within the whole, for messages.
+        yaml: mend what YAML 1.1 reads otherwise than people write it: a bare yes or no (as true or
+            false) where a text is wanted, and `1e-3` (as text) where a number is. JSON needs none.
 
     Raises:
         PlainError: an unknown key, a missing one that has no default, or a value of another type.
@@ -40,47 +42,48 @@ def build(cls: type[T], tree: Any, where: str = "") -> T:
                and field.default is field.default_factory is dataclasses.MISSING]
     if missing:
         raise PlainError(f"{where + '.' if where else ''}{missing[0]} is missing")
-    return cls(**{key: convert(hints[key], value, f"{where}.{key}".lstrip("."))
+    return cls(**{key: convert(hints[key], value, f"{where}.{key}".lstrip("."), yaml=yaml)
                   for key, value in tree.items()})
 
 
-def convert(hint: Any, value: Any, where: str) -> Any:
-    """Give a value the type of a hint, lists as tuples; raises `PlainError`."""
+def convert(hint: Any, value: Any, where: str, *, yaml: bool = False) -> Any:
+    """Give a value the type of a hint, lists as tuples; see `build`; raises `PlainError`."""
     if hint is Any:
         return value
     if isinstance(hint, type) and dataclasses.is_dataclass(hint):
-        return build(hint, value, where)
+        return build(hint, value, where, yaml=yaml)
     origin, arguments = typing.get_origin(hint), typing.get_args(hint)
     if origin is tuple:
         if not isinstance(value, (list, tuple)):
             raise PlainError(f"{where} must be a list, got {value!r:.80}")
         if arguments[-1] is not ... and len(value) != len(arguments):
             raise PlainError(f"{where} must be a list of {len(arguments)}, got {value!r:.80}")
-        return tuple(convert(arguments[0], item, f"{where}[{i}]") for i, item in enumerate(value))
+        return tuple(convert(arguments[0], item, f"{where}[{i}]", yaml=yaml)
+                     for i, item in enumerate(value))
     if origin is dict:
         if not isinstance(value, dict):
             raise PlainError(f"{where} must map keys to values, got {value!r:.80}")
-        return {convert(arguments[0], key, f"a key of {where}"):
-                convert(arguments[1], item, f"{where}.{key}") for key, item in value.items()}
+        return {convert(arguments[0], key, f"a key of {where}", yaml=yaml):
+                convert(arguments[1], item, f"{where}.{key}", yaml=yaml)
+                for key, item in value.items()}
     if origin in (typing.Union, types.UnionType):
         if value is None and types.NoneType in arguments:
             return None
-        return convert(next(a for a in arguments if a is not types.NoneType), value, where)
-    return _scalar(hint, value, where)
+        return convert(next(a for a in arguments if a is not types.NoneType), value, where,
+                       yaml=yaml)
+    return _scalar(hint, value, where, yaml)
 
 
-def _scalar(hint: type, value: Any, where: str) -> Any:
+def _scalar(hint: type, value: Any, where: str, yaml: bool) -> Any:
     if issubclass(hint, enum.Enum):
         allowed = [member.value for member in hint]
-        value = _scalar(str, value, where)
+        value = _scalar(str, value, where, yaml)
         if value not in allowed:
             raise PlainError(f"{where} must be one of {allowed}, got {value!r:.80}")
         return hint(value)
-    if hint is str and isinstance(value, bool):
-        # YAML 1.1 reads a bare yes or no as true or false.
+    if yaml and hint is str and isinstance(value, bool):
         return "yes" if value else "no"
-    if hint is float and isinstance(value, str):
-        # YAML 1.1 reads `1e-3` (without a point) as text.
+    if yaml and hint is float and isinstance(value, str):
         try:
             return float(value)
         except ValueError:

@@ -56,3 +56,13 @@ def test_what_does_not_fit_is_named_by_its_place(tree, words, tmp_path):
     write_json(tmp_path / "x.json", tree)
     with pytest.raises(DataError, match=f"x.json: .*{words}.*make it again"):
         read_json_as(tmp_path / "x.json", lambda stored: build(Outer, stored), "make it again")
+
+
+def test_what_yaml_reads_otherwise_is_mended_for_yaml_alone():
+    """JSON means what it says: true is no text, and text no number."""
+    tree = {"step": 3, "inner": {"names": [True, False], "score": "1e-3"}}
+    assert build(Outer, tree, yaml=True).inner == Inner(("yes", "no"), 0.001)
+    with pytest.raises(PlainError, match=r"inner.names\[0\] must be of type str, got True"):
+        build(Outer, tree)
+    with pytest.raises(PlainError, match=r"inner.score must be of type float, got '1e-3'"):
+        build(Outer, {"step": 3, "inner": {"score": "1e-3"}})
