@@ -270,9 +270,9 @@ class Segmenter:
         ModelError
             No SavedModel of this project.
         """
+        from pixelnet_tf.inference.volume import segment_remotely
         from pixelnet_tf.serving.about import served_config
         from pixelnet_tf.serving.loaded_model import LoadedModel, read_about
-        from pixelnet_tf.serving.remote_volume import segment_remotely
 
         folder = Path(folder)
         about = read_about(folder)
@@ -310,9 +310,9 @@ class Segmenter:
         prior, mode, precision
             Settled by the export; another one is refused.
         """
+        from pixelnet_tf.inference.volume import segment_remotely
         from pixelnet_tf.serving.about import served_config
         from pixelnet_tf.serving.client import ServedModel
-        from pixelnet_tf.serving.remote_volume import segment_remotely
 
         served = ServedModel(url, token, reporter=reporter)
         about = served.about() if serving_json is None else _read_about(serving_json)

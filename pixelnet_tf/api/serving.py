@@ -41,7 +41,7 @@ def serve(model: str | os.PathLike[str], host: str = "127.0.0.1", port: int = 85
         reporter_or_log(reporter).warning(f"listening on {host} without a token; whoever reaches "
                                           "this port can use the server")
     require("serve", "serve", "starlette", "uvicorn", "python_multipart")
-    from pixelnet_tf.serving.run_server import run_server
+    from pixelnet_tf.serving.server import run_server
 
     run_server(Path(model), host, port, limits, token, poll_seconds, hosts)
 

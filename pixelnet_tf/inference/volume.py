@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -14,6 +14,11 @@ from pixelnet_tf.inference.ensemble import Ensemble
 from pixelnet_tf.inference.postprocess import postprocess_labels
 from pixelnet_tf.inference.segmenter import SliceSegmenter
 from pixelnet_tf.volumes.case_volume import PreparedVolume
+
+#: Slices (batch, height, width, channel) and their domain (batch, height, width) bool to label
+#: values (batch, height, width) uint8, and probabilities (batch, height, width, class), or None
+#: where none are asked for.
+SegmentSlices = Callable[[np.ndarray, np.ndarray], tuple[np.ndarray, np.ndarray | None]]
 
 
 @dataclass(frozen=True, eq=False)
@@ -101,6 +106,28 @@ def finish_volume(scores: np.ndarray, volume: PreparedVolume, config: Config,
     shifted = np.exp(scores - scores.max(axis=-1, keepdims=True))
     shifted /= shifted.sum(axis=-1, keepdims=True)
     return SegmentedVolume(labels, plan.to_volume(shifted))
+
+
+def segment_remotely(segment_slices: SegmentSlices, volume: PreparedVolume, config: Config,
+                     probabilities: bool = False) -> SegmentedVolume:
+    """What `segment_volume` returns, by the labels that an exported or served model gives slices.
+
+    The same slices in the same batches and with the same domain; outside it is background,
+    whatever the answer says of it.
+    """
+    grid, plan = PredictionGrid.of(volume, config), volume.plan
+    shape = (plan.slices, *plan.native_size)
+    labels = np.zeros(shape, np.uint8)
+    maps = np.zeros((*shape, len(config.study.labels) if probabilities else 0), np.float32)
+    maps[..., :1] = 1
+    for rows in grid.batches(config.prediction.batch_slices):
+        found, shares = segment_slices(volume.images[rows], grid.domain[rows])
+        inside = plan.read_voxels(grid.domain[rows])
+        labels[rows] = np.where(inside, plan.read_voxels(found), 0)
+        if shares is not None:
+            maps[rows] = np.where(inside[..., None], plan.read_voxels(shares), maps[rows])
+    return SegmentedVolume(clean_up(plan.to_volume(labels), volume, config),
+                           plan.to_volume(maps) if probabilities else None)
 
 
 def clean_up(labels: np.ndarray, volume: PreparedVolume, config: Config) -> np.ndarray:

@@ -15,13 +15,11 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
-from pixelnet_tf.serving.answers import on_api_error, on_fault, on_http_error
 from pixelnet_tf.serving.api_error import ApiError
-from pixelnet_tf.serving.gate import Gate
-from pixelnet_tf.serving.guard import Guard
+from pixelnet_tf.serving.guard import Guard, error_answer
 from pixelnet_tf.serving.json_log import JsonLog
 from pixelnet_tf.serving.json_process import JsonProcesses, is_large
-from pixelnet_tf.serving.limits import ServerLimits
+from pixelnet_tf.serving.limits import Gate, ServerLimits
 from pixelnet_tf.serving.loaded_model import LoadedModel
 from pixelnet_tf.serving.openapi import describe_api
 from pixelnet_tf.serving.predict_json import PredictCall, parse_predict, render_predict
@@ -105,8 +103,8 @@ def build_app(registry: ModelRegistry, limits: ServerLimits | None = None,
             Route(f"{path}:predict", endpoints.predict, methods=["POST"]),
         ]
     # Starlette's type says that a handler takes any exception; it gives each its own.
-    handlers: dict[Any, Any] = {ApiError: on_api_error, HTTPException: on_http_error,
-                                Exception: on_fault}
+    handlers: dict[Any, Any] = {ApiError: _on_api_error, HTTPException: _on_http_error,
+                                Exception: _on_fault}
     return Starlette(
         routes=routes, lifespan=lifespan,
         middleware=[Middleware(Guard, log=log, token=token,
@@ -246,3 +244,20 @@ def _origin(model: LoadedModel) -> dict[str, str]:
     return {"X-Model": model.name, "X-Model-Version": str(model.version)}
 
 
+async def _on_api_error(request: Request, error: ApiError) -> JSONResponse:
+    """Handler of the errors that this package raises."""
+    return error_answer(error)
+
+
+async def _on_http_error(request: Request, error: HTTPException) -> JSONResponse:
+    """Handler of the routes' own errors: no such page, wrong method."""
+    text = {404: "no such page; /openapi.json lists what there is",
+            405: "this page does not take the method "
+                 f"{request.method[:20]}; see /openapi.json"}.get(error.status_code, error.detail)
+    return JSONResponse({"error": str(text)}, error.status_code, error.headers)
+
+
+async def _on_fault(request: Request, error: Exception) -> JSONResponse:
+    """Handler of a fault of the server's own; the log has the cause, the answer has not."""
+    return JSONResponse({"error": "the server failed on this request; its log has the cause"},
+                        500)

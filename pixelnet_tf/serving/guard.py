@@ -15,14 +15,19 @@ import uuid
 from collections.abc import Collection
 
 from starlette.datastructures import Headers
+from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from pixelnet_tf.serving.answers import error_answer
 from pixelnet_tf.serving.api_error import ApiError
 from pixelnet_tf.serving.json_log import JsonLog
 
 #: Answered without a token: what a supervisor asks.
 OPEN_PATHS = ("/healthz", "/readyz")
+
+
+def error_answer(error: ApiError) -> JSONResponse:
+    """The JSON answer of an error, in TensorFlow Serving's manner."""
+    return JSONResponse({"error": error.message}, error.status, error.headers)
 
 
 class Guard:

@@ -1,10 +1,17 @@
-"""What the server takes from one request, and how many requests at once."""
+"""What the server takes from one request, and the gate that lets so many in at once."""
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, fields
+from typing import TypeVar
 
 from pixelnet_tf.errors import ConfigError
+from pixelnet_tf.serving.api_error import ApiError
+
+_T = TypeVar("_T")
 
 #: A client that sends or takes less over some time only holds a place.
 LEAST_BYTES_PER_SECOND = 16 << 10
@@ -52,3 +59,39 @@ class ServerLimits:
             if getattr(self, field.name) <= 0:
                 raise ConfigError(f"--{field.name.replace('_', '-')} must be positive, "
                                   f"got {getattr(self, field.name)}")
+
+
+class Gate:
+    """A fixed number of worker threads, and a bounded queue before them.
+
+    Use `with gate:` around a request whose body has come, and `run` inside; a body that is begun
+    and never ends holds no place.
+    """
+
+    def __init__(self, workers: int, queue: int, name: str):
+        self._places = workers + queue
+        self._inside = 0
+        self._pool = ThreadPoolExecutor(workers, thread_name_prefix=name)
+
+    def check(self) -> None:
+        """Raise `ApiError` 503 where no place is free, before a body is read for nothing."""
+        if self._inside >= self._places:
+            raise ApiError(503, f"{self._inside} requests are running or waiting; try again",
+                           {"Retry-After": "1"})
+
+    def __enter__(self) -> Gate:
+        self.check()
+        self._inside += 1
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._inside -= 1
+
+    async def run(self, function: Callable[..., _T], *arguments: object) -> _T:
+        """Compute in a worker thread; when cancelled, work that has not begun never begins."""
+        loop = asyncio.get_running_loop()
+        return await loop.run_in_executor(self._pool, function, *arguments)
+
+    def close(self) -> None:
+        """Begin nothing more; what runs is left to its thread, for whoever asked is gone."""
+        self._pool.shutdown(wait=False, cancel_futures=True)

@@ -17,9 +17,8 @@ from scipy import ndimage
 from pixelnet_tf.cases.case import Case
 from pixelnet_tf.config import Config, GuidedFilterConfig, load_config
 from pixelnet_tf.inference.segmenter import SliceSegmenter
-from pixelnet_tf.inference.volume import segment_volume
+from pixelnet_tf.inference.volume import segment_remotely, segment_volume
 from pixelnet_tf.model.pixelnet import PixelNet
-from pixelnet_tf.serving.remote_volume import segment_remotely
 from pixelnet_tf.serving.signatures import build_signatures
 from pixelnet_tf.volumes.case_volume import PreparedVolume, prepare_case
 from tests.pixel_network import pixel_network, set_head

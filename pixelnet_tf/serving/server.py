@@ -1,4 +1,6 @@
-"""Sockets: how many, how long they may be silent, and what is answered to what is no request.
+"""The process around the application: sockets, signals, logs.
+
+Sockets: how many, how long they may be silent, and what is answered to what is no request.
 
 uvicorn closes idle connections and bounds the size of headers. It waits for ever for a header that
 is begun, for a client that takes no answer, and it takes every connection until the process is out
@@ -9,15 +11,26 @@ from __future__ import annotations
 
 import asyncio
 import json
+import logging
+import signal
 import socket
+from collections.abc import Collection
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import h11
 import uvicorn
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
+from pixelnet_tf.errors import RunError
+from pixelnet_tf.serving.app import build_app
+from pixelnet_tf.serving.json_log import JsonHandler, JsonLog
 from pixelnet_tf.serving.limits import LEAST_BYTES_PER_SECOND, ServerLimits
+from pixelnet_tf.serving.registry import ModelRegistry
 
+#: Seconds that an idle connection is kept.
+_KEEP_ALIVE = 15
 #: Connections that the operating system keeps for the server while it is busy.
 _KERNEL_QUEUE = 1024
 #: Connections that are taken at once, before what the earlier ones sent is read.
@@ -28,6 +41,61 @@ _WHOLE_ANSWERS = 4
 _HURRY_SECONDS = 1.0
 #: Descriptors for everything but connections: files, libraries, pipes.
 _OTHER_DESCRIPTORS = 200
+
+
+def run_server(root: Path, host: str = "127.0.0.1", port: int = 8501,
+               limits: ServerLimits | None = None, token: str | None = None,
+               poll_seconds: float = 2.0, hosts: Collection[str] = ()) -> None:
+    """Serve the models of a folder until SIGTERM or SIGINT; what was accepted is finished first.
+
+    Args:
+        root: a model's folder, or a folder of these.
+        host, port: to listen on; port 0 takes a free one (the log names it).
+        limits, token: as `build_app` takes them.
+        poll_seconds: between two looks for new versions.
+        hosts: names by which the server may be called, beside addresses, `localhost`, `host` and
+            the machine's name.
+
+    Raises:
+        ModelError: no model is there.
+        RunError: the port cannot be had.
+    """
+    limits, log = limits or ServerLimits(), JsonLog()
+    registry = ModelRegistry(root, log, poll_seconds)
+    handler = JsonHandler(log)
+    for name in ("uvicorn.error", "uvicorn"):
+        logger = logging.getLogger(name)
+        logger.handlers, logger.propagate = [handler] if name == "uvicorn.error" else [], False
+    limits = replace(limits, connections=room_for_connections(limits.connections))
+    config = uvicorn.Config(
+        build_app(registry, limits, token, log, {*hosts, host, socket.gethostname()}),
+        log_config=None, log_level="warning",
+        access_log=False, http=WatchedProtocol.within(limits), ws="none",
+        lifespan="on", server_header=False,
+        timeout_keep_alive=_KEEP_ALIVE, timeout_graceful_shutdown=int(limits.seconds) + 1)
+    listener = _listen(host, port)
+    # After its own shutdown uvicorn raises the signal again; the process then ends as it should.
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: None)
+    bound = listener.getsockname()
+    log("listening", host=bound[0], port=bound[1], token=token is not None,
+        use="for research use only")
+    Server(config).run(sockets=[listener])
+    log("stopped")
+
+
+def _listen(host: str, port: int) -> socket.socket:
+    try:
+        family, kind, protocol, _, address = socket.getaddrinfo(
+            host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
+        listener = socket.socket(family, kind, protocol)
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind(address)
+        listener.listen(256)
+    except OSError as error:
+        raise RunError(f"cannot listen on {host}:{port}: {error.strerror or error}; choose "
+                       "another --port") from None
+    return listener
 
 
 class WatchedProtocol(H11Protocol):

@@ -180,7 +180,7 @@ def test_an_answer_that_is_not_taken_is_given_up(server, connect):
 
 
 def test_the_tables_of_this_process_are_left_alone():
-    from pixelnet_tf.serving.connections import room_for_connections
+    from pixelnet_tf.serving.server import room_for_connections
     assert room_for_connections(1) == 1
     if Path("/proc/self/fd").is_dir():
         import resource

@@ -6,7 +6,7 @@ import threading
 import pytest
 
 from pixelnet_tf.serving.api_error import ApiError
-from pixelnet_tf.serving.gate import Gate
+from pixelnet_tf.serving.limits import Gate
 
 
 def test_places_and_workers():

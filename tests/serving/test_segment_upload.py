@@ -13,7 +13,7 @@ from pixelnet_tf.cases.case import Case
 from pixelnet_tf.config import load_config
 from pixelnet_tf.serving.api_error import ApiError
 from pixelnet_tf.serving.limits import ServerLimits
-from pixelnet_tf.serving.nifti_upload import preparation_bytes, unpack_nifti
+from pixelnet_tf.serving.segment_upload import preparation_bytes, unpack_nifti
 from pixelnet_tf.volumes.case_volume import prepare_case
 
 LIMITS = ServerLimits(side=64, pixels=32**3)
