@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Hashable
 from types import MappingProxyType
 
 from google.protobuf.message import Message
@@ -147,24 +148,23 @@ def _check_names(layers: list[Layer], path: str, phase: str | None) -> None:
     Layers without weights may share a name, also with one that has some. With no phase chosen,
     layers whose rules differ may be those of different phases.
     """
-    seen: dict[str, list[Layer]] = {}
+    seen: dict[Hashable, Layer] = {}
     for layer in layers:
         if expected_blobs(layer) == () and not layer.blobs:
             continue
-        rules = (layer.include, layer.exclude)
-        for other in seen.setdefault(layer.name, []):
-            if phase is not None or rules == (other.include, other.exclude):
-                first = f" (the first on line {other.line})" if other.line else ""
-                advice = (
-                    "rename one of them, or give them include rules for different phases and "
-                    "choose a phase" if layer.line else
-                    "the network must be trained with a name for each"
-                )
-                raise CaffeFormatError(
-                    f"two layers with weights are called {layer.name!r}{first}, so that their "
-                    f"names do not tell whose weights are whose (Caffe loads both into the "
-                    f"first); {advice}",
-                    path,
-                    layer.line,
-                )
-        seen[layer.name].append(layer)
+        rules = (layer.include, layer.exclude) if phase is None else ()
+        other = seen.setdefault((layer.name, rules), layer)
+        if other is not layer:
+            first = f" (the first on line {other.line})" if other.line else ""
+            advice = (
+                "rename one of them, or give them include rules for different phases and "
+                "choose a phase" if layer.line else
+                "the network must be trained with a name for each"
+            )
+            raise CaffeFormatError(
+                f"two layers with weights are called {layer.name!r}{first}, so that their "
+                f"names do not tell whose weights are whose (Caffe loads both into the "
+                f"first); {advice}",
+                path,
+                layer.line,
+            )

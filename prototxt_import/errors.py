@@ -6,12 +6,19 @@ import os
 from collections.abc import Collection
 
 _LISTED = 10
+_MAX_TEXT = 4000
 
 
 def listed(names: Collection[str]) -> str:
     """Return names as an error lists them: the first ten, and how many there are."""
     shown = ", ".join(list(names)[:_LISTED]) or "none"
     return shown if len(names) <= _LISTED else f"{shown}, ... ({len(names)} in all)"
+
+
+def _shortened(text: str) -> str:
+    """A text without its middle, where it quotes more of a file than anybody reads."""
+    half = _MAX_TEXT // 2
+    return text if len(text) <= _MAX_TEXT else f"{text[:half]} ... {text[-half:]}"
 
 
 class CaffeFormatError(ValueError):
@@ -28,12 +35,12 @@ class CaffeFormatError(ValueError):
         line: int | None = None,
         column: int | None = None,
     ) -> None:
-        self.message = message
+        self.message = _shortened(message)
         self.path = None if path is None else os.fspath(path)
         self.line = line
         self.column = column
         place = ":".join(str(part) for part in (self.path, line, column) if part is not None)
-        super().__init__(f"{place}: {message}" if place else message)
+        super().__init__(f"{place}: {self.message}" if place else self.message)
 
     def __reduce__(self):
         return type(self), (self.message, self.path, self.line, self.column)

@@ -11,13 +11,12 @@ import numpy as np
 from prototxt_import.binary import check_finite
 from prototxt_import.blob import Blob
 from prototxt_import.errors import CaffeFormatError
+from prototxt_import.hdf5_file import import_h5py, open_hdf5
 from prototxt_import.layer import Layer
 from prototxt_import.model_file import HDF5_MAGIC, check_model_file
 from prototxt_import.network import Network
 from prototxt_import.raw_net import RawLayer
 from prototxt_import.schema import new_message
-
-_MAX_INFLATION = 64  # how much larger than its file a compressed model may be
 
 
 def is_hdf5(path: str | os.PathLike) -> bool:
@@ -33,19 +32,11 @@ def read_hdf5_weights(
     `layers` are those of the network: a blob that the file lacks is taken from the layer that
     shares it by parameter name, as Caffe writes a shared blob only once. Needs h5py.
     """
-    h5py = import_h5py(path)
     path = os.fspath(path)
-    try:
-        with h5py.File(path, "r") as file:
-            if "data" not in file or not isinstance(file["data"], h5py.Group):
-                raise CaffeFormatError("this HDF5 file has no group `data`: no Caffe model", path)
-            found = dict(_read_groups(file["data"], "", path))
-    except CaffeFormatError:
-        raise
-    except Exception as error:  # h5py raises almost any class for a damaged file
-        raise CaffeFormatError(
-            f"the HDF5 file is damaged ({error}); copy or download it again", path
-        ) from None
+    with open_hdf5(path) as file:
+        if "data" not in file or not hasattr(file["data"], "items"):
+            raise CaffeFormatError("this HDF5 file has no group `data`: no Caffe model", path)
+        found = dict(_read_groups(file["data"], "", path))
     _fill_shared(found, layers)
     weights = {}
     for name, blobs in found.items():
@@ -66,15 +57,9 @@ def read_hdf5_weights(
 def hdf5_layer_names(path: str | os.PathLike) -> tuple[str, ...]:
     """Return the names of the layers of an HDF5 model (and of the groups that one called `a/b`
     lies in); it does not say their order."""
-    h5py = import_h5py(path)
     names: list[str] = []
-    try:
-        with h5py.File(os.fspath(path), "r") as file:
-            file["data"].visit(names.append)
-    except Exception as error:  # h5py raises almost any class for a damaged file
-        raise CaffeFormatError(
-            f"the HDF5 file is damaged ({error}); copy or download it again", path
-        ) from None
+    with open_hdf5(path) as file:
+        file["data"].visit(names.append)
     return tuple(names)
 
 
@@ -95,17 +80,6 @@ def write_hdf5(path: str | os.PathLike, network: Network) -> None:
                 group.create_dataset(str(index), data=np.asarray(blob, "<f4"))
 
 
-def import_h5py(path: str | os.PathLike) -> Any:
-    """Return the module h5py; CaffeFormatError says how to install it."""
-    try:
-        import h5py
-    except ImportError:
-        raise CaffeFormatError(
-            'HDF5 models need h5py; run: pip install h5py', path
-        ) from None
-    return h5py
-
-
 def _read_groups(
     parent: Any, prefix: str, path: str
 ) -> Iterator[tuple[str, dict[int, np.ndarray]]]:
@@ -124,17 +98,14 @@ def _read_groups(
 def read_arrays(arrays: Mapping[str, Any], group: str, path: str) -> dict[int, np.ndarray]:
     """Return the numbered arrays of a group, read-only float32, by their numbers."""
     blobs = {}
-    limit = os.path.getsize(path) * _MAX_INFLATION
     for key, dataset in arrays.items():
         where = f"blob {group}/{key}"
         if not key.isdecimal() or not hasattr(dataset, "dtype") or dataset.dtype.kind != "f":
             raise CaffeFormatError(f"{where} is no array of floats: no Caffe model", path)
-        if dataset.size * 4 > limit or dataset.size == 0:
+        if not dataset.size:
             raise CaffeFormatError(
-                f"{where} declares the shape {dataset.shape}, which does not fit the file's size; "
-                "the file is damaged",
-                path,
-            )
+                f"{where} declares the shape {dataset.shape}, without any weight; the file is "
+                "damaged", path)
         array = np.asarray(dataset[()], dtype="<f4")
         array.flags.writeable = False
         blobs[int(key)] = array

@@ -5,6 +5,7 @@ from __future__ import annotations
 import mmap
 import os
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from google.protobuf.message import DecodeError
@@ -14,7 +15,8 @@ from prototxt_import.atomic_write import atomic_path
 from prototxt_import.binary import check_finite
 from prototxt_import.blob import BlobError, blob_header, read_blob
 from prototxt_import.errors import CaffeFormatError
-from prototxt_import.hdf5 import import_h5py, read_arrays
+from prototxt_import.hdf5 import read_arrays
+from prototxt_import.hdf5_file import import_h5py, open_hdf5
 from prototxt_import.model_file import HDF5_MAGIC, check_model_file
 from prototxt_import.schema import new_message
 
@@ -117,26 +119,27 @@ def _read_binary(path: str) -> SolverState:
 
 
 def _read_hdf5(path: str) -> SolverState:
-    h5py = import_h5py(path)
-    try:
-        with h5py.File(path, "r") as file:
-            if "iter" not in file or "history" not in file:
-                raise CaffeFormatError(
-                    "this HDF5 file has no `iter` and `history`: no solverstate", path)
-            numbers = {name: int(np.asarray(file[name][()]).reshape(-1)[0])
-                       for name in ("iter", "current_step") if name in file}
-            name = np.asarray(file["learned_net"][()]).item() if "learned_net" in file else ""
-            found = read_arrays(file["history"], "history", path)
-    except CaffeFormatError:
-        raise
-    except Exception as error:  # h5py raises almost any class for a damaged file
-        raise CaffeFormatError(f"the HDF5 file is damaged ({error}); copy it again", path) from None
+    with open_hdf5(path) as file:
+        if "iter" not in file or "history" not in file:
+            raise CaffeFormatError(
+                "this HDF5 file has no `iter` and `history`: no solverstate", path)
+        numbers = {name: int(_single(file, name, path))
+                   for name in ("iter", "current_step") if name in file}
+        name = _single(file, "learned_net", path) if "learned_net" in file else ""
+        found = read_arrays(file["history"], "history", path)
     if sorted(found) != list(range(len(found))):
         raise CaffeFormatError(f"histories {sorted(found)} are not all there", path)
     history = tuple(found[index] for index in range(len(found)))
     if isinstance(name, bytes):
         name = name.rstrip(b"\0")
     return SolverState(numbers["iter"], os.fsdecode(name), history, numbers.get("current_step", 0))
+
+
+def _single(file: Any, name: str, path: str) -> Any:
+    """The only number or text of an array."""
+    if getattr(file[name], "size", None) != 1:
+        raise CaffeFormatError(f"its {name} is no single value; {_DAMAGED}", path)
+    return np.asarray(file[name][()]).item()
 
 
 def _write_hdf5(path: str, state: SolverState) -> None:

@@ -19,7 +19,7 @@ from prototxt_import.raw_net import RawLayer, RawNet
 from prototxt_import.schema import new_message
 from prototxt_import.text_tree import Node, TextTreeError, parse_tree, to_mapping
 
-MAX_TEXT_BYTES = 64 << 20
+MAX_TEXT_BYTES = 16 << 20
 
 
 def read_prototxt(path: str | os.PathLike) -> RawNet:
@@ -41,7 +41,7 @@ def net_from_text(text: str, path: str) -> RawNet:
     layer_nodes = [node for node in tree if node.name in ("layer", "layers")]
     unknown = [_unknown_settings(node) for node in layer_nodes]
     known_text = _blank(text, [setting for settings in unknown for setting in settings])
-    net = parse_text(new_message("NetParameter"), known_text, path)
+    net = _fill(new_message("NetParameter"), known_text, path)
     return _split(net, layer_nodes, [to_mapping(settings) for settings in unknown], path)
 
 
@@ -71,6 +71,11 @@ def read_text(path: str | os.PathLike, kind: str) -> str:
 
 def parse_text(message: Message, text: str, path: str) -> Message:
     """Fill `message` from protobuf text; raises CaffeFormatError with line and column."""
+    _tree(text, path)  # what would take protobuf's own parser too long is refused
+    return _fill(message, text, path)
+
+
+def _fill(message: Message, text: str, path: str) -> Message:
     try:
         with warnings.catch_warnings():  # of Python, about odd escapes inside the text's strings
             warnings.simplefilter("ignore")

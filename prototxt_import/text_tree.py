@@ -12,10 +12,16 @@ from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 MAX_DEPTH = 64
+MAX_FIELDS = 500_000  # a network of 1,200 layers has some 30,000
+#: Backslashes in a row within a string: protobuf's unescaping takes the square of their number.
+MAX_BACKSLASHES = 64
+# Runs of plain characters are matched whole: the expression keeps a mark for each repetition.
 _TOKEN = re.compile(
-    r"""\s+|\#[^\n]*|(?P<string>"(?:[^"\\\n]|\\.)*"|'(?:[^'\\\n]|\\.)*')"""
+    r"""\s+|\#[^\n]*"""
+    r"""|(?P<string>"[^"\\\n]*(?:\\.[^"\\\n]*)*"|'[^'\\\n]*(?:\\.[^'\\\n]*)*')"""
     r"""|(?P<word>[^\s{}<>\[\]:;,"'\#]+)|(?P<mark>[{}<>\[\]:;,])|(?P<other>.)"""
 )
+_BACKSLASHES = re.compile(rf"\\{{{MAX_BACKSLASHES + 1}}}")
 _CLOSING = {"{": "}", "<": ">"}
 
 
@@ -36,7 +42,7 @@ class Token(NamedTuple):
     end: int
 
 
-@dataclass
+@dataclass(slots=True)
 class Node:
     """One field: its name, span in the text, line from 1, and its value or sub-fields."""
 
@@ -54,7 +60,11 @@ class Node:
 
 
 def parse_tree(text: str) -> list[Node]:
-    """Return the fields of `text`; raises TextTreeError where brackets do not match."""
+    """Return the fields of `text`.
+
+    Raises TextTreeError where brackets do not match, and for text that takes more time or memory
+    than any network does: too many fields, too deep a nesting, endless escapes.
+    """
     return _Parser(text).parse()
 
 
@@ -89,6 +99,7 @@ class _Parser:
         self.tokens = self._tokenize()
         self.next = next(self.tokens, None)
         self.line, self.counted = 1, 0
+        self.fields = 0
 
     def parse(self) -> list[Node]:
         # A stack instead of recursion: hostile nesting must not exhaust Python's.
@@ -109,6 +120,7 @@ class _Parser:
                 continue
             if token.text in "{}<>[]:" or token.text[0] in "'\"":
                 raise self._error(f"expected the name of a field, found {token.text}", token.start)
+            self._count(token)
             node = Node(token.text, token.start, self._line_of(token.start), token.end)
             parent.children.append(node)
             opened = self._read_value(node)
@@ -132,18 +144,27 @@ class _Parser:
                 if item.text in "{}<>[:;":
                     raise self._error(f"unexpected {item.text!r} in a list", item.start)
                 if item.text != ",":
+                    self._count(item)
                     node.values.append(item.text)
                 node.end = item.end
             return ""
         if token.text in "}>]:;,":
             raise self._error(f"field {node.name!r} has no value", token.start)
-        value = token.text
-        while token.text[0] in "'\"" and self.next and self.next.text[0] in "'\"":
+        pieces, quote = [token.text], token.text[0]
+        while quote in "'\"" and self.next and self.next.text[0] in "'\"":
             token = self._take()  # neighbouring strings are one string
-            value = value[:-1] + token.text[1:]
-        node.values.append(value)
+            self._count(token)
+            pieces.append(token.text)
+        if len(pieces) > 1:
+            pieces = [quote, *(piece[1:-1] for piece in pieces), pieces[-1][-1]]
+        node.values.append("".join(pieces))
         node.end = token.end
         return ""
+
+    def _count(self, token: Token) -> None:
+        self.fields += 1
+        if self.fields > MAX_FIELDS:
+            raise self._error(f"more than {MAX_FIELDS:,} values, which no network has", token.start)
 
     def _take(self) -> Token | None:
         token, self.next = self.next, next(self.tokens, None)
@@ -153,6 +174,9 @@ class _Parser:
         for match in _TOKEN.finditer(self.text):
             if match["other"] is not None:
                 raise self._error(f"unexpected {match['other']!r}", match.start())
+            if match.lastgroup == "string" and (run := _BACKSLASHES.search(match.group())):
+                raise self._error(f"more than {MAX_BACKSLASHES} backslashes in a row",
+                                  match.start() + run.start())
             if match.lastgroup:
                 yield Token(match.group(), match.start(), match.end())
 

@@ -1,0 +1,139 @@
+"""Opening an HDF5 file that nobody vouches for: its own arrays, and no more than it can hold.
+
+The format lets a file name others. External storage, external links and virtual datasets read
+whatever the process may read, so that a password file comes back as weights; links and filters of
+a user's own load code. A small file can declare arrays of any size, and a chunk of a kilobyte can
+unpack to gigabytes. All of this is looked for before the first array is read, and refused.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from prototxt_import.errors import CaffeFormatError
+
+#: How much larger than the file its arrays may be, all together, where they are compressed.
+MAX_INFLATION = 64
+MAX_OBJECTS = 100_000
+#: What comes with HDF5: gzip, shuffle, fletcher32. Others are loaded as code.
+_GZIP, _FILTERS = 1, {1: "gzip", 2: "shuffle", 3: "fletcher32"}
+_CHECKSUM_BYTES = 4
+
+
+def import_h5py(path: str | os.PathLike) -> Any:
+    """Return the module h5py; CaffeFormatError says how to install it."""
+    try:
+        import h5py
+    except ImportError:
+        raise CaffeFormatError(
+            'HDF5 models need h5py; run: pip install h5py', path
+        ) from None
+    return h5py
+
+
+@contextmanager
+def open_hdf5(path: str | os.PathLike) -> Iterator[Any]:
+    """Open an `h5py.File` for reading, once all that it holds was looked at.
+
+    Raises CaffeFormatError for a damaged file (also where the block inside finds it damaged), one
+    that reads other files or needs code of others, and one whose arrays are together more than
+    `MAX_INFLATION` times as large as the file. Needs h5py.
+    """
+    h5py, path = import_h5py(path), os.fspath(path)
+    try:
+        with h5py.File(path, "r") as file:
+            _check(h5py, file, path)
+            yield file
+    except CaffeFormatError:
+        raise
+    except Exception as error:  # h5py raises almost any class for a damaged file
+        raise CaffeFormatError(
+            f"the HDF5 file is damaged ({error}); copy or download it again", path
+        ) from None
+
+
+def _check(h5py: Any, file: Any, path: str) -> None:
+    left = os.path.getsize(path) * MAX_INFLATION
+    # By address: a group can lie in itself, and in many others.
+    seen, waiting, count = {h5py.h5o.get_info(file.id).addr}, [file], 0
+    while waiting:
+        group = waiting.pop()
+        for name in group:
+            where = f"{group.name.rstrip('/')}/{name}"
+            count += 1
+            if count > MAX_OBJECTS:
+                raise CaffeFormatError(f"it holds more than {MAX_OBJECTS:,} objects", path)
+            if not isinstance(_link(h5py, group, name), h5py.HardLink):
+                raise CaffeFormatError(
+                    f"{where} is a link to another place, which no model needs and which may "
+                    "be a file of yours; save the model again with its arrays inside", path)
+            one = group[name]
+            if isinstance(one, h5py.Group):
+                address = h5py.h5o.get_info(one.id).addr
+                if address in seen:
+                    raise CaffeFormatError(f"{where} is a group that lies in two places", path)
+                seen.add(address)
+                waiting.append(one)
+            elif isinstance(one, h5py.Dataset):
+                left -= _checked_bytes(h5py, one, where, path)
+                if left < 0:
+                    raise CaffeFormatError(
+                        f"{where} declares the shape {one.shape}, which does not fit the file's "
+                        f"size: its arrays are together more than {MAX_INFLATION} times as large; "
+                        "the file is damaged", path)
+
+
+def _link(h5py: Any, group: Any, name: str) -> Any:
+    try:
+        return group.get(name, getlink=True)
+    except TypeError:  # a class of links that somebody made up
+        return None
+
+
+def _checked_bytes(h5py: Any, dataset: Any, where: str, path: str) -> int:
+    """Bytes that an array takes in memory, the whole or one of its chunks, whichever is more."""
+    made = dataset.id.get_create_plist()
+    if made.get_external_count() or made.get_layout() == h5py.h5d.VIRTUAL:
+        raise CaffeFormatError(
+            f"{where} reads its values from other files, which no model needs and which may be "
+            "files of yours; save the model again with its arrays inside", path)
+    filters = [made.get_filter(index)[0] for index in range(made.get_nfilters())]
+    if len(set(filters)) < len(filters) or not _FILTERS.keys() >= set(filters):
+        raise CaffeFormatError(
+            f"{where} is packed by filters of the numbers {filters}; a model may have "
+            f"{', '.join(_FILTERS.values())}, each once: save it again without others", path)
+    item = dataset.id.get_type().get_size()
+    size = math.prod(dataset.shape or ()) * item
+    if made.get_layout() != h5py.h5d.CHUNKED:
+        return size
+    chunk = math.prod(dataset.chunks) * item
+    if _GZIP in filters and size:
+        _check_chunks(dataset, chunk, filters.index(_GZIP), where, path)
+    return max(size, chunk)
+
+
+def _check_chunks(dataset: Any, chunk: int, gzip: int, where: str, path: str) -> None:
+    """Refuse chunks that unpack to more than a chunk: HDF5 unpacks them whole, whatever it takes.
+
+    `gzip` is the number of this filter among the dataset's.
+    """
+    offsets: list[tuple[int, ...]] = []
+
+    def keep(info: Any) -> None:
+        if not info.filter_mask >> gzip & 1:
+            offsets.append(info.chunk_offset)
+
+    dataset.id.chunk_iter(keep)
+    for offset in offsets:
+        _, packed = dataset.id.read_direct_chunk(offset)
+        unpacking = zlib.decompressobj()
+        unpacking.decompress(packed, chunk + _CHECKSUM_BYTES)
+        if not unpacking.eof and unpacking.decompress(unpacking.unconsumed_tail, 1):
+            raise CaffeFormatError(
+                f"{where} unpacks to more than the {chunk:,} bytes of its chunk at {offset}; the "
+                "file is damaged", path)
