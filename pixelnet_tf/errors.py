@@ -13,6 +13,9 @@ import os
 from collections.abc import Iterable
 from typing import Any
 
+#: What `nearest_hint` compares.
+_LONGEST_WORD, _MOST_WORDS = 100, 10_000
+
 
 class PixelNetError(Exception):
     """Base of every error that a user can cause; its text is all that the command line prints.
@@ -75,6 +78,12 @@ def require(what: str, extra: str, *modules: str) -> None:
 
 
 def nearest_hint(word: str, known: Iterable[str]) -> str:
-    """Return ` (did you mean 'x'?)` for the known word nearest to `word`, or an empty string."""
-    match = difflib.get_close_matches(word, list(known), n=1, cutoff=0.5)
+    """Return ` (did you mean 'x'?)` for the known word nearest to `word`, or an empty string.
+
+    Long words are nobody's slip, and comparing them takes the square of their length.
+    """
+    known = [each for each in known if len(each) <= _LONGEST_WORD][:_MOST_WORDS]
+    if len(word) > _LONGEST_WORD:
+        return ""
+    match = difflib.get_close_matches(word, known, n=1, cutoff=0.5)
     return f" (did you mean {match[0]!r}?)" if match else ""

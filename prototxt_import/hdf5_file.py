@@ -37,17 +37,19 @@ def import_h5py(path: str | os.PathLike) -> Any:
 
 
 @contextmanager
-def open_hdf5(path: str | os.PathLike) -> Iterator[Any]:
+def open_hdf5(path: str | os.PathLike, most_bytes: int | None = None) -> Iterator[Any]:
     """Open an `h5py.File` for reading, once all that it holds was looked at.
 
     Raises CaffeFormatError for a damaged file (also where the block inside finds it damaged), one
-    that reads other files or needs code of others, and one whose arrays are together more than
-    `MAX_INFLATION` times as large as the file. Needs h5py.
+    that reads other files or needs code of others, and one whose arrays take together more than
+    `most_bytes` (None: `MAX_INFLATION` times as many as the file). Needs h5py.
     """
     h5py, path = import_h5py(path), os.fspath(path)
+    if most_bytes is None:
+        most_bytes = os.path.getsize(path) * MAX_INFLATION
     try:
         with h5py.File(path, "r") as file:
-            _check(h5py, file, path)
+            _check(h5py, file, path, most_bytes)
             yield file
     except CaffeFormatError:
         raise
@@ -57,8 +59,14 @@ def open_hdf5(path: str | os.PathLike) -> Iterator[Any]:
         ) from None
 
 
-def _check(h5py: Any, file: Any, path: str) -> None:
-    left = os.path.getsize(path) * MAX_INFLATION
+def count_values(file: Any) -> int:
+    """Return how many numbers there are in all arrays of an open file."""
+    found = []
+    file.visititems(lambda name, one: found.append(getattr(one, "size", 0) or 0))
+    return sum(found)
+
+
+def _check(h5py: Any, file: Any, path: str, left: int) -> None:
     # By address: a group can lie in itself, and in many others.
     seen, waiting, count = {h5py.h5o.get_info(file.id).addr}, [file], 0
     while waiting:
@@ -84,7 +92,7 @@ def _check(h5py: Any, file: Any, path: str) -> None:
                 if left < 0:
                     raise CaffeFormatError(
                         f"{where} declares the shape {one.shape}, which does not fit the file's "
-                        f"size: its arrays are together more than {MAX_INFLATION} times as large; "
+                        "size: with it the arrays take more memory than a file of this size may; "
                         "the file is damaged", path)
 
 

@@ -11,6 +11,9 @@ from prototxt_import.filler import ONE_FILLER, ZERO_FILLER, Filler
 from prototxt_import.params_base import LayerParams
 from prototxt_import.window import Pair, read_pair, read_window, write_window
 
+#: Twice those of the widest depthwise convolutions: each is a convolution of its own.
+MAX_GROUPS = 4096
+
 
 @dataclass(frozen=True)
 class ConvolutionParams(LayerParams):
@@ -40,6 +43,8 @@ class ConvolutionParams(LayerParams):
             raise ValueError(
                 f"num_output must be a multiple of group, got {values['num_output']} and {group}"
             )
+        if group > MAX_GROUPS:
+            raise ValueError(f"group must be at most {MAX_GROUPS}, got {group}")
 
     def written(self) -> dict[str, Any]:
         """Spell the pairs as Caffe does."""

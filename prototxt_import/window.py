@@ -7,13 +7,15 @@ from typing import Any
 from google.protobuf.message import Message
 
 Pair = tuple[int, int]
+#: Larger than any map: what is built for a window takes memory by its size.
+MAX_SIZE = 16_384
 
 
 def read_pair(message: Message, name: str, stem: str, default: int | None) -> Pair:
     """Return (height, width) from `name` (once or per axis) or `stem_h` and `stem_w`.
 
     `default` None means that it must be given. Raises ValueError where both spellings stand,
-    one of `_h` and `_w` is missing, or more than two axes are given.
+    one of `_h` and `_w` is missing, more than two axes are given, or more than `MAX_SIZE`.
     """
     names = (f"{stem}_h", f"{stem}_w")
     values = getattr(message, name)
@@ -27,7 +29,7 @@ def read_pair(message: Message, name: str, stem: str, default: int | None) -> Pa
         if not all(has) and stem != "pad":  # an absent half of pad is 0, of others an error
             raise ValueError(f"{names[0]} and {names[1]} must both be given")
         height, width = (getattr(message, n) for n in names)
-        return int(height), int(width)
+        return _checked(stem, (int(height), int(width)))
     if len(values) > 2:
         raise ValueError(
             f"{name} is given for {len(values)} axes, as for a {len(values)}-D layer; only 2-D "
@@ -37,7 +39,13 @@ def read_pair(message: Message, name: str, stem: str, default: int | None) -> Pa
         if default is None:
             raise ValueError(f"{name} (or {names[0]} and {names[1]}) must be given")
         return default, default
-    return int(values[0]), int(values[-1])
+    return _checked(name, (int(values[0]), int(values[-1])))
+
+
+def _checked(name: str, pair: Pair) -> Pair:
+    if max(pair) > MAX_SIZE:
+        raise ValueError(f"{name} must be at most {MAX_SIZE}, got {max(pair)}")
+    return pair
 
 
 def write_pair(name: str, stem: str, pair: Pair) -> dict[str, Any]:

@@ -51,20 +51,22 @@ def set_blobs(layer: keras.layers.Layer, blobs: Sequence[np.ndarray]) -> None:
     Raises `ModelError` for another number of blobs or another shape than the layer has.
     """
     variables = blob_variables(layer)
-    if len(blobs) != len(variables):
-        raise ModelError(
-            f"layer {layer.name!r} has {len(variables)} weight blobs, got {len(blobs)}"
-        )
-    for number, (variable, blob) in enumerate(zip(variables, blobs, strict=True)):
-        array = from_blob(layer, blob)
-        if array.shape != tuple(variable.shape):
-            wanted = get_shape(layer, number)
+    check_blobs(layer.name, blobs, [get_shape(layer, number) for number in range(len(variables))])
+    for variable, blob in zip(variables, blobs, strict=True):
+        variable.assign(from_blob(layer, blob))
+
+
+def check_blobs(name: str, blobs: Sequence[np.ndarray], shapes: Sequence[tuple[int, ...]]) -> None:
+    """Raise `ModelError` where blobs are not of the shapes, in Caffe's order, that a layer has."""
+    if len(blobs) != len(shapes):
+        raise ModelError(f"layer {name!r} has {len(shapes)} weight blobs, got {len(blobs)}")
+    for number, (blob, wanted) in enumerate(zip(blobs, shapes, strict=True)):
+        if blob.shape != wanted:
             raise ModelError(
-                f"layer {layer.name!r}: weight blob {number} has the shape {blob.shape} (Caffe's "
+                f"layer {name!r}: weight blob {number} has the shape {blob.shape} (Caffe's "
                 f"order), the network here needs {wanted}; check that weights and network belong "
                 "together"
             )
-        variable.assign(array)
 
 
 def get_shape(layer: keras.layers.Layer, number: int) -> tuple[int, ...]:

@@ -23,8 +23,9 @@ from pixelnet_tf.caffe.builders import (
 )
 from pixelnet_tf.caffe.caffe_net import CaffeNet, keras_reason, names_of_caffe
 from pixelnet_tf.caffe.input_shapes import input_shapes
-from pixelnet_tf.caffe.layers.base import UnknownSizeError, shared_blobs
+from pixelnet_tf.caffe.layers.base import UnknownSizeError, network_blobs
 from pixelnet_tf.caffe.layers.losses import LossTerm
+from pixelnet_tf.caffe.weights import MAX_NEW_WEIGHTS
 from pixelnet_tf.caffe.wiring import is_loss, keras_name, place, wired_layers
 from pixelnet_tf.errors import ModelError, nearest_hint
 from prototxt_import import Layer, Network
@@ -65,8 +66,8 @@ def build_model(
         dtype: `float32` as in Caffe, or `float64`, which tells rounding from a real difference.
 
     Raises `ModelError` for a layer that is not supported (with its name, type and line, and the
-    supported types), for a bottom that no layer makes, for weights that do not fit, and for what
-    Caffe itself refuses.
+    supported types), for a bottom that no layer makes, for weights that do not fit, for more than
+    `MAX_NEW_WEIGHTS` that are in no file, and for what Caffe itself refuses.
     """
     losses = phase == "TRAIN" if losses is None else losses
     layers = wired_layers(network, phase)
@@ -89,8 +90,20 @@ def _policy(dtype: str) -> Iterator[None]:
         keras.config.set_dtype_policy(before)
 
 
-@shared_blobs()
 def _build(network, layers, wanted, losses, fixed, given, seed) -> CaffeNet:
+    # As many weights as the files hold, and so many that they lack.
+    held = sum(blob.size for layer in layers for blob in layer.blobs)
+    try:
+        with network_blobs(held + MAX_NEW_WEIGHTS):
+            return _built(network, layers, wanted, losses, fixed, given, seed)
+    except RecursionError:
+        raise ModelError(
+            f"network {network.name!r}: Keras cannot follow the chain of its {len(layers)} layers, "
+            "which is too long; build it in parts"
+        ) from None
+
+
+def _built(network, layers, wanted, losses, fixed, given, seed) -> CaffeNet:
     dtype = keras.config.dtype_policy().compute_dtype
     constants = constant_layers(layers)
     sources = [layer for layer in layers if is_input(layer) and layer not in constants]
@@ -241,7 +254,7 @@ def _why_unsupported(layer: Layer) -> str:
                 "so it cannot be run here: replace it by layers of Caffe, or cut the network "
                 "before it")
     known = {type_.lower(): type_ for type_ in supported_types()}
-    near = difflib.get_close_matches(layer.type.lower(), known, n=1, cutoff=0.9)
+    near = difflib.get_close_matches(layer.type.lower()[:100], known, n=1, cutoff=0.9)
     hint = f" (did you mean {known[near[0]]!r}?)" if near else ""
     return f"is not supported{hint}; supported types: {', '.join(supported_types())}"
 

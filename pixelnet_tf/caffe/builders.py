@@ -14,6 +14,7 @@ import keras
 
 from pixelnet_tf.caffe.layers import activations, losses
 from pixelnet_tf.caffe.layers.affine import Bias, Scale
+from pixelnet_tf.caffe.layers.base import claim_weights
 from pixelnet_tf.caffe.layers.convolution import Convolution, Deconvolution, Im2col
 from pixelnet_tf.caffe.layers.embed import Embed
 from pixelnet_tf.caffe.layers.forks import Interp, PSPNetBN, SegNetBN, Upsample
@@ -200,6 +201,8 @@ def _batch_norm(layer, bottoms, seed):
                "use_global_stats": p.use_global_stats, "axis": axis}
     if any(spec.name for spec in layer.param_specs):
         return SharedBatchNorm(**options, **_common(layer, 3))(values)
+    channels = values.shape[axis]
+    claim_weights((channels,), (channels,), (1,))
     return CaffeBatchNorm(**options, name=keras_name(layer.name))(values)
 
 

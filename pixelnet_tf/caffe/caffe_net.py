@@ -12,7 +12,7 @@ import numpy as np
 import tensorflow as tf
 
 from pixelnet_tf.caffe.blobs import blob_variables, get_blobs
-from pixelnet_tf.caffe.layers.base import shared_blobs
+from pixelnet_tf.caffe.layers.base import network_blobs
 from pixelnet_tf.caffe.layers.losses import CaffeLoss, LossTerm
 from pixelnet_tf.caffe.layout import caffe_shape, from_caffe, to_caffe
 from pixelnet_tf.errors import ModelError
@@ -38,7 +38,7 @@ class CaffeNet(keras.Model):
 
     @classmethod
     def from_config(cls, config, custom_objects=None):
-        with shared_blobs(), names_of_caffe():
+        with network_blobs(), names_of_caffe():
             return super().from_config(config, custom_objects)
 
     @property

@@ -8,9 +8,10 @@ from pathlib import Path
 from pixelnet_tf.caffe.match_table import MatchTable
 from pixelnet_tf.caffe.pixelnet_form import pixelnet_form
 from pixelnet_tf.caffe.reading import read_network
-from pixelnet_tf.caffe.weights import CONVOLUTIONS, load_caffe_weights
+from pixelnet_tf.caffe.weights import CONVOLUTIONS, load_caffe_weights, match_weights
 from pixelnet_tf.config import ModelConfig, config_from_dict, config_to_dict
 from pixelnet_tf.errors import ModelError
+from pixelnet_tf.model.architecture import Architecture
 from pixelnet_tf.model.pixelnet import PixelNet
 
 
@@ -55,16 +56,13 @@ def import_pixelnet(
         if config is None or form.classes:
             tree = {"model": config_to_dict(form.config)}
             config = config_from_dict(tree, overrides=overrides).model
+        shapes = Architecture.of(config, classes).blob_shapes(channels or form.channels)
+        # All of a PixelNet's layers must be in the file, of a VGG-16 the convolutions.
+        required = tuple(shapes) if form.classes else CONVOLUTIONS
+        match_weights(shapes, network, required, channel_rule)
         model = PixelNet(config, channels or form.channels, classes, seed)
         return model, load_caffe_weights(
-            model, network, required=_required(model, form.classes), channel_rule=channel_rule
+            model, network, required=required, channel_rule=channel_rule
         )
     except ModelError as error:
         raise ModelError(f"{prototxt or caffemodel}: {error}") from error
-
-
-def _required(model: PixelNet, classes: int) -> tuple[str, ...]:
-    """Layers that the file must have: all of a PixelNet's, the convolutions of a VGG-16."""
-    if not classes:
-        return CONVOLUTIONS
-    return tuple(name for name, layer in model.parts.items() if layer.weights)

@@ -10,6 +10,8 @@ from prototxt_import import Layer
 from prototxt_import.errors import listed
 
 Shape = tuple["int | None", ...]
+#: Channels of a blob, and a Slice that cuts them where nothing says how many there are.
+Channels = tuple["int | None", "Layer | None"]
 
 
 def input_shapes(
@@ -29,11 +31,11 @@ def input_shapes(
     where channels that are not known are cut by a Slice.
     """
     given = dict(given or {})
-    shapes = {}
+    shapes, channels = {}, _channels_read(layers)
     for layer in sources:
         for number, top in enumerate(layer.tops):
-            shape = tuple(given.pop(top, ())) or _declared(layer, number, layers)
-            shape = shape or _guessed(layer, top, layers)
+            shape = tuple(given.pop(top, ())) or _declared(layer, number, channels)
+            shape = shape or _guessed(layer, top, layers, channels)
             if any(size is not None and size < 1 for size in shape):
                 raise ModelError(
                     f"{place(layer)}: input {top!r} has the shape {shape}; sizes must be positive"
@@ -46,7 +48,7 @@ def input_shapes(
     return shapes
 
 
-def _declared(layer: Layer, number: int, layers: Sequence[Layer]) -> Shape:
+def _declared(layer: Layer, number: int, channels: Mapping[str, Channels]) -> Shape:
     """Shape in Caffe's order that the file states, () if none."""
     params = layer.params
     if layer.type in ("Input", "DummyData"):
@@ -56,8 +58,8 @@ def _declared(layer: Layer, number: int, layers: Sequence[Layer]) -> Shape:
         return (params.batch_size, params.channels, params.height, params.width)
     crop = getattr(params, "crop_size", 0)
     if crop and number == 0:
-        channels, _ = _channels(layer.tops[0], layers)
-        return (None, channels or _colours(layer), crop, crop)
+        known, _ = channels.get(layer.tops[0], (None, None))
+        return (None, known or _colours(layer), crop, crop)
     return ()
 
 
@@ -67,7 +69,8 @@ def _colours(layer: Layer) -> int:
     return 1 if is_grey else 3
 
 
-def _guessed(source: Layer, top: str, layers: Sequence[Layer]) -> Shape:
+def _guessed(source: Layer, top: str, layers: Sequence[Layer], channels: Mapping[str, Channels]
+             ) -> Shape:
     for layer in layers:
         if top not in layer.bottoms:
             continue
@@ -77,14 +80,14 @@ def _guessed(source: Layer, top: str, layers: Sequence[Layer]) -> Shape:
             return (None, 1)
         if layer.type == "InnerProduct" and layer.blobs:
             return (None, layer.blobs[0].shape[0 if layer.params.transpose else 1])
-    channels, cut_by = _channels(top, layers)
-    if channels is None and cut_by is not None:
+    known, cut_by = channels.get(top, (None, None))
+    if known is None and cut_by is not None:
         raise ModelError(
             f"{place(source)}: neither the file nor weights say how many channels {top!r} has, and "
             f"layer {cut_by.name!r} cuts them; give build_model the weights, or the shape of this "
             f"input: shapes={{{top!r}: (None, channels, height, width)}}"
         )
-    return (None, channels or _colours(source), None, None)
+    return (None, known or _colours(source), None, None)
 
 
 #: Layers whose tops have the channels of their first bottom.
@@ -94,21 +97,24 @@ _KEEPING = (
 )
 
 
-def _channels(blob: str, layers: Sequence[Layer]) -> tuple[int | None, Layer | None]:
-    """Channels of a blob, from the weights of what reads it; else None, and a Slice that does."""
-    cut_by = None
-    for number, layer in enumerate(layers):
-        if blob not in layer.bottoms:
-            continue
-        found, cut = _channels_for(layer, layers[number + 1:])
-        if found is not None:
-            return found, None
-        cut_by = cut_by or cut
-    return None, cut_by
+def _channels_read(layers: Sequence[Layer]) -> dict[str, Channels]:
+    """Channels of each blob that is read, from the weights of what reads it, the first that says.
+
+    Where nothing says, the first Slice that cuts them. From the last layer to the first, so that
+    each layer is asked once, however many ways lead to it.
+    """
+    found: dict[str, Channels] = {}
+    for layer in reversed(layers):
+        channels, cut = _channels_for(layer, found)
+        for blob in dict.fromkeys(layer.bottoms):
+            later, later_cut = found.get(blob, (None, None))
+            known = later if channels is None else channels
+            found[blob] = (known, None if known is not None else cut or later_cut)
+    return found
 
 
-def _channels_for(layer: Layer, later: Sequence[Layer]) -> tuple[int | None, Layer | None]:
-    """Channels that a layer's first bottom has."""
+def _channels_for(layer: Layer, found: Mapping[str, Channels]) -> Channels:
+    """Channels that a layer's first bottom has; `found` is of the layers after it."""
     shapes = [blob.shape for blob in layer.blobs]
     if layer.type == "Convolution":
         return (shapes[0][1] * layer.params.group if shapes else None), None
@@ -119,7 +125,7 @@ def _channels_for(layer: Layer, later: Sequence[Layer]) -> tuple[int | None, Lay
     if layer.type == "Slice" and layer.params.axis in (1, -3):
         points = layer.params.slice_point
         for number, top in enumerate(layer.tops):
-            part, _ = _channels(top, later)
+            part, _ = found.get(top, (None, None))
             if part is not None and not points:
                 return part * len(layer.tops), None
             if part is not None and number == len(points):
@@ -130,9 +136,9 @@ def _channels_for(layer: Layer, later: Sequence[Layer]) -> tuple[int | None, Lay
         for top in layer.tops:
             if top in layer.bottoms:
                 continue  # in place: what reads the blob later is found anyway
-            found, cut = _channels(top, later)
-            if found is not None:
-                return found, None
+            channels, cut = found.get(top, (None, None))
+            if channels is not None:
+                return channels, None
             cuts = cuts or cut
         return None, cuts
     return None, None

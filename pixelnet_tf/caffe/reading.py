@@ -13,11 +13,13 @@ from prototxt_import import (
     Solver,
     SolverState,
     attach_weights,
+    count_values,
     hdf5_layer_names,
     is_hdf5,
     load_network,
     load_solver,
     load_solverstate,
+    open_hdf5,
     save_caffemodel,
     save_prototxt,
     save_solverstate,
@@ -68,6 +70,16 @@ def hdf5_names(caffemodel: str | Path) -> tuple[str, ...] | None:
     """Names of the layers of an HDF5 caffemodel, None for a binary one; raises `ModelError`."""
     with caffe_errors():
         return hdf5_layer_names(caffemodel) if is_hdf5(caffemodel) else None
+
+
+def checked_hdf5(path: str | Path, most_bytes: int) -> int:
+    """Look through an HDF5 file that Keras reads next; returns how many values it holds.
+
+    Raises `ModelError` for a file that is damaged or reads other files, or whose arrays take more
+    than `most_bytes` (see `prototxt_import.open_hdf5`).
+    """
+    with caffe_errors(), open_hdf5(path, most_bytes) as file:
+        return count_values(file)
 
 
 def read_solver_state(path: str | Path) -> SolverState:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+import math
+from collections.abc import Collection, Mapping
 from pathlib import Path
+from typing import NamedTuple
 
 import keras
 import numpy as np
 
-from pixelnet_tf.caffe.blobs import blob_variables, get_shape, set_blobs
+from pixelnet_tf.caffe.blobs import check_blobs, set_blobs
 from pixelnet_tf.caffe.layer_names import names_in_files
 from pixelnet_tf.caffe.match_table import (
     CONVERTED,
@@ -28,6 +30,8 @@ from prototxt_import.errors import listed
 #: How the first kernel is fitted to another number of channels.
 CHANNEL_RULES = ("average", "repeat")
 CONVOLUTIONS = tuple(name for block in BLOCKS for name in block)
+#: Of layers that no file has weights for: VGG-16 has 138 million.
+MAX_NEW_WEIGHTS = 200_000_000
 _SCORES = "cls_score_new"
 
 
@@ -67,43 +71,92 @@ def load_caffe_weights(
     Raises `ModelError` for weights of a wrong shape, for a required layer that is missing, and
     where no layer has a name of PixelNet's.
     """
+    shapes = model.architecture.blob_shapes(model.channels)
+    rows, used = [], set()
+    for name, match in match_weights(shapes, network, required, channel_rule).items():
+        if match is None:
+            rows.append(MatchRow(name, "", NOT_IN_FILE, "keeps its start weights"))
+            continue
+        used.add(match.source.name)
+        if match.blobs is None:
+            rows.append(MatchRow(name, match.source.name, LEFT_OUT, match.detail))
+            continue
+        target = model.parts[name]
+        set_blobs(target, match.blobs)
+        detail = "; ".join(filter(None, [match.detail, *_other_geometry(match.source, target)]))
+        rows.append(MatchRow(name, match.source.name,
+                             CONVERTED if match.detail else MATCHED, detail))
+    rows += [
+        MatchRow("", name, LEFT_OUT, "PixelNet has no such layer")
+        for name in (*(one.name for one in network.layers if one.blobs and one.name not in used),
+                     *network.unmatched)
+    ]
+    return MatchTable(tuple(rows))
+
+
+class Match(NamedTuple):
+    """A layer of the file for one of the model's, and its blobs as the model's has them.
+
+    `blobs` is None where the layer is left out, `detail` says why, or what became of the blobs.
+    """
+
+    source: Layer
+    blobs: tuple[np.ndarray, ...] | None
+    detail: str
+
+
+def match_weights(
+    shapes: Mapping[str, tuple[tuple[int, ...], ...]], network: Network,
+    required: Collection[str] = (), channel_rule: str = "average",
+) -> dict[str, Match | None]:
+    """Find the weights of each layer in a file, None for a layer that is not in it.
+
+    Takes no memory for a model: what does not fit is said before there is one.
+
+    Args:
+        shapes: `Architecture.blob_shapes`.
+        required: names of layers without which the file is refused.
+        channel_rule: see `load_caffe_weights`.
+
+    Raises `ModelError` as `load_caffe_weights` does, and where the layers that are not in the file
+    have more than `MAX_NEW_WEIGHTS` weights.
+    """
     if channel_rule not in CHANNEL_RULES:
         raise ModelError(f"channel_rule must be one of {list(CHANNEL_RULES)}, got {channel_rule!r}")
     sources = {layer.name: layer for layer in network.layers if layer.blobs}
-    rows, used = [], set()
-    for name, target in model.parts.items():
-        if not blob_variables(target):
-            continue
+    found: dict[str, Match | None] = {}
+    new = 0
+    for name, wanted in shapes.items():
         source = next((sources[n] for n in names_in_files(name) if n in sources), None)
-        if source is None:
-            if name in required:
-                raise ModelError(
-                    f"layer {name!r} is missing (looked for {', '.join(names_in_files(name))}); "
-                    f"layers with weights: {listed(sources)}"
-                )
-            rows.append(MatchRow(name, "", NOT_IN_FILE, "keeps its start weights"))
-            continue
-        used.add(source.name)
-        rows.append(_load(name, target, source, channel_rule))
-    rows += [
-        MatchRow("", name, LEFT_OUT, "PixelNet has no such layer")
-        for name in (*(n for n in sources if n not in used), *network.unmatched)
-    ]
-    table = MatchTable(tuple(rows))
-    if not table.loaded:
+        if source is None and name in required:
+            raise ModelError(
+                f"layer {name!r} is missing (looked for {', '.join(names_in_files(name))}); "
+                f"layers with weights: {listed(sources)}"
+            )
+        found[name] = match = source and _match(name, wanted, source, channel_rule)
+        if match is None or match.blobs is None:
+            new += sum(math.prod(shape) for shape in wanted)
+    if not any(match and match.blobs for match in found.values()):
         raise ModelError(
             "no layer with weights has a name of PixelNet's or VGG-16's; the names are "
             f"{listed(sources)}"
         )
-    return table
+    if new > MAX_NEW_WEIGHTS:
+        missing = listed([name for name, match in found.items() if match is None])
+        raise ModelError(
+            f"the layers {missing} are not in the file and would start with {new:,} weights of "
+            f"their own, more than the {MAX_NEW_WEIGHTS:,} that are allowed; give files that "
+            "belong together, or smaller widths"
+        )
+    return found
 
 
-def _load(name: str, target: keras.layers.Layer, source: Layer, channel_rule: str) -> MatchRow:
+def _match(name: str, shapes: tuple[tuple[int, ...], ...], source: Layer, channel_rule: str
+           ) -> Match:
     blobs, notes = list(source.blobs), []
-    if name == _SCORES and len(blobs) == 2 and blobs[1].shape != (target.units,):
-        detail = f"{blobs[1].size} classes in the file, {target.units} here"
-        return MatchRow(name, source.name, LEFT_OUT, detail)
-    wanted = get_shape(target, 0)
+    if name == _SCORES and len(blobs) == 2 and blobs[1].shape != shapes[1]:
+        return Match(source, None, f"{blobs[1].size} classes in the file, {shapes[1][0]} here")
+    wanted = shapes[0]
     if len(wanted) == 4 and blobs[0].ndim == 2:
         blobs[0] = _as_kernel(name, source, blobs[0], wanted)
         notes.append("matrix to convolution, in the order C, H, W")
@@ -114,11 +167,10 @@ def _load(name: str, target: keras.layers.Layer, source: Layer, channel_rule: st
         notes.append(f"{blobs[0].shape[1]} channels to {wanted[1]} by {channel_rule}")
         blobs[0] = fit_channels(blobs[0], wanted[1], channel_rule)
     try:
-        set_blobs(target, blobs)
+        check_blobs(name, blobs, shapes)
     except ModelError as error:
         raise ModelError(f"layer {source.name!r} of the file: {error}") from error
-    detail = "; ".join([*notes, *_other_geometry(source, target)])
-    return MatchRow(name, source.name, CONVERTED if notes else MATCHED, detail)
+    return Match(source, tuple(blobs), "; ".join(notes))
 
 
 def _other_geometry(source: Layer, target: keras.layers.Layer) -> list[str]:

@@ -132,12 +132,15 @@ def _with_agreed_multipliers(layers: Sequence[Layer]) -> list[Layer]:
 def _with_own_names(layers: Sequence[Layer]) -> list[Layer]:
     taken = {keras_name(layer.name) for layer in layers}
     used: set[str] = set()
+    numbers: dict[str, int] = {}
     named = []
     for layer in layers:
-        name, number = keras_name(layer.name), 2
+        name = keras_name(layer.name)
         if name in used:
+            number = numbers.get(name, 2)
             while f"{name}_{number}" in taken:
                 number += 1
+            numbers[name] = number + 1
             layer = dataclasses.replace(layer, name=f"{name}_{number}")
             name = layer.name
             taken.add(name)

@@ -151,6 +151,33 @@ class Architecture:
         layers: tuple[Convolution | Dense, ...] = (*self.convolutions, *self.head)
         return {layer.name: layer.bias_multipliers for layer in layers}
 
+    def blob_shapes(self, channels: int) -> dict[str, tuple[tuple[int, ...], ...]]:
+        """Layer -> shapes of its weights in Caffe's order, of every layer that has some.
+
+        Known without building the network: what a file holds can be held against it before memory
+        is taken.
+
+        Args:
+            channels: of the image.
+
+        Raises `ModelError` where there are none.
+        """
+        if channels < 1:
+            raise ModelError(f"an image must have channels, got {channels}")
+        shapes: dict[str, tuple[tuple[int, ...], ...]] = {}
+        inputs = channels
+        for layer in self.convolutions:
+            shapes[layer.name] = ((layer.width, inputs, layer.kernel, layer.kernel),
+                                  (layer.width,))
+            inputs = layer.width
+        if self.batch_norm:
+            shapes |= {f"bn_{tap.layer}": ((tap.width,), (tap.width,), (1,)) for tap in self.taps}
+        inputs = sum(tap.width for tap in self.taps)
+        for dense in self.head:
+            shapes[dense.name] = ((dense.width, inputs), (dense.width,))
+            inputs = dense.width
+        return shapes
+
     def check_image_size(self, height: int, width: int) -> None:
         """Raise `ModelError` where Caffe's RandBI would abort: an image too small for the rates.
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
+import reprlib
 import tempfile
 import warnings
 import zipfile
@@ -14,8 +16,18 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from pixelnet_tf.caffe.reading import MAX_INFLATION, checked_hdf5
+from pixelnet_tf.config import config_from_dict
 from pixelnet_tf.errors import ModelError
+from pixelnet_tf.model.architecture import Architecture
 from pixelnet_tf.model.pixelnet import PixelNet
+
+#: Members of a .keras file.
+_CONFIG, _WEIGHTS = "config.json", "model.weights.h5"
+#: A description takes some 2 KB.
+_MAX_CONFIG_BYTES = 1 << 20
+#: What `PixelNet.get_config` writes.
+_CONFIG_TYPES = {"config": dict, "channels": int, "classes": int, "name": str}
 
 
 @dataclass(frozen=True, eq=False)
@@ -50,29 +62,77 @@ class TrainedNetwork:
 def load_model(path: str) -> PixelNet:
     """Load a .keras file of this project.
 
+    The file need not be trusted. Of its description the class' name is compared and the sizes are
+    read, nothing in it is made or called; the network is this project's own, and the file gives it
+    arrays alone. What it unpacks to is measured first.
+
     Raises:
-        ModelError: it is broken, of another class, lacks weights, or holds weights that are not
-            finite, which would make every voxel background.
+        ModelError: it is broken, of another class, lacks weights, holds weights that are not
+            finite, which would make every voxel background, or takes far more memory than its
+            size.
     """
     try:
-        # Keras' own loader holds the whole file in memory, and draws weights for nothing.
+        # Keras' own loader makes the classes that a file names before anybody looks at them.
         with (tf.io.gfile.GFile(path, "rb") as file, zipfile.ZipFile(file) as archive,
               tempfile.TemporaryDirectory() as folder):
-            saved = json.loads(archive.read("config.json"))
-            if saved["registered_name"] != keras.saving.get_registered_name(PixelNet):
-                raise ModelError(f"{path}: holds a {saved['class_name']}, not a PixelNet")
-            model = PixelNet.from_config({**saved["config"], "draw": False})
+            most_bytes = tf.io.gfile.stat(path).length * MAX_INFLATION
+            config = _own_config(archive)
+            _check_member(archive, _WEIGHTS, most_bytes)
+            weights = archive.extract(_WEIGHTS, folder)
+            held, needed = checked_hdf5(weights, most_bytes), _weights_of(config)
+            if held < needed:
+                raise ModelError(f"its description asks for {needed:,} weights, it holds {held:,}")
+            model = PixelNet(**config, draw=False)
             with warnings.catch_warnings():
                 # A layer that the file has no weights for would keep whatever memory held.
                 warnings.filterwarnings("error", message="Skipping")
-                model.load_weights(archive.extract("model.weights.h5", folder))
-    except ModelError:
-        raise
+                model.load_weights(weights)
     except Exception as error:  # Keras, h5py and zipfile raise almost any class.
-        raise ModelError(f"{path}: cannot be loaded as a model of this project: "
-                         f"{(str(error).splitlines() or [type(error).__name__])[0]}") from None
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise ModelError(f"{path}: cannot be loaded as a model of this project: {reason}"
+                         ) from None
     for weights in model.weights:
         if not np.isfinite(weights.numpy()).all():
             raise ModelError(f"{path}: the weights of {weights.path} are not finite; the training "
                              "went astray: train anew at a lower learning rate")
     return model
+
+
+def _own_config(archive: zipfile.ZipFile) -> dict[str, Any]:
+    """What `PixelNet` is to be made with, of a description that may say anything."""
+    _check_member(archive, _CONFIG, _MAX_CONFIG_BYTES)
+    saved = json.loads(archive.read(_CONFIG))
+    if not isinstance(saved, dict) or not isinstance(saved.get("config"), dict):
+        raise ModelError(f"{_CONFIG} describes no model")
+    own = keras.saving.get_registered_name(PixelNet)
+    if saved.get("registered_name") != own:
+        raise ModelError(f"holds a {saved.get('class_name')!r}, not a PixelNet")
+    config = saved["config"]
+    for name, kind in _CONFIG_TYPES.items():
+        if type(config.get(name)) is not kind:
+            raise ModelError(f"{_CONFIG}: {name} must be {kind.__name__}, "
+                             f"got {reprlib.repr(config.get(name))}")
+    if unknown := set(config) - set(_CONFIG_TYPES):
+        raise ModelError(f"{_CONFIG}: unknown {reprlib.repr(sorted(unknown))}; a PixelNet has "
+                         f"{', '.join(_CONFIG_TYPES)}")
+    return config
+
+
+def _check_member(archive: zipfile.ZipFile, name: str, most_bytes: int) -> None:
+    """Refuse a member that unpacks to more than `most_bytes`; zipfile reads no more than it says.
+    """
+    member = archive.getinfo(name)
+    if member.file_size > most_bytes:
+        raise ModelError(f"{name} unpacks to {member.file_size:,} bytes, more than the "
+                         f"{most_bytes:,} that such a file may")
+    if member.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+        # Others take memory that the file names.
+        raise ModelError(f"{name} is packed by the method {member.compress_type}, which Keras "
+                         "does not use")
+
+
+def _weights_of(config: dict[str, Any]) -> int:
+    """How many weights a network of this description has."""
+    table = Architecture.of(config_from_dict({"model": config["config"]}).model, config["classes"])
+    shapes = table.blob_shapes(config["channels"]).values()
+    return sum(math.prod(shape) for of_layer in shapes for shape in of_layer)

@@ -1,9 +1,11 @@
 """A model's file is read by Keras alone, once the room of its classes was imported."""
 
+import json
 import subprocess
 import sys
 import zipfile
 
+import h5py
 import keras
 import numpy as np
 import pytest
@@ -70,3 +72,93 @@ def test_a_file_that_lacks_weights_is_refused(tmp_path):
             mixed.writestr(name, source.read(name))
     with pytest.raises(ModelError, match="cannot be loaded as a model of this project"):
         load_model(str(tmp_path / "mixed.keras"))
+
+
+def with_member(path, name: str, content: bytes, compression: int = zipfile.ZIP_STORED) -> str:
+    """Put another content into a .keras file; returns its path."""
+    with zipfile.ZipFile(path) as old:
+        members = {each: old.read(each) for each in old.namelist()} | {name: content}
+    with zipfile.ZipFile(path, "w") as new:
+        for each, held in members.items():
+            new.writestr(each, held, compression if each == name else zipfile.ZIP_STORED)
+    return str(path)
+
+
+@pytest.fixture
+def saved(tmp_path):
+    narrow().save(tmp_path / "model.keras")
+    return tmp_path / "model.keras"
+
+
+def description(path) -> dict:
+    with zipfile.ZipFile(path) as archive:
+        return json.loads(archive.read("config.json"))
+
+
+FOREIGN = {
+    "another class": (lambda tree: tree | {"registered_name": "Lambda", "class_name": "Lambda"},
+                      "holds a 'Lambda', not a PixelNet"),
+    "no description": (lambda tree: [tree], "describes no model"),
+    "a policy that would be made": (lambda tree: tree | {"config": tree["config"] | {
+        "dtype": {"module": "keras.layers", "class_name": "Lambda", "config": {}}}},
+        "unknown .'dtype'."),
+    "no classes": (lambda tree: tree | {"config": {
+        key: tree["config"][key] for key in ("config", "channels", "name")}},
+        "classes must be int, got None"),
+    "more weights than it holds": (lambda tree: tree | {"config": tree["config"] | {
+        "config": tree["config"]["config"] | {"widths": [60000] * 5}}},
+        "asks for 388,8.* weights, it holds"),
+    "a description without end": (lambda tree: tree | {"x": "x" * (1 << 20)},
+                                  "config.json unpacks to .* bytes, more than"),
+}
+
+
+@pytest.mark.parametrize("name", FOREIGN)
+def test_of_a_description_nothing_is_made_but_a_pixelnet_that_the_file_fills(
+        name, saved, monkeypatch):
+    change, said = FOREIGN[name]
+    with_member(saved, "config.json", json.dumps(change(description(saved))).encode())
+    monkeypatch.setattr(keras.Model, "__init__", lambda *_, **__: pytest.fail("it was built"))
+    with pytest.raises(ModelError, match=said):
+        load_model(str(saved))
+
+
+def _bomb(path, content):
+    return with_member(path, "model.weights.h5", bytes(64 << 20), zipfile.ZIP_DEFLATED)
+
+
+def _unusual_packing(path, content):
+    return with_member(path, "model.weights.h5", content, zipfile.ZIP_LZMA)
+
+
+def _reads_another_file(path, content):
+    weights = path.with_name("weights.h5")
+    weights.write_bytes(content)
+    with h5py.File(weights, "r+") as file:
+        bias = file["layers/conv2d/vars/1"]
+        name, shape = bias.name, bias.shape
+        del file[name]
+        file.create_dataset(name, shape, "<f4", external=[("/etc/passwd", 0, 4 * shape[0])])
+    return with_member(path, "model.weights.h5", weights.read_bytes())
+
+
+def _arrays_without_end(path, content):
+    weights = path.with_name("weights.h5")
+    weights.write_bytes(content)
+    with h5py.File(weights, "r+") as file:
+        for number in range(40):
+            file.create_dataset(f"more{number}", (1 << 20,), "<f4", chunks=(1 << 20,))
+    return with_member(path, "model.weights.h5", weights.read_bytes())
+
+
+@pytest.mark.parametrize(("damage", "said"), [
+    (_bomb, "unpacks to 67,108,864 bytes, more than"),
+    (_unusual_packing, "packed by the method 14"),
+    (_reads_another_file, "layers/conv2d/vars/1 reads its values from other files"),
+    (_arrays_without_end, "the arrays take more memory than a file of this size may"),
+], ids=lambda each: getattr(each, "__name__", ""))
+def test_the_arrays_of_a_model_are_its_own_and_no_larger_than_its_file(damage, said, saved):
+    with zipfile.ZipFile(saved) as archive:
+        content = archive.read("model.weights.h5")
+    with pytest.raises(ModelError, match=said):
+        load_model(damage(saved, content))

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import math
 from collections.abc import Iterator, Sequence
 from contextvars import ContextVar
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import keras
@@ -28,17 +30,44 @@ class _SharedBlob(NamedTuple):
     order: tuple[int, ...]
 
 
-_shared: ContextVar[dict[str, _SharedBlob] | None] = ContextVar("shared", default=None)
+@dataclass
+class _NetworkBlobs:
+    """Blobs of the network that is being built: those with a name, and how many weights may come.
+    """
+
+    shared: dict[str, _SharedBlob]
+    left: float
+
+
+_network: ContextVar[_NetworkBlobs | None] = ContextVar("network", default=None)
 
 
 @contextlib.contextmanager
-def shared_blobs() -> Iterator[None]:
-    """Layers that are built inside are one network's: blobs of one name are one variable."""
-    token = _shared.set({})
+def network_blobs(limit: float = math.inf) -> Iterator[None]:
+    """Layers that are built inside are one network's: blobs of one name are one variable.
+
+    More weights than `limit`, of all its layers together, raise `ModelError` before memory is
+    taken for them.
+    """
+    token = _network.set(_NetworkBlobs({}, limit))
     try:
         yield
     finally:
-        _shared.reset(token)
+        _network.reset(token)
+
+
+def claim_weights(*shapes: Sequence[int]) -> None:
+    """Take weights of these shapes off what the network that is being built may still have."""
+    network = _network.get()
+    if network is None:
+        return
+    count = sum(math.prod(shape) for shape in shapes)
+    if count > network.left:
+        raise ModelError(
+            f"it would start with {count:,} weights that are in no file; the network may still "
+            f"have {network.left:,}: give files that belong together, or a smaller network"
+        )
+    network.left -= count
 
 
 def require(condition: tf.Tensor, said: Sequence, values: tf.Tensor) -> tf.Tensor:
@@ -57,7 +86,7 @@ class CaffeLayer(keras.layers.Layer):
     Args:
         multipliers: the (lr_mult, decay_mult) of each blob.
         blob_names: the name of each blob, `""` for one of the layer's own. As in Caffe, layers
-            share blobs, and nothing else: the first layer built within `shared_blobs` makes a
+            share blobs, and nothing else: the first layer built within `network_blobs` makes a
             named blob, later ones take it, each with its own stride, dilation and other blobs.
     """
 
@@ -90,15 +119,17 @@ class CaffeLayer(keras.layers.Layer):
         self._added += 1
         shared = self.blob_names[number] if number < len(self.blob_names) else ""
         if not shared:
+            claim_weights(shape)
             return super().add_weight(*args, shape=shape, name=name, **kwargs)
-        blobs = _shared.get()
-        if blobs is None:
+        network = _network.get()
+        if network is None:
             raise ModelError(
                 f"layer {self.name!r} shares the blob {shared!r} with other layers of its network; "
                 "it can be built with them only"
             )
-        order = self.blob_order(len(shape))
+        blobs, order = network.shared, self.blob_order(len(shape))
         if shared not in blobs:
+            claim_weights(shape)
             variable = super().add_weight(*args, shape=shape, name=name, **kwargs)
             blobs[shared] = _SharedBlob(self.name, variable, order)
             return variable

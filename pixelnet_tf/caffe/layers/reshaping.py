@@ -274,7 +274,9 @@ class Tile(keras.layers.Layer):
         self.axis = axis
 
     def call(self, inputs):
-        return tf.concat([inputs] * self.tiles, keras_axis(self.axis, len(inputs.shape)))
+        place = keras_axis(self.axis, len(inputs.shape))
+        return tf.tile(inputs, [self.tiles if axis == place else 1
+                                for axis in range(len(inputs.shape))])
 
     def get_config(self):
         return {**super().get_config(), "tiles": self.tiles, "axis": self.axis}
