@@ -10,9 +10,12 @@ from __future__ import annotations
 import difflib
 import importlib
 import os
+import reprlib
 from collections.abc import Iterable
 from typing import Any
 
+#: Of an error's text. It lists what is wrong with a study's cases, and may quote a file.
+_MAX_TEXT = 20_000
 #: What `nearest_hint` compares.
 _LONGEST_WORD, _MOST_WORDS = 100, 10_000
 
@@ -35,7 +38,7 @@ class PixelNetError(Exception):
     def __init__(self, message: str, *, case: str | None = None,
                  file: str | os.PathLike[str] | None = None, value: Any = None,
                  hint: str | None = None):
-        super().__init__(message)
+        super().__init__(_shortened(message))
         self.case, self.value, self.hint = case, value, hint
         self.file = None if file is None else os.fspath(file)
 
@@ -75,6 +78,29 @@ def require(what: str, extra: str, *modules: str) -> None:
         except ImportError as error:
             raise ConfigError(f"{what} needs {', '.join(modules)} ({error}); in the folder of "
                               f'pixelnet-tf run: pip install ".[{extra}]"') from None
+
+
+def _shortened(text: str) -> str:
+    """A text without its middle, where it quotes more than anybody reads."""
+    half = _MAX_TEXT // 2
+    return text if len(text) <= _MAX_TEXT else f"{text[:half]} ... {text[-half:]}"
+
+
+class _Shown(reprlib.Repr):
+    """`repr` of a few values of a few levels: of an endless one the whole is never written."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.maxlevel, self.maxstring, self.maxlong, self.maxother = 3, 60, 40, 60
+
+    def repr_int(self, x: int, level: int) -> str:
+        # Python refuses to write numbers of thousands of digits.
+        return super().repr_int(x, level) if abs(x) < 10**100 else "a number of over 100 digits"
+
+
+def shown(value: Any) -> str:
+    """Return a value as messages show it, at most 80 characters."""
+    return f"{_Shown().repr(value):.80}"
 
 
 def nearest_hint(word: str, known: Iterable[str]) -> str:

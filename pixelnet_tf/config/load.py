@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+import itertools
 import re
 import typing
 from collections.abc import Iterable
@@ -13,13 +14,17 @@ from typing import Any
 import yaml
 
 from pixelnet_tf.config.sections import Choice, Config
-from pixelnet_tf.errors import ConfigError
+from pixelnet_tf.errors import ConfigError, shown
 from pixelnet_tf.io.plain import PlainError, build
 
 #: The built-in files: `configs/` beside the package in a checkout, inside it once installed.
 _ROOMS = (Path(__file__).parents[2] / "configs", Path(__file__).parents[1] / "configs")
 #: A whole number, as text.
 _WHOLE = re.compile(r"-?[0-9]{1,18}")
+_NUMBERS = ("tag:yaml.org,2002:int", "tag:yaml.org,2002:float")
+#: Of a YAML text (the largest of ours has 2,300), of one number in it, and its values with every
+#: alias written out.
+MAX_CHARACTERS, MAX_DIGITS, MAX_VALUES = 1 << 18, 100, 100_000
 BUILT_IN = next((room for room in _ROOMS if (room / "phantom.yaml").is_file()), Path("configs"))
 
 
@@ -78,14 +83,63 @@ def config_from_yaml(text: str, source: str) -> Config:
 def yaml_tree(text: str, source: str) -> dict[str, Any]:
     """The sections that a YAML file's text holds; raises `ConfigError`."""
     try:
-        tree = yaml.safe_load(text)
+        tree = _parsed(text)
     except Exception as error:  # PyYAML's constructors raise almost any class.
         raise ConfigError(f"{source}: cannot be read as YAML: {error}") from None
     if tree is None:
         return {}
     if not isinstance(tree, dict):
-        raise ConfigError(f"{source}: must hold sections such as `study:`, got {tree!r:.80}")
+        raise ConfigError(f"{source}: must hold sections such as `study:`, got {shown(tree)}")
     return tree
+
+
+def _parsed(text: str) -> Any:
+    """What YAML says, plain values only; ValueError for a text that unfolds to far more than it is.
+    """
+    if len(text) > MAX_CHARACTERS:
+        raise ValueError(f"it has {len(text):,} characters, a configuration at most "
+                         f"{MAX_CHARACTERS:,}")
+    loader = yaml.SafeLoader(text)
+    try:
+        root = loader.get_single_node()
+        if root is None:
+            return None
+        _check_size(root)
+        return loader.construct_document(root)
+    finally:
+        loader.dispose()
+
+
+def _check_size(root: yaml.Node) -> None:
+    """Raise ValueError for numbers without end, and where aliases make a value too large, or part
+    of itself.
+
+    An alias stands for its value wherever it is read: nine of nine of nine values are thousands of
+    millions after ten lines.
+    """
+    sizes: dict[int, int] = {}
+    open_nodes: set[int] = set()
+
+    def size(node: yaml.Node) -> int:
+        if isinstance(node, yaml.ScalarNode):
+            if node.tag in _NUMBERS and len(node.value) > MAX_DIGITS:
+                raise ValueError(f"the number on line {node.start_mark.line + 1} has "
+                                 f"{len(node.value):,} digits")
+            return 1
+        if id(node) in open_nodes:
+            raise ValueError(f"the value on line {node.start_mark.line + 1} holds itself")
+        if id(node) not in sizes:
+            open_nodes.add(id(node))
+            children = (itertools.chain(*node.value) if isinstance(node, yaml.MappingNode)
+                        else node.value)
+            sizes[id(node)] = 1 + sum(map(size, children))
+            open_nodes.discard(id(node))
+            if sizes[id(node)] > MAX_VALUES:
+                raise ValueError(f"the aliases on line {node.start_mark.line + 1} unfold to more "
+                                 f"than {MAX_VALUES:,} values; write them out")
+        return sizes[id(node)]
+
+    size(root)
 
 
 def config_from_json(tree: dict[str, Any], source: str = "the configuration",
@@ -168,7 +222,7 @@ def _apply(tree: dict[str, Any], override: str) -> None:
     if not equals or not all(parts):
         raise ConfigError(f"--set takes section.key=value, got {override!r}")
     try:
-        value = yaml.safe_load(text)
+        value = _parsed(text)
     except Exception as error:  # As in `yaml_tree`.
         raise ConfigError(f"--set {override}: the value is not YAML: {error}") from None
     node: dict[Any, Any] = tree

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from pixelnet_tf.errors import DataError, nearest_hint
+from pixelnet_tf.errors import DataError, nearest_hint, shown
 from pixelnet_tf.io.files import read_json_as
 from pixelnet_tf.io.plain import PlainError, build, convert
 
@@ -131,7 +131,7 @@ def _column(name: str, values: Any, dtype: type) -> np.ndarray:
         column = None
     if column is None or column.ndim != (2 if name == "class_counts" else 1):
         raise PlainError(f"columns.{name} must be a column of {np.dtype(dtype).name}, got "
-                         f"{values!r:.80}")
+                         f"{shown(values)}")
     return column
 
 

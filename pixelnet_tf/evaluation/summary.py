@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
@@ -14,11 +12,12 @@ import numpy as np
 
 from pixelnet_tf.cases.predictions import PredictionRecord
 from pixelnet_tf.config import Config
-from pixelnet_tf.errors import DataError
+from pixelnet_tf.errors import DataError, shown
 from pixelnet_tf.evaluation.matching import Matching
 from pixelnet_tf.evaluation.overlap import EMPTINESS
 from pixelnet_tf.evaluation.protocols import PROTOCOLS, Protocol, RegionScore
 from pixelnet_tf.evaluation.scoring import PairContent, Scores, score_cases
+from pixelnet_tf.io.csv_text import csv_text
 from pixelnet_tf.io.files import file_digest, read_json_as, write_json, write_text
 from pixelnet_tf.io.plain import PlainError, build, convert
 from pixelnet_tf.reporting import Reporter
@@ -106,15 +105,13 @@ class Evaluation:
         infinite distance reads `inf`; an empty cell is a value that the protocol leaves out.
         """
         columns = [(m, r) for m in self.measures for r in self.regions]
-        sink = io.StringIO()
-        writer = csv.writer(sink, lineterminator="\n")
-        writer.writerow(["case", *(f"{measure}_{region}" for measure, region in columns)])
-        for case, by_region in self.scores.items():
-            writer.writerow([case, *(_cell(by_region[r].values[m]) for m, r in columns)])
+        rows = [["case", *(f"{measure}_{region}" for measure, region in columns)]]
+        rows += [[case, *(_cell(by_region[r].values[m]) for m, r in columns)]
+                 for case, by_region in self.scores.items()]
         spreads = {column: self.spread(column[1], column[0]) for column in columns}
-        for row, key in SPREAD_ROWS.items():
-            writer.writerow([row, *(_cell(spreads[column][key]) for column in columns)])
-        return sink.getvalue()
+        rows += [[row, *(_cell(spreads[column][key]) for column in columns)]
+                 for row, key in SPREAD_ROWS.items()]
+        return csv_text(rows)
 
 
 @dataclass(frozen=True)
@@ -287,7 +284,7 @@ def _score(entry: dict[str, Any], measures: tuple[str, ...], where: str) -> Regi
     values = {m: convert(float | None, entry.get(m), f"{where}.{m}") for m in measures}
     if entry.get("empty") not in EMPTINESS:
         raise PlainError(f"{where}.empty must be one of {list(EMPTINESS)}, got "
-                         f"{entry.get('empty')!r:.40}")
+                         f"{shown(entry.get('empty'))}")
     for measure in measures:
         if measure in averaged and (values[measure] is None or not math.isfinite(values[measure])):
             raise PlainError(f"{where}.{measure} is averaged and must be a number")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import io
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -13,6 +12,7 @@ from rich.table import Table as RichTable
 
 from pixelnet_tf.errors import ConfigError
 from pixelnet_tf.evaluation.summary import SPREAD_ROWS, Evaluation
+from pixelnet_tf.io.csv_text import csv_text
 
 FORMATS = ("text", "markdown", "csv", "latex")
 #: Decimal places of a measure without unit, and of a length in mm.
@@ -64,11 +64,7 @@ class Table:
         return f"**{self.title}**\n\n{body}\n{notes}"
 
     def _csv(self) -> str:
-        sink = io.StringIO()
-        writer = csv.writer(sink, lineterminator="\n")
-        writer.writerow(self.columns)
-        writer.writerows(self.rows)
-        return sink.getvalue()
+        return csv_text([self.columns, *self.rows])
 
     def _latex(self) -> str:
         align = "l" + "".join("r" if self._numeric(i) else "l"
@@ -78,7 +74,7 @@ class Table:
                  " & ".join(_latex(c) for c in self.columns) + r" \\", r"\hline",
                  *(" & ".join(_latex(c) for c in row) + r" \\" for row in self.rows),
                  r"\hline", r"\end{tabular}", r"\end{table}"]
-        notes = [f"% {note}" for note in self.notes]
+        notes = [f"% {note}".replace("\n", " ") for note in self.notes]
         return "\n".join([*lines, *notes]) + "\n"
 
     def _numeric(self, index: int) -> bool:
@@ -176,8 +172,13 @@ def emptiness_notes(evaluation: Evaluation, of: str = "") -> tuple[str, ...]:
     return tuple(notes)
 
 
+#: What LaTeX takes for a command, and how it is written.
+_LATEX = str.maketrans({
+    "\\": r"\textbackslash ", "&": r"\&", "%": r"\%", "_": r"\_", "#": r"\#", "±": r"$\pm$",
+    "−": "-", "$": r"\$", "{": r"\{", "}": r"\}", "~": r"\textasciitilde ",
+    "^": r"\textasciicircum ", "\n": " ",
+})
+
+
 def _latex(text: str) -> str:
-    for plain, escaped in (("\\", r"\textbackslash "), ("&", r"\&"), ("%", r"\%"), ("_", r"\_"),
-                           ("#", r"\#"), ("±", r"$\pm$"), ("−", "-")):
-        text = text.replace(plain, escaped)
-    return text
+    return text.translate(_LATEX)

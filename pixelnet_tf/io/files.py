@@ -25,6 +25,8 @@ from pixelnet_tf.io.plain import PlainError, convert
 
 T = TypeVar("T")
 Pathname = str | os.PathLike[str]
+#: Read at once. The index of 10,000 cases takes some 100 MB; JSON takes twenty times its size.
+MAX_TEXT_BYTES = 256 << 20
 
 
 @contextmanager
@@ -160,11 +162,13 @@ def read_text(path: Pathname) -> str:
     """Read a text file.
 
     Raises:
-        DataError: it is missing, cannot be read or is not UTF-8.
+        DataError: it is missing, cannot be read, is not UTF-8 or larger than any of ours.
     """
     try:
         with _open(path, "rb") as file:
-            return file.read().decode("utf-8")
+            data = file.read(MAX_TEXT_BYTES + 1)
+        if len(data) <= MAX_TEXT_BYTES:
+            return data.decode("utf-8")
     except UnicodeDecodeError as error:
         raise DataError(f"{path}: cannot be read: it is no UTF-8 text ({error})") from None
     except OSError as error:
@@ -173,6 +177,8 @@ def read_text(path: Pathname) -> str:
         if not _is_url(os.fspath(path)):
             raise
         raise DataError(f"{path}: cannot be read: {error}") from None
+    raise DataError(f"{path}: cannot be read: it is larger than {MAX_TEXT_BYTES:,} bytes, as no "
+                    "text of this program is")
 
 
 def read_json(path: Pathname, advice: str = "delete it and run `pixelnet-tf prepare` again") -> Any:
@@ -183,7 +189,7 @@ def read_json(path: Pathname, advice: str = "delete it and run `pixelnet-tf prep
     """
     try:
         return json.loads(read_text(path))
-    except (json.JSONDecodeError, RecursionError) as error:
+    except (ValueError, RecursionError) as error:  # a number of thousands of digits is a ValueError
         raise DataError(f"{path}: is not JSON ({error}); it was written by another program or cut "
                         f"short: {advice}") from None
 
@@ -233,7 +239,7 @@ def read_json_lines(path: Pathname) -> list[dict[str, float]]:
     for line in lines:
         try:
             row = json.loads(line)
-        except (json.JSONDecodeError, RecursionError):
+        except (ValueError, RecursionError):
             break
         if not (isinstance(row, dict) and type(row.get("step")) is int
                 and all(type(value) in (int, float) and abs(value) < 1e300

@@ -8,7 +8,7 @@ import types
 import typing
 from typing import Any, TypeVar
 
-from pixelnet_tf.errors import DataError, nearest_hint
+from pixelnet_tf.errors import DataError, nearest_hint, shown
 
 T = TypeVar("T")
 
@@ -31,13 +31,13 @@ def build(cls: type[T], tree: Any, where: str = "", *, yaml: bool = False) -> T:
         PlainError: an unknown key, a missing one that has no default, or a value of another type.
     """
     if not isinstance(tree, dict):
-        raise PlainError(f"{where or 'the whole'} must be a section of keys, got {tree!r:.80}")
+        raise PlainError(f"{where or 'the whole'} must be a section of keys, got {shown(tree)}")
     hints = typing.get_type_hints(cls)
     unknown = [key for key in tree if key not in hints]
     if unknown:
         key = f"{where}.{unknown[0]}".lstrip(".")
-        raise PlainError(f"unknown key {key!r}{nearest_hint(str(unknown[0]), hints)}; known keys "
-                         f"here are {list(hints)}")
+        raise PlainError(f"unknown key {shown(key)}{nearest_hint(str(unknown[0]), hints)}; known "
+                         f"keys here are {list(hints)}")
     missing = [field.name for field in dataclasses.fields(cls) if field.name not in tree
                and field.default is field.default_factory is dataclasses.MISSING]
     if missing:
@@ -55,14 +55,14 @@ def convert(hint: Any, value: Any, where: str, *, yaml: bool = False) -> Any:
     origin, arguments = typing.get_origin(hint), typing.get_args(hint)
     if origin is tuple:
         if not isinstance(value, (list, tuple)):
-            raise PlainError(f"{where} must be a list, got {value!r:.80}")
+            raise PlainError(f"{where} must be a list, got {shown(value)}")
         if arguments[-1] is not ... and len(value) != len(arguments):
-            raise PlainError(f"{where} must be a list of {len(arguments)}, got {value!r:.80}")
+            raise PlainError(f"{where} must be a list of {len(arguments)}, got {shown(value)}")
         return tuple(convert(arguments[0], item, f"{where}[{i}]", yaml=yaml)
                      for i, item in enumerate(value))
     if origin is dict:
         if not isinstance(value, dict):
-            raise PlainError(f"{where} must map keys to values, got {value!r:.80}")
+            raise PlainError(f"{where} must map keys to values, got {shown(value)}")
         return {convert(arguments[0], key, f"a key of {where}", yaml=yaml):
                 convert(arguments[1], item, f"{where}.{key}", yaml=yaml)
                 for key, item in value.items()}
@@ -79,7 +79,7 @@ def _scalar(hint: type, value: Any, where: str, yaml: bool) -> Any:
         allowed = [member.value for member in hint]
         value = _scalar(str, value, where, yaml)
         if value not in allowed:
-            raise PlainError(f"{where} must be one of {allowed}, got {value!r:.80}")
+            raise PlainError(f"{where} must be one of {allowed}, got {shown(value)}")
         return hint(value)
     if yaml and hint is str and isinstance(value, bool):
         return "yes" if value else "no"
@@ -92,8 +92,8 @@ def _scalar(hint: type, value: Any, where: str, yaml: bool) -> Any:
         try:
             return float(value)
         except OverflowError:
-            raise PlainError(f"{where} is out of all range, got {value!r:.40}...") from None
+            raise PlainError(f"{where} is out of all range, got {shown(value)}") from None
     if isinstance(value, hint) and not (hint is int and isinstance(value, bool)):
         return value
-    raise PlainError(f"{where} must be of type {hint.__name__}, got {value!r:.80} "
+    raise PlainError(f"{where} must be of type {hint.__name__}, got {shown(value)} "
                      f"({type(value).__name__})")

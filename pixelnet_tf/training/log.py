@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import json
 import math
 import posixpath
@@ -12,6 +10,7 @@ from typing import Any
 
 import tensorflow as tf
 
+from pixelnet_tf.io.csv_text import csv_text
 from pixelnet_tf.io.files import write_text
 from pixelnet_tf.runs.folder import RunFolder
 
@@ -50,7 +49,7 @@ class TrainingLog:
         with tf.io.gfile.GFile(posixpath.join(self.folder, "log.jsonl"), "a") as file:
             file.write(json.dumps(row) + "\n")
         with tf.io.gfile.GFile(posixpath.join(self.folder, "log.csv"), "a") as file:
-            file.write(self._csv_line([row.get(name, "") for name in self.columns]))
+            file.write(csv_text([[row.get(name, "") for name in self.columns]]))
         # Written as protocol buffers: `tf.summary.scalar` needs the package tensorboard, which
         # TensorFlow no longer brings along.
         values = [tf.compat.v1.Summary.Value(tag=key, simple_value=value)
@@ -65,13 +64,7 @@ class TrainingLog:
 
     def _write_all(self) -> None:
         lines = "".join(json.dumps(row) + "\n" for row in self.rows)
-        table = self._csv_line(self.columns) + "".join(
-            self._csv_line([row.get(name, "") for name in self.columns]) for row in self.rows)
+        table = csv_text([self.columns, *([row.get(name, "") for name in self.columns]
+                                          for row in self.rows)])
         for name, text in (("log.jsonl", lines), ("log.csv", table)):
             write_text(posixpath.join(self.folder, name), text)
-
-    @staticmethod
-    def _csv_line(values) -> str:
-        buffer = io.StringIO()
-        csv.writer(buffer, lineterminator="\n").writerow(values)
-        return buffer.getvalue()

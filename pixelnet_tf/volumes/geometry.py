@@ -13,7 +13,7 @@ import nibabel as nib
 import numpy as np
 from nibabel import orientations
 
-from pixelnet_tf.errors import DataError
+from pixelnet_tf.errors import DataError, shown
 from pixelnet_tf.io.plain import PlainError, build
 
 #: Grids agree while no corner of the volume moves by more than this part of the smallest voxel
@@ -81,7 +81,7 @@ class VolumeGeometry:
         try:
             affine = np.array(affine, np.float64)
         except (TypeError, ValueError):
-            raise DataError(f"its affine {affine!r:.80} is no matrix of numbers; {_MEND_AFFINE}"
+            raise DataError(f"its affine {shown(affine)} is no matrix of numbers; {_MEND_AFFINE}"
                             ) from None
         if affine.shape != (4, 4) or not np.isfinite(affine).all():
             raise DataError(f"its affine {affine.tolist()} is not a finite 4 x 4 matrix; "

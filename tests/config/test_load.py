@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import re
+import time
 import typing
 from pathlib import Path
 
@@ -212,3 +213,43 @@ def test_a_choice_is_an_enumeration_inside_and_plain_text_outside(section, name,
 
 def test_every_setting_of_few_values_is_among_the_choices():
     assert len(CHOICES) == 16
+
+
+BILLIONS = "a: &a [x,x,x,x,x,x,x,x,x]\n" + "".join(
+    f"{name}: &{name} [" + ",".join([f"*{before}"] * 9) + "]\n"
+    for before, name in zip("abcdefgh", "bcdefghi", strict=True))
+MERGED = "a: &a {k: 1}\n" + "".join(
+    f"{name}: &{name} {{<<: [" + ",".join([f"*{before}"] * 9) + "]}\n"
+    for before, name in zip("abcdefgh", "bcdefghi", strict=True))
+
+
+@pytest.mark.parametrize(("text", "said"), [
+    (BILLIONS, "unfold to more than 100,000 values"),
+    (BILLIONS.replace("i:", "study:"), "unfold to more than 100,000 values"),
+    (MERGED, "unfold to more than 100,000 values"),
+    ("study: &a\n  files: *a\n", "holds itself"),
+    ("study: &a {<<: *a}", "holds itself"),
+    ("study: [" * 5000, "cannot be read as YAML"),
+    ("study: " + "1:" * 100_000 + "1", "the number on line 1 has 200,001 digits"),
+    ("study: 0x" + "f" * 5000, "the number on line 1 has 5,002 digits"),
+    ("study: {name: " + "x" * (1 << 18) + "}", "a configuration at most 262,144"),
+    ("? " + "x" * 100_000 + "\n: 1", "unknown key"),
+    ("study: {files: [" + "y, " * 10_000 + "]}", "study.files must map keys to values"),
+], ids=lambda value: value[:12] + "..." + value[-6:])
+def test_yaml_takes_no_more_than_its_length(text, said, written):
+    """In an error's text neither: nine of nine of nine values were written out for their first 80
+    characters."""
+    path = written(text)
+    start = time.process_time()
+    with pytest.raises(ConfigError, match=said) as caught:
+        load_config(path)
+    assert len(str(caught.value)) < 21_000
+    assert time.process_time() - start < 3
+
+
+def test_aliases_are_read_as_before(written):
+    config = load_config(written(
+        "model: {widths: &w [4, 4, 4, 4, 4], head_widths: *w}\n"
+        "training: {<<: {steps: 5}, epochs: 2}\n"))
+    assert config.model.head_widths == config.model.widths == (4,) * 5
+    assert (config.training.steps, config.training.epochs) == (5, 2)

@@ -27,6 +27,29 @@ def test_csv_reads_back():
         ["Model", "Dice_ET"], ["a|b", "0.5"], ["c", "0.75 ± 0.1"]]
 
 
+@pytest.mark.parametrize("name", ["=1+1", "=cmd|' /C calc'!A0", "+1+1", "-1+1", "@SUM(A1)", "-x",
+                                  "\t=1", " =1", "＝1", "-0.5 ± =1"])
+def test_no_cell_of_csv_is_a_formula(name):
+    (column, _), (cell, _) = csv.reader(io.StringIO(
+        Table("T", (name, "x"), ((name, "1"),)).render("csv")))
+    assert column == cell == "'" + name
+
+
+@pytest.mark.parametrize("cell", ["-0.5", "+0.012", "-", "-1e-05", "-inf", "-0.100 ± 0.020",
+                                  "-0.100 (n=5)", "0.5", "a-b", "[-0.1, +0.2]", "<0.001", ""])
+def test_numbers_and_words_of_csv_stay_as_they_are(cell):
+    _, (_, read) = csv.reader(io.StringIO(Table("T", ("x", "y"), (("z", cell),)).render("csv")))
+    assert read == cell
+
+
+def test_latex_takes_no_command_from_a_name():
+    text = Table("T", ("x", "y"), ((r"\input{/etc/passwd}$x^2$~", "1"),), ("a\n\\b",)
+                 ).render("latex")
+    assert (r"\textbackslash input\{/etc/passwd\}\$x\textasciicircum 2\$\textasciitilde  & 1"
+            in text)
+    assert text.endswith("% a \\b\n")
+
+
 def test_latex_is_escaped():
     text = TABLE.render("latex")
     assert r"\caption{Title \& more}" in text

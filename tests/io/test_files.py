@@ -6,6 +6,7 @@ import stat
 import pytest
 
 from pixelnet_tf.errors import DataError, RunError
+from pixelnet_tf.io import files
 from pixelnet_tf.io.files import (
     digest,
     file_digest,
@@ -44,8 +45,21 @@ def test_an_error_keeps_the_old_file(tmp_path):
 def test_missing_and_broken(tmp_path):
     with pytest.raises(DataError, match="cannot be read"):
         read_json(str(tmp_path / "x"))
-    (tmp_path / "x").write_text("{")
-    with pytest.raises(DataError, match="is not JSON"):
+    # Python refuses numbers of thousands of digits by an error that is not JSON's.
+    for text in ("{", "1" * 5000, "[" * 100_000):
+        (tmp_path / "x").write_text(text)
+        with pytest.raises(DataError, match="is not JSON"):
+            read_json(str(tmp_path / "x"))
+        (tmp_path / "x").write_text('{"step": 1}\n' + text)
+        assert read_json_lines(str(tmp_path / "x")) == [{"step": 1}]
+
+
+def test_text_has_a_limit(tmp_path, monkeypatch):
+    monkeypatch.setattr(files, "MAX_TEXT_BYTES", 10)
+    (tmp_path / "x").write_text("[1,2,3,45]")
+    assert read_json(str(tmp_path / "x")) == [1, 2, 3, 45]
+    (tmp_path / "x").write_text("[1,2,3,456]")
+    with pytest.raises(DataError, match="is larger than"):
         read_json(str(tmp_path / "x"))
 
 
