@@ -11,7 +11,7 @@ Needs numpy and protobuf only (h5py for HDF5 models); no Caffe and no TensorFlow
 from prototxt_import.errors import CaffeFormatError
 from prototxt_import.filler import Filler
 from prototxt_import.hdf5 import hdf5_layer_names, is_hdf5
-from prototxt_import.hdf5_file import MAX_INFLATION, count_values, open_hdf5
+from prototxt_import.hdf5_file import count_values, open_hdf5
 from prototxt_import.layer import Layer, ParamSpec
 from prototxt_import.load_network import attach_weights, load_network
 from prototxt_import.network import Input, Network

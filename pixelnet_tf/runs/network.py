@@ -16,7 +16,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from pixelnet_tf.caffe.reading import MAX_INFLATION, checked_hdf5
+from pixelnet_tf.caffe.reading import checked_hdf5
 from pixelnet_tf.config import config_from_dict
 from pixelnet_tf.errors import ModelError
 from pixelnet_tf.model.architecture import Architecture
@@ -24,6 +24,8 @@ from pixelnet_tf.model.pixelnet import PixelNet
 
 #: Members of a .keras file.
 _CONFIG, _WEIGHTS = "config.json", "model.weights.h5"
+#: How much larger than its file a model may be. Keras packs nothing.
+_MAX_INFLATION = 64
 #: A description takes some 2 KB.
 _MAX_CONFIG_BYTES = 1 << 20
 #: What `PixelNet.get_config` writes.
@@ -75,7 +77,7 @@ def load_model(path: str) -> PixelNet:
         # Keras' own loader makes the classes that a file names before anybody looks at them.
         with (tf.io.gfile.GFile(path, "rb") as file, zipfile.ZipFile(file) as archive,
               tempfile.TemporaryDirectory() as folder):
-            most_bytes = tf.io.gfile.stat(path).length * MAX_INFLATION
+            most_bytes = tf.io.gfile.stat(path).length * _MAX_INFLATION
             config = _own_config(archive)
             _check_member(archive, _WEIGHTS, most_bytes)
             weights = archive.extract(_WEIGHTS, folder)
