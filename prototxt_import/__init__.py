@@ -91,5 +91,6 @@ __all__ = [
     "SoftmaxParams", "SoftmaxWithLossParams", "Solver", "SolverState", "StateRule",
     "TanHParams", "ThresholdParams", "TileParams", "UpsampleParams", "WindowDataParams",
     "attach_weights", "count_values", "hdf5_layer_names", "is_hdf5", "load_network",
-    "load_solver", "load_solverstate", "open_hdf5", "save_caffemodel", "save_prototxt", "save_solverstate",
+    "load_solver", "load_solverstate", "open_hdf5", "save_caffemodel", "save_prototxt",
+    "save_solverstate",
 ]  # fmt: skip
