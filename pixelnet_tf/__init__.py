@@ -21,6 +21,7 @@ _HOMES = {
     "evaluate": "pixelnet_tf.api.scoring",
     "Scores": "pixelnet_tf.api.scoring",
     "write_phantom": "pixelnet_tf.api.study",
+    "check_folder": "pixelnet_tf.api.check",
     "sample_pixels": "pixelnet_tf.api.sampling",
     "PixelNet": "pixelnet_tf.model.pixelnet",
     "Hypercolumn": "pixelnet_tf.model.hypercolumn",
@@ -34,6 +35,7 @@ _HOMES = {
 __all__ = [*_HOMES, "__version__"]
 
 if TYPE_CHECKING:
+    from pixelnet_tf.api.check import check_folder as check_folder
     from pixelnet_tf.api.sampling import sample_pixels as sample_pixels
     from pixelnet_tf.api.scoring import Scores as Scores
     from pixelnet_tf.api.scoring import evaluate as evaluate

@@ -22,6 +22,7 @@ VERBS = {
     "evaluate": "Score segmentations as the challenges do.",
     "compare": "Set evaluated runs side by side.",
     "experiment": "Balanced against uniform sampling, over folds, by one command.",
+    "check": "See whether a folder is as it was written, and mend it.",
     "report": "One HTML file with curves, scores and pictures of a run.",
     "submit": "Write the archive that a challenge takes.",
     "export": "Write a SavedModel for TensorFlow Serving.",

@@ -14,7 +14,8 @@ from typing import Any
 import yaml
 
 from pixelnet_tf.config.sections import Choice, Config
-from pixelnet_tf.errors import ConfigError, shown
+from pixelnet_tf.errors import ConfigError, DataError, shown
+from pixelnet_tf.io.files import read_text
 from pixelnet_tf.io.plain import PlainError, build
 
 #: The built-in files: `configs/` beside the package in a checkout, inside it once installed.
@@ -211,8 +212,8 @@ def _locate(path: str | Path) -> Path:
 
 def _read(path: Path) -> dict[str, Any]:
     try:
-        return yaml_tree(path.read_text(encoding="utf-8"), str(path))
-    except (UnicodeDecodeError, OSError) as error:
+        return yaml_tree(read_text(path), str(path))
+    except DataError as error:
         raise ConfigError(f"{path}: cannot be read as YAML: {error}") from None
 
 

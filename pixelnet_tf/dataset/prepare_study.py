@@ -25,12 +25,14 @@ from pixelnet_tf.config import Config, config_to_dict, config_to_yaml
 from pixelnet_tf.dataset.encode import EncodedCase, encode_or_say_why
 from pixelnet_tf.dataset.fingerprint import inputs_of, preparation_of
 from pixelnet_tf.dataset.index import SliceIndex, read_case_record
-from pixelnet_tf.dataset.shards import RECORD_FORMAT, write_shard
+from pixelnet_tf.dataset.shards import RECORD_FORMAT, check_shard, write_shard
 from pixelnet_tf.dataset.workers import run_cases, worker_count
 from pixelnet_tf.errors import DataError, RunError
 from pixelnet_tf.io.files import (
+    begin_folder,
     check_apart,
     read_json_as,
+    remove,
     remove_leftovers,
     write_json,
     write_text,
@@ -145,10 +147,11 @@ def _prepare(config: Config, study_dir: str | Path, out: str, workers: int | Non
         return PrepareSummary(tuple(c.name for c in todo), kept, tuple(problems), split,
                               notes=notes)
 
+    begin_folder(out)
     remove_leftovers(os.path.join(out, "cases"))
     if todo:
         # An index of shards that are about to change must not be read.
-        _remove(os.path.join(out, "index.json"))
+        remove(os.path.join(out, "index.json"))
     done = 0
     for case, encoded in run_cases(encode_or_say_why, todo, (config,),
                                    worker_count(workers, len(todo))):
@@ -230,11 +233,16 @@ def _finished(case: Case, made_from: dict[str, Any], out: str) -> dict[str, Any]
         details = read_case_record(path)
     except DataError:
         return None
-    shard = os.path.join(out, details["shard"])
-    same = (made_from["inputs"] is not None and details.get("made_from") == made_from
-            and tf.io.gfile.exists(shard)
-            and tf.io.gfile.stat(shard).length == details["shard_bytes"])
-    return details if same else None
+    if made_from["inputs"] is None or details.get("made_from") != made_from:
+        return None
+    try:
+        # Every record: a case whose shard is damaged is made anew.
+        check_shard(os.path.join(out, details["shard"]),
+                    [(row["offset"], row["length"]) for row in details["slices"]],
+                    details["shard_bytes"])
+    except DataError:
+        return None
+    return details
 
 
 def _check(cases: list[Case], finished: dict[str, Any], failed: dict[str, str], config: Config,
@@ -332,7 +340,7 @@ def _write_case(encoded: EncodedCase, made_from: dict[str, Any], voxels: tuple[s
     """Write a case's shard, then its JSON, which makes it finished."""
     shard = _case_file("", encoded.name, ".tfrecord")
     path = os.path.join(out, shard)
-    _remove(_case_file(out, encoded.name, ".json"))
+    remove(_case_file(out, encoded.name, ".json"))
     places = write_shard(path, encoded.slices)
     rows = [{"slice": number, "offset": offset, "length": length, "height": encoded_slice.height,
              "width": encoded_slice.width, "class_counts": list(encoded_slice.class_counts),
@@ -343,8 +351,3 @@ def _write_case(encoded: EncodedCase, made_from: dict[str, Any], voxels: tuple[s
                "shard_bytes": int(tf.io.gfile.stat(path).length), "slices": rows}
     write_json(_case_file(out, encoded.name, ".json"), details)
     return details
-
-
-def _remove(path: str) -> None:
-    if tf.io.gfile.exists(path):
-        tf.io.gfile.remove(path)

@@ -7,7 +7,7 @@ compressed, so a record can be read by its place in the file.
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 import google_crc32c
 import tensorflow as tf
@@ -73,12 +73,35 @@ def read_record(path: str, offset: int, length: int) -> bytes:
         frame = b""
     if len(frame) != _FRAME_HEAD + length + _FRAME_TAIL:
         raise DataError(f"{path}: missing or cut short; run `pixelnet-tf prepare` again")
+    return _payload(path, frame, offset, length)
+
+
+def check_shard(path: str, places: Sequence[tuple[int, int]], size: int) -> None:
+    """Read a whole shard and compare every record with its checksum; raises as `read_record`.
+
+    Args:
+        places: of each record, as `write_shard` gave them, in order.
+        size: of the file, in bytes.
+    """
+    try:
+        whole = tf.io.gfile.stat(path).length == size
+        with tf.io.gfile.GFile(path, "rb") as file:
+            for offset, length in places if whole else ():
+                _payload(path, file.read(_FRAME_HEAD + length + _FRAME_TAIL), offset, length)
+    except (ValueError, tf.errors.OpError):
+        whole = False
+    if not whole:
+        raise DataError(f"{path}: missing or cut short; run `pixelnet-tf prepare` again")
+
+
+def _payload(path: str, frame: bytes, offset: int, length: int) -> bytes:
     payload = frame[_FRAME_HEAD:-_FRAME_TAIL]
-    stored_length, _ = struct.unpack_from("<QI", frame)
-    if stored_length != length or struct.pack("<I", _checksum(payload)) != frame[-_FRAME_TAIL:]:
+    stored_length, stored = struct.unpack_from("<QI", frame.ljust(_FRAME_HEAD))
+    if (stored_length != length or stored != _checksum(frame[:8])
+            or struct.pack("<I", _checksum(payload)) != frame[-_FRAME_TAIL:]):
         raise DataError(f"{path}: damaged: the record at byte {offset} does not have the checksum "
-                        "that was written with it; remove the file and run `pixelnet-tf prepare` "
-                        "again")
+                        "that was written with it; run `pixelnet-tf prepare` again, which makes "
+                        "this case anew")
     return payload
 
 

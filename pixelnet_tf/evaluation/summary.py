@@ -18,7 +18,14 @@ from pixelnet_tf.evaluation.overlap import EMPTINESS
 from pixelnet_tf.evaluation.protocols import PROTOCOLS, Protocol, RegionScore
 from pixelnet_tf.evaluation.scoring import PairContent, Scores, score_cases
 from pixelnet_tf.io.csv_text import csv_text
-from pixelnet_tf.io.files import file_digest, read_json_as, write_json, write_text
+from pixelnet_tf.io.files import (
+    begin_folder,
+    file_digest,
+    read_json_as,
+    remove,
+    write_json,
+    write_text,
+)
 from pixelnet_tf.io.plain import PlainError, build, convert
 from pixelnet_tf.reporting import Reporter
 
@@ -212,7 +219,8 @@ def write_evaluation(evaluation: Evaluation, out_dir: Path) -> None:
     """
     out_dir = Path(out_dir)
     # Between the two files no summary of other scores may stand.
-    (out_dir / SUMMARY_FILE).unlink(missing_ok=True)
+    begin_folder(out_dir)
+    remove(out_dir / SUMMARY_FILE)
     write_text(out_dir / CASES_FILE, evaluation.to_csv())
     write_json(out_dir / SUMMARY_FILE, evaluation.to_json())
 

@@ -30,8 +30,9 @@ from pixelnet_tf.errors import DataError, ModelError, nearest_hint
 from pixelnet_tf.inference.ensemble import Ensemble
 from pixelnet_tf.inference.segmenter import SliceSegmenter
 from pixelnet_tf.inference.volume import SegmentedVolume, segment_volume
+from pixelnet_tf.io import manifest
 from pixelnet_tf.io.ahead import ahead
-from pixelnet_tf.io.files import check_apart, digest, sync, write_json
+from pixelnet_tf.io.files import begin_folder, check_apart, digest, remove, sync, write_json
 from pixelnet_tf.io.plain import build
 from pixelnet_tf.model.architecture import Architecture
 from pixelnet_tf.reporting import Reporter, reporter_or_log
@@ -367,7 +368,10 @@ class _Folder:
         for name in dict.fromkeys((*before, *now, *self._unusable)):
             if not self.file(name).is_file():
                 continue
-            if name in self._unusable:
+            if changed := manifest.difference(self.file(name)):
+                found[name] = (f"{changed}: it is damaged, or was corrected by hand (accept that "
+                               f"by `pixelnet-tf check {self._out} --accept {name}.nii.gz`)")
+            elif name in self._unusable:
                 found[name] = "images that cannot be used any more"
             elif name not in before:
                 found[name] = "nothing says what it was made from"
@@ -386,17 +390,17 @@ class _Folder:
         lines = [f"  {name}: {words}" for name, words in list(stale.items())[:5]]
         more = [f"  ... and {len(stale) - 5} more"] if len(stale) > 5 else []
         return "\n".join([
-            f"{self._out}: holds {len(stale)} segmentations that were made from something else:",
-            *lines, *more, "give a new --out, or replace them by --overwrite"])
+            f"{self._out}: holds {len(stale)} segmentations that were made from something else, or "
+            "changed since:", *lines, *more, "give a new --out, or replace them by --overwrite"])
 
     def start(self, asked: Sequence[str], kept: Sequence[str], todo: Sequence[str],
               stale: Collection[str], problems: Sequence[Problem], trained_on: Collection[str]
               ) -> None:
         """Remove what will be made anew, and write `prediction.json`."""
-        for name in {*todo, *stale}:
-            # The labels first: they say that a case is finished.
-            for kind in ("", MAPS, PICTURES):
-                self.file(name, kind).unlink(missing_ok=True)
+        begin_folder(self._out)
+        # The labels first: they say that a case is finished.
+        remove(*(self.file(name, kind) for kind in ("", MAPS, PICTURES)
+                 for name in sorted({*todo, *stale})))
         if self._out.is_dir():
             # A power cut must not bring back what `prediction.json` no longer holds for.
             sync(self._out)

@@ -2,39 +2,50 @@
 
 A file is written under a temporary name in its own folder, synced to the disk, moved into place,
 and the folder is synced, so that after a power cut the old file is there or the new one, never an
-empty one. Paths of the form `scheme://` go through TensorFlow's file systems, which is loaded for
-them alone.
+empty one. In a folder that has a manifest (`io/manifest.py`), its SHA-256 stands there before it is
+moved, and what is read is compared with it. Paths of the form `scheme://` go through TensorFlow's
+file systems, which is loaded for them alone.
 """
 
 from __future__ import annotations
 
-import errno
 import hashlib
 import importlib
 import json
 import os
 import shutil
-import uuid
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, TypeVar
 
 from pixelnet_tf.errors import ConfigError, DataError, RunError
+from pixelnet_tf.io import manifest
+from pixelnet_tf.io.disk import (
+    Pathname,
+    is_temporary,
+    is_url,
+    make_folder,
+    reason,
+    sync,
+    temporary_name,
+)
 from pixelnet_tf.io.plain import PlainError, convert
 
 T = TypeVar("T")
-Pathname = str | os.PathLike[str]
 #: Read at once. The index of 10,000 cases takes some 100 MB; JSON takes twenty times its size.
 MAX_TEXT_BYTES = 256 << 20
 
 
 @contextmanager
-def replacing(path: Pathname) -> Iterator[str]:
+def replacing(path: Pathname, grows: bool = False) -> Iterator[str]:
     """Give a temporary name to write to; on leaving, its file takes the place of `path`.
 
     The folder is made where it is missing. On an error the temporary file is removed and `path`
     stays as it was.
+
+    Args:
+        grows: the file will be added to, as a log is.
 
     Raises:
         RunError: writing failed, for instance on a full disk.
@@ -42,19 +53,21 @@ def replacing(path: Pathname) -> Iterator[str]:
     """
     path = os.fspath(path)
     check_file_name(path)
-    if _is_url(path):
+    if is_url(path):
         with _replacing_remote(path) as temporary:
             yield temporary
         return
-    temporary = _temporary_name(path)
+    temporary = temporary_name(path)
     try:
         make_folder(os.path.dirname(path))
         yield temporary
         sync(temporary)
+        written = manifest.announce(path, temporary, grows)
         os.replace(temporary, path)
         sync(os.path.dirname(path) or ".")
+        manifest.settle(path, written)
     except OSError as error:
-        raise RunError(f"{path}: cannot be written: {_reason(error)}") from None
+        raise RunError(f"{path}: cannot be written: {reason(error)}") from None
     finally:
         with suppress(OSError):
             os.remove(temporary)
@@ -72,7 +85,7 @@ def replacing_folder(path: Pathname) -> Iterator[Path]:
         RunError: writing failed, for instance on a full disk.
     """
     path = os.fspath(path)
-    temporary, aside = Path(_temporary_name(path)), Path(_temporary_name(path))
+    temporary, aside = Path(temporary_name(path)), Path(temporary_name(path))
     try:
         temporary.mkdir(parents=True)
         yield temporary
@@ -85,7 +98,7 @@ def replacing_folder(path: Pathname) -> Iterator[Path]:
         os.replace(temporary, path)
         sync(os.path.dirname(path) or ".")
     except OSError as error:
-        raise RunError(f"{path}: cannot be written: {_reason(error)}") from None
+        raise RunError(f"{path}: cannot be written: {reason(error)}") from None
     finally:
         if aside.is_dir() and not os.path.isdir(path):
             os.replace(aside, path)
@@ -96,7 +109,7 @@ def replacing_folder(path: Pathname) -> Iterator[Path]:
 def remove_leftovers(folder: Pathname) -> None:
     """Remove the temporary files and folders that a killed program left in a folder."""
     folder = os.fspath(folder)
-    if _is_url(folder):
+    if is_url(folder):
         gfile = _gfile()
         for path in gfile.glob(os.path.join(folder, ".*.tmp")):
             gfile.remove(path)
@@ -104,7 +117,7 @@ def remove_leftovers(folder: Pathname) -> None:
     if not os.path.isdir(folder):
         return
     for name in os.listdir(folder):
-        if name.startswith(".") and name.endswith(".tmp"):
+        if is_temporary(name):
             path = os.path.join(folder, name)
             if os.path.isdir(path) and not os.path.islink(path):
                 shutil.rmtree(path, ignore_errors=True)
@@ -112,34 +125,29 @@ def remove_leftovers(folder: Pathname) -> None:
                 os.remove(path)
 
 
-def make_folder(path: Pathname) -> None:
-    """Make a folder and its parents, and sync the names of those that were missing."""
-    path = os.fspath(path)
-    missing = []
-    while path and not os.path.isdir(path):
-        missing.append(path)
-        path = os.path.dirname(path)
-    for folder in reversed(missing):
-        os.makedirs(folder, exist_ok=True)
-        sync(os.path.dirname(folder) or ".")
-
-
-def sync(path: Pathname) -> None:
-    """Make the disk hold what was written to a file, or a folder's names.
-
-    A file system that cannot sync a folder (some network shares) is left to its own ways, and so
-    is an object store, which holds what it has acknowledged.
-    """
-    if _is_url(os.fspath(path)):
-        return
-    handle = os.open(path, os.O_RDONLY)
+def begin_folder(folder: Pathname) -> None:
+    """Give a folder of the product its manifest, before its first file; raises `RunError`."""
     try:
-        os.fsync(handle)
-    except OSError:
-        if not os.path.isdir(path):
-            raise
-    finally:
-        os.close(handle)
+        manifest.begin(folder)
+    except OSError as error:
+        raise RunError(f"{os.fspath(folder)}: cannot be written: {reason(error)}") from None
+
+
+def remove(*paths: Pathname) -> None:
+    """Remove files, and say so in the manifest of their folder; raises OSError.
+
+    One that is not there is passed over, and no power cut brings back the others.
+    """
+    there = [path for path in paths if not is_url(os.fspath(path)) and os.path.lexists(path)]
+    manifest.forget(*there)
+    for path in there:
+        with suppress(FileNotFoundError):
+            os.remove(path)
+    for folder in {os.path.dirname(path) for path in there}:
+        sync(folder or ".")
+    for path in paths:
+        if is_url(os.fspath(path)) and _gfile().exists(os.fspath(path)):
+            _gfile().remove(os.fspath(path))
 
 
 def write_bytes(path: Pathname, data: bytes) -> None:
@@ -148,9 +156,10 @@ def write_bytes(path: Pathname, data: bytes) -> None:
         file.write(data)
 
 
-def write_text(path: Pathname, text: str) -> None:
-    """Write a text file whole, in UTF-8; raises `RunError`."""
-    write_bytes(path, text.encode("utf-8"))
+def write_text(path: Pathname, text: str, grows: bool = False) -> None:
+    """Write a text file whole, in UTF-8; raises `RunError`. grows: as `replacing` takes it."""
+    with replacing(path, grows) as temporary, _open(temporary, "wb") as file:
+        file.write(text.encode("utf-8"))
 
 
 def write_json(path: Pathname, tree: Any) -> None:
@@ -158,27 +167,68 @@ def write_json(path: Pathname, tree: Any) -> None:
     write_text(path, json.dumps(tree, indent=1, allow_nan=False) + "\n")
 
 
-def read_text(path: Pathname) -> str:
-    """Read a text file.
+def read_bytes(path: Pathname, advice: str = "") -> bytes:
+    """Read a file, and compare it with its folder's manifest.
 
     Raises:
-        DataError: it is missing, cannot be read, is not UTF-8 or larger than any of ours.
+        DataError: it is missing, cannot be read, is larger than any text of ours, or is not what
+            was written; the message names `advice`, the next step.
+    """
+    path = os.fspath(path)
+    words = ""
+    for _ in range(3):
+        try:
+            with _open(path, "rb") as file:
+                data = file.read(MAX_TEXT_BYTES + 1)
+            if len(data) > MAX_TEXT_BYTES:
+                raise DataError(f"{path}: cannot be read: it is larger than {MAX_TEXT_BYTES:,} "
+                                "bytes, as no text of this program is", file=path)
+            words = manifest.difference(path, data)
+        except DataError:
+            raise
+        except OSError as error:
+            raise DataError(f"{path}: cannot be read: {reason(error)}", file=path) from None
+        except Exception as error:  # TensorFlow's own kinds; their class is not known without it.
+            if not is_url(path):
+                raise
+            raise DataError(f"{path}: cannot be read: {error}", file=path) from None
+        if not words:
+            return data
+        # Another process may have replaced it between the two readings.
+    raise _not_as_written(path, words, advice)
+
+
+def check_written(path: Pathname, advice: str = "") -> None:
+    """Compare a file that is read by other means with its folder's manifest.
+
+    Raises:
+        DataError: as `read_bytes`; a file that is missing is none of this function's concern.
     """
     try:
-        with _open(path, "rb") as file:
-            data = file.read(MAX_TEXT_BYTES + 1)
-        if len(data) <= MAX_TEXT_BYTES:
-            return data.decode("utf-8")
+        words = manifest.difference(path)
+    except FileNotFoundError:
+        return
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read: {reason(error)}", file=path) from None
+    if words:
+        raise _not_as_written(os.fspath(path), words, advice)
+
+
+def _not_as_written(path: str, words: str, advice: str) -> DataError:
+    folder, name = manifest.place_of(path) or os.path.split(path)
+    return DataError(
+        f"{path}: is not the file that was written ({words}): damaged, or changed by hand; "
+        f"{advice + '; ' if advice else ''}`pixelnet-tf check {folder}` looks through the folder, "
+        f"and with --accept {name} it takes a change that was meant", file=path,
+        hint=f"pixelnet-tf check {folder}")
+
+
+def read_text(path: Pathname, advice: str = "") -> str:
+    """Read a text file; raises `DataError` as `read_bytes`, and where it is not UTF-8."""
+    try:
+        return read_bytes(path, advice).decode("utf-8")
     except UnicodeDecodeError as error:
         raise DataError(f"{path}: cannot be read: it is no UTF-8 text ({error})") from None
-    except OSError as error:
-        raise DataError(f"{path}: cannot be read: {_reason(error)}") from None
-    except Exception as error:  # TensorFlow's own kinds; their class is not known without it.
-        if not _is_url(os.fspath(path)):
-            raise
-        raise DataError(f"{path}: cannot be read: {error}") from None
-    raise DataError(f"{path}: cannot be read: it is larger than {MAX_TEXT_BYTES:,} bytes, as no "
-                    "text of this program is")
 
 
 def read_json(path: Pathname, advice: str = "delete it and run `pixelnet-tf prepare` again") -> Any:
@@ -188,7 +238,7 @@ def read_json(path: Pathname, advice: str = "delete it and run `pixelnet-tf prep
         DataError: it is missing or broken; the message ends with `advice`, the next step.
     """
     try:
-        return json.loads(read_text(path))
+        return json.loads(read_text(path, advice))
     except (ValueError, RecursionError) as error:  # a number of thousands of digits is a ValueError
         raise DataError(f"{path}: is not JSON ({error}); it was written by another program or cut "
                         f"short: {advice}") from None
@@ -230,13 +280,16 @@ def read_json_lines(path: Pathname) -> list[dict[str, float]]:
 
     A row is of finite numbers and has a whole `step`. Lines from the first broken one on are left
     out: a program was killed while it wrote.
+
+    Raises:
+        DataError: what the training has told the folder's manifest of is something else now.
     """
-    try:
-        lines: Iterable[str] = read_text(path).splitlines()
-    except DataError:
+    path = os.fspath(path)
+    if not (_gfile().exists(path) if is_url(path) else os.path.isfile(path)):
         return []
     rows = []
-    for line in lines:
+    for line in read_bytes(path, "take it from a copy, or remove it: curves begin anew").split(
+            b"\n"):
         try:
             row = json.loads(line)
         except (ValueError, RecursionError):
@@ -253,7 +306,7 @@ def check_file_name(path: Pathname) -> None:
     """Raise `ConfigError` where a file is to be written under the name of a folder, or of nothing.
     """
     path = os.fspath(path)
-    if os.path.basename(path) in ("", ".", "..") or (not _is_url(path) and os.path.isdir(path)):
+    if os.path.basename(path) in ("", ".", "..") or (not is_url(path) and os.path.isdir(path)):
         raise ConfigError(f"{path}: is a folder; give the name of the file to write")
 
 
@@ -287,25 +340,9 @@ def digest(tree: Any) -> str:
     return hashlib.sha256(json.dumps(tree, sort_keys=True).encode()).hexdigest()
 
 
-def _temporary_name(path: str) -> str:
-    folder, name = os.path.split(path.rstrip("/"))
-    # A long name keeps within the file system's 255 bytes.
-    return os.path.join(folder, f".{name[:200]}.{uuid.uuid4().hex[:8]}.tmp")
-
-
-def _reason(error: OSError) -> str:
-    if error.errno == errno.ENOSPC:
-        return "no space is left on the device"
-    return error.strerror or str(error)
-
-
 def _absolute(path: Pathname) -> str:
     path = os.fspath(path)
-    return path if _is_url(path) else os.path.realpath(path)
-
-
-def _is_url(path: str) -> bool:
-    return "://" in path
+    return path if is_url(path) else os.path.realpath(path)
 
 
 def _gfile() -> Any:
@@ -314,14 +351,14 @@ def _gfile() -> Any:
 
 def _open(path: Pathname, mode: str) -> Any:
     path = os.fspath(path)
-    return _gfile().GFile(path, mode) if _is_url(path) else open(path, mode)
+    return _gfile().GFile(path, mode) if is_url(path) else open(path, mode)
 
 
 @contextmanager
 def _replacing_remote(path: str) -> Iterator[str]:
     gfile = _gfile()
     errors = importlib.import_module("tensorflow").errors
-    temporary = _temporary_name(path)
+    temporary = temporary_name(path)
     try:
         gfile.makedirs(os.path.dirname(path))
         yield temporary

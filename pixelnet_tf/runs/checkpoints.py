@@ -7,8 +7,9 @@ from typing import Any
 
 import tensorflow as tf
 
-from pixelnet_tf.errors import ModelError, RunError
-from pixelnet_tf.io.files import read_json_as, sync, write_json
+from pixelnet_tf.errors import DataError, ModelError, RunError
+from pixelnet_tf.io import manifest
+from pixelnet_tf.io.files import check_written, read_json_as, remove, sync, write_json
 from pixelnet_tf.io.plain import convert
 from pixelnet_tf.model.pixelnet import PixelNet
 
@@ -46,14 +47,14 @@ class Checkpoints:
             # On the disk before `state.json` names them, or a power cut leaves empty files.
             for file in tf.io.gfile.glob(posixpath.join(self.folder, name + ".*")):
                 sync(file)
+            manifest.record(*tf.io.gfile.glob(posixpath.join(self.folder, name + ".*")))
             self.state[kind] = {"name": name, "step": step, **details}
             write_json(posixpath.join(self.folder, "state.json"), self.state)
         except tf.errors.OpError as error:
             raise RunError(f"{self.folder}: checkpoint {name} cannot be written: {error.message}; "
                            "make room and go on with --resume") from None
         if previous and previous != name:
-            for file in tf.io.gfile.glob(posixpath.join(self.folder, previous + ".*")):
-                tf.io.gfile.remove(file)
+            remove(*tf.io.gfile.glob(posixpath.join(self.folder, previous + ".*")))
 
     def restore(self, kind: str) -> dict[str, Any] | None:
         """Load the `last` or `best` state into the variables; returns its details, None if none.
@@ -95,8 +96,10 @@ def load_state(folder: str, kind: str, model: PixelNet) -> None:
 def _read(checkpoint: tf.train.Checkpoint, path: str) -> None:
     """Read a state into a checkpoint's variables; raises ValueError with the reason in a line."""
     try:
+        for file in tf.io.gfile.glob(path + ".*"):
+            check_written(file)
         checkpoint.read(path).assert_existing_objects_matched().expect_partial()
-    except (tf.errors.OpError, AssertionError, ValueError, IndexError) as error:
+    except (DataError, tf.errors.OpError, AssertionError, ValueError, IndexError) as error:
         # TensorFlow says IndexError of a file that was cut short.
         raise ValueError((str(error).splitlines() or [type(error).__name__])[0]) from None
 

@@ -15,10 +15,13 @@ from pixelnet_tf.config import Config, Prior, config_from_yaml, config_to_yaml
 from pixelnet_tf.dataset.priors import ClassPriors
 from pixelnet_tf.errors import ConfigError, ModelError
 from pixelnet_tf.io.files import (
+    begin_folder,
+    check_written,
     file_digest,
     read_json_as,
     read_json_lines,
     read_text,
+    remove,
     replacing,
     write_json,
     write_text,
@@ -84,9 +87,9 @@ class RunFolder:
             slices: digest of the slices (`PreparedStudy.digest`); empty where unknown.
             new_layers: names of the layers that hold random start weights.
         """
-        if tf.io.gfile.exists(self.file("checkpoints")):
-            # What is best in there is of a training that had saved no state to go on from.
-            tf.io.gfile.rmtree(self.file("checkpoints"))
+        begin_folder(self.path)
+        # What is best in there is of a training that had saved no state to go on from.
+        remove(*tf.io.gfile.glob(self.file("checkpoints/*")))
         write_json(self.file("split.json"), split.to_json())
         write_json(self.file("priors.json"), priors.to_json())
         write_json(self.file("start.json"), {"slices": slices, "new_layers": sorted(new_layers)})
@@ -108,7 +111,7 @@ class RunFolder:
         if not tf.io.gfile.exists(source):
             raise ModelError(f"{self.path}: not a trained run (no {posixpath.basename(source)}); "
                              "give the --out folder of `pixelnet-tf train` or `import-caffe`")
-        return config_from_yaml(read_text(source), source)
+        return config_from_yaml(read_text(source, _ADVICE), source)
 
     def split(self) -> Split:
         """The split that the run was trained on; without a case for an imported model."""
@@ -154,6 +157,7 @@ class RunFolder:
                 self.state("best") is not None)
             raise ModelError(f"{path}: no such model; let `pixelnet-tf train --resume` finish, or "
                              f"give the --out of `train` or `import-caffe`{best}")
+        check_written(path, _ADVICE)
         return load_model(path)
 
     def network(self, prior: str) -> TrainedNetwork:

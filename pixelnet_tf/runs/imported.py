@@ -8,7 +8,7 @@ from typing import Any
 
 from pixelnet_tf.config import Config, Prior, config_from_dict, config_to_dict, config_to_yaml
 from pixelnet_tf.errors import RunError
-from pixelnet_tf.io.files import write_text
+from pixelnet_tf.io.files import begin_folder, write_text
 from pixelnet_tf.model.pixelnet import PixelNet
 from pixelnet_tf.runs.folder import RunFolder
 
@@ -64,6 +64,7 @@ def write_imported(out: Path, model: PixelNet, config: Config | None) -> list[st
     run = RunFolder(str(out))
     if Path(run.file("checkpoints")).exists():
         raise RunError(f"{out}: holds a training; give a new --out")
+    begin_folder(out.parent if run.path.endswith(".keras") else out)
     run.save_model(model)
     if config is None:
         return [run.file("model.keras")]

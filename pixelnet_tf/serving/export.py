@@ -16,7 +16,8 @@ from pixelnet_tf.config import Config, Mode, config_from_dict, config_to_dict
 from pixelnet_tf.errors import ConfigError, RunError
 from pixelnet_tf.evaluation.summary import Evaluation
 from pixelnet_tf.inference.segmenter import SliceSegmenter
-from pixelnet_tf.io.files import write_json, write_text
+from pixelnet_tf.io import manifest
+from pixelnet_tf.io.files import begin_folder, write_json, write_text
 from pixelnet_tf.runs.folder import RunFolder
 from pixelnet_tf.serving.about import check_evaluated, describe_export
 from pixelnet_tf.serving.model_card import model_card
@@ -78,8 +79,9 @@ def export_model(run: RunFolder, out: Path, name: str | None = None, version: in
         return target
     temporary = base / f".{version}.{uuid.uuid4().hex[:8]}.tmp"
     try:
-        temporary.mkdir(parents=True)
+        begin_folder(temporary)
         about = about | write(temporary, segmenter, config, about)
+        manifest.record(*manifest.files_in(temporary))
         write_json(str(temporary / "serving.json"), about)
         write_text(str(temporary / "model_card.md"), model_card(about))
         os.rename(temporary, target)

@@ -14,7 +14,8 @@ from tensorflow.core.protobuf import meta_graph_pb2, saved_model_pb2
 
 from pixelnet_tf.config import Config
 from pixelnet_tf.errors import DataError, ModelError, PixelNetError
-from pixelnet_tf.io.files import read_json_object
+from pixelnet_tf.io import manifest
+from pixelnet_tf.io.files import check_written, read_json_object
 from pixelnet_tf.serving.about import exported_config
 from pixelnet_tf.serving.api_error import ApiError
 from pixelnet_tf.serving.predict_json import Signature, TensorInfo
@@ -44,6 +45,8 @@ class LoadedModel:
             proto = saved_model_pb2.SavedModel.FromString(
                 (folder / "saved_model.pb").read_bytes())
             self.signatures = _signatures(proto.meta_graphs[0])
+            for file in manifest.files_in(folder):
+                check_written(file, "export the model again")
             self._model = tf.saved_model.load(str(folder))
         except (OSError, ValueError, KeyError, IndexError, DecodeError, PixelNetError,
                 tf.errors.OpError) as error:

@@ -19,7 +19,16 @@ from pixelnet_tf.evaluation.scoring import check_pairs
 from pixelnet_tf.evaluation.summary import Evaluation, evaluate, write_evaluation
 from pixelnet_tf.evaluation.tables import FORMATS, paper_table, render_all
 from pixelnet_tf.inference.predict import CaseSource, predict_cases
-from pixelnet_tf.io.files import check_apart, replacing_folder, write_json, write_text
+from pixelnet_tf.io.files import (
+    begin_folder,
+    check_apart,
+    check_written,
+    read_text,
+    replacing,
+    replacing_folder,
+    write_json,
+    write_text,
+)
 from pixelnet_tf.reporting import Reporter, reporter_or_log
 from pixelnet_tf.runs.folder import RunFolder
 from pixelnet_tf.training.loop import Trainer
@@ -72,7 +81,7 @@ class Experiment:
 
     def tables(self) -> str:
         """The tables that `run` wrote, as text."""
-        return (self.out / "tables.txt").read_text(encoding="utf-8")
+        return read_text(self.out / "tables.txt")
 
     def check(self) -> None:
         """Raise what can be told before any work; writes nothing.
@@ -100,6 +109,7 @@ class Experiment:
             PixelNetError: as `check`, and as training, prediction and evaluation raise it.
         """
         self.check()
+        begin_folder(self.out)
         for strategy in STRATEGIES:
             for number, split in enumerate(self.splits):
                 self._train(strategy, number, split)
@@ -177,9 +187,12 @@ class Experiment:
             made_from={case: made for record in records
                        for case, made in record.made_from.items()})
         with replacing_folder(folder / "predictions") as target:
+            begin_folder(target)
             for part, split in zip(parts, self.splits, strict=True):
                 for name in split.test:
-                    shutil.copyfile(part / f"{name}.nii.gz", target / f"{name}.nii.gz")
+                    check_written(part / f"{name}.nii.gz", "run the same command again")
+                    with replacing(target / f"{name}.nii.gz") as copy:
+                        shutil.copyfile(part / f"{name}.nii.gz", copy)
             write_json(target / PREDICTION_FILE, merged.to_json())
         return folder / "predictions"
 

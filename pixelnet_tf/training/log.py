@@ -10,8 +10,9 @@ from typing import Any
 
 import tensorflow as tf
 
+from pixelnet_tf.io import manifest
 from pixelnet_tf.io.csv_text import csv_text
-from pixelnet_tf.io.files import write_text
+from pixelnet_tf.io.files import sync, write_text
 from pixelnet_tf.runs.folder import RunFolder
 
 COLUMNS = ("step", "epoch", "loss", "learning_rate", "slices_per_second", "seconds")
@@ -58,13 +59,23 @@ class TrainingLog:
             tf.summary.experimental.write_raw_pb(
                 tf.compat.v1.Summary(value=values).SerializeToString(), step=row["step"])
 
+    def keep(self) -> None:
+        """Make the disk hold all rows, and tell the folder's manifest of them."""
+        self._board.flush()
+        files = [posixpath.join(self.folder, name) for name in ("log.jsonl", "log.csv")]
+        files += tf.io.gfile.glob(posixpath.join(self.folder, "tensorboard", "*"))
+        for path in files:
+            sync(path)
+        manifest.record(*files, grows=True)
+
     def close(self) -> None:
-        """Flush what TensorBoard still holds."""
+        """Flush what TensorBoard still holds; the files are complete."""
         self._board.close()
+        self.keep()
 
     def _write_all(self) -> None:
         lines = "".join(json.dumps(row) + "\n" for row in self.rows)
         table = csv_text([self.columns, *([row.get(name, "") for name in self.columns]
                                           for row in self.rows)])
         for name, text in (("log.jsonl", lines), ("log.csv", table)):
-            write_text(posixpath.join(self.folder, name), text)
+            write_text(posixpath.join(self.folder, name), text, grows=True)

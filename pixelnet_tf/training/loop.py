@@ -385,6 +385,7 @@ class _Loop:
 
     def _save(self) -> None:
         details = {"unvalidated": True} if self.unvalidated else {}
+        self.log.keep()
         self.checkpoints.save("last", self.done, **details)
 
     def _stop(self) -> None:

@@ -16,7 +16,7 @@ import nibabel as nib
 import numpy as np
 
 from pixelnet_tf.errors import DataError
-from pixelnet_tf.io.files import write_bytes
+from pixelnet_tf.io.files import check_written, write_bytes
 from pixelnet_tf.volumes.geometry import VolumeGeometry
 
 #: Bytes at the beginning of a file that hold its header, NIfTI-1 or NIfTI-2.
@@ -64,9 +64,11 @@ def read_volume(path: Path) -> tuple[np.ndarray, VolumeGeometry]:
 
     Raises:
         DataError: a missing, broken or truncated file, not NIfTI, not three-dimensional, of
-            colours or complex numbers, or without a place in space.
+            colours or complex numbers, or without a place in space; or not the one that was
+            written into a folder of results.
     """
     path = Path(path)
+    check_written(path)
     with _opened(path) as stream:
         start = stream.read(HEADER_BYTES)
         header = _parsed(path, start)

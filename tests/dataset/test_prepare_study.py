@@ -46,8 +46,8 @@ def test_what_is_written(small_config, small_study, tmp_path):
     assert ears.said == []
     files = sorted(path.relative_to(tmp_path / "p").as_posix()
                    for path in (tmp_path / "p").rglob("*") if path.is_file())
-    assert files == sorted(["config.yaml", "index.json", "left_out.json", "split.json",
-                            *(f"cases/{name}{end}" for name in ALL
+    assert files == sorted(["config.yaml", "index.json", "left_out.json", "manifest.jsonl",
+                            "split.json", *(f"cases/{name}{end}" for name in ALL
                               for end in (".json", ".tfrecord"))])
     assert json.loads((tmp_path / "p/left_out.json").read_text()) == []
 

@@ -14,6 +14,7 @@ from pixelnet_tf.dataset.schedule import SliceSchedule
 from pixelnet_tf.dataset.shards import parse_record
 from pixelnet_tf.errors import ConfigError, DataError
 from pixelnet_tf.volumes.case_volume import prepare_case
+from tests.earlier_version import copy_without_manifest
 
 
 def test_a_volume_comes_back_as_it_was_prepared(small_prepared, small_study, small_config):
@@ -93,7 +94,7 @@ def test_a_flipped_bit_in_a_shard_is_told_by_its_file(small_prepared, tmp_path):
 ])
 def test_a_file_that_holds_something_else(name, change, words, small_prepared, tmp_path):
     """The JSON of a prepared study, as another program or a hand may have left it."""
-    shutil.copytree(small_prepared, tmp_path / "copy")
+    copy_without_manifest(small_prepared, tmp_path / "copy")
     path = tmp_path / "copy" / name
     tree = json.loads(path.read_text())
     change(tree)
@@ -111,7 +112,7 @@ def test_a_file_that_holds_something_else(name, change, words, small_prepared, t
     (lambda tree: tree["normalization"].pop("t2"), "another shape"),
 ])
 def test_the_file_of_a_case_that_holds_something_else(change, words, small_prepared, tmp_path):
-    shutil.copytree(small_prepared, tmp_path / "copy")
+    copy_without_manifest(small_prepared, tmp_path / "copy")
     study = PreparedStudy.open(tmp_path / "copy")
     path = tmp_path / "copy" / "cases" / f"{study.cases[1]}.json"
     tree = json.loads(path.read_text())
@@ -123,7 +124,7 @@ def test_the_file_of_a_case_that_holds_something_else(change, words, small_prepa
 
 def test_a_configuration_that_is_no_yaml(small_prepared, tmp_path):
     """PyYAML raises ValueError for a date that there is not."""
-    shutil.copytree(small_prepared, tmp_path / "copy")
+    copy_without_manifest(small_prepared, tmp_path / "copy")
     for text in ("study: [", "study: {name: 2020-13-45}", "study: !!python/name:os x", "- 1"):
         (tmp_path / "copy" / "config.yaml").write_text(text)
         with pytest.raises(ConfigError, match=r"config\.yaml: (cannot be read as YAML|must hold)"):

@@ -71,8 +71,8 @@ def test_summary_is_strict_json_and_reads_back(tmp_path):
     again = read_evaluation(tmp_path / "scores")
     assert again.spread("lesion", "Hausdorff") == evaluation.spread("lesion", "Hausdorff")
     assert again.about == {"predictions": "somewhere"}
-    assert sorted(p.name for p in (tmp_path / "scores").iterdir()) == ["cases.csv",
-                                                                       "summary.json"]
+    assert sorted(p.name for p in (tmp_path / "scores").iterdir()) == [
+        "cases.csv", "manifest.jsonl", "summary.json"]
 
 
 def test_nothing_averaged_is_null_and_not_nan(tmp_path):

@@ -256,6 +256,7 @@ def test_prepared_and_raw_images_complete_one_folder(study, prepared, tmp_path):
 
 def test_a_segmentation_of_unknown_origin_is_not_taken_for_finished(prepared, tmp_path):
     write(prepared, tmp_path / "out", names=["phantom_001"])
+    (tmp_path / "out" / "manifest.jsonl").unlink()
     about = json.loads((tmp_path / "out" / "prediction.json").read_text())
     del about["made_from"]
     (tmp_path / "out" / "prediction.json").write_text(json.dumps(about))

@@ -77,6 +77,7 @@ def test_the_states_of_a_training_that_has_not_ended(unfinished):
 
 
 def test_a_state_that_is_not_there_or_broken(unfinished, tmp_path):
+    (tmp_path / "run/manifest.jsonl").unlink()
     state = json.loads((tmp_path / "run/checkpoints/state.json").read_text())
     del state["best"]
     (tmp_path / "run/checkpoints/state.json").write_text(json.dumps(state))
