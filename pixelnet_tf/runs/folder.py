@@ -16,7 +16,6 @@ from pixelnet_tf.dataset.priors import ClassPriors
 from pixelnet_tf.errors import ConfigError, ModelError
 from pixelnet_tf.io.files import (
     begin_folder,
-    check_written,
     file_digest,
     read_json_as,
     read_json_lines,
@@ -157,7 +156,6 @@ class RunFolder:
                 self.state("best") is not None)
             raise ModelError(f"{path}: no such model; let `pixelnet-tf train --resume` finish, or "
                              f"give the --out of `train` or `import-caffe`{best}")
-        check_written(path, _ADVICE)
         return load_model(path)
 
     def network(self, prior: str) -> TrainedNetwork:

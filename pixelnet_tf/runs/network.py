@@ -19,6 +19,7 @@ import tensorflow as tf
 from pixelnet_tf.caffe.reading import checked_hdf5
 from pixelnet_tf.config import config_from_dict
 from pixelnet_tf.errors import ModelError
+from pixelnet_tf.io.files import check_written
 from pixelnet_tf.model.architecture import Architecture
 from pixelnet_tf.model.pixelnet import PixelNet
 
@@ -70,10 +71,11 @@ def load_model(path: str) -> PixelNet:
 
     Raises:
         ModelError: it is broken, of another class, lacks weights, holds weights that are not
-            finite, which would make every voxel background, or takes far more memory than its
-            size.
+            finite, which would make every voxel background, takes far more memory than its size,
+            or is not the one that was written into its folder.
     """
     try:
+        check_written(path, "take it from a copy, or let `pixelnet-tf train --resume` make it")
         # Keras' own loader makes the classes that a file names before anybody looks at them.
         with (tf.io.gfile.GFile(path, "rb") as file, zipfile.ZipFile(file) as archive,
               tempfile.TemporaryDirectory() as folder):
