@@ -7,7 +7,6 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from pixelnet_tf.errors import ModelError
-from prototxt_import import MAX_INFLATION as MAX_INFLATION
 from prototxt_import import (
     CaffeFormatError,
     Network,
