@@ -185,7 +185,8 @@ class FolderScoring:
 
     def run(self, workers: int | None = None, reporter: Reporter | None = None) -> Scores:
         """Score them, with as many processes as `evaluate` says."""
-        return Scores(evaluate_matching(self._matching, self._config, self._rules,
+        workers = self._config.evaluation.workers if workers is None else workers
+        return Scores(evaluate_matching(self._matching, self._config.study, self._rules,
                                         self._predictions, self._references, self._contents,
                                         workers, reporter))
 

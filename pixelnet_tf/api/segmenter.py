@@ -218,10 +218,11 @@ class Segmenter:
             networks = [run.network(resolved.prediction.prior) for run in folders]
             for network in networks:
                 network.model.check_study(resolved.study)
-            members = [SliceSegmenter.of(resolved, network) for network in networks]
+            members = [SliceSegmenter.of(resolved.prediction, network) for network in networks]
             scorer = members[0] if len(members) == 1 else Ensemble(members)
             about = {"networks": [network.record() for network in networks]}
-            return lambda volume, maps: segment_volume(scorer, volume, resolved, maps), about
+            return lambda volume, maps: segment_volume(
+                scorer, volume, resolved.study, resolved.prediction, maps), about
 
         learned = {name for run in folders for part in ("train", "validation")
                    for name in getattr(run.split(), part)}
@@ -256,10 +257,11 @@ class Segmenter:
         if resolved is None or imported.note:
             raise ModelError(f"{caffemodel}: {imported.note}", file=caffemodel)
         network = TrainedNetwork(model, np.zeros(model.classes, np.float32), os.fspath(caffemodel))
-        scorer = SliceSegmenter.of(resolved, network)
+        scorer = SliceSegmenter.of(resolved.prediction, network)
         about = {"networks": [network.record()]}
         return cls(resolved, lambda: (
-            lambda volume, maps: segment_volume(scorer, volume, resolved, maps), about))
+            lambda volume, maps: segment_volume(
+                scorer, volume, resolved.study, resolved.prediction, maps), about))
 
     @classmethod
     def from_export(cls, folder: Path_, *, overrides: Sequence[str] = ()) -> Segmenter:
@@ -287,7 +289,7 @@ class Segmenter:
                                     "correction": about["prior"]["correction"]}]}
             return lambda volume, maps: segment_remotely(
                 lambda images, domain: model.segment_slices(images, domain, maps), volume,
-                resolved, maps), record
+                resolved.study, resolved.prediction, maps), record
 
         return cls(resolved, load)
 
@@ -326,7 +328,7 @@ class Segmenter:
         return cls(resolved, lambda: (lambda volume, maps: segment_remotely(
             lambda images, domain: served.segment_slices(
                 images, resolved.study.label_values, domain if with_domain else None, maps),
-            volume, resolved, maps), record))
+            volume, resolved.study, resolved.prediction, maps), record))
 
     @property
     def modalities(self) -> tuple[str, ...]:
@@ -373,7 +375,7 @@ class Segmenter:
         if problems:
             raise DataError(f"case {name}: {problems[0]}", case=name)
         prepared = prepare_volumes(name, {modality: partial(volumes.__getitem__, modality)
-                                          for modality in volumes}, self.config)
+                                          for modality in volumes}, study, self.config.prepare)
         found = self._backend[0](prepared, probabilities)
         return Segmentation(found.labels, found.probabilities, dict(study.labels),
                             dict(study.regions), prepared.geometry, prepared, self.config,

@@ -100,19 +100,16 @@ class Study:
         """
         from pixelnet_tf.dataset.prepared import PreparedStudy
 
-        return PreparedStudy.open(out, self._prepare(
-            out, workers, skip_bad_cases, require_segmentation, redraw_split, False, reporter))
+        return PreparedStudy.open(out, self.update(
+            out, workers=workers, skip_bad_cases=skip_bad_cases,
+            require_segmentation=require_segmentation, redraw_split=redraw_split,
+            reporter=reporter))
 
-    def plan(self, out: Path_, *, workers: int | None = None, skip_bad_cases: bool = False,
-             require_segmentation: bool = True, redraw_split: bool = False,
-             reporter: Reporter | None = None) -> PrepareSummary:
-        """Check everything and say what `prepare` would do; write nothing."""
-        return self._prepare(out, workers, skip_bad_cases, require_segmentation, redraw_split,
-                             True, reporter)
-
-    def _prepare(self, out: Path_, workers: int | None, skip_bad_cases: bool,
-                 require_segmentation: bool, redraw_split: bool, dry_run: bool,
-                 reporter: Reporter | None) -> PrepareSummary:
+    def update(self, out: Path_, *, workers: int | None = None, skip_bad_cases: bool = False,
+               require_segmentation: bool = True, redraw_split: bool = False,
+               dry_run: bool = False, reporter: Reporter | None = None) -> PrepareSummary:
+        """Do what `prepare` does, and say what was done; on a dry run check everything, write
+        nothing, and say what would be done."""
         from pixelnet_tf.dataset.prepare_study import prepare_study
 
         return prepare_study(self.config, self.path, out, workers, skip_bad_cases,

@@ -106,7 +106,7 @@ def describe_network(model: PixelNet, config: Config, correction: np.ndarray) ->
         "normalisation": describe_slices(config.study, config.prepare),
         "border": model.config.border,
         "rates": list(model.rates),
-        "classified_pixels": "brain" if config.brain_only else "all",
+        "classified_pixels": "brain" if config.prediction.inside_brain(config.study) else "all",
         "not_in_the_network": {
             "prior": prediction.prior,
             "prior_correction": [float(value) for value in correction],

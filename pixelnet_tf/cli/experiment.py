@@ -19,8 +19,8 @@ from pixelnet_tf.cli.terminal import TerminalReporter
 @click.option("--out", required=True, type=PATH, metavar="DIR",
               help="Receives runs, predictions, scores and tables.")
 @dry_run_option
-def command(config_path, overrides, print_config, data: str, references: Path, out: Path,
-            dry_run: bool) -> None:
+def command(config_path: str | None, overrides: tuple[str, ...], print_config: bool, data: str,
+            references: Path, out: Path, dry_run: bool) -> None:
     """Class-balanced against uniform sampling: the paper's Tables 2 and 4 on your study.
 
     Trains both from the same configuration and seed over the folds, predicts the test cases with

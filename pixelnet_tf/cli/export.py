@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import click
 
 from pixelnet_tf.cli.options import PATH, dry_run_option, verb
@@ -29,8 +31,9 @@ from pixelnet_tf.errors import require
               help="Folder that `pixelnet-tf evaluate` wrote for predictions of RUN; its mean "
               "scores go into the card.")
 @dry_run_option
-def command(model, out, name, version, prior, mode, precision, model_format, evaluation,
-            dry_run) -> None:
+def command(model: str, out: Path, name: str | None, version: int | None, prior: str | None,
+            mode: str | None, precision: str | None, model_format: str, evaluation: Path | None,
+            dry_run: bool) -> None:
     """Write a SavedModel for TensorFlow Serving.
 
     The folder needs none of this project's code to run: it holds plain TensorFlow operations, a

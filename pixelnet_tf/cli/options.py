@@ -26,13 +26,14 @@ PATH = click.Path(path_type=Path)
 class _OutFile(click.Path):
     """The name of a file to write: a folder is refused before any work."""
 
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
-        path = super().convert(value, param, ctx)
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+                ) -> Path:
+        path = Path(os.fsdecode(super().convert(value, param, ctx)))
         check_file_name(path)
         return path
 
 
-OUT_FILE = _OutFile(path_type=Path)
+OUT_FILE = _OutFile()
 #: Beside --token-file; a token in an argument would stand in the list of processes.
 TOKEN_VARIABLE = "PIXELNET_TOKEN"
 

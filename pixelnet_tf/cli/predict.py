@@ -52,9 +52,11 @@ from pixelnet_tf.io.files import check_apart
               "other images, another model or by other settings; without it they are refused.")
 @dry_run_option
 @config_options
-def command(models, server, serving_json, token_file, data, out, split, only, prior, mode,
-            precision, probabilities, overlays, skip_bad_cases, overwrite, dry_run, config_path,
-            overrides, print_config) -> None:
+def command(models: tuple[str, ...], server: str | None, serving_json: Path | None,
+            token_file: Path | None, data: str, out: Path, split: str, only: tuple[str, ...],
+            prior: str | None, mode: str | None, precision: str | None, probabilities: bool,
+            overlays: bool, skip_bad_cases: bool, overwrite: bool, dry_run: bool,
+            config_path: str | None, overrides: tuple[str, ...], print_config: bool) -> None:
     """Segment cases with a trained model, or with a server of one (--server).
 
     Every case is read and checked before any work. Volumes are written as uint8 NIfTI with the

@@ -12,7 +12,7 @@ from rich.table import Table
 
 from pixelnet_tf.cli.options import PATH, config_options, dry_run_option, read_config, verb
 from pixelnet_tf.cli.terminal import TerminalReporter
-from pixelnet_tf.config import Config
+from pixelnet_tf.config import StudyConfig
 
 if TYPE_CHECKING:
     from pixelnet_tf.api.study import PrepareSummary
@@ -43,25 +43,23 @@ def command(data: Path | None, out: str | None, workers: int | None, skip_bad_ca
     Example: pixelnet-tf prepare --config brats2017 --data BraTS17 --out prepared
     """
     config = read_config(config_path, overrides, print_config)
-    for value, option in ((data, "--data"), (out, "--out")):
-        if value is None:
-            raise click.UsageError(f"Missing option '{option}'.")
+    if data is None or out is None:
+        raise click.UsageError(f"Missing option '{'--data' if data is None else '--out'}'.")
     from pixelnet_tf import Study
 
-    study = Study.open(data, config)
-    options = {"workers": workers, "skip_bad_cases": skip_bad_cases,
-               "require_segmentation": not no_segmentation, "redraw_split": redraw_split}
     with TerminalReporter() as reporter:
-        summary = (study.plan(out, **options, reporter=reporter) if dry_run
-                   else study.prepare(out, **options, reporter=reporter).summary)
-    Console().print(_table(summary, config))
+        summary = Study.open(data, config).update(
+            out, workers=workers, skip_bad_cases=skip_bad_cases,
+            require_segmentation=not no_segmentation, redraw_split=redraw_split, dry_run=dry_run,
+            reporter=reporter)
+    Console().print(_table(summary, config.study))
     click.echo(f"nothing was written (--dry-run); {len(summary.prepared)} cases would be prepared"
                if dry_run else f"prepared study: {os.fspath(out)}")
 
 
-def _table(summary: PrepareSummary, config: Config) -> Table:
+def _table(summary: PrepareSummary, study: StudyConfig) -> Table:
     split, index = summary.split, summary.index
-    table = Table(show_header=False, title=f"study {config.study.name}")
+    table = Table(show_header=False, title=f"study {study.name}")
     table.add_row("cases", f"{len(split.cases)}: {len(summary.prepared)} prepared, "
                            f"{len(summary.kept)} kept from before, "
                            f"{len({p.case for p in summary.left_out})} left out")
@@ -73,15 +71,15 @@ def _table(summary: PrepareSummary, config: Config) -> Table:
     sizes = sorted({f"{h}x{w}" for h, w in zip(index.height, index.width, strict=True)})
     table.add_row("slices", f"{len(index)} of {', '.join(sizes[:3])}"
                             f"{' ...' if len(sizes) > 3 else ''} pixels, "
-                            f"{len(config.study.modalities)} channels "
-                            f"({', '.join(config.study.modalities)})")
+                            f"{len(study.modalities)} channels "
+                            f"({', '.join(study.modalities)})")
     counts = index.class_counts.sum(axis=0)
     if counts.any():
         lesion = int((index.class_counts[:, 1:].sum(axis=1) > 0).sum())
         table.add_row("slices with lesion", f"{lesion} ({lesion / len(index):.1%})")
         table.add_row("pixels of each class", "\n".join(
             f"{name}: {count / counts.sum():.3%}"
-            for name, count in zip(config.study.class_names, counts, strict=True)))
+            for name, count in zip(study.class_names, counts, strict=True)))
     else:
         table.add_row("pixels of each class", "no segmentations")
     return table

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import sys
+from pathlib import Path
+from typing import Any
 
 import click
 
@@ -53,7 +55,8 @@ _DEFAULT = ServerLimits()
               show_default=True, type=int, help="Most open connections of one address.")
 @click.option("--poll-seconds", default=2.0, show_default=True, type=click.FloatRange(0.1),
               help="Time between two looks for a new version.")
-def command(model, host, port, hosts, token_file, poll_seconds, **limits) -> None:
+def command(model: Path, host: str, port: int, hosts: tuple[str, ...], token_file: Path | None,
+            poll_seconds: float, **limits: Any) -> None:
     """Answer TensorFlow Serving's REST API, and NIfTI in, NIfTI out.
 
     A new version folder is picked up while the server runs. SIGTERM ends it when every accepted

@@ -24,8 +24,8 @@ from pixelnet_tf.errors import ConfigError
 @click.option("--fold", type=int, help="Train for this fold of the split (from 0): its cases are "
               "the test cases.")
 @dry_run_option
-def command(config_path, overrides, print_config, data, out, resume, snapshot, fold,
-            dry_run) -> None:
+def command(config_path: str | None, overrides: tuple[str, ...], print_config: bool, data: str,
+            out: str, resume: bool, snapshot: str | None, fold: int | None, dry_run: bool) -> None:
     """Train a class-balanced PixelNet on a prepared study.
 
     The study and how it was prepared come from the prepared folder; --config gives model, sampling

@@ -288,6 +288,25 @@ class PrepareConfig:
         in_range("prepare.slice_size", self.slice_size, 0, 4096)
         in_range("prepare.workers", self.workers, 0, 256)
 
+    def slice_settings(self, study: StudyConfig) -> dict[str, Any]:
+        """Every setting that shapes a prepared slice, by its key; equal ones give equal slices.
+
+        Where volumes lie, what classes and regions are called and the number of workers do not.
+        `study.resample` is not among them: it decides whether a case can be read at all.
+        """
+        correction: dict[str, Any] = {"enabled": self.bias_field.enabled}
+        if self.bias_field.enabled:
+            corrected = sorted(self.bias_field.modalities or study.modalities)
+            correction = asdict(self.bias_field) | {"modalities": corrected}
+        return {
+            "study.modalities": study.modalities,
+            "study.skull_stripped": study.skull_stripped,
+            "study.label_values": study.label_values,
+            **{f"prepare.{key}": value for key, value in asdict(self).items()
+               if key not in ("workers", "bias_field")},
+            **{f"prepare.bias_field.{key}": value for key, value in correction.items()},
+        }
+
 
 @dataclass(frozen=True)
 class SplitConfig:
@@ -622,6 +641,11 @@ class PredictionConfig:
         choices(self, "prediction")
         in_range("prediction.batch_slices", self.batch_slices, 1, 1024)
 
+    def inside_brain(self, study: StudyConfig) -> bool:
+        """Whether pixels outside the brain are background unseen, as `brain_only` has it."""
+        return self.brain_only == BrainOnly.YES or (
+            self.brain_only == BrainOnly.AUTO and study.skull_stripped)
+
 
 @dataclass(frozen=True)
 class EvaluationConfig:
@@ -665,29 +689,3 @@ class Config:
                     f"prepare.bias_field.modalities names {modality!r}"
                     f"{nearest_hint(modality, self.study.modalities)}; study.modalities has "
                     f"{list(self.study.modalities)}")
-
-    @property
-    def brain_only(self) -> bool:
-        """Whether pixels outside the brain are background unseen (`prediction.brain_only`)."""
-        choice = self.prediction.brain_only
-        return choice == BrainOnly.YES or (choice == BrainOnly.AUTO and self.study.skull_stripped)
-
-    def slice_settings(self) -> dict[str, Any]:
-        """Every setting that shapes a prepared slice, by its key; equal ones give equal slices.
-
-        Where volumes lie, what classes and regions are called and the number of workers do not.
-        `study.resample` is not among them: it decides whether a case can be read at all.
-        """
-        prepare, field_ = self.prepare, self.prepare.bias_field
-        correction: dict[str, Any] = {"enabled": field_.enabled}
-        if field_.enabled:
-            corrected = sorted(field_.modalities or self.study.modalities)
-            correction = asdict(field_) | {"modalities": corrected}
-        return {
-            "study.modalities": self.study.modalities,
-            "study.skull_stripped": self.study.skull_stripped,
-            "study.label_values": self.study.label_values,
-            **{f"prepare.{key}": value for key, value in asdict(prepare).items()
-               if key not in ("workers", "bias_field")},
-            **{f"prepare.bias_field.{key}": value for key, value in correction.items()},
-        }

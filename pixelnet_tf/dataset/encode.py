@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from pixelnet_tf.cases.case import Case
-from pixelnet_tf.config import Config
+from pixelnet_tf.config import PrepareConfig, StudyConfig
 from pixelnet_tf.errors import DataError
 from pixelnet_tf.volumes.case_volume import PreparedVolume, prepare_case
 
@@ -47,10 +47,10 @@ class EncodedCase:
     details: dict[str, Any]
 
 
-def encode_case(case: Case, config: Config) -> EncodedCase:
+def encode_case(case: Case, study: StudyConfig, prepare: PrepareConfig) -> EncodedCase:
     """Prepare a case and compress its slices; raises as `prepare_case`."""
-    volume = prepare_case(case, config)
-    return EncodedCase(case.name, encode_slices(volume, len(config.study.labels)), {
+    volume = prepare_case(case, study, prepare)
+    return EncodedCase(case.name, encode_slices(volume, len(study.labels)), {
         "case": case.name,
         "smir_id": case.smir_id,
         "labelled": volume.labels is not None,
@@ -59,10 +59,11 @@ def encode_case(case: Case, config: Config) -> EncodedCase:
     })
 
 
-def encode_or_say_why(case: Case, config: Config) -> EncodedCase | str:
+def encode_or_say_why(case: Case, study: StudyConfig, prepare: PrepareConfig
+                      ) -> EncodedCase | str:
     """As `encode_case`; what is wrong with the case is returned, not raised."""
     try:
-        return encode_case(case, config)
+        return encode_case(case, study, prepare)
     except DataError as error:
         return str(error).removeprefix(f"case {case.name}: ")
 
@@ -75,8 +76,9 @@ def encode_slices(volume: PreparedVolume, classes: int) -> tuple[EncodedSlice, .
         if volume.labels is not None:
             labels = volume.labels[number]
             counts = np.bincount(labels.ravel(), minlength=classes)
+        height, width = brain.shape
         encoded.append(EncodedSlice(
-            *brain.shape, _compress(image.astype("<f4")), _compress(labels),
+            height, width, _compress(image.astype("<f4")), _compress(labels),
             _compress(brain.astype(np.uint8)), tuple(int(n) for n in counts),
             float(brain.mean())))
     return tuple(encoded)

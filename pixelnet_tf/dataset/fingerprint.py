@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from pixelnet_tf.cases.case import Case
-from pixelnet_tf.config import Config
+from pixelnet_tf.config import PrepareConfig, StudyConfig
 from pixelnet_tf.io.ahead import ahead
 from pixelnet_tf.io.files import digest, file_digest
 
@@ -31,13 +31,13 @@ def inputs_of(cases: Sequence[Case]) -> dict[str, dict[str, Any] | None]:
     return dict(zip((case.name for case in cases), ahead(_inputs, cases, _READERS), strict=True))
 
 
-def preparation_of(config: Config) -> str:
+def preparation_of(study: StudyConfig, prepare: PrepareConfig) -> str:
     """Return a digest of every setting that shapes a prepared case, and of the program's own part.
 
-    Those are `Config.slice_settings`, and `study.resample`.
+    Those are `PrepareConfig.slice_settings`, and `study.resample`.
     """
-    return digest({"program": PREPARATION, "settings": config.slice_settings(),
-                   "resample": config.study.resample})
+    return digest({"program": PREPARATION, "settings": prepare.slice_settings(study),
+                   "resample": study.resample})
 
 
 def _inputs(case: Case) -> dict[str, Any] | None:

@@ -125,6 +125,7 @@ class SliceIndex:
 
 
 def _column(name: str, values: Any, dtype: type) -> np.ndarray:
+    column: np.ndarray | None
     try:
         column = np.array(values, dtype)
     except (TypeError, ValueError, OverflowError):

@@ -54,7 +54,7 @@ def training_batches(study: PreparedStudy, schedule: SliceSchedule, sampling: Sa
     number, count = shard
     donors = tf.constant(schedule.with_lesion, tf.int64)
 
-    def positions():
+    def positions() -> Iterator[tuple[int, int]]:
         start = first_batch * batch_slices
         while True:
             for place in range(number, batch_slices, count):

@@ -21,7 +21,14 @@ from pixelnet_tf.cases.split import (
     group_patients,
     unmatched_cases,
 )
-from pixelnet_tf.config import Config, config_to_dict, config_to_yaml
+from pixelnet_tf.config import (
+    Config,
+    PrepareConfig,
+    SplitConfig,
+    StudyConfig,
+    config_to_dict,
+    config_to_yaml,
+)
 from pixelnet_tf.dataset.encode import EncodedCase, encode_or_say_why
 from pixelnet_tf.dataset.fingerprint import inputs_of, preparation_of
 from pixelnet_tf.dataset.index import SliceIndex, read_case_record
@@ -130,18 +137,19 @@ def _prepare(config: Config, study_dir: str | Path, out: str, workers: int | Non
     cases = find_cases(Path(study_dir), config.study, require_segmentation)
     if not require_segmentation:
         cases = [case.without_segmentation() for case in cases]
-    made_from = _made_from(cases, config)
+    made_from = _made_from(cases, config.study, config.prepare)
     finished = {case.name: details for case in cases
                 if (details := _finished(case, made_from[case.name], out)) is not None}
     failed = _failed_before(cases, made_from, out)
-    problems, doubts, voxels = _check(cases, finished, failed, config, workers, reporter)
+    problems, doubts, voxels = _check(cases, finished, failed, config.study,
+                                      config.prepare.slice_size, workers, reporter)
     _refuse_bad(problems, cases, skip_bad_cases)
     bad = {problem.case for problem in problems}
     good = [case for case in cases if case.name not in bad]
-    split, drawn, notes = _split(config, out, good, voxels, redraw_split)
+    split, drawn, notes = _split(config.split, out, good, voxels, redraw_split)
     notes += tuple(f"{doubt.case}: {doubt.message}" for doubt in doubts if doubt.case not in bad)
     todo = [case for case in good if case.name not in finished]
-    _check_disk(todo, config, out)
+    _check_disk(todo, len(config.study.modalities), config.prepare.slice_size, out)
     kept = tuple(case.name for case in good if case.name in finished)
     if dry_run:
         return PrepareSummary(tuple(c.name for c in todo), kept, tuple(problems), split,
@@ -153,7 +161,7 @@ def _prepare(config: Config, study_dir: str | Path, out: str, workers: int | Non
         # An index of shards that are about to change must not be read.
         remove(os.path.join(out, "index.json"))
     done = 0
-    for case, encoded in run_cases(encode_or_say_why, todo, (config,),
+    for case, encoded in run_cases(encode_or_say_why, todo, (config.study, config.prepare),
                                    worker_count(workers, len(todo))):
         if isinstance(encoded, str):
             failed[case.name] = encoded
@@ -172,7 +180,7 @@ def _prepare(config: Config, study_dir: str | Path, out: str, workers: int | Non
 
     if any(case.name in failed for case in todo):
         good = [case for case in good if case.name not in failed]
-        split, drawn, notes = _split(config, out, good, voxels, redraw_split)
+        split, drawn, notes = _split(config.split, out, good, voxels, redraw_split)
     write_json(os.path.join(out, "left_out.json"), [
         asdict(LeftOut(problem.case, problem.message,
                        made_from[problem.case] if problem.case in failed else None))
@@ -217,9 +225,10 @@ def _case_file(out: str, name: str, suffix: str) -> str:
     return os.path.join(out, "cases", name + suffix)
 
 
-def _made_from(cases: list[Case], config: Config) -> dict[str, dict[str, Any]]:
+def _made_from(cases: list[Case], study: StudyConfig, prepare: PrepareConfig
+               ) -> dict[str, dict[str, Any]]:
     """Say what each case is made from: its files by their contents, and the settings."""
-    preparation, inputs = preparation_of(config), inputs_of(cases)
+    preparation, inputs = preparation_of(study, prepare), inputs_of(cases)
     return {case.name: {"format": RECORD_FORMAT, "preparation": preparation,
                         "smir_id": case.smir_id, "inputs": inputs[case.name]} for case in cases}
 
@@ -245,8 +254,8 @@ def _finished(case: Case, made_from: dict[str, Any], out: str) -> dict[str, Any]
     return details
 
 
-def _check(cases: list[Case], finished: dict[str, Any], failed: dict[str, str], config: Config,
-           workers: int, reporter: Reporter
+def _check(cases: list[Case], finished: dict[str, Any], failed: dict[str, str],
+           study: StudyConfig, slice_size: int, workers: int, reporter: Reporter
            ) -> tuple[list[Problem], list[Problem], dict[str, tuple[str, ...]]]:
     """Check the cases that are not finished; a study without any lesion is a problem too.
 
@@ -261,7 +270,7 @@ def _check(cases: list[Case], finished: dict[str, Any], failed: dict[str, str], 
                  for row in details["slices"])
     results = {}
     for done, (case, result) in enumerate(run_cases(
-            check_case, unread, (config.study, config.prepare.slice_size),
+            check_case, unread, (study, slice_size),
             worker_count(workers, len(unread))), start=1):
         results[case.name] = result
         reporter.progress("checking", done, len(unread), case.name)
@@ -274,10 +283,10 @@ def _check(cases: list[Case], finished: dict[str, Any], failed: dict[str, str], 
     labelled = [case for case in sound if case.segmentation is not None]
     voxels = {case.name: results[case.name].voxels if case.name in results
               else tuple(finished.get(case.name, {}).get("voxels", ())) for case in cases}
-    return problems + (no_lesion(labelled, config.study) if not lesion else []), doubts, voxels
+    return problems + (no_lesion(labelled, study) if not lesion else []), doubts, voxels
 
 
-def _split(config: Config, out: str, good: list[Case], voxels: dict[str, tuple[str, ...]],
+def _split(settings: SplitConfig, out: str, good: list[Case], voxels: dict[str, tuple[str, ...]],
            redraw: bool) -> tuple[Split, bool, tuple[str, ...]]:
     """Return the split, whether it was drawn now, and notes; cases with equal images are of one
     patient."""
@@ -287,13 +296,13 @@ def _split(config: Config, out: str, good: list[Case], voxels: dict[str, tuple[s
     notes = tuple(f"{len(cases)} cases have equal images and count as one patient: "
                   f"{', '.join(cases)}" for cases in group_patients(names, "", same)
                   if len(cases) > 1)
-    unmatched = unmatched_cases(names, config.split.patient)
+    unmatched = unmatched_cases(names, settings.patient)
     if unmatched:
         notes += (f"split.patient matches {len(names) - len(unmatched)} of {len(names)} cases; "
                   "each of the others counts as a patient of its own: "
                   f"{', '.join(unmatched[:5])}{' ...' if len(unmatched) > 5 else ''}",)
     if redraw or not tf.io.gfile.exists(path):
-        return draw_split(names, config.split, same), True, notes
+        return draw_split(names, settings, same), True, notes
     drawn = read_json_as(path, DrawnSplit.from_json, SPLIT_ADVICE)
     split = drawn.split
     new, gone = sorted(set(names) - set(split.cases)), sorted(set(split.cases) - set(names))
@@ -311,13 +320,13 @@ def _split(config: Config, out: str, good: list[Case], voxels: dict[str, tuple[s
             f"{'; '.join(', '.join(cases) for cases in torn[:5])}. The same patient would be "
             "trained on and tested; leave one of them out of the study, or draw a new split by "
             "--redraw-split, which keeps them together")
-    if drawn.settings != config_to_dict(config.split):
+    if drawn.settings != config_to_dict(settings):
         notes += (f"{path} was drawn with other settings and is kept; "
                   "--redraw-split draws it anew",)
     return split, False, notes
 
 
-def _check_disk(todo: list[Case], config: Config, out: str) -> None:
+def _check_disk(todo: list[Case], channels: int, slice_size: int, out: str) -> None:
     """Refuse a run that cannot end for lack of room, where `out` is a local folder."""
     folder = Path(out)
     while not folder.exists() and folder != folder.parent:
@@ -326,8 +335,8 @@ def _check_disk(todo: list[Case], config: Config, out: str) -> None:
         return
     needed = 0
     for case in todo:
-        plan = SlicePlan(read_geometry(case.files[0]), config.prepare.slice_size)
-        needed += plan.slices * plan.height * plan.width * len(config.study.modalities) * 4
+        plan = SlicePlan(read_geometry(case.files[0]), slice_size)
+        needed += plan.slices * plan.height * plan.width * channels * 4
     needed = int(_SMALLEST_SHARD * needed)
     free = shutil.disk_usage(folder).free
     if free < needed:

@@ -105,5 +105,7 @@ def _drawn_frequency(study: PreparedStudy, schedule: SliceSchedule, sampling: Sa
                      classes: int) -> np.ndarray:
     """Classes among the pixels of the first slices that the training itself draws, (class,)."""
     batches = training_batches(study, schedule, sampling, batch_slices=1, seed=schedule.seed)
-    return sum(np.bincount(batch["classes"], minlength=classes).astype(np.float64)
-               for batch in in_turn(batches.take(_DRAWN_SLICES)))
+    drawn = np.zeros(classes)
+    for batch in in_turn(batches.take(_DRAWN_SLICES)):
+        drawn += np.bincount(batch["classes"], minlength=classes)
+    return drawn

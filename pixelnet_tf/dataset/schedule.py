@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 
 from pixelnet_tf.config import SamplingConfig
@@ -27,7 +29,8 @@ class SliceSchedule:
         DataError: no slice with a lesion among the cases.
     """
 
-    def __init__(self, study: PreparedStudy, cases, sampling: SamplingConfig, seed: int):
+    def __init__(self, study: PreparedStudy, cases: Sequence[str], sampling: SamplingConfig,
+                 seed: int):
         index, rows = study.index, study.index.rows_of(cases)
         rows = rows[index.brain_fraction[rows] > 0]
         lesion = index.class_counts[rows][:, 1:].sum(axis=1) > 0
@@ -36,7 +39,7 @@ class SliceSchedule:
         self.epoch_slices = len(self.with_lesion) + round(
             sampling.lesion_free_slices * len(self.without_lesion))
         if not len(self.with_lesion):
-            raise DataError(f"{study.path}: no slice of the {len(list(cases))} training cases has "
+            raise DataError(f"{study.path}: no slice of the {len(cases)} training cases has "
                             "a lesion; check the label map and the split")
         self._epoch: tuple[int, np.ndarray] = (-1, np.zeros(0, np.int64))
 

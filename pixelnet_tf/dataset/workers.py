@@ -9,7 +9,7 @@ import sys
 import threading
 import types
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from typing import Any, Protocol, TypeVar
@@ -62,7 +62,7 @@ def run_cases(function: Callable[..., Any], cases: Sequence[Item], arguments: tu
     finished = False
     try:
         waiting = list(reversed(cases))
-        running = {}
+        running: dict[Future[Any], Item] = {}
         while waiting or running:
             while waiting and len(running) < workers:
                 case = waiting.pop()
@@ -85,10 +85,12 @@ def run_cases(function: Callable[..., Any], cases: Sequence[Item], arguments: tu
                 yield case, result
         finished = True
     finally:
-        pool.shutdown(wait=finished, cancel_futures=True)
         if not finished:
             for process in set(multiprocessing.active_children()) - others:
                 process.terminate()
+        # Waiting, too, after an interruption: else the pool's own thread may be about to close its
+        # pipe just when the interpreter, which ends, writes to it.
+        pool.shutdown(wait=True, cancel_futures=True)
 
 
 def _start_pool(workers: int) -> ProcessPoolExecutor | None:
@@ -142,8 +144,12 @@ def follow_parent() -> None:
     """Leave Ctrl-C to the parent, and end when the parent is gone, however it went."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
 
+    parent = multiprocessing.parent_process()
+    if parent is None:  # Nobody's worker.
+        return
+
     def follow() -> None:
-        multiprocessing.parent_process().join()
+        parent.join()
         os._exit(1)
 
     threading.Thread(target=follow, daemon=True).start()

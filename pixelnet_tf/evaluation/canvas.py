@@ -24,10 +24,13 @@ SERIES = ("#1f6fb4", "#d95f02", "#1b9e77", "#7570b3", "#e7298a", "#66a61e")
 DPI = 120
 
 
-def new_figure(width_inches: float, height_inches: float, layout: str = "constrained") -> Figure:
-    """Return an empty figure that draws into memory."""
-    figure = Figure(figsize=(width_inches, height_inches), dpi=DPI, layout=layout,
-                    facecolor="white")
+def new_figure(width_inches: float, height_inches: float, *, arranged: bool = True) -> Figure:
+    """Return an empty figure that draws into memory.
+
+    matplotlib arranges its axes so that nothing overlaps, unless the caller places them itself.
+    """
+    figure = Figure(figsize=(width_inches, height_inches), dpi=DPI, facecolor="white")
+    figure.set_layout_engine("constrained" if arranged else "none")
     FigureCanvasAgg(figure)
     return figure
 

@@ -147,9 +147,9 @@ def means_table(runs: Mapping[str, Evaluation]) -> Table:
     for name, run in runs.items():
         cells = []
         for measure, region in columns:
-            found = spread([v for case, v in run.values(region, measure).items() if case in cases])
-            few = f" (n={found['n']})" if found["n"] < len(cases) else ""
-            cells.append(number(found["mean"], measure) + few)
+            values = [v for case, v in run.values(region, measure).items() if case in cases]
+            few = f" (n={len(values)})" if len(values) < len(cases) else ""
+            cells.append(number(spread(values)["mean"], measure) + few)
         rows.append((name, *cells))
     table = {"brats": 2, "isles": 4}[first.protocol]
     several = len(first.regions) > 1

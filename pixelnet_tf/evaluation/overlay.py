@@ -13,6 +13,7 @@ from pathlib import Path
 
 import numpy as np
 from matplotlib import patheffects
+from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
@@ -194,7 +195,7 @@ def _window(view: np.ndarray, brain: np.ndarray, skull_stripped: bool) -> tuple[
 
 def _extent(brain: np.ndarray, labels: Sequence[np.ndarray]) -> _Frame:
     """Rows and columns that hold the brain and every label in any slice, with a margin."""
-    held = brain.any(axis=0)
+    held: np.ndarray = np.logical_or.reduce(brain, axis=0)
     for volume in labels:
         held |= volume.any(axis=0)
     return _around(held, 3) or _Frame(0, 0, *held.shape)
@@ -262,7 +263,7 @@ def _magnified(labels: np.ndarray, frame: _Frame, pixels: tuple[int, int]) -> np
 
 def _by_size(labels: Sequence[np.ndarray], study: StudyConfig) -> list[int]:
     """Label values but the background's, the most frequent first."""
-    counts = sum(np.bincount(volume.ravel(), minlength=256) for volume in labels)
+    counts = np.sum([np.bincount(volume.ravel(), minlength=256) for volume in labels], axis=0)
     return sorted(class_colours(study), key=lambda value: -counts[value])
 
 
@@ -328,7 +329,7 @@ def _grid(lines: int, titles: Sequence[str], pixels: tuple[int, int], heading: S
     left, above, below = 48, 34 + 26 * len(heading), 50
     across = left + len(titles) * width + (len(titles) - 1) * _GAP + _GAP
     down = above + lines * height + (lines - 1) * _GAP + below
-    figure = new_figure(across / DPI, down / DPI, layout="none")
+    figure = new_figure(across / DPI, down / DPI, arranged=False)
     axes = [[figure.add_axes(((left + column * (width + _GAP)) / across,
                               1 - (above + line * (height + _GAP) + height) / down,
                               width / across, height / down))
@@ -359,8 +360,8 @@ def _write(ax: Axes, x: float, y: float, words: str, ha: str, va: str, size: int
 
 def _legend(figure: Figure, study: StudyConfig, errors: bool) -> None:
     colours = class_colours(study)
-    handles = [Line2D([], [], color=colours[value], linewidth=2, label=study.labels[value])
-               for value in colours]
+    handles: list[Artist] = [Line2D([], [], color=colours[value], linewidth=2,
+                                    label=study.labels[value]) for value in colours]
     if errors:
         handles.append(Line2D([], [], color=_TRUTH, linewidth=1.5, label="outline of the truth",
                               path_effects=[patheffects.withStroke(linewidth=3.5,

@@ -97,7 +97,9 @@ class Protocol(ABC):
                                            reference.shape, edges)
                 for region, values in regions.items()}
 
-    def _score_region(self, ref, pred, values, counts, spacing_mm, shape, edges) -> RegionScore:
+    def _score_region(self, ref: np.ndarray, pred: np.ndarray, values: Sequence[int],
+                      counts: OverlapCounts, spacing_mm: Sequence[float], shape: tuple[int, ...],
+                      edges: tuple[tuple[int, int], ...]) -> RegionScore:
         distances = None
         if counts.emptiness == "none_empty":
             inside = np.zeros(256, bool)
@@ -150,7 +152,9 @@ class BratsProtocol(Protocol):
             "Precision": ratio(tp, counts.prediction, perfect),
         }
 
-    def distance_values(self, emptiness, distances, shape):
+    def distance_values(
+        self, emptiness: str, distances: SurfaceDistances | None, shape: tuple[int, ...]
+    ) -> tuple[dict[str, float | None], bool]:
         if distances is not None:
             return {"Hausdorff95": REDUCERS[self.hausdorff95].reduce(distances)}, True
         if emptiness == "both_empty":
@@ -197,7 +201,9 @@ class IslesProtocol(Protocol):
             "Recall": tp / (counts.reference + 1e-20),
         }
 
-    def distance_values(self, emptiness, distances, shape):
+    def distance_values(
+        self, emptiness: str, distances: SurfaceDistances | None, shape: tuple[int, ...]
+    ) -> tuple[dict[str, float | None], bool]:
         if distances is not None:
             return {"Hausdorff": REDUCERS["hausdorff"].reduce(distances),
                     "AverageDistance": REDUCERS["average_distance_symmetric"].reduce(distances)

@@ -6,7 +6,7 @@ What the report says (tables and sentences) is drawn from a run's files and its 
 from __future__ import annotations
 
 import base64
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -141,7 +141,7 @@ def write_report(source: ReportSource, out: Path, overlays: int = 3) -> list[Pat
     return [out, *written]
 
 
-def _overlays(source: ReportSource, count: int):
+def _overlays(source: ReportSource, count: int) -> Iterator[tuple[str, str, Figure]]:
     """Yield (case, caption, figure) of the worst and the best cases, drawn one at a time."""
     if source.read_image is None:
         return
@@ -158,13 +158,13 @@ def _overlays(source: ReportSource, count: int):
         reference, prediction = source.matching.pairs[case]
         truth, geometry = read_labels(reference, source.study, case, allow_float=True)
         predicted, _ = read_labels(prediction, source.study, case)
-        dice = {region: score.values["Dice"]
-                for region, score in source.evaluation.scores[case].items()}
+        dice = {region: value for region, score in source.evaluation.scores[case].items()
+                if (value := score.values["Dice"]) is not None}
         yield case, f"{case} ({rank} by mean Dice)", overlay_figure(
             shown, truth, predicted, geometry, source.study, case, dice)
 
 
-def _template():
+def _template() -> jinja2.Template:
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(Path(__file__).parent), autoescape=True,
         undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True)
@@ -242,10 +242,10 @@ def class_frequencies(
         columns.append((name, np.array(side)))
     counts = np.zeros((2, len(study.labels)))
     for case, paths in pairs.items():
-        for side, path in enumerate(paths):
-            labels, _ = read_labels(path, study, case, allow_float=side == 0)
+        for place, path in enumerate(paths):
+            labels, _ = read_labels(path, study, case, allow_float=place == 0)
             found = np.bincount(labels.ravel(order="K"), minlength=256)
-            counts[side] += found[list(study.label_values)]
+            counts[place] += found[list(study.label_values)]
     columns += [("Truth, scored cases", counts[0] / max(counts[0].sum(), 1)),
                 ("Predicted, scored cases", counts[1] / max(counts[1].sum(), 1))]
     rows = tuple(

@@ -11,11 +11,11 @@ from typing import Any
 import numpy as np
 
 from pixelnet_tf.cases.predictions import PredictionRecord
-from pixelnet_tf.config import Config
+from pixelnet_tf.config import StudyConfig
 from pixelnet_tf.errors import DataError, shown
 from pixelnet_tf.evaluation.matching import Matching
 from pixelnet_tf.evaluation.overlap import EMPTINESS
-from pixelnet_tf.evaluation.protocols import PROTOCOLS, Protocol, RegionScore
+from pixelnet_tf.evaluation.protocols import PROTOCOLS, BratsProtocol, Protocol, RegionScore
 from pixelnet_tf.evaluation.scoring import PairContent, Scores, score_cases
 from pixelnet_tf.io.csv_text import csv_text
 from pixelnet_tf.io.files import (
@@ -69,9 +69,9 @@ class Evaluation:
 
     def values(self, region: str, measure: str) -> dict[str, float]:
         """Case -> value, of the cases that are averaged."""
-        return {case: by_region[region].values[measure]
-                for case, by_region in self.scores.items()
-                if by_region[region].averaged[measure]}
+        return {case: value for case, by_region in self.scores.items()
+                if by_region[region].averaged[measure]
+                and (value := by_region[region].values[measure]) is not None}
 
     def spread(self, region: str, measure: str) -> dict[str, float | int | None]:
         """Mean, sample standard deviation, median, quartiles and `n`; None where undefined."""
@@ -142,26 +142,25 @@ def spread(values: list[float]) -> dict[str, float | int | None]:
             "median": median, "quantile25": low, "quantile75": high, "n": int(array.size)}
 
 
-def evaluate(matching: Matching, config: Config, protocol: Protocol, predictions_dir: Path,
-             references_dir: Path, contents: Mapping[str, PairContent],
-             workers: int | None = None, reporter: Reporter | None = None) -> Evaluation:
+def evaluate(matching: Matching, study: StudyConfig, protocol: Protocol, predictions_dir: Path,
+             references_dir: Path, contents: Mapping[str, PairContent], workers: int = 0,
+             reporter: Reporter | None = None) -> Evaluation:
     """Score every pair of a matching and put it together with what belongs to the record.
 
     Args:
         contents: what `check_pairs` found.
-        workers: processes; None takes `evaluation.workers`.
+        workers: processes; 0: one per core.
 
     Raises:
         DataError: naming every case that cannot be scored. RunError: a worker process died.
     """
-    workers = config.evaluation.workers if workers is None else workers
-    scores = score_cases(matching, config.study, protocol, workers, reporter)
-    return Evaluation.of(protocol, protocol.regions(config.study), scores,
-                         **record(matching, config, protocol, predictions_dir, contents),
+    scores = score_cases(matching, study, protocol, workers, reporter)
+    return Evaluation.of(protocol, protocol.regions(study), scores,
+                         **record(matching, protocol, predictions_dir, contents),
                          predictions=str(predictions_dir), references=str(references_dir))
 
 
-def record(matching: Matching, config: Config, protocol: Protocol, predictions_dir: Path,
+def record(matching: Matching, protocol: Protocol, predictions_dir: Path,
            contents: Mapping[str, PairContent]) -> dict[str, Any]:
     """What belongs to the record of an evaluation beside its scores."""
     about = PredictionRecord.read(predictions_dir)
@@ -175,8 +174,8 @@ def record(matching: Matching, config: Config, protocol: Protocol, predictions_d
     if about.networks:
         found["predicted_by"] = asdict(PredictedBy(
             tuple(network.weights for network in about.networks), about.prior, about.mode))
-    if protocol.name == "brats":
-        found["empty_policy"] = config.evaluation.empty_policy
+    if isinstance(protocol, BratsProtocol):
+        found["empty_policy"] = protocol.empty_policy
     return found
 
 

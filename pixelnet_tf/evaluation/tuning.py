@@ -86,11 +86,13 @@ def as_overrides(config: PostprocessConfig) -> list[str]:
 def _steps(study: StudyConfig) -> Iterator[tuple[str, tuple, Callable]]:
     """(name, values with the one that changes nothing first, function (settings, value))."""
     for region in sorted(study.regions, key=lambda name: -len(study.regions[name])):
-        def component(before: PostprocessConfig, size: int, region=region) -> PostprocessConfig:
+        def component(before: PostprocessConfig, size: int, region: str = region
+                      ) -> PostprocessConfig:
             own = {**before.minimum_component, region: size} if size else before.minimum_component
             return replace(before, minimum_component=own)
 
-        def largest(before: PostprocessConfig, value: bool, region=region) -> PostprocessConfig:
+        def largest(before: PostprocessConfig, value: bool, region: str = region
+                    ) -> PostprocessConfig:
             own = (*before.largest_component, region) if value else before.largest_component
             return replace(before, largest_component=own)
 

@@ -64,7 +64,8 @@ def _lattice(size: tf.Tensor, stride: int) -> tf.Tensor:
     return rows[:, None] & columns[None, :]
 
 
-def _fill_decided(scores, undecided, scored, domain, stride: int):
+def _fill_decided(scores: tf.Tensor, undecided: tf.Tensor, scored: tf.Tensor, domain: tf.Tensor,
+                  stride: int) -> tuple[tf.Tensor, tf.Tensor]:
     """Fill cells whose corners agree; returns the scores and the pixels still undecided."""
     corners, seen = scores[:, ::stride, ::stride], scored[:, ::stride, ::stride]
     best = tf.math.top_k(corners, 2)

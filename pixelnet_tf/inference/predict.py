@@ -23,7 +23,7 @@ from pixelnet_tf.cases.predictions import (
     NetworkRecord,
     PredictionRecord,
 )
-from pixelnet_tf.config import Config, config_to_json
+from pixelnet_tf.config import Config, PredictionConfig, PrepareConfig, StudyConfig, config_to_json
 from pixelnet_tf.dataset.fingerprint import inputs_of, preparation_of
 from pixelnet_tf.dataset.prepared import PreparedStudy
 from pixelnet_tf.errors import DataError, ModelError, nearest_hint
@@ -62,8 +62,8 @@ class CaseSource(ABC):
         names: the cases.
     """
 
-    def __init__(self, data: str, names: Sequence[str]):
-        self.data, self.names = data, tuple(names)
+    def __init__(self, data: str, names: Sequence[str], network: Architecture):
+        self.data, self.names, self._network = data, tuple(names), network
 
     @staticmethod
     def open(data: str, config: Config, names: Sequence[str] | None = None,
@@ -71,6 +71,7 @@ class CaseSource(ABC):
         """Find the cases.
 
         Args:
+            config: of the model: what the cases must have been prepared by, or will be.
             names: the ones of a split; None takes all.
             only: of these, the ones that are asked for; empty takes all.
             truth: read segmentations too, for pictures. Otherwise they are not looked at.
@@ -96,17 +97,18 @@ class CaseSource(ABC):
                                 f"{len(known)} cases")
         if not wanted:
             raise DataError(f"{data}: the chosen part of the split has no case")
+        network = Architecture.of(config.model, len(config.study.labels))
         if prepared is not None:
-            return _PreparedCases(prepared, wanted)
-        return _RawCases(data, {name: raw[name] for name in wanted})
+            return _PreparedCases(prepared, wanted, network)
+        return _RawCases(data, {name: raw[name] for name in wanted}, network, config.study,
+                         config.prepare)
 
-    def check(self, config: Config, reporter: Reporter | None = None
-              ) -> tuple[CaseSource, list[Problem]]:
+    def check(self, reporter: Reporter | None = None) -> tuple[CaseSource, list[Problem]]:
         """Look every case through before any work; returns the sound ones, and what is wrong with
         the others."""
         reporter = reporter_or_log(reporter)
         sound, problems = [], []
-        found = ahead(lambda name: self._check(name, config, reporter), self.names, _READERS)
+        found = ahead(lambda name: self._check(name, reporter), self.names, _READERS)
         for number, (name, faults) in enumerate(zip(self.names, found, strict=True), start=1):
             reporter.progress("checking", number, len(self.names), name)
             problems += [Problem(name, fault) for fault in faults]
@@ -115,28 +117,38 @@ class CaseSource(ABC):
         return self._only(sound), problems
 
     @abstractmethod
-    def made_from(self, config: Config) -> dict[str, dict[str, Any]]:
+    def made_from(self) -> dict[str, dict[str, Any]]:
         """Say what each case's slices are made from: digests of its images and of the settings."""
 
     @abstractmethod
-    def read(self, name: str, config: Config) -> PreparedVolume:
+    def read(self, name: str) -> PreparedVolume:
         """Read one prepared volume, or prepare it from its files; raises `DataError`."""
 
     @abstractmethod
-    def _check(self, name: str, config: Config, reporter: Reporter) -> list[str]:
+    def _check(self, name: str, reporter: Reporter) -> list[str]:
         """Say what is wrong with a case."""
 
     @abstractmethod
     def _only(self, names: Sequence[str]) -> CaseSource:
         """Return the source of these cases alone."""
 
+    def _size_faults(self, sizes: Collection[tuple[int, int]]) -> list[str]:
+        """Say which sizes of slices are too small for the network."""
+        faults = []
+        for height, width in sorted(sizes):
+            try:
+                self._network.check_image_size(height, width)
+            except ModelError as error:
+                faults.append(str(error))
+        return faults
+
 
 class _PreparedCases(CaseSource):
-    def __init__(self, study: PreparedStudy, names: Sequence[str]):
-        super().__init__(study.path, names)
+    def __init__(self, study: PreparedStudy, names: Sequence[str], network: Architecture):
+        super().__init__(study.path, names, network)
         self._study = study
 
-    def made_from(self, config: Config) -> dict[str, dict[str, Any]]:
+    def made_from(self) -> dict[str, dict[str, Any]]:
         found = {}
         for name in self.names:
             details = self._study.case_details(name)
@@ -147,40 +159,41 @@ class _PreparedCases(CaseSource):
                            "preparation": made_from["preparation"]}
         return found
 
-    def read(self, name: str, config: Config) -> PreparedVolume:
+    def read(self, name: str) -> PreparedVolume:
         return self._study.read_volume(name)
 
-    def _check(self, name: str, config: Config, reporter: Reporter) -> list[str]:
+    def _check(self, name: str, reporter: Reporter) -> list[str]:
         try:
             self._study.check_shard(name)
         except DataError as error:
             return [str(error)]
         index = self._study.index
         rows = index.rows_of([name])
-        return _size_faults({*zip(index.height[rows].tolist(), index.width[rows].tolist(),
-                                  strict=True)}, config)
+        return self._size_faults({*zip(index.height[rows].tolist(), index.width[rows].tolist(),
+                                       strict=True)})
 
     def _only(self, names: Sequence[str]) -> CaseSource:
-        return _PreparedCases(self._study, names)
+        return _PreparedCases(self._study, names, self._network)
 
 
 class _RawCases(CaseSource):
-    def __init__(self, data: str, cases: dict[str, Case]):
-        super().__init__(data, tuple(cases))
-        self._cases = cases
+    def __init__(self, data: str, cases: dict[str, Case], network: Architecture,
+                 study: StudyConfig, prepare: PrepareConfig):
+        super().__init__(data, tuple(cases), network)
+        self._cases, self._study, self._prepare = cases, study, prepare
 
-    def made_from(self, config: Config) -> dict[str, dict[str, Any]]:
-        preparation = preparation_of(config)
+    def made_from(self) -> dict[str, dict[str, Any]]:
+        preparation = preparation_of(self._study, self._prepare)
         # Of the images alone: nothing else of a case reaches its segmentation.
         inputs = inputs_of([case.without_segmentation() for case in self._cases.values()])
         return {name: {"images": (inputs[name] or {}).get("images"), "preparation": preparation}
                 for name in self.names}
 
-    def read(self, name: str, config: Config) -> PreparedVolume:
-        return prepare_case(self._cases[name], config)
+    def read(self, name: str) -> PreparedVolume:
+        return prepare_case(self._cases[name], self._study, self._prepare)
 
-    def _check(self, name: str, config: Config, reporter: Reporter) -> list[str]:
-        found = check_case(self._cases[name], config.study, config.prepare.slice_size)
+    def _check(self, name: str, reporter: Reporter) -> list[str]:
+        found = check_case(self._cases[name], self._study, self._prepare.slice_size)
         if found.image_problems:
             return [problem.message for problem in found.image_problems]
         for problem in found.segmentation_problems:
@@ -188,22 +201,12 @@ class _RawCases(CaseSource):
             self._cases[name] = self._cases[name].without_segmentation()
         for doubt in found.doubts:
             reporter.warning(f"{name}: {doubt.message}")
-        return _size_faults({(found.plan.height, found.plan.width)}, config)
+        return [] if found.plan is None else self._size_faults(
+            {(found.plan.height, found.plan.width)})
 
     def _only(self, names: Sequence[str]) -> CaseSource:
-        return _RawCases(self.data, {name: self._cases[name] for name in names})
-
-
-def _size_faults(sizes: Collection[tuple[int, int]], config: Config) -> list[str]:
-    """Say which sizes of slices are too small for the network."""
-    network = Architecture.of(config.model, len(config.study.labels))
-    faults = []
-    for height, width in sorted(sizes):
-        try:
-            network.check_image_size(height, width)
-        except ModelError as error:
-            faults.append(str(error))
-    return faults
+        return _RawCases(self.data, {name: self._cases[name] for name in names}, self._network,
+                         self._study, self._prepare)
 
 
 @dataclass(frozen=True)
@@ -235,9 +238,10 @@ def predict_cases(networks: Sequence[TrainedNetwork], source: CaseSource, config
     for network in networks:
         network.model.check_study(config.study)
     about = {"networks": [network.record() for network in networks]}
-    members = [SliceSegmenter.of(config, network) for network in networks]
+    members = [SliceSegmenter.of(config.prediction, network) for network in networks]
     segmenter = members[0] if len(members) == 1 else Ensemble(members)
-    return write_cases(lambda volume: segment_volume(segmenter, volume, config,
+    return write_cases(lambda volume: segment_volume(segmenter, volume, config.study,
+                                                     config.prediction,
                                                      config.prediction.probability_maps),
                        about, source, config, out, **options)
 
@@ -271,7 +275,7 @@ def write_cases(segment: Callable[[PreparedVolume], SegmentedVolume], about: dic
     reporter = reporter_or_log(reporter)
     check_apart(out, source.data)
     asked = source.names
-    source, problems = source.check(config, reporter)
+    source, problems = source.check(reporter)
     if problems and not (skip_bad_cases and source.names):
         raise DataError(problems_message(problems, len(asked)) + (
             "\ncorrect them, or leave them out by --skip-bad-cases" if source.names else ""))
@@ -301,7 +305,7 @@ def write_cases(segment: Callable[[PreparedVolume], SegmentedVolume], about: dic
 
     def read(name: str) -> PreparedVolume | DataError:
         try:
-            return source.read(name, config)
+            return source.read(name)
         except DataError as error:
             return error
 
@@ -341,12 +345,13 @@ class _Folder:
         networks = tuple(build(NetworkRecord, network) for network in about["networks"])
         self._common = MadeFrom(
             networks=digest([[network.weights or network.model, network.correction]
-                             for network in networks]), prediction=_settings(config))
+                             for network in networks]),
+            prediction=_settings(config.study, config.prediction))
         self._now = PredictionRecord(
             networks=networks, prior=config.prediction.prior, mode=config.prediction.mode,
             config=config_to_json(config), made_from={
                 name: replace(self._common, **inputs)
-                for name, inputs in source.made_from(config).items()})
+                for name, inputs in source.made_from().items()})
 
     def file(self, name: str, kind: str = "") -> Path:
         """Labels of a case, or its file in `PICTURES` or `MAPS`."""
@@ -424,30 +429,29 @@ class _Folder:
     def write(self, volume: PreparedVolume, result: SegmentedVolume | None, draw: Draw | None
               ) -> None:
         """Write the files of a case; without a result, the picture of one that is finished."""
-        if result is None:
-            draw(volume, read_volume(self.file(volume.name))[0].astype(np.uint8))
-            return
-        if result.probabilities is not None:
+        if result is not None and result.probabilities is not None:
             write_probabilities(self.file(volume.name, MAPS), result.probabilities,
                                 volume.geometry)
         if draw is not None:
-            draw(volume, result.labels)
-        # The labels last: their file says that the case is finished.
-        write_labels(self.file(volume.name), result.labels, volume.geometry)
+            draw(volume, read_volume(self.file(volume.name))[0].astype(np.uint8)
+                 if result is None else result.labels)
+        if result is not None:
+            # The labels last: their file says that the case is finished.
+            write_labels(self.file(volume.name), result.labels, volume.geometry)
 
 
-def _settings(config: Config) -> str:
+def _settings(study: StudyConfig, prediction: PredictionConfig) -> str:
     """Digest of every setting that shapes the labels of prepared slices, and of the program.
 
     How many slices are computed together, and whether probabilities are written, do not.
     """
-    tree = config_to_json(config)
-    prediction = {key: value for key, value in tree["prediction"].items()
-                  if key not in ("batch_slices", "probability_maps")}
-    return digest({"program": __version__, "prediction": prediction,
-                   "brain_only": config.brain_only, "regions": tree["study"]["regions"],
+    shown, asked = config_to_json(study), config_to_json(prediction)
+    return digest({"program": __version__,
+                   "prediction": {key: value for key, value in asked.items()
+                                  if key not in ("batch_slices", "probability_maps")},
+                   "brain_only": prediction.inside_brain(study), "regions": shown["regions"],
                    # In a list: their order is that of the scores.
-                   "labels": list(tree["study"]["labels"].items())})
+                   "labels": list(shown["labels"].items())})
 
 
 def _some(names: Collection[str]) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import tensorflow as tf
 
-from pixelnet_tf.config import Config, GuidedFilterConfig, Mode, Precision
+from pixelnet_tf.config import GuidedFilterConfig, Mode, Precision, PredictionConfig
 from pixelnet_tf.errors import ConfigError
 from pixelnet_tf.inference.adaptive import adaptive_scores
 from pixelnet_tf.inference.dense import DenseScorer, certain_background
@@ -44,11 +44,10 @@ class SliceSegmenter(tf.Module):
         self.graph = tf.function(self._scores, autograph=True, input_signature=[image, mask, mask])
 
     @classmethod
-    def of(cls, config: Config, network: TrainedNetwork) -> SliceSegmenter:
+    def of(cls, prediction: PredictionConfig, network: TrainedNetwork) -> SliceSegmenter:
         """The segmenter that a configuration's section `prediction` asks for."""
-        asked = config.prediction
-        return cls(network.model, network.correction, asked.mode, asked.precision,
-                   asked.guided_filter)
+        return cls(network.model, network.correction, prediction.mode, prediction.precision,
+                   prediction.guided_filter)
 
     def scores(self, image: tf.Tensor, domain: tf.Tensor, read_out: tf.Tensor | None = None
                ) -> tf.Tensor:

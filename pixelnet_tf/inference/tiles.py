@@ -123,7 +123,8 @@ class TileLayer:
             window = tf.matmul(repeated, half)
         return tf.reshape(window, [-1, TILE * TILE, channels])
 
-    def _mapped_cells(self, tap: Tap, kernel: tf.Tensor | None, tiles: tf.Tensor):
+    def _mapped_cells(self, tap: Tap, kernel: tf.Tensor | None, tiles: tf.Tensor
+                      ) -> tuple[tf.Tensor, tf.Tensor]:
         """The first layer's sums (tile, cell, unit) and their weights (tile, pixel, cell)."""
         window, (rows, columns) = self._window(tap, tiles)
         count = cells_spanned(tap.rate)

@@ -42,7 +42,9 @@ class Basis:
 
 
 def _preparation(basis: Basis) -> dict[str, Any]:
-    return {} if basis.config is None else basis.config.slice_settings()
+    if basis.config is None:
+        return {}
+    return basis.config.prepare.slice_settings(basis.config.study)
 
 
 def _labels(basis: Basis) -> dict[str, Any]:
@@ -53,9 +55,10 @@ def _training(basis: Basis) -> dict[str, Any]:
     """Everything else that shapes the weights; `brain_only` does by the choice of the best."""
     if basis.config is None:
         return {}
-    tree = config_to_dict(basis.config)
+    tree, study = config_to_dict(basis.config), basis.config.study
     return {**_flat("sampling", tree["sampling"]), **_flat("model", tree["model"]),
-            **_flat("training", tree["training"]), "brain_only": basis.config.brain_only}
+            **_flat("training", tree["training"]),
+            "brain_only": basis.config.prediction.inside_brain(study)}
 
 
 def _flat(name: str, value: Any) -> dict[str, Any]:

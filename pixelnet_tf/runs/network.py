@@ -53,7 +53,7 @@ class TrainedNetwork:
         """SHA-256 of the weights: a run that was trained anew is another network."""
         found = hashlib.sha256()
         for weights in self.model.get_weights():
-            found.update(np.ascontiguousarray(weights))
+            found.update(np.ascontiguousarray(weights).data)
         return found.hexdigest()
 
     def record(self) -> dict[str, Any]:

@@ -74,7 +74,7 @@ def export_model(run: RunFolder, out: Path, name: str | None = None, version: in
     if evaluation is not None:
         check_evaluated(evaluation, weights)
     about = describe_export(run, config, name, version, evaluation, weights)
-    segmenter = SliceSegmenter.of(config, network)
+    segmenter = SliceSegmenter.of(config.prediction, network)
     if dry_run:
         return target
     temporary = base / f".{version}.{uuid.uuid4().hex[:8]}.tmp"

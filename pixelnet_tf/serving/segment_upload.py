@@ -64,12 +64,13 @@ def _segment_in(folder: Path, model: LoadedModel, config: Config, files: dict[st
     volumes = {}
     for number, modality in enumerate(config.study.modalities):
         volumes[modality] = folder / f"{number}.nii"
-        unpack_nifti(files[modality], volumes[modality], modality, limits, config)
+        unpack_nifti(files[modality], volumes[modality], modality, limits,
+                     channels=len(config.study.modalities), slice_size=config.prepare.slice_size)
     case = Case("upload", volumes)
     words = {str(path): modality for modality, path in volumes.items()}
     words |= {path.name: modality for modality, path in volumes.items()}
     try:
-        volume = prepare_case(case, config)
+        volume = prepare_case(case, config.study, config.prepare)
     except DataError as error:
         raise ApiError(422, _reworded(str(error), words)) from None
     except (RuntimeError, ValueError) as error:
@@ -77,14 +78,14 @@ def _segment_in(folder: Path, model: LoadedModel, config: Config, files: dict[st
         raise ApiError(422, "the volumes cannot be prepared: "
                             f"{_reworded(str(error).splitlines()[-1], words)[:300]}") from None
 
-    result = segment_remotely(model.segment_slices, volume, config)
+    result = segment_remotely(model.segment_slices, volume, config.study, config.prediction)
     path = folder / "segmentation.nii.gz"
     write_labels(path, result.labels, volume.geometry)
     return path.read_bytes()
 
 
-def unpack_nifti(source: BinaryIO, target: Path, field: str, limits: ServerLimits,
-                 config: Config) -> None:
+def unpack_nifti(source: BinaryIO, target: Path, field: str, limits: ServerLimits, *,
+                 channels: int, slice_size: int) -> None:
     """An uploaded file to a plain `.nii` on disk, no larger than its header says.
 
     Header and length are checked as for a file on disk (`volumes/nifti.py`). At most a block of the
@@ -101,11 +102,11 @@ def unpack_nifti(source: BinaryIO, target: Path, field: str, limits: ServerLimit
             if max(sides) > limits.side or math.prod(sides) > limits.pixels:
                 raise ApiError(413, f"{field}: dimensions {list(sides)}; at most {limits.side} "
                                     f"voxels a side and {limits.pixels} in all are taken")
-            needed = preparation_bytes(header.geometry, config) >> 20
+            needed = preparation_bytes(header.geometry, channels, slice_size) >> 20
             if needed > limits.memory_mib:
                 raise ApiError(413, f"{field}: dimensions {list(sides)}; to prepare "
-                                    f"{len(config.study.modalities)} such volumes takes {needed} "
-                                    f"MiB of memory, and at most {limits.memory_mib} may be used")
+                                    f"{channels} such volumes takes {needed} MiB of memory, and at "
+                                    f"most {limits.memory_mib} may be used")
             with target.open("xb") as file:
                 file.write(start[:header.size])
                 for block in announced_blocks(stream, header, len(start)):
@@ -114,16 +115,16 @@ def unpack_nifti(source: BinaryIO, target: Path, field: str, limits: ServerLimit
         raise ApiError(400, f"{field}: {error}") from None
 
 
-def preparation_bytes(geometry: VolumeGeometry, config: Config) -> int:
+def preparation_bytes(geometry: VolumeGeometry, channels: int, slice_size: int) -> int:
     """Memory that it takes at most to prepare and segment a case, beside the network's own.
 
     Measured, for 1 to 5 modalities, with N4 and with slices that are scaled: intensities, the
     corrected and normalised ones and the slices in float32, and what N4, the z-score and scaling
     need for one modality at a time.
     """
-    channels, voxels = len(config.study.modalities), math.prod(geometry.shape)
+    voxels = math.prod(geometry.shape)
     try:
-        plan = SlicePlan(geometry, config.prepare.slice_size)
+        plan = SlicePlan(geometry, slice_size)
         pixels = plan.slices * plan.height * plan.width
     except DataError:  # Preparation will refuse it.
         pixels = voxels

@@ -44,14 +44,18 @@ SIGNATURES = {
         {"labels": "(batch, height, width) uint8, the study's label values"}),
 }
 
+#: Tensors by the names of a signature's outputs.
+_Outputs = dict[str, tf.Tensor]
+
 
 def brain_is_zero_free(config: Config) -> bool:
     """Whether a normalised slice shows by itself which of its pixels are the domain of prediction.
 
-    So where prediction takes place inside the brain alone (`config.brain_only`) and z-scoring left
-    exact zeros outside it. Otherwise every pixel is classified.
+    So where prediction takes place inside the brain alone (`PredictionConfig.inside_brain`) and
+    z-scoring left exact zeros outside it. Otherwise every pixel is classified.
     """
-    return config.brain_only and config.prepare.region != NormRegion.VOLUME
+    return (config.prediction.inside_brain(config.study)
+            and config.prepare.region != NormRegion.VOLUME)
 
 
 def build_signatures(segmenter: SliceSegmenter, config: Config
@@ -65,6 +69,7 @@ def build_signatures(segmenter: SliceSegmenter, config: Config
     channels = model.channels
     values = tf.constant(config.study.label_values, tf.uint8)
     by_zeros = brain_is_zero_free(config)
+    inside_brain_alone = config.prediction.inside_brain(config.study)
     image_spec = tf.TensorSpec([None, None, None, channels], tf.float32, "image")
 
     def finite(image: tf.Tensor) -> tf.Tensor:
@@ -86,7 +91,7 @@ def build_signatures(segmenter: SliceSegmenter, config: Config
             return tf.identity(mask)
 
     @tf.function(input_signature=[image_spec, tf.TensorSpec([None, None, None], tf.bool)])
-    def scores_in_parts(image, domain):
+    def scores_in_parts(image: tf.Tensor, domain: tf.Tensor) -> tf.Tensor:
         # A few slices at a time, as in local prediction: a whole volume needs no more memory.
         image, domain = finite(image), mask_of(image, domain)
         step = config.prediction.batch_slices
@@ -100,7 +105,7 @@ def build_signatures(segmenter: SliceSegmenter, config: Config
             parts = parts.write(i, computed(segmenter.scores(image[part], domain[part])))
         return tf.ensure_shape(parts.concat(), [None, None, None, model.classes])
 
-    def outputs(image: tf.Tensor, domain: tf.Tensor) -> dict[str, tf.Tensor]:
+    def outputs(image: tf.Tensor, domain: tf.Tensor) -> _Outputs:
         scores = scores_in_parts(image, domain)
         return {"probabilities": tf.nn.softmax(scores),
                 "labels": tf.gather(values, tf.argmax(scores, axis=-1))}
@@ -109,25 +114,25 @@ def build_signatures(segmenter: SliceSegmenter, config: Config
         return inside_brain(image) if by_zeros else tf.ones(tf.shape(image)[:3], tf.bool)
 
     @tf.function(input_signature=[image_spec])
-    def serving_default(image):
+    def serving_default(image: tf.Tensor) -> _Outputs:
         return outputs(image, domain_of(image))
 
     @tf.function(input_signature=[image_spec,
                                   tf.TensorSpec([None, None, None], tf.bool, "domain")])
-    def segment_domain(image, domain):
+    def segment_domain(image: tf.Tensor, domain: tf.Tensor) -> _Outputs:
         return outputs(image, domain)
 
     @tf.function(input_signature=[image_spec,
                                   tf.TensorSpec([None, None, None], tf.bool, "brain")])
-    def segment_raw(image, brain):
+    def segment_raw(image: tf.Tensor, brain: tf.Tensor) -> _Outputs:
         image, brain = finite(image), mask_of(image, brain)
         brain = tf.cond(tf.reduce_any(brain), lambda: brain,
                         lambda: tf.reduce_any(image != 0, axis=-1))
         normalised = z_scored(image, brain, config.prepare.region)
-        return outputs(normalised, brain if config.brain_only else tf.ones_like(brain))
+        return outputs(normalised, brain if inside_brain_alone else tf.ones_like(brain))
 
     @tf.function(input_signature=[image_spec, tf.TensorSpec([None, 3], tf.int32, "pixels")])
-    def classify_pixels(image, pixels):
+    def classify_pixels(image: tf.Tensor, pixels: tf.Tensor) -> _Outputs:
         image = finite(image)
         size = tf.shape(image)[:3]
         inside = tf.reduce_all((pixels >= 0) & (pixels < size))
@@ -154,12 +159,13 @@ def build_signatures(segmenter: SliceSegmenter, config: Config
     size_spec = tf.TensorSpec([None, 2], tf.int32, "size_yx")
 
     @tf.function(input_signature=[bytes_of["image"], size_spec])
-    def segment_encoded(image_bytes, size_yx):
+    def segment_encoded(image_bytes: tf.Tensor, size_yx: tf.Tensor) -> _Outputs:
         image = decoded(image_bytes, size_yx, tf.float32, channels)
         return {"labels": outputs(image, domain_of(image))["labels"]}
 
     @tf.function(input_signature=[bytes_of["image"], bytes_of["domain"], size_spec])
-    def segment_domain_encoded(image_bytes, domain_bytes, size_yx):
+    def segment_domain_encoded(image_bytes: tf.Tensor, domain_bytes: tf.Tensor,
+                               size_yx: tf.Tensor) -> _Outputs:
         image = decoded(image_bytes, size_yx, tf.float32, channels)
         domain = decoded(domain_bytes, size_yx, tf.uint8) > 0
         return {"labels": outputs(image, domain)["labels"]}

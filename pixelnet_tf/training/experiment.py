@@ -122,13 +122,13 @@ class Experiment:
             write_text(self.out / f"tables.{_ENDINGS[form]}", render_all(tables, form))
         return found
 
-    def _variant(self, strategy: str) -> Config:
+    def _variant(self, strategy: Strategy) -> Config:
         return replace(self.config, sampling=replace(self.config.sampling, strategy=strategy))
 
-    def _run_folder(self, strategy: str, number: int) -> RunFolder:
+    def _run_folder(self, strategy: Strategy, number: int) -> RunFolder:
         return RunFolder(str(self.out / strategy / f"fold{number}"))
 
-    def _trainer(self, strategy: str, number: int, split: Split) -> Trainer:
+    def _trainer(self, strategy: Strategy, number: int, split: Split) -> Trainer:
         return Trainer(self._variant(strategy), self.study, split,
                        self._run_folder(strategy, number).path, reporter=self.reporter)
 
@@ -155,7 +155,7 @@ class Experiment:
         if faults:
             raise DataError("\n".join(faults))
 
-    def _train(self, strategy: str, number: int, split: Split) -> None:
+    def _train(self, strategy: Strategy, number: int, split: Split) -> None:
         if Path(self._run_folder(strategy, number).file("model.keras")).exists():
             self.reporter.message(f"{strategy} fold {number}: trained before")
             return
@@ -163,7 +163,7 @@ class Experiment:
                               f"{len(split.test)} to test")
         self._trainer(strategy, number, split).run(resume=True)
 
-    def _predict(self, strategy: str, number: int, split: Split) -> None:
+    def _predict(self, strategy: Strategy, number: int, split: Split) -> None:
         run = self._run_folder(strategy, number)
         network = run.network(PRIORS[0])
         for prior in PRIORS:
@@ -196,13 +196,13 @@ class Experiment:
             write_json(target / PREDICTION_FILE, merged.to_json())
         return folder / "predictions"
 
-    def _evaluate(self, strategy: str, prior: str) -> Evaluation:
+    def _evaluate(self, strategy: Strategy, prior: Prior) -> Evaluation:
         folder = self.out / f"{strategy}-{prior}"
         predictions = self._merge(folder)
         protocol = make_protocol(self.config.evaluation)
         matching = match_cases(predictions, self.references, self.config.study)
         contents = check_pairs(matching, self.config.study, self.reporter)
-        result = evaluate(matching, self.config, protocol, predictions, self.references, contents,
-                          reporter=self.reporter)
+        result = evaluate(matching, self.config.study, protocol, predictions, self.references,
+                          contents, self.config.evaluation.workers, self.reporter)
         write_evaluation(result, folder)
         return result

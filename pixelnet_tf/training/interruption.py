@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
-from typing import NoReturn
+from typing import Any, NoReturn
 
+#: What `signal.signal` takes.
+_Handler = Callable[[int, FrameType | None], Any] | int
 #: Exit code of a program that SIGTERM ended, as shells count it: 128 and the signal's number.
 TERMINATED = 128 + signal.SIGTERM
 
@@ -21,10 +23,10 @@ class Interruption:
     thread than the main one Python hands out no signals, and nothing is changed.
     """
 
-    def __init__(self):
+    def __init__(self) -> None:
         self._holding = False
         self._waiting: int | None = None
-        self._before: dict[int, object] = {}
+        self._before: dict[int, _Handler | None] = {}
 
     def __enter__(self) -> Interruption:
         if threading.current_thread() is threading.main_thread():
@@ -32,7 +34,7 @@ class Interruption:
                 self._before[number] = signal.signal(number, self._receive)
         return self
 
-    def __exit__(self, *_) -> None:
+    def __exit__(self, *error: object) -> None:
         for number, handler in self._before.items():
             # None: the handler was not Python's own, which cannot be put back.
             signal.signal(number, signal.SIG_DFL if handler is None else handler)

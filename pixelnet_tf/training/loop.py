@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import random
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 
@@ -32,7 +32,7 @@ from pixelnet_tf.training.log import TrainingLog
 from pixelnet_tf.training.loss import make_loss
 from pixelnet_tf.training.solver import policy_from_config
 from pixelnet_tf.training.state import TrainingState
-from pixelnet_tf.training.step import lattice_of, loss_and_gradients
+from pixelnet_tf.training.step import Batch, LossAndGradients, lattice_of, loss_and_gradients
 from pixelnet_tf.training.tap_balance import balance_taps
 from pixelnet_tf.training.validation import case_validator, fit_prior_strength
 
@@ -49,9 +49,9 @@ class TrainingPlan:
     log_every: int
 
 
-def plan_training(config: Config, schedule: SliceSchedule, validates: bool) -> TrainingPlan:
+def plan_training(training: TrainingConfig, schedule: SliceSchedule, validates: bool
+                  ) -> TrainingPlan:
     """Work out how many steps an epoch, the training and its intervals have."""
-    training = config.training
     per_epoch = -(-schedule.epoch_slices // training.step_slices)
     steps = training.steps or training.epochs * per_epoch
     return TrainingPlan(steps, per_epoch, schedule.epoch_slices,
@@ -84,7 +84,7 @@ class Trainer:
         self.run_folder = RunFolder(out)
         self.reporter = reporter_or_log(reporter)
         self.schedule = SliceSchedule(study, split.train, config.sampling, config.training.seed)
-        self.plan = plan_training(config, self.schedule, bool(split.validation))
+        self.plan = plan_training(config.training, self.schedule, bool(split.validation))
 
     def check(self, resume: bool = False) -> None:
         """Raise what can be told before any work; writes nothing.
@@ -233,8 +233,9 @@ class Trainer:
                               + " ".join(f"{factor:.3g}" for factor in factors))
 
     def _fit_priors(self, model: PixelNet, measured: ClassPriors) -> None:
-        priors, dice = fit_prior_strength(model, self.study, self.split.validation, self.config,
-                                          measured)
+        priors, dice = fit_prior_strength(
+            model, self.study, self.split.validation, self.config.prediction,
+            self.config.training.precision, measured)
         self.run_folder.save_priors(priors)
         self.reporter.message(
             f"prior correction fitted on the validation cases: strength {priors.strength:g} (Dice "
@@ -251,7 +252,9 @@ class _Loop:
         self.model, self.optimizer, self.trained = whole.model, whole.optimizer, whole.trained
         self.checkpoints, self.interruption = checkpoints, interruption
         self.study_path = trainer.study.path
-        self.validate = case_validator(trainer.study, trainer.split.validation, self.config, priors)
+        self.validate = case_validator(
+            trainer.study, trainer.split.validation, self.config.prediction,
+            self.config.training.precision, priors)
         self.policy = policy_from_config(self.config.training.solver, self.plan.steps)
         state = checkpoints.state.get("last", {})
         #: The last step whose update is complete, and whether it still lacks its validation.
@@ -317,30 +320,31 @@ class _Loop:
         loss_of = make_loss(training.loss, training.class_weights)
         tensors = [variable.value for variable in trained]
 
-        def of_batch(batch, seed):
+        def of_batch(batch: Batch, seed: tf.Tensor) -> LossAndGradients:
             return loss_and_gradients(
                 model, batch, seed, variables=tensors, fast=training.fast, precision=precision,
                 lattice=lattice_of(self.config.sampling), loss_of=loss_of)
 
         @tf.function(reduce_retracing=True)
-        def one_batch(batch, step):
+        def one_batch(batch: Batch, step: tf.Tensor) -> tf.Tensor:
             loss, gradients = of_batch(batch, tf.stack([training.seed, step]))
             optimizer.apply(gradients, trained)
             return loss
 
         # A function of its own for each mini-batch, or the memory of all would be taken at once.
         @tf.function(reduce_retracing=True)
-        def one_more(batch, step, number, loss, gradients):
+        def one_more(batch: Batch, step: tf.Tensor, number: tf.Tensor, loss: tf.Tensor,
+                     gradients: list[tf.Tensor]) -> LossAndGradients:
             seed = tf.random.experimental.stateless_fold_in(
                 tf.stack([training.seed, step]), number)
             new_loss, new = of_batch(batch, seed)
             return loss + new_loss, [a + b for a, b in zip(gradients, new, strict=True)]
 
         @tf.function
-        def apply_mean(gradients):
+        def apply_mean(gradients: list[tf.Tensor]) -> None:
             optimizer.apply([g / training.solver.iter_size for g in gradients], trained)
 
-        def several_batches(batches, step):
+        def several_batches(batches: Sequence[Batch], step: tf.Tensor) -> tf.Tensor:
             loss, gradients = tf.zeros([]), [tf.zeros_like(tensor) for tensor in tensors]
             for number, batch in enumerate(batches):
                 loss, gradients = one_more(batch, step, tf.constant(number), loss, gradients)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import keras
 import tensorflow as tf
@@ -50,7 +51,7 @@ class CaffePolicy(keras.optimizers.schedules.LearningRateSchedule):
         self.stepvalues = tuple(stepvalues)
         self.max_steps = max_steps
 
-    def __call__(self, step):
+    def __call__(self, step: tf.Tensor | int) -> tf.Tensor:
         step = tf.cast(step, tf.int64)
         return self.base_lr * getattr(self, f"_{self.policy}")(step)
 
@@ -62,36 +63,36 @@ class CaffePolicy(keras.optimizers.schedules.LearningRateSchedule):
             return (steps - 1) // self.stepsize
         return sum(value < steps for value in self.stepvalues)
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         return {
             "base_lr": self.base_lr, "policy": self.policy.value, "gamma": self.gamma,
             "power": self.power, "stepsize": self.stepsize, "stepvalues": list(self.stepvalues),
             "max_steps": self.max_steps,
         }
 
-    def _fixed(self, step):
+    def _fixed(self, step: tf.Tensor) -> tf.Tensor:
         return tf.constant(1.0)
 
-    def _step(self, step):
+    def _step(self, step: tf.Tensor) -> tf.Tensor:
         return _power(self.gamma, step // self.stepsize)
 
-    def _exp(self, step):
+    def _exp(self, step: tf.Tensor) -> tf.Tensor:
         return _power(self.gamma, step)
 
-    def _inv(self, step):
+    def _inv(self, step: tf.Tensor) -> tf.Tensor:
         return _power(1 + self.gamma * tf.cast(step, tf.float32), -self.power)
 
-    def _multistep(self, step):
+    def _multistep(self, step: tf.Tensor) -> tf.Tensor:
         passed = tf.reduce_sum(tf.cast(step >= tf.constant(self.stepvalues, tf.int64), tf.int64))
         return _power(self.gamma, passed)
 
-    def _poly(self, step):
+    def _poly(self, step: tf.Tensor) -> tf.Tensor:
         left = 1 - tf.cast(step, tf.float32) / self.max_steps
         return _power(tf.maximum(left, 0.0), self.power)
 
-    def _sigmoid(self, step):
+    def _sigmoid(self, step: tf.Tensor) -> tf.Tensor:
         return tf.sigmoid(self.gamma * tf.cast(step - self.stepsize, tf.float32))
 
 
-def _power(base, exponent):
+def _power(base: tf.Tensor | float, exponent: tf.Tensor | float) -> tf.Tensor:
     return tf.pow(tf.cast(base, tf.float32), tf.cast(exponent, tf.float32))

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import keras
 import numpy as np
@@ -13,6 +14,8 @@ from pixelnet_tf.errors import ConfigError, ModelError
 from pixelnet_tf.training.lr_policy import CaffePolicy
 
 REGULARIZATIONS = ("L2", "L1")
+
+_Pairs = list[tuple[tf.Tensor, keras.Variable]]
 
 
 class CaffeSolver(keras.optimizers.Optimizer):
@@ -44,7 +47,7 @@ class CaffeSolver(keras.optimizers.Optimizer):
 
     def __init__(
         self,
-        learning_rate=0.001,
+        learning_rate: float | keras.optimizers.schedules.LearningRateSchedule = 0.001,
         momentum: float = 0.9,
         weight_decay: float = 0.0005,
         regularization_type: str = "L2",
@@ -52,7 +55,7 @@ class CaffeSolver(keras.optimizers.Optimizer):
         momentum2: float = 0.999,
         rms_decay: float = 0.99,
         delta: float = 1e-8,
-        **kwargs,
+        **kwargs: Any,
     ):
         if regularization_type not in REGULARIZATIONS:
             raise ConfigError(
@@ -72,7 +75,7 @@ class CaffeSolver(keras.optimizers.Optimizer):
             for path, (lr_mult, decay_mult) in (multipliers or {}).items()
         }
 
-    def build(self, variables):
+    def build(self, variables: list[keras.Variable]) -> None:
         if self.built:
             return
         super().build(variables)
@@ -105,7 +108,8 @@ class CaffeSolver(keras.optimizers.Optimizer):
             for kept, array in zip(self._histories, arrays, strict=True):
                 kept[index].assign(self.history_sign * array)
 
-    def update_step(self, gradient, variable, learning_rate):
+    def update_step(self, gradient: tf.Tensor, variable: keras.Variable, learning_rate: tf.Tensor
+                    ) -> None:
         index = self._get_variable_index(variable)
         path = self._trainable_variables[index].path
         lr_mult, decay_mult = self.multipliers.get(path, (1.0, 1.0))
@@ -117,24 +121,25 @@ class CaffeSolver(keras.optimizers.Optimizer):
         histories = [kept[index] for kept in self._histories]
         self._update(variable, weights, gradient, rate, self.decay * decay_mult, histories)
 
-    def _update(self, variable, weights, gradient, rate, decay, histories):
+    def _update(self, variable: keras.Variable, weights: tf.Tensor, gradient: tf.Tensor,
+                rate: tf.Tensor, decay: float, histories: Sequence[tf.Variable]) -> None:
         """Change a variable and its histories, from the gradient without the decay."""
         if decay:
             gradient += decay * self._penalty(weights)
         self.assign_sub(variable, self._step(gradient, rate, *histories))
 
-    def _step(self, gradient, rate, *histories):
+    def _step(self, gradient: tf.Tensor, rate: tf.Tensor, *histories: tf.Variable) -> tf.Tensor:
         """What a variable is lowered by; brings its histories up to date."""
         raise NotImplementedError
 
-    def _penalty(self, weights):
+    def _penalty(self, weights: tf.Tensor) -> tf.Tensor:
         return weights if self.regularization_type == "L2" else tf.sign(weights)
 
-    def _clip_gradients(self, grads):
+    def _clip_gradients(self, grads: Sequence[tf.Tensor]) -> Sequence[tf.Tensor]:
         # Keras asks for it before the replicas' gradients are added up; see below.
         return grads
 
-    def _all_reduce_sum_gradients(self, grads_and_vars):
+    def _all_reduce_sum_gradients(self, grads_and_vars: _Pairs) -> _Pairs:
         # On one replica there is nothing to add up, but Keras' own call would hold every update
         # back until the last gradient is there, and so all gradients in memory at once.
         if tf.distribute.get_strategy().num_replicas_in_sync > 1:
@@ -142,7 +147,7 @@ class CaffeSolver(keras.optimizers.Optimizer):
         gradients, variables = zip(*grads_and_vars, strict=True)
         return list(zip(super()._clip_gradients(gradients), variables, strict=True))
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         return {
             **super().get_config(),
             "momentum": self.momentum,
@@ -178,7 +183,8 @@ class CaffeSGD(CaffeSolver):
     # history is Caffe's with the other sign: h = momentum * h - lr * g; w += h.
     history_sign = -1.0
 
-    def _update(self, variable, weights, gradient, rate, decay, histories):
+    def _update(self, variable: keras.Variable, weights: tf.Tensor, gradient: tf.Tensor,
+                rate: tf.Tensor, decay: float, histories: Sequence[tf.Variable]) -> None:
         history = _resource(histories[0])
         momentum = tf.constant(self.momentum, weights.dtype)
         if decay:
@@ -200,7 +206,8 @@ class CaffeNesterov(CaffeSolver):
 
     history_names = ("momentum",)
 
-    def _step(self, gradient, rate, history):
+    def _step(self, gradient: tf.Tensor, rate: tf.Tensor, *histories: tf.Variable) -> tf.Tensor:
+        history, = histories
         before = tf.convert_to_tensor(history)
         after = self.momentum * before + rate * gradient
         history.assign(after)
@@ -211,7 +218,8 @@ class CaffeNesterov(CaffeSolver):
 class CaffeAdaGrad(CaffeSolver):
     """AdaGrad: `h += g^2; w -= lr * g / (sqrt(h) + delta)`; it has no momentum."""
 
-    def _step(self, gradient, rate, history):
+    def _step(self, gradient: tf.Tensor, rate: tf.Tensor, *histories: tf.Variable) -> tf.Tensor:
+        history, = histories
         squares = tf.convert_to_tensor(history) + tf.square(gradient)
         history.assign(squares)
         return rate * gradient / (tf.sqrt(squares) + self.delta)
@@ -222,7 +230,8 @@ class CaffeRMSProp(CaffeSolver):
     """RMSProp: `h = rms_decay h + (1 - rms_decay) g^2; w -= lr * g / (sqrt(h) + delta)`; it has no
     momentum."""
 
-    def _step(self, gradient, rate, history):
+    def _step(self, gradient: tf.Tensor, rate: tf.Tensor, *histories: tf.Variable) -> tf.Tensor:
+        history, = histories
         squares = _blend(self.rms_decay, history, tf.square(gradient))
         return rate * gradient / (tf.sqrt(squares) + self.delta)
 
@@ -234,7 +243,8 @@ class CaffeAdaDelta(CaffeSolver):
 
     history_names = ("squares", "updates")
 
-    def _step(self, gradient, rate, squares, updates):
+    def _step(self, gradient: tf.Tensor, rate: tf.Tensor, *histories: tf.Variable) -> tf.Tensor:
+        squares, updates = histories
         mean = _blend(self.momentum, squares, tf.square(gradient))
         update = gradient * tf.sqrt((tf.convert_to_tensor(updates) + self.delta)
                                     / (mean + self.delta))
@@ -249,7 +259,8 @@ class CaffeAdam(CaffeSolver):
 
     history_names = ("mean", "squares")
 
-    def _step(self, gradient, rate, mean, squares):
+    def _step(self, gradient: tf.Tensor, rate: tf.Tensor, *histories: tf.Variable) -> tf.Tensor:
+        mean, squares = histories
         step = tf.cast(tf.convert_to_tensor(self.iterations) + 1, tf.float64)
         correction = tf.sqrt(1 - self.momentum2**step) / (1 - self.momentum**step)
         first = _blend(self.momentum, mean, gradient)
@@ -266,14 +277,14 @@ SOLVERS: dict[SolverType, type[CaffeSolver]] = {
 }
 
 
-def _blend(share: float, history, new):
+def _blend(share: float, history: tf.Variable, new: tf.Tensor) -> tf.Tensor:
     """Let a history keep a share of itself and take the rest from what is new; returns it."""
     blended = share * tf.convert_to_tensor(history) + (1 - share) * new
     history.assign(blended)
     return blended
 
 
-def _resource(variable) -> tf.Tensor:
+def _resource(variable: keras.Variable | tf.Variable) -> tf.Tensor:
     """Handle of a Keras variable or of the TensorFlow variable behind it."""
     return (variable.value if isinstance(variable, keras.Variable) else variable).handle
 

@@ -13,6 +13,10 @@ from pixelnet_tf.model.grid_head import grid_scores
 from pixelnet_tf.model.pixelnet import PixelNet, plain_scores, plain_taps
 from pixelnet_tf.training.loss import Loss, cross_entropy
 
+#: A mini-batch, as the pipeline gives it.
+Batch = dict[str, tf.Tensor]
+LossAndGradients = tuple[tf.Tensor, list[tf.Tensor]]
+
 
 def seeded_dropout(rate: float, names: Sequence[str], seed: tf.Tensor) -> Dropout | None:
     """Caffe's dropout, scaled by 1 / (1 - rate); None where the rate is 0.
@@ -51,7 +55,8 @@ def lattice_of(sampling: SamplingConfig) -> int:
 
 
 def pixel_scores(model: PixelNet, image: tf.Tensor, pixels_nyx: tf.Tensor, *, fast: bool,
-                 precision: tf.DType = tf.float32, dropout=None, lattice: int = 0) -> tf.Tensor:
+                 precision: tf.DType = tf.float32, dropout: Dropout | None = None,
+                 lattice: int = 0) -> tf.Tensor:
     """Scores (pixel, class) float32 of pixels in training.
 
     image (batch, height, width, channel); pixels_nyx (pixel, 3) rows of n, y, x in image
@@ -69,9 +74,10 @@ def pixel_scores(model: PixelNet, image: tf.Tensor, pixels_nyx: tf.Tensor, *, fa
     return fast_scores(model, taps, canvas_nyx, precision=precision, dropout=dropout)
 
 
-def loss_and_gradients(model: PixelNet, batch: dict[str, tf.Tensor], seed: tf.Tensor, *,
-                       variables, fast: bool = True, precision: tf.DType = tf.float32,
-                       lattice: int = 0, loss_of: Loss = cross_entropy):
+def loss_and_gradients(model: PixelNet, batch: Batch, seed: tf.Tensor, *,
+                       variables: Sequence[tf.Variable], fast: bool = True,
+                       precision: tf.DType = tf.float32, lattice: int = 0,
+                       loss_of: Loss = cross_entropy) -> LossAndGradients:
     """Loss () and one gradient per variable for a batch of the pipeline.
 
     batch: `image` (batch, height, width, channel) float32, `pixels` (pixel, 3) float32, `classes`

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from pixelnet_tf.config import Config
+from pixelnet_tf.config import PredictionConfig, StudyConfig
 from pixelnet_tf.dataset.prepared import PreparedStudy
 from pixelnet_tf.dataset.priors import ClassPriors
 from pixelnet_tf.errors import DataError
@@ -19,8 +19,9 @@ from pixelnet_tf.model.pixelnet import PixelNet
 STRENGTHS = tuple(round(0.25 * i, 2) for i in range(11))
 
 
-def case_validator(study: PreparedStudy, cases: Sequence[str], config: Config,
-                   priors: ClassPriors) -> Callable[[PixelNet], dict[str, float]]:
+def case_validator(study: PreparedStudy, cases: Sequence[str], prediction: PredictionConfig,
+                   precision: str, priors: ClassPriors
+                   ) -> Callable[[PixelNet], dict[str, float]]:
     """Return a function that scores a model on whole validation volumes.
 
     It gives `dice_<class>` for each lesion class: the mean over the cases that have the class or
@@ -33,17 +34,17 @@ def case_validator(study: PreparedStudy, cases: Sequence[str], config: Config,
         nonlocal segmenter
         # Its graph reads the model's variables, so that one serves every validation of a run.
         if segmenter is None or segmenter.scorer.model is not model:
-            segmenter = SliceSegmenter(model, priors.correction("corrected"),
-                                  precision=config.training.precision)
+            segmenter = SliceSegmenter(model, priors.correction("corrected"), precision=precision)
         dice = [class_dice(scores.argmax(axis=-1), labels, model.classes)
-                for scores, labels in _scored_cases(segmenter, study, cases, config)]
-        return _mean_dice(np.array(dice), config)
+                for scores, labels in _scored_cases(segmenter, study, cases, prediction)]
+        return _mean_dice(np.array(dice), study.config.study)
 
     return validate
 
 
-def fit_prior_strength(model: PixelNet, study: PreparedStudy, cases: Sequence[str], config: Config,
-                       priors: ClassPriors) -> tuple[ClassPriors, dict[float, float]]:
+def fit_prior_strength(model: PixelNet, study: PreparedStudy, cases: Sequence[str],
+                       prediction: PredictionConfig, precision: str, priors: ClassPriors
+                       ) -> tuple[ClassPriors, dict[float, float]]:
     """Choose the strength of the prior correction by the mean Dice over validation cases.
 
     Dice is that of voxels of the original grid.
@@ -51,12 +52,12 @@ def fit_prior_strength(model: PixelNet, study: PreparedStudy, cases: Sequence[st
     Returns the priors with the strength and the mean Dice of every strength tried.
     """
     unit = priors.correction("corrected")
-    segmenter = SliceSegmenter(model, precision=config.training.precision)
+    segmenter = SliceSegmenter(model, precision=precision)
     dice = []
-    for scores, labels in _scored_cases(segmenter, study, cases, config):
+    for scores, labels in _scored_cases(segmenter, study, cases, prediction):
         dice.append([class_dice((scores + strength * unit).argmax(axis=-1), labels, model.classes)
                      for strength in STRENGTHS])
-    means = [float(np.mean(list(_mean_dice(rows, config).values())))
+    means = [float(np.mean(list(_mean_dice(rows, study.config.study).values())))
              for rows in np.moveaxis(np.array(dice), 1, 0)]
     best = STRENGTHS[int(np.argmax(means))]
     return replace(priors, strength=best), dict(zip(STRENGTHS, means, strict=True))
@@ -72,7 +73,7 @@ def class_dice(predicted: np.ndarray, labels: np.ndarray, classes: int) -> np.nd
 
 
 def _scored_cases(segmenter: SliceSegmenter, study: PreparedStudy, cases: Iterable[str],
-                  config: Config) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+                  prediction: PredictionConfig) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     """Scores (slice, native height, native width, class) and true classes of every voxel.
 
     The labels of a prepared case lie on its scaled slices; read at the voxels they are the ones
@@ -86,12 +87,13 @@ def _scored_cases(segmenter: SliceSegmenter, study: PreparedStudy, cases: Iterab
         if volume.labels is None:
             raise DataError(f"{study.path}: validation case {case} has no segmentation; prepare "
                             "the study with its segmentations, or train without validation cases")
-        yield score_voxels(segmenter, volume, config), volume.plan.read_voxels(volume.labels)
+        scores = score_voxels(segmenter, volume, study.config.study, prediction)
+        yield scores, volume.plan.read_voxels(volume.labels)
 
 
-def _mean_dice(dice: np.ndarray, config: Config) -> dict[str, float]:
+def _mean_dice(dice: np.ndarray, study: StudyConfig) -> dict[str, float]:
     found = {}
-    for k, name in enumerate(config.study.class_names[1:]):
+    for k, name in enumerate(study.class_names[1:]):
         values = dice[:, k][~np.isnan(dice[:, k])]
         found[f"dice_{name}"] = float(values.mean()) if values.size else 1.0
     return found

@@ -11,7 +11,7 @@ import numpy as np
 
 from pixelnet_tf.cases.case import Case
 from pixelnet_tf.cases.labels import values_to_classes
-from pixelnet_tf.config import Config, NormRegion, StudyConfig
+from pixelnet_tf.config import NormRegion, PrepareConfig, StudyConfig
 from pixelnet_tf.errors import DataError
 from pixelnet_tf.volumes.bias_field import correct_bias_field
 from pixelnet_tf.volumes.geometry import VolumeGeometry
@@ -58,7 +58,7 @@ class RawVolume:
         return cls(*read_volume(path), str(path))
 
 
-def prepare_case(case: Case, config: Config) -> PreparedVolume:
+def prepare_case(case: Case, study: StudyConfig, prepare: PrepareConfig) -> PreparedVolume:
     """Read a case and do to it all that lies between its files and the network.
 
     Raises:
@@ -67,19 +67,20 @@ def prepare_case(case: Case, config: Config) -> PreparedVolume:
     """
     if case.faults:
         raise DataError(f"case {case.name}: {case.faults[0]}")
-    return prepare_volumes(case.name, {modality: partial(RawVolume.read, path)
-                                       for modality, path in case.volumes.items()},
-                           config, case.segmentation and partial(RawVolume.read,
-                                                                 case.segmentation))
+    volumes = {modality: partial(RawVolume.read, path) for modality, path in case.volumes.items()}
+    segmentation = None if case.segmentation is None else partial(RawVolume.read,
+                                                                  case.segmentation)
+    return prepare_volumes(case.name, volumes, study, prepare, segmentation)
 
 
-def prepare_volumes(name: str, volumes: Mapping[str, Callable[[], RawVolume]], config: Config,
+def prepare_volumes(name: str, volumes: Mapping[str, Callable[[], RawVolume]],
+                    study: StudyConfig, prepare: PrepareConfig,
                     segmentation: Callable[[], RawVolume] | None = None) -> PreparedVolume:
     """Do to the volumes of a case all that lies between them and the network.
 
-    N4, z-score, axial slices, the ISLES rule (paper sections 3.2 and 3.3), as `config.study` and
-    `config.prepare` say. The result depends on the volumes and on those two sections alone, and not
-    on the order in which a file stores its axes.
+    N4, z-score, axial slices, the ISLES rule (paper sections 3.2 and 3.3), as the two sections say.
+    The result depends on the volumes and on them alone, and not on the order in which a file stores
+    its axes.
 
     Args:
         name: of the case, for messages.
@@ -92,14 +93,14 @@ def prepare_volumes(name: str, volumes: Mapping[str, Callable[[], RawVolume]], c
             message names the case.
     """
     try:
-        return _prepare(name, volumes, segmentation, config)
+        return _prepare(name, volumes, segmentation, study, prepare)
     except DataError as error:
         raise DataError(f"case {name}: {error}") from None
 
 
 def _prepare(name: str, volumes: Mapping[str, Callable[[], RawVolume]],
-             segmentation: Callable[[], RawVolume] | None, config: Config) -> PreparedVolume:
-    study, prepare = config.study, config.prepare
+             segmentation: Callable[[], RawVolume] | None, study: StudyConfig,
+             prepare: PrepareConfig) -> PreparedVolume:
     missing = [modality for modality in study.modalities if modality not in volumes]
     if missing:
         raise DataError(f"modality {missing[0]!r} is missing; the case has {list(volumes)}")

@@ -69,7 +69,8 @@ def check_cases(cases: Iterable[Case], study: StudyConfig,
         reporter: hears of the task "checking", in cases.
     """
     reporter, cases = reporter_or_log(reporter), list(cases)
-    problems, sound, lesions = [], [], 0
+    problems: list[Problem] = []
+    sound, lesions = [], 0
     for number, case in enumerate(cases, start=1):
         result = check_case(case, study, slice_size)
         problems += result.problems
@@ -107,7 +108,7 @@ def check_case(case: Case, study: StudyConfig, slice_size: int = 0) -> CheckResu
                                   "the first modality's grid and is lost")
             else:
                 # Transposed, an array from a file lies in memory in C's order and is not copied.
-                voxels.append(hashlib.sha256(np.ascontiguousarray(volume.array.T)).hexdigest())
+                voxels.append(hashlib.sha256(np.ascontiguousarray(volume.array.T).data).hexdigest())
                 held = image_on_grid(volume, first, study) != 0
                 filled = held if filled is None else filled | held
         except DataError as error:
@@ -116,9 +117,11 @@ def check_case(case: Case, study: StudyConfig, slice_size: int = 0) -> CheckResu
         doubts.append(f"{filled.mean():.1%} of the voxels are not 0 in every modality, so nearly "
                       "all of the volume counts as brain: set study.skull_stripped to false where "
                       "the skull is there, or set the background to exactly 0")
-    return CheckResult(*(tuple(Problem(case.name, message) for message in messages)
-                         for messages in (images, segmentation)), has_lesion, plan,
-                       tuple(Problem(case.name, doubt) for doubt in doubts), tuple(voxels))
+    image_problems, segmentation_problems, noted = (
+        tuple(Problem(case.name, message) for message in messages)
+        for messages in (images, segmentation, doubts))
+    return CheckResult(image_problems, segmentation_problems, has_lesion, plan, noted,
+                       tuple(voxels))
 
 
 def equal_images(voxels: Mapping[str, Iterable[str]]) -> list[tuple[str, ...]]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import itertools
+from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -65,11 +66,11 @@ class VolumeGeometry:
                 nib.spatialimages.HeaderDataError) as error:
             raise DataError(f"its qform is no rotation ({error}); {_MEND_AFFINE}") from None
         affine[:3] *= _unit_mm(header)
-        return cls.of(tuple(int(n) for n in header.get_data_shape()[:3]), affine,
+        return cls.of(header.get_data_shape()[:3], affine,
                       bytes(header.binaryblock))
 
     @classmethod
-    def of(cls, shape: tuple[int, ...], affine: np.ndarray, header: bytes | None = None
+    def of(cls, shape: Sequence[int], affine: np.ndarray, header: bytes | None = None
            ) -> VolumeGeometry:
         """Make a geometry from a shape (x, y, z) and an affine (4, 4) in mm.
 
@@ -100,8 +101,9 @@ class VolumeGeometry:
                 made.set_qform(affine, code="aligned", strip_shears=False)
             made.set_xyzt_units("mm")
             header = bytes(made.binaryblock)
-        return cls(tuple(int(n) for n in shape), affine, tuple(float(s) for s in spacing_mm),
-                   header)
+        x, y, z = (int(n) for n in shape)
+        x_mm, y_mm, z_mm = spacing_mm.tolist()
+        return cls((x, y, z), affine, (x_mm, y_mm, z_mm), header)
 
     @property
     def spacing_doubt(self) -> str | None:
@@ -189,12 +191,14 @@ class VolumeGeometry:
     @property
     def view_shape(self) -> tuple[int, int, int]:
         """Columns, rows and slices of the axial view."""
-        return tuple(self.shape[axis] for axis in self._view_axes)
+        columns, rows, slices = (self.shape[axis] for axis in self._view_axes)
+        return columns, rows, slices
 
     @property
     def view_spacing_mm(self) -> tuple[float, float, float]:
         """Voxel side along columns, rows and slices of the axial view."""
-        return tuple(self.spacing_mm[axis] for axis in self._view_axes)
+        column, row, slice_ = (self.spacing_mm[axis] for axis in self._view_axes)
+        return column, row, slice_
 
     @property
     def view_affine(self) -> np.ndarray:
@@ -260,7 +264,7 @@ def _rows(affine: np.ndarray) -> str:
     return str([[float(f"{value:.5g}") for value in row] for row in affine[:3]])
 
 
-def _sides(spacing_mm) -> str:
+def _sides(spacing_mm: Iterable[float]) -> str:
     return " x ".join(f"{side:.5g}" for side in spacing_mm)
 
 

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, Protocol
 
 import nibabel as nib
 import numpy as np
@@ -39,6 +39,12 @@ _AKIN = ((b"\0\x05\x16\x07", "a companion file that macOS writes beside the imag
           "delete it"),
          (b"version https://git-lfs", "a pointer of Git LFS; fetch the file (`git lfs pull`)"),
          (b"/annex/objects/", "a pointer of git-annex; fetch the file (`datalad get`)"))
+
+
+class ByteStream(Protocol):
+    """What bytes are read from, packed or not."""
+
+    def read(self, size: int, /) -> bytes: ...
 
 
 @dataclass(frozen=True, eq=False)
@@ -129,7 +135,7 @@ def parse_header(start: bytes) -> NiftiHeader:
                        int(offset) + math.prod(sides) * bits // 8)
 
 
-def announced_blocks(stream: BinaryIO, header: NiftiHeader, done: int) -> Iterator[bytes]:
+def announced_blocks(stream: ByteStream, header: NiftiHeader, done: int) -> Iterator[bytes]:
     """Read on to the end of the voxels, and see that the file ends there.
 
     At most a block is in memory at a time. The end of a gzip stream, with its checksum, is read.
@@ -154,7 +160,7 @@ def announced_blocks(stream: BinaryIO, header: NiftiHeader, done: int) -> Iterat
 
 
 @contextmanager
-def unpacked(source: BinaryIO) -> Iterator[BinaryIO]:
+def unpacked(source: BinaryIO) -> Iterator[ByteStream]:
     """Give a stream of the unpacked content, whatever the file is called.
 
     Raises:
@@ -170,7 +176,7 @@ def unpacked(source: BinaryIO) -> Iterator[BinaryIO]:
 
 
 @contextmanager
-def _opened(path: Path) -> Iterator[BinaryIO]:
+def _opened(path: Path) -> Iterator[ByteStream]:
     """Open and unpack a file; every message names it."""
     try:
         with open(path, "rb") as file, unpacked(file) as stream:

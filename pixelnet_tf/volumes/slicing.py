@@ -40,8 +40,9 @@ class SlicePlan:
             raise DataError(
                 f"slices of {self._native_height}x{self._native_width} pixels are larger than "
                 f"prepare.slice_size = {slice_size}; set it to at least {longer}")
-        self._scaled = tuple(max(native, round(native * slice_size / longer))
-                             for native in (self._native_height, self._native_width))
+        height, width = (max(native, round(native * slice_size / longer))
+                         for native in (self._native_height, self._native_width))
+        self._scaled = height, width
         self.height = self.width = slice_size
 
     @cached_property

@@ -18,7 +18,7 @@ REFERENCE_SLICES = 6
 def segment(options: Options, mode: str, precision: str) -> dict:
     """Segment a case in one mode; its scores go into the working folder for `answers`."""
     from pixelnet_tf.inference.segmenter import SliceSegmenter
-    from pixelnet_tf.inference.volume import PredictionGrid, finish_volume, score_voxels
+    from pixelnet_tf.inference.volume import finish_volume, score_voxels
     run = trained_run(options)
     volume = volume_to_segment(options)
     config = with_batch(run.config(), 1) if mode == "reference" else run.config()
@@ -31,25 +31,29 @@ def segment(options: Options, mode: str, precision: str) -> dict:
     loaded = memory_gb()[1]
     start = time.perf_counter()
     first = busy[len(busy) // 2:][:config.prediction.batch_slices]
-    score_voxels(segmenter, only_slices(volume, first), config)
+    score_voxels(segmenter, only_slices(volume, first), config.study, config.prediction)
     warm_up = time.perf_counter() - start
     start = time.perf_counter()
-    scores = score_voxels(segmenter, volume, config)
+    scores = score_voxels(segmenter, volume, config.study, config.prediction)
     if mode != "reference":
-        finish_volume(scores, volume, config)
+        finish_volume(scores, volume, config.study, config.prediction.postprocess)
     seconds = time.perf_counter() - start
     peak = memory_gb()[1]
     np.savez(options.work / f"scores_{mode}_{precision}.npz", scores=scores[busy], slices=busy)
     return {"seconds": seconds, "slices": len(busy),
-            "pixels": int(PredictionGrid.of(volume, config).read_out.sum()),
+            "pixels": int(_grid(volume, config).read_out.sum()),
             "volume_slices": -(-len(scores) // options.every), "first_batch_seconds": warm_up,
             "peak_gb": peak, "peak_gb_loaded": loaded}
 
 
 def busy_slices(volume, config) -> np.ndarray:
     """Numbers of the slices that prediction computes."""
+    return np.concatenate(list(_grid(volume, config).batches(1)))
+
+
+def _grid(volume, config):
     from pixelnet_tf.inference.volume import PredictionGrid
-    return np.concatenate(list(PredictionGrid.of(volume, config).batches(1)))
+    return PredictionGrid.of(volume, config.prediction.inside_brain(config.study))
 
 
 def only_slices(volume, numbers: np.ndarray):

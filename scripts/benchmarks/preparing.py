@@ -23,7 +23,7 @@ def prepare(options: Options) -> dict:
     config = configuration(options)
     case = find_cases(raw_study(options), config.study)[0]
     start = time.perf_counter()
-    prepare_case(case, config)
+    prepare_case(case, config.study, config.prepare)
     whole = time.perf_counter() - start
     field = config.prepare.bias_field
     array, geometry = read_volume(case.volumes[config.study.modalities[0]])

@@ -168,7 +168,7 @@ def test_an_export_is_of_one_run_with_the_settings_of_its_prediction(model, main
 def test_a_preparation_can_be_looked_at_before(main_job, tmp_path):  # noqa: F811
     config = px.load_config(main_job / "run" / "config.yaml")
     study = px.Study.open(main_job / "study", config)
-    found = study.plan(tmp_path / "new", workers=1)
+    found = study.update(tmp_path / "new", workers=1, dry_run=True)
     assert (len(found.prepared), found.kept, found.index) == (4, (), None)
     assert not (tmp_path / "new").exists()
     prepared = study.prepare(main_job / "prepared", workers=1)

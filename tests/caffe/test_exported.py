@@ -136,10 +136,11 @@ def test_the_scripts_preparation_equals_predicts(setting, case, script, tmp_path
     about = json.loads((tmp_path / "caffe" / "serving.json").read_text())
     preparation = script(tmp_path / "caffe", "preparation")
     images, wanted = preparation.prepare([nib.load(p) for p in turned.volumes.values()], about)
-    volume = prepare_case(turned, config)
+    volume = prepare_case(turned, config.study, config.prepare)
     assert images.dtype == np.float32
     np.testing.assert_allclose(images, volume.images, rtol=0, atol=1e-6)
-    np.testing.assert_array_equal(wanted, PredictionGrid.of(volume, config).read_out)
+    grid = PredictionGrid.of(volume, config.prediction.inside_brain(config.study))
+    np.testing.assert_array_equal(wanted, grid.read_out)
     assert 0 < wanted.mean() < 1 or setting == "every pixel, scaled"
 
 
@@ -175,9 +176,9 @@ def labels_of_both(case, config, script, folder, monkeypatch):
     # A slice takes several calls of the network.
     monkeypatch.setattr(segment_nifti, "PIXELS_AT_ONCE", 1000)
     segment_nifti.main(str(folder / "labels.nii.gz"), *map(str, case.volumes.values()))
-    volume = prepare_case(case, config)
-    expected = segment_volume(SliceSegmenter.of(config, TrainedNetwork(model, CORRECTION)), volume,
-                              config).labels
+    volume = prepare_case(case, config.study, config.prepare)
+    segmenter = SliceSegmenter.of(config.prediction, TrainedNetwork(model, CORRECTION))
+    expected = segment_volume(segmenter, volume, config.study, config.prediction).labels
     assert len(np.unique(expected)) > 2
     return nib.load(folder / "labels.nii.gz"), expected
 

@@ -12,18 +12,22 @@ from pixelnet_tf.dataset.fingerprint import inputs_of, preparation_of
 CONFIG = load_config("phantom")
 
 
+def preparation(config):
+    return preparation_of(config.study, config.prepare)
+
+
 @pytest.mark.parametrize("override", [
     "prepare.region=volume", "prepare.slice_size=128", "prepare.bias_field.shrink_factor=2",
     "study.skull_stripped=false", "study.resample=true", "study.modalities=[flair, t1ce]",
     "study.labels={0: background, 4: enhancing, 1: necrosis, 2: edema}"])
 def test_settings_of_the_slices_count(override):
-    assert preparation_of(CONFIG) != preparation_of(load_config("phantom", [override]))
+    assert preparation(CONFIG) != preparation(load_config("phantom", [override]))
 
 
 @pytest.mark.parametrize("override", [
     "prepare.workers=7", "study.name=x", "training.steps=1", "split.seed=9"])
 def test_other_settings_do_not(override):
-    assert preparation_of(CONFIG) == preparation_of(load_config("phantom", [override]))
+    assert preparation(CONFIG) == preparation(load_config("phantom", [override]))
 
 
 def test_contents_count_and_neither_name_nor_time(tmp_path):

@@ -168,11 +168,11 @@ def test_a_case_that_fails_when_it_is_prepared_is_left_out_too(small_config, stu
     """What no check that only reads a case can see, such as N4 that finds no field."""
     asked = []
 
-    def fails(case, config):
+    def fails(case, *settings):
         asked.append(case.name)
         if case.name == "phantom_002":
             raise DataError("case phantom_002: N4 finds no bias field")
-        return encode_case(case, config)
+        return encode_case(case, *settings)
 
     monkeypatch.setattr(encode_module, "encode_case", fails)
     out = tmp_path / "p"

@@ -20,7 +20,8 @@ from tests.earlier_version import copy_without_manifest
 def test_a_volume_comes_back_as_it_was_prepared(small_prepared, small_study, small_config):
     study = PreparedStudy.open(small_prepared)
     case = find_cases(small_study, small_config.study)[1]
-    expected, volume = prepare_case(case, small_config), study.read_volume(case.name)
+    expected = prepare_case(case, small_config.study, small_config.prepare)
+    volume = study.read_volume(case.name)
     np.testing.assert_array_equal(volume.images, expected.images)
     np.testing.assert_array_equal(volume.labels, expected.labels)
     np.testing.assert_array_equal(volume.brain, expected.brain)

@@ -248,7 +248,7 @@ def phantom(tmp_path_factory):
     case = Case("phantom_001", {m: place / f"phantom_001_{m}.nii.gz"
                                 for m in config.study.modalities},
                 place / "phantom_001_seg.nii.gz")
-    return folder, config, prepare_case(case, config)
+    return folder, config, prepare_case(case, config.study, config.prepare)
 
 
 def test_predict_draws_what_the_report_draws(phantom, tmp_path):

@@ -155,17 +155,17 @@ def by_hand(stored: Stored, image: np.ndarray, brain: np.ndarray, threshold: np.
 @pytest.mark.parametrize("stored", STORED.values(), ids=STORED)
 def test_the_same_labels_in_every_orientation_mode_and_served(stored, net, ways, tmp_path):
     config, truth = of(stored), draw(stored.size)[1]
-    native = prepare_case(store(tmp_path, stored.size, ("LPS", 0)), CONFIG)
+    native = prepare_case(store(tmp_path, stored.size, ("LPS", 0)), CONFIG.study, CONFIG.prepare)
     expected, tie = by_hand(stored, native.plan.from_slices(native.images),
                             native.plan.from_slices(native.brain), tune(net, native))
     # Interpolation gives no voxel of these lesions to its neighbours; few lie on the threshold.
     assert tie.sum() <= 5
     np.testing.assert_array_equal(expected[~tie], truth[~tie])
     for way in stored.ways:
-        volume = prepare_case(store(tmp_path, stored.size, way), config)
+        volume = prepare_case(store(tmp_path, stored.size, way), config.study, config.prepare)
         tune(net, volume)
         for mode, (segmenter, signatures) in ways.items():
-            labels = segment_volume(segmenter, volume, config).labels
+            labels = segment_volume(segmenter, volume, config.study, config.prediction).labels
             where = f"{way}, {mode}"
 
             def given_the_domain(images, domain, served=signatures["segment_domain"]):
@@ -174,8 +174,9 @@ def test_the_same_labels_in_every_orientation_mode_and_served(stored, net, ways,
             def by_zeros(images, domain, served=signatures["serving_default"]):
                 return served(images)["labels"].numpy(), None
 
-            for served in (given_the_domain, *([by_zeros] if config.brain_only else [])):
-                remote = segment_remotely(served, volume, config).labels
+            inside = config.prediction.inside_brain(config.study)
+            for served in (given_the_domain, *([by_zeros] if inside else [])):
+                remote = segment_remotely(served, volume, config.study, config.prediction).labels
                 np.testing.assert_array_equal(remote, labels, f"{where}, {served.__name__}")
             wrong = (in_view(labels, way[0]) != truth) & ~tie
             assert not wrong.any(), f"{where}: {wrong.sum()} of {(truth > 0).sum()} lesion voxels"

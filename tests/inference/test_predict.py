@@ -302,7 +302,7 @@ def test_a_missing_modality_is_seen_before_any_work(study, tmp_path):
 def test_slices_too_small_for_the_network_are_seen_before_any_work(study, tmp_path):
     config = load_config("phantom", ["model.fc7=faithful", "model.border=16"])
     source = CaseSource.open(str(study), config)
-    sound, problems = source.check(config)
+    sound, problems = source.check()
     assert sound.names == ()
     assert {problem.case for problem in problems} == set(source.names)
     assert "too small" in problems[0].message
@@ -318,10 +318,10 @@ def test_a_broken_shard_is_seen_before_any_work(prepared, tmp_path):
 
 
 def test_a_case_that_fails_later_is_left_out_too(study, tmp_path, monkeypatch):
-    def fails(case, config):
+    def fails(case, *settings):
         if case.name == "phantom_002":
             raise DataError("case phantom_002: no field can be fitted")
-        return prepare_case(case, config)
+        return prepare_case(case, *settings)
 
     monkeypatch.setattr(predict_module, "prepare_case", fails)
     with pytest.raises(DataError, match="no field can be fitted"):

@@ -22,6 +22,18 @@ CONFIG = load_config("phantom", ["prepare.bias_field.enabled=false", "study.moda
                                  "study.regions={WT: [2, 4]}"])
 
 
+def prepared(case, config):
+    return prepare_case(case, config.study, config.prepare)
+
+
+def sections(config):
+    return config.study, config.prediction
+
+
+def cleaning(config):
+    return config.study, config.prediction.postprocess
+
+
 @pytest.fixture(scope="module")
 def case(tmp_path_factory):
     folder = tmp_path_factory.mktemp("study")
@@ -31,7 +43,7 @@ def case(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def volume(case):
-    return replace(prepare_case(replace(case, segmentation=None), CONFIG), labels=None)
+    return replace(prepared(replace(case, segmentation=None), CONFIG), labels=None)
 
 
 def with_prediction(**fields):
@@ -40,7 +52,7 @@ def with_prediction(**fields):
 
 def test_brain_only_where_the_study_is_skull_stripped(volume):
     def domain(config):
-        return PredictionGrid.of(volume, config).domain
+        return PredictionGrid.of(volume, config.prediction.inside_brain(config.study)).domain
 
     np.testing.assert_array_equal(domain(CONFIG), volume.brain)
     assert domain(with_prediction(brain_only="no")).all()
@@ -53,9 +65,9 @@ def test_brain_only_where_the_study_is_skull_stripped(volume):
 def test_without_scaling_the_whole_domain_is_read(case, volume):
     padded = replace(CONFIG, prepare=replace(CONFIG.prepare, slice_size=30),
                      prediction=PredictionConfig(brain_only="no"))
-    framed = prepare_case(replace(case, segmentation=None), padded)
-    for prepared, config in ((volume, CONFIG), (framed, padded)):
-        grid = PredictionGrid.of(prepared, config)
+    framed = prepared(replace(case, segmentation=None), padded)
+    for shown, config in ((volume, CONFIG), (framed, padded)):
+        grid = PredictionGrid.of(shown, config.prediction.inside_brain(config.study))
         np.testing.assert_array_equal(grid.domain, grid.read_out)
 
 
@@ -63,9 +75,9 @@ def test_without_scaling_the_whole_domain_is_read(case, volume):
 def test_the_domain_of_scaled_slices_is_all_that_is_image(case, brain_only):
     config = replace(CONFIG, prepare=replace(CONFIG.prepare, slice_size=64),
                      prediction=PredictionConfig(brain_only=brain_only))
-    padded = prepare_case(replace(case, segmentation=None), config)
+    padded = prepared(replace(case, segmentation=None), config)
     assert padded.images.shape[1:3] == (64, 64)
-    grid = PredictionGrid.of(padded, config)
+    grid = PredictionGrid.of(padded, config.prediction.inside_brain(config.study))
     # 26 rows of 30 pixels, scaled up by 64 / 30: 55 rows in the middle of 64.
     picture = np.zeros((64, 64), bool)
     picture[4:59] = True
@@ -95,11 +107,11 @@ def test_batches_change_nothing_and_empty_slices_never_reach_the_network(narrow_
     brain = volume.brain.copy()
     brain[3] = False
     volume = replace(volume, brain=brain)
-    by_one = score_voxels(segmenter, volume, with_prediction(batch_slices=1))
+    by_one = score_voxels(segmenter, volume, *sections(with_prediction(batch_slices=1)))
     busy = int(brain.any(axis=(1, 2)).sum())
     assert busy < len(brain)
     assert segmenter.seen == [1] * busy
-    by_four = score_voxels(segmenter, volume, with_prediction(batch_slices=4))
+    by_four = score_voxels(segmenter, volume, *sections(with_prediction(batch_slices=4)))
     assert sum(segmenter.seen) == 2 * busy
     np.testing.assert_allclose(by_one, by_four, rtol=0, atol=1e-4)
     assert (by_four[3].argmax(-1) == 0).all()
@@ -107,7 +119,7 @@ def test_batches_change_nothing_and_empty_slices_never_reach_the_network(narrow_
 
 def test_labels_lie_on_the_inputs_grid(narrow_net, volume):
     segmenter = SliceSegmenter(narrow_net(fc7="none"))
-    result = segment_volume(segmenter, volume, CONFIG)
+    result = segment_volume(segmenter, volume, *sections(CONFIG))
     assert result.labels.shape == volume.geometry.shape
     assert result.labels.dtype == np.uint8
     assert set(np.unique(result.labels)) <= {0, 2, 4}
@@ -117,8 +129,8 @@ def test_labels_lie_on_the_inputs_grid(narrow_net, volume):
 
 
 def test_probabilities_sum_to_one_and_agree_with_the_labels(narrow_net, volume):
-    scores = score_voxels(SliceSegmenter(narrow_net(fc7="none")), volume, CONFIG)
-    result = finish_volume(scores, volume, CONFIG, probabilities=True)
+    scores = score_voxels(SliceSegmenter(narrow_net(fc7="none")), volume, *sections(CONFIG))
+    result = finish_volume(scores, volume, *cleaning(CONFIG), probabilities=True)
     assert result.probabilities.shape == (*volume.geometry.shape, 3)
     assert result.probabilities.dtype == np.float32
     np.testing.assert_allclose(result.probabilities.sum(-1), 1, atol=1e-5)
@@ -133,7 +145,7 @@ def test_postprocessing_touches_the_labels_only(volume):
     scores[4, 10, 10, 1] = 5
     cleaned = load_config("phantom", ["prediction.postprocess.minimum_component={WT: 5}"])
     config = replace(CONFIG, prediction=cleaned.prediction)
-    assert (finish_volume(scores, volume, CONFIG).labels == 2).sum() == 1
-    result = finish_volume(scores, volume, config, probabilities=True)
+    assert (finish_volume(scores, volume, *cleaning(CONFIG)).labels == 2).sum() == 1
+    result = finish_volume(scores, volume, *cleaning(config), probabilities=True)
     assert not result.labels.any()
     assert result.probabilities[..., 1].max() > 0.9

@@ -106,8 +106,8 @@ def test_a_volume_comes_back_as_local_prediction_writes_it(client, local, case_f
     assert answer.status_code == 200, answer.text
     (tmp_path / "seg.nii.gz").write_bytes(answer.content)
     found, first = nib.load(tmp_path / "seg.nii.gz"), nib.load(case_files["flair"])
-    volume = prepare_case(Case("case", case_files), serving_config)
-    result = segment_volume(local, volume, serving_config)
+    volume = prepare_case(Case("case", case_files), serving_config.study, serving_config.prepare)
+    result = segment_volume(local, volume, serving_config.study, serving_config.prediction)
     np.testing.assert_array_equal(np.asarray(found.dataobj), result.labels)
     assert result.labels.any()
     np.testing.assert_array_equal(found.affine, first.affine)

@@ -129,7 +129,7 @@ def test_the_guided_filter_goes_out_with_the_model(run, serving_config, tmp_path
     image = slices_with_brain(3, 40, 44)
     model = tf.saved_model.load(str(folder))
     found = model.signatures["serving_default"](image=tf.constant(image))["probabilities"]
-    segmenter = SliceSegmenter.of(config, run.network("sampled"))
+    segmenter = SliceSegmenter.of(config.prediction, run.network("sampled"))
     expected = tf.nn.softmax(segmenter.scores(image, (image != 0).any(axis=-1)))
     np.testing.assert_allclose(found, expected, atol=1e-6)
     about = json.loads((folder / "serving.json").read_text())

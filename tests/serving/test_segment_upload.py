@@ -17,7 +17,6 @@ from pixelnet_tf.serving.segment_upload import preparation_bytes, unpack_nifti
 from pixelnet_tf.volumes.case_volume import prepare_case
 
 LIMITS = ServerLimits(side=64, pixels=32**3)
-CONFIG = load_config("phantom")
 
 
 def nifti(shape=(5, 4, 3), dtype=np.int16, kind=nib.Nifti1Image) -> bytes:
@@ -31,7 +30,7 @@ def patched(offset: int, layout: str, *values) -> bytes:
 
 
 def unpack(data: bytes, tmp_path):
-    unpack_nifti(io.BytesIO(data), tmp_path / "0.nii", "flair", LIMITS, CONFIG)
+    unpack_nifti(io.BytesIO(data), tmp_path / "0.nii", "flair", LIMITS, channels=4, slice_size=0)
     return nib.load(tmp_path / "0.nii")
 
 
@@ -112,23 +111,25 @@ def test_the_memory_that_is_counted_covers_what_is_used(overrides, shape, tmp_pa
         nib.save(nib.Nifti1Image(array, np.eye(4)), volumes[modality])
     tracemalloc.start()
     try:
-        volume = prepare_case(Case("case", volumes), config)
+        volume = prepare_case(Case("case", volumes), config.study, config.prepare)
         used = tracemalloc.get_traced_memory()[1]
     finally:
         tracemalloc.stop()
-    counted = preparation_bytes(volume.geometry, config)
+    counted = preparation_bytes(volume.geometry, len(config.study.modalities),
+                                config.prepare.slice_size)
     assert used < counted < 4 * used
 
 
 def test_a_volume_that_needs_too_much_memory_is_refused_by_its_header(tmp_path):
     """Few voxels may become many: slices are scaled to `prepare.slice_size`."""
-    config = load_config("phantom", ["prepare.slice_size=512"])
     data = nifti((8, 8, 60))
     for limits, fits in ((ServerLimits(memory_mib=200), False), (ServerLimits(), True)):
         if fits:
-            unpack_nifti(io.BytesIO(data), tmp_path / "0.nii", "flair", limits, config)
+            unpack_nifti(io.BytesIO(data), tmp_path / "0.nii", "flair", limits, channels=4,
+                         slice_size=512)
         else:
             with pytest.raises(ApiError, match="of memory, and at most 200") as caught:
-                unpack_nifti(io.BytesIO(data), tmp_path / "0.nii", "flair", limits, config)
+                unpack_nifti(io.BytesIO(data), tmp_path / "0.nii", "flair", limits, channels=4,
+                             slice_size=512)
             assert caught.value.status == 413
             assert not list(tmp_path.iterdir())

@@ -87,8 +87,9 @@ def test_probabilities_by_a_server(server, local, study, tmp_path, serving_confi
     import nibabel as nib
 
     from pixelnet_tf.inference.volume import segment_volume
-    volume = CaseSource.open(str(study), serving_config, None).read(CASE, serving_config)
-    expected = segment_volume(local, volume, serving_config, probabilities=True)
+    volume = CaseSource.open(str(study), serving_config, None).read(CASE)
+    expected = segment_volume(local, volume, serving_config.study, serving_config.prediction,
+                              probabilities=True)
     found = nib.load(tmp_path / "served" / "probabilities" / f"{CASE}.nii.gz")
     np.testing.assert_allclose(np.asarray(found.dataobj), expected.probabilities, atol=1e-6)
 

@@ -92,8 +92,8 @@ def test_raw_intensities_give_the_labels_of_a_prepared_volume(served, local, stu
         serving_config.prepare.bias_field, enabled=False))
     config = replace(serving_config, prepare=prepare)
     source = CaseSource.open(str(study), config, None)
-    volume = source.read(CASE, config)
-    expected = segment_volume(local, volume, config).labels
+    volume = source.read(CASE)
+    expected = segment_volume(local, volume, config.study, config.prediction).labels
     raw = np.stack([volume.plan.to_slices(_intensities(case_files[m]))
                     for m in config.study.modalities], axis=-1)
     outputs = served["segment_raw"](image=tf.constant(raw), brain=tf.constant(volume.brain))
@@ -171,7 +171,7 @@ def test_raw_intensities_are_classified_where_local_prediction_does(run, serving
     for region in ("brain", "volume"):
         config = config_from_dict(config_to_dict(serving_config),
                                   overrides=[f"prepare.region={region}"])
-        assert config.brain_only
+        assert config.prediction.inside_brain(config.study)
         labels = build_signatures(segmenter, config)[1]["segment_raw"](image, brain)["labels"]
         assert not labels.numpy()[~brain].any()
         assert labels.numpy()[brain].any()

@@ -248,8 +248,8 @@ def test_the_plan(make_trainer):
     slices = trainer.schedule.epoch_slices
     config = load_config("phantom", ["training.steps=0", "training.epochs=3",
                                      "training.batch_slices=4"])
-    plan = plan_training(config, trainer.schedule, validates=True)
+    plan = plan_training(config.training, trainer.schedule, validates=True)
     assert plan.steps_per_epoch == -(-slices // 4)
     assert plan.steps == 3 * plan.steps_per_epoch
     assert plan.checkpoint_every == plan.validate_every == plan.steps_per_epoch
-    assert plan_training(config, trainer.schedule, validates=False).validate_every == 0
+    assert plan_training(config.training, trainer.schedule, validates=False).validate_every == 0

@@ -6,6 +6,7 @@ import nibabel as nib
 import numpy as np
 import pytest
 
+from pixelnet_tf.config import Config
 from pixelnet_tf.dataset.priors import ClassPriors
 from pixelnet_tf.errors import DataError
 from pixelnet_tf.inference.segmenter import SliceSegmenter
@@ -42,14 +43,18 @@ def priors() -> ClassPriors:
     return ClassPriors(names, (0.97, 0.01, 0.01, 0.01), (0.25,) * 4)
 
 
+def asked(config):
+    return config.prediction, config.training.precision
+
+
 def test_the_validator_gives_the_dice_of_whole_volumes(tiny_study, tiny_config, model, priors):
     cases = tiny_study.cases[:2]
-    found = case_validator(tiny_study, cases, tiny_config, priors)(model)
+    found = case_validator(tiny_study, cases, *asked(tiny_config), priors)(model)
     segmenter = SliceSegmenter(model, priors.correction("corrected"))
     expected = []
     for case in cases:
         volume = tiny_study.read_volume(case)
-        scores = score_voxels(segmenter, volume, tiny_config)
+        scores = score_voxels(segmenter, volume, tiny_config.study, tiny_config.prediction)
         expected.append(class_dice(scores.argmax(-1), volume.plan.read_voxels(volume.labels), 4))
     means = np.nanmean(expected, axis=0)
     assert found == {f"dice_{name}": pytest.approx(value) for name, value in
@@ -62,8 +67,8 @@ class ScaledStudy:
 
     sizes = {"128": (128, 96, 2), "192": (192, 170, 2), "odd": (75, 61, 3)}  # noqa: RUF012
 
-    def __init__(self, slice_size: int):
-        self.slice_size = slice_size
+    def __init__(self, slice_size: int, config: Config):
+        self.slice_size, self.config = slice_size, config
 
     def read_volume(self, case: str) -> PreparedVolume:
         """Each class shines in a channel of its own, so that a network can be perfect."""
@@ -85,10 +90,10 @@ def test_a_perfect_network_scores_one_whatever_the_slices_were_scaled_by(tiny_co
                                                                         slice_size):
     perfect = pixel_network(channels=3, classes=4)
     set_head(perfect, 40 * np.eye(4)[1:], np.array([20, 0, 0, 0]))
-    study, cases = ScaledStudy(slice_size), tuple(ScaledStudy.sizes)
-    found = case_validator(study, cases, tiny_config, priors)(perfect)
+    study, cases = ScaledStudy(slice_size, tiny_config), tuple(ScaledStudy.sizes)
+    found = case_validator(study, cases, *asked(tiny_config), priors)(perfect)
     assert found == {"dice_necrosis": 1.0, "dice_edema": 1.0, "dice_enhancing": 1.0}
-    _, dice = fit_prior_strength(perfect, study, cases, tiny_config, priors)
+    _, dice = fit_prior_strength(perfect, study, cases, *asked(tiny_config), priors)
     assert dice[0.0] == dice[1.0] == 1.0
 
 
@@ -100,24 +105,26 @@ def test_a_case_without_segmentation_cannot_validate(tiny_config, model, priors)
             return replace(super().read_volume(case), labels=None)
 
     with pytest.raises(DataError, match="prepared: validation case odd has no segmentation"):
-        case_validator(Unlabelled(0), ("odd",), tiny_config, priors)(model)
+        case_validator(Unlabelled(0, tiny_config), ("odd",), *asked(tiny_config), priors)(model)
 
 
 def test_a_later_validation_sees_the_later_weights(tiny_study, tiny_config, model, priors):
-    validate = case_validator(tiny_study, tiny_study.cases[:1], tiny_config, priors)
+    validate = case_validator(tiny_study, tiny_study.cases[:1], *asked(tiny_config), priors)
     first = validate(model)
     head = model.parts["cls_score_new"]
     head.bias.assign([0.0, 0.0, 100.0, 0.0])
     later = validate(model)
     assert later != first
-    assert later == case_validator(tiny_study, tiny_study.cases[:1], tiny_config, priors)(model)
+    assert later == case_validator(tiny_study, tiny_study.cases[:1], *asked(tiny_config),
+                                   priors)(model)
 
 
 def test_the_strength_with_the_best_dice_is_taken(tiny_study, tiny_config, model, priors):
     # A bias that over-segments: the correction that takes it back is the one to be found.
     head = model.parts["cls_score_new"]
     head.kernel.assign(np.zeros_like(head.kernel))
-    fitted, dice = fit_prior_strength(model, tiny_study, tiny_study.cases[:1], tiny_config, priors)
+    fitted, dice = fit_prior_strength(model, tiny_study, tiny_study.cases[:1],
+                                      *asked(tiny_config), priors)
     assert tuple(dice) == STRENGTHS
     assert dice[fitted.strength] == max(dice.values())
     assert replace(fitted, strength=1.0) == priors
@@ -126,6 +133,6 @@ def test_the_strength_with_the_best_dice_is_taken(tiny_study, tiny_config, model
 def test_the_fit_says_what_a_validation_with_that_strength_says(tiny_study, tiny_config, model,
                                                                priors):
     cases = tiny_study.cases[:2]
-    _, dice = fit_prior_strength(model, tiny_study, cases, tiny_config, priors)
-    found = case_validator(tiny_study, cases, tiny_config, priors)(model)
+    _, dice = fit_prior_strength(model, tiny_study, cases, *asked(tiny_config), priors)
+    found = case_validator(tiny_study, cases, *asked(tiny_config), priors)(model)
     assert dice[1.0] == pytest.approx(np.mean(list(found.values())))

@@ -24,8 +24,12 @@ def case(tmp_path, save, ball) -> Case:
                 save(tmp_path / "seg.nii.gz", labels))
 
 
+def prepared(case, config=PLAIN):
+    return prepare_case(case, config.study, config.prepare)
+
+
 def test_slices_of_normalised_channels(case, ball):
-    volume = prepare_case(case, PLAIN)
+    volume = prepared(case)
     assert volume.images.shape == (12, 24, 24, 2)
     assert volume.images.dtype == np.float32
     assert volume.labels.dtype == np.uint8
@@ -43,7 +47,7 @@ def test_slices_of_normalised_channels(case, ball):
 
 def test_the_isles_rule_keeps_the_background_at_zero(case):
     config = dataclasses.replace(PLAIN, prepare=dataclasses.replace(PLAIN.prepare, slice_size=40))
-    native, volume = prepare_case(case, PLAIN), prepare_case(case, config)
+    native, volume = prepared(case), prepared(case, config)
     assert volume.images.shape == (12, 40, 40, 2)
     assert not volume.images[~volume.brain].any()
     np.testing.assert_array_equal(volume.plan.from_slices(volume.labels),
@@ -51,13 +55,13 @@ def test_the_isles_rule_keeps_the_background_at_zero(case):
 
 
 def test_without_segmentation(case):
-    assert prepare_case(dataclasses.replace(case, segmentation=None), PLAIN).labels is None
+    assert prepared(dataclasses.replace(case, segmentation=None)).labels is None
 
 
 def test_bias_field_of_chosen_modalities(case):
     prepare = PrepareConfig(bias_field=BiasFieldConfig(iterations=(2,), modalities=("t2",)))
-    plain = prepare_case(case, PLAIN).images
-    corrected = prepare_case(case, dataclasses.replace(PLAIN, prepare=prepare)).images
+    plain = prepared(case).images
+    corrected = prepared(case, dataclasses.replace(PLAIN, prepare=prepare)).images
     np.testing.assert_array_equal(corrected[..., 0], plain[..., 0])
     assert (corrected[..., 1] != plain[..., 1]).any()
 
@@ -68,9 +72,9 @@ def test_another_grid_is_an_error_or_resampled(case, tmp_path, save, ball):
     other = dataclasses.replace(case, volumes={
         **case.volumes, "t2": save(tmp_path / "moved.nii", 3 * ball, moved)})
     with pytest.raises(DataError, match=r"case A: .*moved\.nii.*affine.*study\.resample"):
-        prepare_case(other, PLAIN)
+        prepared(other)
     config = dataclasses.replace(PLAIN, study=dataclasses.replace(STUDY, resample=True))
-    volume = prepare_case(other, config)
+    volume = prepared(other, config)
     # One slice up in the scanner is one slice later on the first modality's grid.
     mean, std = volume.normalization["t2"].values()
     column = volume.plan.from_slices(volume.images)[12, 12, 3:10, 1]
@@ -79,7 +83,7 @@ def test_another_grid_is_an_error_or_resampled(case, tmp_path, save, ball):
 
 def test_missing_modality_names_the_case(case):
     with pytest.raises(DataError, match=r"case A: modality 't2' is missing.*\['flair'\]"):
-        prepare_case(dataclasses.replace(case, volumes={"flair": case.volumes["flair"]}), PLAIN)
+        prepared(dataclasses.replace(case, volumes={"flair": case.volumes["flair"]}))
 
 
 @pytest.mark.parametrize("shape", [(40, 36, 1), (1, 40, 36)])
@@ -89,7 +93,8 @@ def test_a_volume_of_one_slice_is_corrected_in_the_plane(shape):
     volume = RawVolume(array, VolumeGeometry.of(shape, np.diag([-1.0, -1, 5, 1])), "one slice")
     config = dataclasses.replace(PLAIN, prepare=PrepareConfig(bias_field=BiasFieldConfig(
         iterations=(4, 4))))
-    prepared = prepare_volumes("A", dict.fromkeys(STUDY.modalities, lambda: volume), config)
+    prepared = prepare_volumes("A", dict.fromkeys(STUDY.modalities, lambda: volume),
+                               config.study, config.prepare)
     assert np.isfinite(prepared.images).all()
     assert prepared.images.std() == pytest.approx(1, abs=1e-3)
 
@@ -97,7 +102,7 @@ def test_a_volume_of_one_slice_is_corrected_in_the_plane(shape):
 def test_a_case_at_fault_says_its_own_fault(case):
     bad = dataclasses.replace(case, faults=("flair: 2 files fit, ['a.nii', 'b.nii']",))
     with pytest.raises(DataError, match="case A: flair: 2 files fit"):
-        prepare_case(bad, PLAIN)
+        prepared(bad)
 
 
 @pytest.mark.parametrize(("change", "words"), [
@@ -109,10 +114,10 @@ def test_what_the_checks_refuse_is_never_prepared(case, tmp_path, save, ball, ch
     for modality in STUDY.modalities:
         bad = dataclasses.replace(case, volumes={**case.volumes, modality: path})
         with pytest.raises(DataError, match=rf"case A: .*bad\.nii: .*{words}"):
-            prepare_case(bad, PLAIN)
+            prepared(bad)
 
 
 def test_an_unknown_label_is_named_with_its_file(case, tmp_path, save, ball):
     path = save(tmp_path / "three.nii", (3 * (ball > 0)).astype(np.uint8))
     with pytest.raises(DataError, match=r"case A: .*three\.nii: unknown label 3;"):
-        prepare_case(dataclasses.replace(case, segmentation=path), PLAIN)
+        prepared(dataclasses.replace(case, segmentation=path))

@@ -59,7 +59,8 @@ def prepare(code: str, affine: str, config: Config, other: str | None = None,
     volumes = {name: stored(array, AFFINES[affine], code, name) if name == "flair" else
                stored(array, moved, other or code, name) for name, array in arrays.items()}
     return prepare_volumes("A", {name: (lambda name=name: volumes[name])
-                                 for name in ("flair", "t2")}, config, lambda: volumes["seg"])
+                                 for name in ("flair", "t2")}, config.study,
+                           config.prepare, lambda: volumes["seg"])
 
 
 def config_of(skull_stripped: bool = True, resample: bool = False, n4: bool = False,
