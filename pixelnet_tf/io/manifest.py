@@ -41,10 +41,11 @@ class Written:
     """What a file holds.
 
     Attributes:
-        bytes, sha256: of the whole file, or, where it `grows`, of its beginning: a log is added to.
+        length, sha256: bytes of the whole file and their digest, or, where it `grows`, of its
+            beginning: a log is added to.
     """
 
-    bytes: int
+    length: int
     sha256: str
     grows: bool = False
 
@@ -61,12 +62,12 @@ class Written:
     def differs(self, path: Pathname, data: bytes | None = None) -> str:
         """Say how a file, or the bytes that were read from it, is something else; else empty."""
         size = os.stat(path).st_size if data is None else len(data)
-        if size < self.bytes or (size > self.bytes and not self.grows):
-            return f"it holds {size} bytes, {self.bytes} were written"
+        if size < self.length or (size > self.length and not self.grows):
+            return f"it holds {size} bytes, {self.length} were written"
         if data is not None:
-            digest = hashlib.sha256(memoryview(data)[:self.bytes]).hexdigest()
+            digest = hashlib.sha256(memoryview(data)[:self.length]).hexdigest()
         elif self.grows:
-            digest = _digest_of_beginning(path, self.bytes)
+            digest = _digest_of_beginning(path, self.length)
         else:
             digest = Written.of(path).sha256
         return "" if digest == self.sha256 else "its SHA-256 is another"
@@ -301,7 +302,7 @@ def compact(folder: Pathname) -> None:
 def _told(event: str, path: str, written: Written | None = None) -> bytes:
     values: dict[str, Any] = {"event": event, "path": path}
     if written is not None:
-        values |= {"bytes": written.bytes, "sha256": written.sha256}
+        values |= {"bytes": written.length, "sha256": written.sha256}
         if written.grows:
             values["grows"] = True
     return _line(values)

@@ -6,7 +6,6 @@ import json
 import math
 import posixpath
 import time
-from collections.abc import Iterable
 from typing import Any
 
 import tensorflow as tf
