@@ -9,14 +9,10 @@ again; PIXELNET_FUZZ_SECONDS changes the time, which is of all kinds together.
 from __future__ import annotations
 
 import gzip
-import io
 import json
 import os
-import re
 import shutil
-import struct
 import time
-import zipfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
@@ -49,6 +45,7 @@ from pixelnet_tf.serving.about import describe_export, served_config
 from pixelnet_tf.serving.loaded_model import LoadedModel
 from pixelnet_tf.volumes.nifti import read_volume
 from pixelnet_tf.volumes.phantom_study import write_phantom
+from tests.mutations import Mutation, binary_field, json_field, keras_field, text_field
 
 #: Of all kinds together; what it takes to make the files is not in it.
 SECONDS = float(os.environ.get("PIXELNET_FUZZ_SECONDS", "25"))
@@ -58,9 +55,6 @@ CONFIG = load_config("phantom", [
     "sampling.pixels=40", "model.widths=[2, 2, 3, 3, 3]", "model.fc7=none", "model.head_widths=[4]",
     "model.border=16", "training.batch_slices=2", "training.steps=4", "prediction.prior=sampled"])
 CASES = ("phantom_001", "phantom_002", "phantom_003")
-
-#: Receives a file's bytes and a generator; returns the bytes with one foreign field.
-Field = Callable[[bytes, np.random.Generator], bytes]
 
 
 @dataclass(frozen=True)
@@ -79,7 +73,7 @@ class Kind:
     path: str
     read: Callable[[Path], Any]
     codes: tuple[int, ...]
-    field: Field
+    field: Mutation
     checksum: bool = False
     expensive: bool = False
 
@@ -101,48 +95,6 @@ def verb(*arguments: object) -> None:
             raise _Failed(left.code) from None
 
 
-# What makes a field foreign.
-
-_VALUES = (None, True, -1, 3.5, 10**30, "", "x", [], [[]], {}, {"x": 1}, float("nan"))
-
-
-def json_field(data: bytes, generator: np.random.Generator) -> bytes:
-    """Another value, a missing or an unknown key somewhere in a JSON tree."""
-    tree = json.loads(data)
-    places: list[tuple[Any, Any]] = []
-
-    def walk(node: Any) -> None:
-        keys = list(node) if isinstance(node, dict) else range(min(len(node), 4))
-        for key in keys:
-            places.append((node, key))
-            if isinstance(node[key], (dict, list)):
-                walk(node[key])
-
-    walk(tree)
-    # Every depth is as likely: most places are rows of long lists.
-    node, key = places[int(generator.integers(len(places)) * generator.random())]
-    what = generator.integers(4)
-    if what == 0 and isinstance(node, dict):
-        del node[key]
-    elif what == 1 and isinstance(node, dict):
-        node["unheard of"] = 1
-    else:
-        node[key] = _VALUES[generator.integers(len(_VALUES))]
-    if generator.integers(20) == 0:
-        tree = _VALUES[generator.integers(len(_VALUES))]
-    return json.dumps(tree).encode()
-
-
-def text_field(data: bytes, generator: np.random.Generator) -> bytes:
-    """Another word in the place of one in a text."""
-    words = list(re.finditer(rb"[^\s:,\"{}\[\]]+", data))
-    word = words[generator.integers(len(words))]
-    others = (b"", b"-1", b"1e400", b"unheard_of", b"[", b"{", b"null", b"\xff",
-              b"!!python/name:os",
-              b"99999999999999999999", b"2020-13-45")
-    return data[:word.start()] + others[generator.integers(len(others))] + data[word.end():]
-
-
 def nifti_field(data: bytes, generator: np.random.Generator) -> bytes:
     """Another value in a field of a NIfTI header."""
     zipped = data[:2] == b"\x1f\x8b"
@@ -162,28 +114,7 @@ def nifti_field(data: bytes, generator: np.random.Generator) -> bytes:
     return gzip.compress(bytes(data), mtime=0) if zipped else bytes(data)
 
 
-def binary_field(data: bytes, generator: np.random.Generator) -> bytes:
-    """Four bytes, often read as a length or a number, with another value."""
-    at = int(generator.integers(min(len(data), 400)))
-    value = [b"\0" * 4, b"\xff" * 4, struct.pack("<I", 2**31), generator.bytes(4)]
-    return data[:at] + value[generator.integers(4)] + data[at + 4:]
-
-
-def keras_field(data: bytes, generator: np.random.Generator) -> bytes:
-    """A foreign field in the description within a .keras archive, or a member less."""
-    old, sink = zipfile.ZipFile(io.BytesIO(data)), io.BytesIO()
-    left_out = generator.choice(old.namelist()) if generator.integers(4) == 0 else None
-    with zipfile.ZipFile(sink, "w") as new:
-        for name in old.namelist():
-            content = old.read(name)
-            if name == "config.json":
-                content = json_field(content, generator)
-            if name != left_out:
-                new.writestr(name, content)
-    return sink.getvalue()
-
-
-def damaged(data: bytes, how: str, field: Field, generator: np.random.Generator) -> bytes:
+def damaged(data: bytes, how: str, field: Mutation, generator: np.random.Generator) -> bytes:
     if how == "bit":
         # Half of the time in the beginning, where headers are.
         size = len(data) if generator.integers(2) else min(len(data), 400)

@@ -9,33 +9,7 @@ import numpy as np
 import pytest
 
 from prototxt_import import load_network, save_caffemodel
-
-NET = """
-name: "tiny"
-layer {
-  name: "data" type: "Input" top: "data" top: "pixels"
-  input_param { shape { dim: 1 dim: 3 dim: 8 dim: 9 } shape { dim: 5 dim: 3 } }
-}
-layer {
-  name: "conv" type: "Convolution" bottom: "data" top: "conv"
-  param { lr_mult: 1 decay_mult: 1 } param { lr_mult: 2 decay_mult: 0 }
-  convolution_param { num_output: 4 kernel_size: 3 pad: 1 weight_filler { type: "xavier" } }
-}
-layer { name: "bn" type: "BatchNorm" bottom: "conv" top: "bn" }
-layer { name: "relu" type: "ReLU" bottom: "bn" top: "bn" relu_param { negative_slope: 0.1 } }
-layer {
-  name: "taps" type: "RandBI" bottom: "conv" bottom: "bn" bottom: "pixels" top: "fc5"
-  rand_comp_param { pad: true compression_rate: 1 compression_rate: 224 }
-}
-layer {
-  name: "norm" type: "Normalize" bottom: "fc5" top: "norm"
-  norm_param { across_spatial: false fix_scale: false }
-}
-layer {
-  name: "score" type: "InnerProduct" bottom: "norm" top: "score"
-  inner_product_param { num_output: 2 }
-}
-"""
+from tests.tiny_network import NET, with_weights
 
 
 def varint(value: int) -> bytes:
@@ -146,25 +120,6 @@ def tiny_prototxt(write) -> Path:
 @pytest.fixture
 def tiny_model(tiny_prototxt: Path, tmp_path: Path) -> Path:
     """A caffemodel for `tiny_prototxt` with the weights 0, 1, 2, ..."""
-    import dataclasses
-
-    shapes = {
-        "conv": ((4, 3, 3, 3), (4,)),
-        "bn": ((4,), (4,), (1,)),
-        "norm": ((),),
-        "score": ((2, 8), (2,)),
-    }
-    network = load_network(tiny_prototxt)
-    layers = tuple(
-        dataclasses.replace(
-            layer,
-            blobs=tuple(
-                np.arange(np.prod(shape, dtype=int), dtype="f4").reshape(shape)
-                for shape in shapes.get(layer.name, ())
-            ),
-        )
-        for layer in network.layers
-    )
     path = tmp_path / "tiny.caffemodel"
-    save_caffemodel(path, dataclasses.replace(network, layers=layers))
+    save_caffemodel(path, with_weights(load_network(tiny_prototxt)))
     return path

@@ -5,32 +5,9 @@ import numpy as np
 import pytest
 
 from prototxt_import import CaffeFormatError, ParamSpec, load_network
+from tests.tiny_network import V0
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "prototxt"
-V0 = """
-name: "old"
-input: "data" input_dim: 1 input_dim: 3 input_dim: 8 input_dim: 8
-layers {
-  layer { name: "pad1" type: "padding" pad: 2 }
-  bottom: "data" top: "padded"
-}
-layers {
-  layer {
-    name: "conv1" type: "conv" num_output: 4 kernelsize: 5 stride: 2 group: 1 biasterm: false
-    weight_filler { type: "gaussian" std: 0.01 sparse: 3 }
-    blobs_lr: 1 weight_decay: 0.5 dropout_ratio: 0.3
-  }
-  bottom: "padded" top: "conv1"
-}
-layers { layer { name: "pool1" type: "pool" pool: AVE kernelsize: 3 stride: 2 }
-  bottom: "conv1" top: "pool1" }
-layers { layer { name: "norm1" type: "lrn" local_size: 3 alpha: 0.0001 }
-  bottom: "pool1" top: "norm1" }
-layers { layer { name: "cat" type: "concat" concat_dim: 0 } bottom: "norm1" top: "cat" }
-layers { layer { name: "fc" type: "innerproduct" num_output: 7 } bottom: "cat" top: "fc" }
-layers { layer { name: "drop" type: "dropout" dropout_ratio: 0.25 } bottom: "fc" top: "fc" }
-layers { layer { name: "loss" type: "softmax_loss" } bottom: "fc" bottom: "data" }
-"""
 
 
 def check_as_caffe_upgraded(network, golden, with_blobs):
