@@ -5,7 +5,8 @@
 #   bash scripts/nightly.sh [OUT]
 #
 # Prints a line a check; what each one said goes to OUT/<check>.log (default: nightly/). Exit code 1
-# where one failed. FUZZ_SECONDS (default 1800) is the time of each of the two fuzz tests.
+# where one failed. FUZZ_SECONDS (default 1800) is the time of each of the two: damaged files of
+# every kind that the product reads, and mutants of models.
 set -uo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 source scripts/environment.sh
@@ -14,6 +15,7 @@ mkdir -p "$out"
 make_environment test || exit 1
 
 export TF_CPP_MIN_LOG_LEVEL=2
+FUZZ_SECONDS=${FUZZ_SECONDS:-1800}
 failed=0
 
 # check NAME COMMAND...: run a command, its words into a log, and print one line.
@@ -31,12 +33,9 @@ check() {
     fi
 }
 
-fuzz() {
-    PIXELNET_FUZZ_SECONDS=${FUZZ_SECONDS:-1800} python -m pytest -q "$1"
-}
-
-check files fuzz tests/test_fuzz_files.py
-check caffe-files fuzz tests/prototxt_import/test_fuzz_files.py
+check files env PIXELNET_FUZZ_SECONDS="$FUZZ_SECONDS" python -m pytest -q tests/test_fuzz_files.py
+check mutants python scripts/fuzz.py --seconds "$FUZZ_SECONDS" --seed "$(date +%Y%m%d)" \
+    --keep "$out/mutants"
 check main-job bash scripts/quickstart.sh "$out/main-job"
 check report pixelnet-tf report "$out/main-job/run" --predictions "$out/main-job/predictions" \
     --scores "$out/main-job/scores" --references "$out/main-job/study" \
