@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# What takes longer than continuous integration allows: damaged files for half an hour, the main job
+# What takes longer than continuous integration allows: damaged files for half an hour, 1,000 flips
+# and cuts of what the product writes, the main job
 # from its first verb to a picture, memory over a training, a server under load.
 #
 #   bash scripts/nightly.sh [OUT]
@@ -36,6 +37,7 @@ check() {
 check files env PIXELNET_FUZZ_SECONDS="$FUZZ_SECONDS" python -m pytest -q tests/test_fuzz_files.py
 check mutants python scripts/fuzz.py --seconds "$FUZZ_SECONDS" --seed "$(date +%Y%m%d)" \
     --keep "$out/mutants"
+check flipped-bytes python scripts/flip_bytes.py --seed "$(date +%Y%m%d)"
 check main-job bash scripts/quickstart.sh "$out/main-job"
 check report pixelnet-tf report "$out/main-job/run" --predictions "$out/main-job/predictions" \
     --scores "$out/main-job/scores" --references "$out/main-job/study" \

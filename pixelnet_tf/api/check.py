@@ -22,7 +22,6 @@ BROKEN = ".broken"
 _COPY = "take it from a copy of the folder"
 _PREPARE = "run `pixelnet-tf prepare` again, which makes it anew"
 _PREDICT = "run `pixelnet-tf predict` again, which makes this case alone anew"
-_RESUME = "go on by `pixelnet-tf train --resume`"
 
 
 @dataclass(frozen=True)
@@ -33,11 +32,13 @@ class _Rule:
         pattern: of its path in the folder.
         advice: the next step, for the user.
         aside: whether it is set aside by a repair, since the next step makes it anew.
+        needs: a file of the folder without which the rule does not hold.
     """
 
     pattern: str
     advice: str
     aside: bool = False
+    needs: str = ""
 
 
 #: Kind of folder -> a file or folder that only it has, and what to do with its files; the first
@@ -49,12 +50,15 @@ _KINDS: dict[str, tuple[tuple[str, ...], tuple[_Rule, ...]]] = {
         _Rule("index.json", _PREPARE, True), _Rule("config.yaml", _PREPARE, True),
         _Rule("left_out.json", _PREPARE, True))),
     "run": (("checkpoints", "model.keras", "*.keras", "start.json"), (
-        _Rule("checkpoints/*", _COPY + ", or train anew into a new --out"),
-        _Rule("*.keras", _COPY + "; where it has checkpoints, --repair sets the file aside, and "
-              "`pixelnet-tf train --resume` makes it anew"),
-        _Rule("tensorboard/*", "TensorBoard's curves are affected, nothing else reads it; --repair "
-              "sets it aside", True),
-        _Rule("log.*", _COPY + ", or let --repair set it aside: the curves so far are lost", True),
+        _Rule("checkpoints/state.json", _COPY + ", or train anew into a new --out"),
+        _Rule("checkpoints/*", "go on by `pixelnet-tf train --resume`, which takes the state "
+              "before it", True),
+        _Rule("model.keras", _COPY + ", or let `pixelnet-tf train --resume` make it anew from the "
+              "checkpoints", True, needs="checkpoints/state.json"),
+        _Rule("*.keras", _COPY + ", or import it again"),
+        _Rule("tensorboard/*", "no verb reads it, TensorBoard's curves are affected; --accept it, "
+              "or where it was set aside go on without", True),
+        _Rule("log.*", _COPY + ", or where it was set aside go on without the curves so far", True),
         _Rule("*config.yaml", _COPY), _Rule("split.json", _COPY), _Rule("priors.json", _COPY),
         _Rule("start.json", _COPY))),
     "predictions": (("prediction.json",), (
@@ -193,7 +197,7 @@ def _read(folder: str, found: FolderCheck) -> Manifest | None:
 def _check_one(read: Manifest, paths: Sequence[str], repair: bool, found: FolderCheck
                ) -> Iterator[str]:
     """Check the files of a manifest; yields each one's path when it is done."""
-    folder, unlisted = read.folder, []
+    folder, unlisted, unsettled = read.folder, [], []
     kind = _kind(folder)
     for path in paths:
         yield path
@@ -212,19 +216,27 @@ def _check_one(read: Manifest, paths: Sequence[str], repair: bool, found: Folder
                                           repair))
         else:
             found.files += 1
+            if not read.entries[name].there:
+                unsettled.append(path)
+    for path in unsettled if repair else ():
+        manifest.record(path, grows=read.entries[_name(path, folder)].grows)
+    if unsettled:
+        found.notes.append(f"{folder}: {len(unsettled)} files are in their place, though the last "
+                           f"line of the manifest about them is missing: a program was stopped "
+                           f"there, or is at work; no damage{'; it is added' if repair else ''}")
     for name, entry in (manifest.read(folder) or read).entries.items():
         if entry.there and not os.path.lexists(os.path.join(folder, name)):
             if any(name == finding.path.removeprefix(folder + "/") for finding in found.findings):
                 continue
             found.findings.append(Finding(os.path.join(folder, name), "is missing",
-                                          _rule(kind, name).advice))
+                                          _rule(folder, kind, name).advice))
     _check_lines(read, repair, found)
     ours = [name for name in unlisted if _is_known(kind, name)]
     others = [name for name in unlisted if name not in ours]
     if ours and read.complete is not False:
         found.findings += [Finding(os.path.join(folder, name), "its line in the manifest is lost",
                                    f"take it as it is by --accept {name}, or "
-                                   f"{_rule(kind, name).advice}") for name in ours]
+                                   f"{_rule(folder, kind, name).advice}") for name in ours]
     elif ours:
         found.notes.append(f"{folder}: {len(ours)} files are of an earlier version, without a line "
                            f"in the manifest: {_some(ours)}")
@@ -249,7 +261,7 @@ def _check_lines(read: Manifest, repair: bool, found: FolderCheck) -> None:
 
 
 def _broken(folder: str, kind: str, name: str, problem: str, repair: bool) -> Finding:
-    rule, path, repaired = _rule(kind, name), os.path.join(folder, name), ""
+    rule, path, repaired = _rule(folder, kind, name), os.path.join(folder, name), ""
     if repair and rule.aside:
         target = path + BROKEN
         number = 1
@@ -302,7 +314,7 @@ def _accept(top: str, patterns: Sequence[str]) -> None:
                     manifest.forget(path)
                     continue
                 entry = read.entries.get(_name(path, folder))
-                manifest.record(path, grows=bool(entry and any(w.grows for w in entry.right)))
+                manifest.record(path, grows=entry is not None and entry.grows)
         if not accepted:
             raise ConfigError(f"--accept {pattern}: no file of {top} is called so; give its path "
                               "within the folder, or a pattern such as '*.nii.gz'")
@@ -322,9 +334,10 @@ def _kind(folder: str) -> str:
                  if any(any(Path(folder).glob(mark)) for mark in marks)), "")
 
 
-def _rule(kind: str, name: str) -> _Rule:
+def _rule(folder: str, kind: str, name: str) -> _Rule:
     rules = _KINDS[kind][1] if kind else ()
-    return next((rule for rule in rules if fnmatchcase(name, rule.pattern)), _Rule(name, _COPY))
+    return next((rule for rule in rules if fnmatchcase(name, rule.pattern)
+                 and os.path.exists(os.path.join(folder, rule.needs))), _Rule(name, _COPY))
 
 
 def _is_known(kind: str, name: str) -> bool:

@@ -47,6 +47,14 @@ def sync(path: Pathname) -> None:
         os.close(handle)
 
 
+def sync_folder(path: Pathname) -> None:
+    """Make the disk hold all files in a folder and below it, and their names."""
+    for folder, _, names in os.walk(path):
+        for name in names:
+            sync(os.path.join(folder, name))
+        sync(folder)
+
+
 def temporary_name(path: str) -> str:
     """A name beside a path, under which it is written before it is moved into place."""
     folder, name = os.path.split(path.rstrip("/"))

@@ -28,6 +28,7 @@ from pixelnet_tf.io.disk import (
     make_folder,
     reason,
     sync,
+    sync_folder,
     temporary_name,
 )
 from pixelnet_tf.io.plain import PlainError, convert
@@ -89,10 +90,7 @@ def replacing_folder(path: Pathname) -> Iterator[Path]:
     try:
         temporary.mkdir(parents=True)
         yield temporary
-        for folder, _, names in os.walk(temporary):
-            for name in names:
-                sync(os.path.join(folder, name))
-            sync(folder)
+        sync_folder(temporary)
         if os.path.isdir(path):
             os.replace(path, aside)
         os.replace(temporary, path)

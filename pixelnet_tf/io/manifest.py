@@ -87,6 +87,11 @@ class Entry:
     there: bool = False
     removed: bool = False
 
+    @property
+    def grows(self) -> bool:
+        """Whether it is a log."""
+        return any(written.grows for written in self.right)
+
     def hear(self, event: str, written: Written | None) -> None:
         """Take a line in."""
         if event == "removed":

@@ -17,7 +17,7 @@ from pixelnet_tf.errors import ConfigError, RunError
 from pixelnet_tf.evaluation.summary import Evaluation
 from pixelnet_tf.inference.segmenter import SliceSegmenter
 from pixelnet_tf.io import manifest
-from pixelnet_tf.io.files import begin_folder, write_json, write_text
+from pixelnet_tf.io.files import begin_folder, sync, sync_folder, write_json, write_text
 from pixelnet_tf.runs.folder import RunFolder
 from pixelnet_tf.serving.about import check_evaluated, describe_export
 from pixelnet_tf.serving.model_card import model_card
@@ -84,7 +84,9 @@ def export_model(run: RunFolder, out: Path, name: str | None = None, version: in
         manifest.record(*manifest.files_in(temporary))
         write_json(str(temporary / "serving.json"), about)
         write_text(str(temporary / "model_card.md"), model_card(about))
+        sync_folder(temporary)
         os.rename(temporary, target)
+        sync(base)
     except (OSError, tf.errors.OpError) as error:
         raise RunError(f"{target}: cannot be written: {error}") from None
     finally:

@@ -2,32 +2,32 @@
 
 from __future__ import annotations
 
+import runpy
 import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 import pixelnet_tf as px
 from pixelnet_tf.errors import ConfigError, DataError
 from pixelnet_tf.io.files import begin_folder, write_json
 from pixelnet_tf.io.manifest import MANIFEST
+from pixelnet_tf.runs.folder import RunFolder
 from tests.cli.conftest import TINY, main_job, run_main  # noqa: F401 - a fixture is used below.
 
 CASE = "phantom_001"
+FLIP_BYTES = runpy.run_path(str(Path(__file__).parents[2] / "scripts" / "flip_bytes.py"))
 
 
 @pytest.fixture(scope="module")
 def results(main_job, tmp_path_factory) -> Path:  # noqa: F811
-    """A folder of `prepared`, `run`, `labels`, `scores` and `models`; not to be changed."""
+    """A folder of `prepared`, `run`, `labels`, `scores`, `models`, `caffe`; not to be changed."""
     folder = tmp_path_factory.mktemp("results")
-    assert run_main("predict", "--model", main_job / "run", "--data", main_job / "prepared",
-                    "--prior", "corrected", "--out", folder / "labels") == 0
-    assert run_main("evaluate", "--predictions", folder / "labels", "--references",
-                    main_job / "study", "--out", folder / "scores", "--workers", 1) == 0
-    assert run_main("export", "--model", main_job / "run", "--prior", "corrected", "--out",
-                    folder / "models") == 0
     for name in ("prepared", "run", "study"):
         shutil.copytree(main_job / name, folder / name)
+    FLIP_BYTES["make"](folder)
+    shutil.rmtree(folder / "to_caffe")
     return folder
 
 
@@ -107,6 +107,36 @@ def test_predicting_again_makes_a_broken_case_alone_anew(copy, results, capsys):
     assert (labels / f"{CASE}.nii.gz").read_bytes() == (
         results / "labels" / f"{CASE}.nii.gz").read_bytes()
     assert run_main("check", labels) == 0
+
+
+def test_resuming_makes_a_broken_model_anew(copy, results):
+    run = copy / "run"
+    train = ("train", "--config", "phantom", *TINY, "--data", copy / "prepared", "--out", run,
+             "--resume")
+    flip(run / "model.keras")
+    assert run_main("check", run, "--repair") == 3
+    assert not (run / "model.keras").exists()
+    assert run_main(*train) == 0
+    assert run_main("check", run) == 0
+    for mine, theirs in zip(RunFolder(str(run)).model().get_weights(),
+                            RunFolder(str(results / "run")).model().get_weights(), strict=True):
+        np.testing.assert_array_equal(mine, theirs)
+
+
+def test_a_model_without_checkpoints_is_not_set_aside(copy):
+    flip(copy / "caffe" / "net.keras")
+    finding, = px.check_folder(copy / "caffe", repair=True).findings
+    assert (copy / "caffe" / "net.keras").exists()
+    assert "take it from a copy of the folder, or import it again" in str(finding)
+
+
+def test_no_flipped_byte_or_cut_passes_unseen(copy):
+    """A few for each kind of file; scripts/flip_bytes.py does 1,000 of them."""
+    kinds = FLIP_BYTES["KINDS"]
+    table = FLIP_BYTES["check_kinds"](copy, kinds, len(kinds), seed=1)
+    assert all(row["damages"] == 1 for row in table.values())
+    assert {name for name, row in table.items() if row["missed"] or row["SILENT"]} == set()
+    assert sum(row["refused"] for row in table.values()) >= 24
 
 
 def test_a_change_that_was_meant_is_accepted(copy, capsys):

@@ -124,7 +124,7 @@ def test_import_then_export(capsys, tmp_path):
     assert config.model.widths == (4, 8, 16, 32, 32)
     assert config.prediction.prior == "sampled"
     assert sorted(path.name for path in out.parent.iterdir()) == [
-        "model.config.yaml", "model.keras"]
+        "manifest.jsonl", "model.config.yaml", "model.keras"]
     model = keras.models.load_model(out, compile=False)
     assert model.classes == 4
     code, text = run(capsys, "export-caffe", "--model", out, "--out", tmp_path / "back")

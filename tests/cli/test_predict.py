@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from pixelnet_tf.config import config_to_yaml, load_config
+from tests.earlier_version import copy_without_manifest
 
 from .conftest import TINY, run_main
 
@@ -23,7 +24,7 @@ def test_the_main_job_to_its_end(main_job, tmp_path, capsys):
     case, = split["test"]
     assert predict(main_job, tmp_path / "p", "--split", "test", "--overlays") == 0
     assert {path.name for path in (tmp_path / "p").iterdir()} == {
-        f"{case}.nii.gz", "prediction.json", "overlays"}
+        f"{case}.nii.gz", "prediction.json", "overlays", "manifest.jsonl"}
     assert (tmp_path / "p" / "overlays" / f"{case}.png").read_bytes()[:4] == b"\x89PNG"
     assert f"pictures written to {tmp_path / 'p' / 'overlays'}" in capsys.readouterr().out
     assert run_main("evaluate", "--predictions", tmp_path / "p", "--references",
@@ -100,7 +101,7 @@ def test_several_runs_are_averaged(main_job, tmp_path, capsys):
     ("split.json", ("phantom_001", "phantom_009"), "has split.validation="),
 ])
 def test_runs_that_cannot_be_averaged(main_job, tmp_path, capsys, name, change, words):
-    shutil.copytree(main_job / "run", tmp_path / "other")
+    copy_without_manifest(main_job / "run", tmp_path / "other")
     file = tmp_path / "other" / name
     assert change[0] in file.read_text()
     file.write_text(file.read_text().replace(*change))
@@ -160,7 +161,7 @@ def test_models_that_are_none(main_job, tmp_path, capsys):
         assert run_main("predict", "--model", model, "--data", main_job / "prepared", "--out",
                         tmp_path / "p") == 4
         assert str(model) in capsys.readouterr().err
-    shutil.copytree(main_job / "run", tmp_path / "run")
+    copy_without_manifest(main_job / "run", tmp_path / "run")
     asked = ("predict", "--model", tmp_path / "run", "--data", main_job / "prepared", "--out",
              tmp_path / "p")
     for words in ("cannot be loaded as a model", "no such model"):
@@ -222,7 +223,7 @@ def test_a_case_of_another_part_than_the_asked_one(main_job, tmp_path, capsys):
                                      "prepare.bias_field.enabled=true",
                                      "study.skull_stripped=false"])
 def test_a_study_prepared_in_another_way_is_refused(main_job, tmp_path, capsys, setting):
-    shutil.copytree(main_job / "prepared", tmp_path / "prepared")
+    copy_without_manifest(main_job / "prepared", tmp_path / "prepared")
     config = load_config(tmp_path / "prepared" / "config.yaml", [setting])
     (tmp_path / "prepared" / "config.yaml").write_text(config_to_yaml(config))
     asked = ("predict", "--model", main_job / "run", "--data", tmp_path / "prepared", "--out",
