@@ -25,7 +25,9 @@ SERVE = [
 ]
 # Jinja2: CVE-2024-56201, CVE-2024-56326, CVE-2025-27516 (code from templates).
 REPORT = ["matplotlib>=3.8", "jinja2>=3.1.6"]
-HDF5 = ["h5py>=3.11"]
+# Its wheels hold HDF5 itself, from 3.13 on 1.14.6: CVE-2026-26200 (a file that writes past a buffer)
+# and older ones. TensorFlow takes none above 3.14.
+HDF5 = ["h5py>=3.13"]
 # The first tf2onnx that takes the protobuf below.
 ONNX = ["tf2onnx>=1.17", "onnxruntime>=1.17"]
 TENSORBOARD = ["tensorboard>=2.18"]
@@ -40,7 +42,7 @@ EXTRAS = {
     "report": REPORT,
     # The REST server (`pixelnet-tf serve`).
     "serve": SERVE,
-    # Caffe's .caffemodel.h5 files.
+    # Caffe's .caffemodel.h5 files; as every .keras file is HDF5 inside, it is always there.
     "hdf5": HDF5,
     # ONNX export and its check against ONNX Runtime.
     "onnx": ONNX,
@@ -79,6 +81,7 @@ setup(
         # Code or files from a model: CVE-2025-1550, -8747, -9905, -9906, -12058, -49655,
         # CVE-2026-0897, -1462, -1669 and what 3.12.4 and 3.15.1 mend beyond.
         "keras>=3.12.4,!=3.13.*,!=3.14.*,!=3.15.0",
+        *HDF5,
         "numpy>=1.26",
         "scipy>=1.11.1",
         "nibabel>=5.2",
