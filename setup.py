@@ -25,8 +25,8 @@ SERVE = [
 ]
 # Jinja2: CVE-2024-56201, CVE-2024-56326, CVE-2025-27516 (code from templates).
 REPORT = ["matplotlib>=3.8", "jinja2>=3.1.6"]
-# Its wheels hold HDF5 itself, from 3.13 on 1.14.6: CVE-2026-26200 (a file that writes past a buffer)
-# and older ones. TensorFlow takes none above 3.14.
+# Its wheels hold HDF5 itself, from 3.13 on 1.14.6: CVE-2026-26200 (a file that writes past a
+# buffer) and older ones. TensorFlow takes none above 3.14.
 HDF5 = ["h5py>=3.13"]
 # The first tf2onnx that takes the protobuf below.
 ONNX = ["tf2onnx>=1.17", "onnxruntime>=1.17"]
