@@ -25,7 +25,7 @@ from scipy import ndimage  # noqa: E402
 
 from pixelnet_tf.config import StudyConfig  # noqa: E402
 from pixelnet_tf.evaluation.protocols import BratsProtocol  # noqa: E402
-from pixelnet_tf.evaluation.reducers import REDUCERS  # noqa: E402
+from pixelnet_tf.evaluation.surface import REDUCERS  # noqa: E402
 from pixelnet_tf.evaluation.tables import Table  # noqa: E402
 
 try:

@@ -27,12 +27,12 @@ import tensorflow as tf
 from pixelnet_tf.caffe.export import caffe_network, export_caffe
 from pixelnet_tf.caffe.reading import write_caffemodel
 from pixelnet_tf.caffe.snapshot import load_snapshot, save_snapshot
+from pixelnet_tf.cases.class_priors import ClassPriors
 from pixelnet_tf.cli import main
 from pixelnet_tf.config import config_to_json, config_to_yaml, load_config
 from pixelnet_tf.dataset.pipeline import in_turn, training_batches
 from pixelnet_tf.dataset.prepare_study import prepare_study
 from pixelnet_tf.dataset.prepared import PreparedStudy
-from pixelnet_tf.dataset.priors import ClassPriors
 from pixelnet_tf.dataset.schedule import SliceSchedule
 from pixelnet_tf.errors import PixelNetError
 from pixelnet_tf.evaluation.plots import training_curves

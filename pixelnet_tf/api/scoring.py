@@ -15,7 +15,7 @@ from pixelnet_tf.api.settings import as_config
 from pixelnet_tf.cases.predictions import PREDICTION_FILE, PredictionRecord
 from pixelnet_tf.config import Config, config_from_json
 from pixelnet_tf.errors import ConfigError, DataError
-from pixelnet_tf.evaluation.labels import check_same_grid, labels_of
+from pixelnet_tf.evaluation.label_files import check_same_grid, labels_of
 from pixelnet_tf.evaluation.matching import match_cases
 from pixelnet_tf.evaluation.protocols import Protocol, make_protocol
 from pixelnet_tf.evaluation.scoring import check_pairs

@@ -129,7 +129,7 @@ class Segmentation:
         """
         require("plot", "report", "matplotlib")
         from pixelnet_tf.evaluation.case_images import image_of
-        from pixelnet_tf.evaluation.labels import check_same_grid, labels_of
+        from pixelnet_tf.evaluation.label_files import check_same_grid, labels_of
         from pixelnet_tf.evaluation.overlay import overlay_figure
 
         true = None
@@ -199,8 +199,7 @@ class Segmenter:
         ConfigError
             Runs that do not fit each other, or settings outside the allowed set.
         """
-        from pixelnet_tf.inference.ensemble import Ensemble
-        from pixelnet_tf.inference.segmenter import SliceSegmenter
+        from pixelnet_tf.inference.segmenter import segmenter_of
         from pixelnet_tf.inference.volume import segment_volume
         from pixelnet_tf.runs.compatibility import AVERAGE, AVERAGE_ON_SPLIT, check_fit
         from pixelnet_tf.runs.folder import RunFolder
@@ -216,10 +215,7 @@ class Segmenter:
 
         def load() -> tuple[SegmentVolume, dict[str, Any]]:
             networks = [run.network(resolved.prediction.prior) for run in folders]
-            for network in networks:
-                network.model.check_study(resolved.study)
-            members = [SliceSegmenter.of(resolved.prediction, network) for network in networks]
-            scorer = members[0] if len(members) == 1 else Ensemble(members)
+            scorer = segmenter_of(networks, resolved.study, resolved.prediction)
             about = {"networks": [network.record() for network in networks]}
             return lambda volume, maps: segment_volume(
                 scorer, volume, resolved.study, resolved.prediction, maps), about
@@ -248,7 +244,7 @@ class Segmenter:
             The files do not make a PixelNet, or some of its layers have no weights in them.
         """
         from pixelnet_tf.api.caffe import import_caffe
-        from pixelnet_tf.inference.segmenter import SliceSegmenter
+        from pixelnet_tf.inference.segmenter import segmenter_of
         from pixelnet_tf.inference.volume import segment_volume
         from pixelnet_tf.runs.network import TrainedNetwork
 
@@ -257,7 +253,7 @@ class Segmenter:
         if resolved is None or imported.note:
             raise ModelError(f"{caffemodel}: {imported.note}", file=caffemodel)
         network = TrainedNetwork(model, np.zeros(model.classes, np.float32), os.fspath(caffemodel))
-        scorer = SliceSegmenter.of(resolved.prediction, network)
+        scorer = segmenter_of([network], resolved.study, resolved.prediction)
         about = {"networks": [network.record()]}
         return cls(resolved, lambda: (
             lambda volume, maps: segment_volume(
@@ -467,8 +463,8 @@ class Segmenter:
             raise ConfigError("an export is made of one run; give it to from_run",
                               hint="from_run")
         scores = None if evaluation is None else read_evaluation(Path(evaluation))
-        return export_model(self._runs[0], Path(out), name, version, model_format=form,
-                            evaluation=scores, dry_run=dry_run, config=self.config)
+        return export_model(self._runs[0], self.config, Path(out), name, version,
+                            model_format=form, evaluation=scores, dry_run=dry_run)
 
     @cached_property
     def _backend(self) -> tuple[SegmentVolume, dict[str, Any]]:

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 from collections.abc import Iterator
 
 import tensorflow as tf
 
 from pixelnet_tf.config import SamplingConfig, Strategy
-from pixelnet_tf.dataset.augment import Slice, augment
-from pixelnet_tf.dataset.lesion_mixing import mix_lesions
+from pixelnet_tf.dataset.augment import Slice, augment, mix_lesions
 from pixelnet_tf.dataset.prepared import PreparedStudy
 from pixelnet_tf.dataset.sampler import sample_pixels
 from pixelnet_tf.dataset.schedule import SliceSchedule
@@ -34,15 +34,13 @@ def in_turn(batches: tf.data.Dataset) -> Iterator[dict[str, tf.Tensor]]:
 
 
 def training_batches(study: PreparedStudy, schedule: SliceSchedule, sampling: SamplingConfig, *,
-                     batch_slices: int, first_batch: int = 0, seed: int = 0,
-                     shard: tuple[int, int] = (0, 1)) -> tf.data.Dataset:
+                     batch_slices: int, first_batch: int = 0, seed: int = 0) -> tf.data.Dataset:
     """Endless mini-batches, the same for the same seed and number.
 
     Args:
         study, schedule: where slices come from, and in which order.
-        batch_slices: slices of a mini-batch over all workers.
+        batch_slices: slices of a mini-batch.
         first_batch: number of the mini-batch to begin with.
-        shard: (number, count) of this worker: it reads every count-th slice of a mini-batch.
 
     Returns a dataset of dictionaries: `image` (batch, height, width, channel) float32, slices of
     different sizes padded with zeros below and to the right; `pixels` (batch * N, 3) float32 rows
@@ -51,15 +49,11 @@ def training_batches(study: PreparedStudy, schedule: SliceSchedule, sampling: Sa
     """
     channels = len(study.config.study.modalities)
     classes = len(study.config.study.labels)
-    number, count = shard
     donors = tf.constant(schedule.with_lesion, tf.int64)
 
     def positions() -> Iterator[tuple[int, int]]:
-        start = first_batch * batch_slices
-        while True:
-            for place in range(number, batch_slices, count):
-                yield start + place, schedule.row(start + place)
-            start += batch_slices
+        for position in itertools.count(first_batch * batch_slices):
+            yield position, schedule.row(position)
 
     def varied(row: tf.Tensor, seed: tf.Tensor) -> Slice:
         data = tf.numpy_function(study.read_record_bytes, [row], tf.string, stateful=False)
@@ -103,7 +97,6 @@ def training_batches(study: PreparedStudy, schedule: SliceSchedule, sampling: Sa
     spec = (tf.TensorSpec([], tf.int64), tf.TensorSpec([], tf.int64))
     slices = tf.data.Dataset.from_generator(positions, output_signature=spec)
     slices = slices.map(load, num_parallel_calls=2, deterministic=True)
-    mine = len(range(number, batch_slices, count))
     filling = {"image": 0.0, "pixels": 0, "classes": -1, "row": tf.constant(0, tf.int64)}
-    return slices.padded_batch(mine, padding_values=filling, drop_remainder=True
+    return slices.padded_batch(batch_slices, padding_values=filling, drop_remainder=True
                                ).map(flatten).prefetch(2)

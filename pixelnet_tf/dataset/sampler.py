@@ -94,12 +94,6 @@ def expected_pixels(counts: np.ndarray, config: SamplingConfig) -> np.ndarray:
     return config.pixels * drawn / np.maximum(drawn.sum(axis=1, keepdims=True), 1e-300)
 
 
-def expected_class_frequency(counts: np.ndarray, config: SamplingConfig) -> np.ndarray:
-    """Class frequencies (class,) float64 among the pixels of `expected_pixels`; they sum to 1."""
-    drawn = expected_pixels(counts, config).sum(axis=0)
-    return drawn / drawn.sum()
-
-
 def class_shares_of(counts: np.ndarray, pixels: int) -> np.ndarray:
     """Pixels that each class gives, (slice, class): its share, or all that it has."""
     present = counts > 0

@@ -21,6 +21,8 @@ from pixelnet_tf.evaluation.tables import Table, emptiness_notes, number, traini
 PAPER_MEASURES = {"brats": ("Dice", "Hausdorff95"),
                   "isles": ("Dice", "Hausdorff", "AverageDistance", "Precision", "Recall")}
 _RESAMPLES = 10_000
+#: Per cent of the resampled means beyond each end of the interval, which holds 95% of them.
+_TAIL = 50 * (1 - 0.95)
 
 
 @dataclass(frozen=True)
@@ -93,12 +95,11 @@ def paired_difference(
                             wilcoxon(values))
 
 
-def bootstrap_interval(values: np.ndarray, seed: int, level: float = 0.95) -> tuple[float, float]:
-    """Return the percentile interval of the mean over resampled cases; the same for a seed."""
+def bootstrap_interval(values: np.ndarray, seed: int) -> tuple[float, float]:
+    """Return the 95% percentile interval of the mean over resampled cases; the same for a seed."""
     rng = np.random.default_rng(seed)
     drawn = rng.integers(0, values.size, (_RESAMPLES, values.size))
-    tail = 50 * (1 - level)
-    low, high = np.percentile(values[drawn].mean(axis=1), [tail, 100 - tail])
+    low, high = np.percentile(values[drawn].mean(axis=1), [_TAIL, 100 - _TAIL])
     return float(low), float(high)
 
 

@@ -16,8 +16,8 @@ import numpy as np
 from pixelnet_tf.config import EmptyPolicy, EvaluationConfig, ProtocolName, StudyConfig
 from pixelnet_tf.errors import ConfigError
 from pixelnet_tf.evaluation.overlap import OverlapCounts, count_overlaps, ratio
-from pixelnet_tf.evaluation.reducers import REDUCERS
 from pixelnet_tf.evaluation.surface import (
+    REDUCERS,
     SurfaceDistances,
     SurfaceRule,
     bounding_box,

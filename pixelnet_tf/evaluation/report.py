@@ -16,13 +16,14 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from pixelnet_tf import __version__
+from pixelnet_tf.cases.class_priors import ClassPriors
 from pixelnet_tf.cases.split import Split
 from pixelnet_tf.config import StudyConfig, yaml_tree
 from pixelnet_tf.errors import DataError
 from pixelnet_tf.evaluation.canvas import write_png
 from pixelnet_tf.evaluation.case_images import ImageReader
 from pixelnet_tf.evaluation.comparison import PAPER_MEASURES
-from pixelnet_tf.evaluation.labels import read_labels
+from pixelnet_tf.evaluation.label_files import read_labels
 from pixelnet_tf.evaluation.matching import Matching
 from pixelnet_tf.evaluation.overlay import overlay_figure
 from pixelnet_tf.evaluation.plots import box_plots, training_curves
@@ -37,7 +38,6 @@ from pixelnet_tf.io.files import (
     read_text,
     write_text,
 )
-from pixelnet_tf.io.plain import build
 
 _TEMPLATE = "report.html.j2"
 #: Digits of a SHA-256 that tell contents apart for a reader.
@@ -233,7 +233,7 @@ def class_frequencies(
         study: classes in the order of their indices.
     """
     columns: list[tuple[str, np.ndarray]] = []
-    priors = _stored(run_dir, "priors.json", lambda tree: build(_Frequencies, tree))
+    priors = _stored(run_dir, "priors.json", ClassPriors.from_json)
     for name, side in (("Training slices", priors.real), ("Sampled pixels", priors.sampled)
                        ) if priors else ():
         if len(side) != len(study.labels):
@@ -272,16 +272,6 @@ def case_table(evaluation: Evaluation) -> Table:
         for case, mean in ranked_cases(evaluation))
     return Table("Cases, the worst first",
                  ("Case", "Mean Dice", *(f"{m} {r}" if several else m for m, r in columns)), rows)
-
-
-@dataclass(frozen=True)
-class _Frequencies:
-    """What priors.json holds."""
-
-    class_names: tuple[str, ...]
-    real: tuple[float, ...]
-    sampled: tuple[float, ...]
-    strength: float = 1.0
 
 
 def _stored(run_dir: Path, name: str, make: Callable[[Any], T]) -> T | None:

@@ -11,7 +11,7 @@ import numpy as np
 from pixelnet_tf.config import StudyConfig
 from pixelnet_tf.dataset.workers import run_cases, worker_count
 from pixelnet_tf.errors import DataError, PixelNetError
-from pixelnet_tf.evaluation.labels import check_same_grid, read_labels
+from pixelnet_tf.evaluation.label_files import check_same_grid, read_labels
 from pixelnet_tf.evaluation.matching import Matching
 from pixelnet_tf.evaluation.protocols import Protocol, RegionScore
 from pixelnet_tf.io.ahead import ahead

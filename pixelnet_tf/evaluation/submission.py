@@ -13,7 +13,7 @@ from pixelnet_tf.cases.case import Case
 from pixelnet_tf.cases.layouts import find_cases
 from pixelnet_tf.config import StudyConfig
 from pixelnet_tf.errors import ConfigError, DataError
-from pixelnet_tf.evaluation.labels import check_same_grid, read_labels
+from pixelnet_tf.evaluation.label_files import check_same_grid, read_labels
 from pixelnet_tf.evaluation.matching import volumes_by_case
 from pixelnet_tf.io.files import replacing
 from pixelnet_tf.volumes.geometry import VolumeGeometry

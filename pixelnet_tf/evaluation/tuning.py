@@ -2,23 +2,33 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 
 from pixelnet_tf.cases.split import Split
 from pixelnet_tf.config import PostprocessConfig, StudyConfig
-from pixelnet_tf.evaluation.labels import check_same_grid, read_labels
+from pixelnet_tf.errors import DataError
+from pixelnet_tf.evaluation.label_files import check_same_grid, read_labels
 from pixelnet_tf.evaluation.matching import Matching
 from pixelnet_tf.evaluation.overlap import count_overlaps, ratio
-from pixelnet_tf.inference.postprocess import LabelledCase, choose_postprocess
+from pixelnet_tf.inference.postprocess import postprocess_labels
 from pixelnet_tf.reporting import Reporter, reporter_or_log
 
 #: Smallest components that are tried, in voxels.
 COMPONENTS = (10, 30, 100, 300, 1000, 3000)
 #: Sizes of an enhancing tumour, in voxels, below which it is taken for none.
 ENHANCING = (25, 50, 100, 200, 500)
+
+
+@dataclass(frozen=True)
+class LabelledCase:
+    """A prediction with its truth, to choose settings by: label values, uint8 `(x, y, z)`."""
+
+    name: str
+    prediction: np.ndarray
+    reference: np.ndarray
 
 
 @dataclass(frozen=True)
@@ -53,12 +63,45 @@ def tune_postprocess(matching: Matching, split: Split, study: StudyConfig,
     chosen, rounds, steps = PostprocessConfig(), [], list(_steps(study))
     for step, values, settings in steps:
         candidates = [settings(chosen, value) for value in values]
-        chosen, dice = choose_postprocess(candidates, _cases(matching, study), split, study,
-                                          lambda truth, labels: mean_dice(truth, labels, study))
+        chosen, dice = best_on_validation(candidates, _cases(matching, study), split, study)
         taken = values[candidates.index(chosen)]
         rounds.append(Round(step, values, tuple(dice), taken))
         reporter.progress("choosing", len(rounds), len(steps), step)
     return chosen, rounds
+
+
+def best_on_validation(candidates: Sequence[PostprocessConfig], cases: Iterable[LabelledCase],
+                       split: Split, study: StudyConfig
+                       ) -> tuple[PostprocessConfig, list[float]]:
+    """Choose the settings with the best mean Dice over validation cases, and over no others.
+
+    Args:
+        candidates: settings to try, the simplest first: it wins a tie.
+        cases: validation cases; taken one at a time.
+        split: what the model was trained by.
+        study: regions and class names.
+
+    Returns:
+        The chosen settings and the mean Dice of each candidate.
+
+    Raises:
+        DataError: a case that is not a validation case, or none at all.
+    """
+    sums, count = np.zeros(len(candidates)), 0
+    for case in cases:
+        if case.name not in split.validation:
+            raise DataError(f"case {case.name!r} is not among the validation cases "
+                            f"{list(split.validation)}: settings are chosen on these alone")
+        # No step that is tried needs a brain mask.
+        sums += [mean_dice(case.reference, postprocess_labels(case.prediction, None, study, c),
+                           study) for c in candidates]
+        count += 1
+    if not count:
+        raise DataError("there is no validation case to choose post-processing on; set "
+                        "split.validation and prepare again")
+    means = sums / count
+    # argmax takes the first of equals.
+    return candidates[int(np.argmax(means))], [float(mean) for mean in means]
 
 
 def mean_dice(reference: np.ndarray, prediction: np.ndarray, study: StudyConfig) -> float:

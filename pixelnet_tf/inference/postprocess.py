@@ -2,35 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 
 import numpy as np
 from scipy import ndimage
 
-from pixelnet_tf.cases.split import Split
 from pixelnet_tf.config import PostprocessConfig, StudyConfig
 from pixelnet_tf.config.sections import ENHANCING, NECROSIS
-from pixelnet_tf.errors import DataError
 
 #: Voxels that share a corner are of one component; what only faces lead out of is no hole.
 _CORNERS = np.ones((3, 3, 3), bool)
-
-
-@dataclass(frozen=True)
-class LabelledCase:
-    """A prediction with its truth, to choose settings by.
-
-    Attributes:
-        name: of the case.
-        prediction, reference: label values, uint8 `(x, y, z)`.
-        brain: bool, the same shape, or None where no brain mask is known.
-    """
-
-    name: str
-    prediction: np.ndarray
-    reference: np.ndarray
-    brain: np.ndarray | None = None
 
 
 def postprocess_labels(
@@ -76,44 +57,6 @@ def postprocess_labels(
         if np.count_nonzero(enhancing) < config.small_enhancing_tumour:
             cleaned[enhancing] = values[NECROSIS]
     return cleaned
-
-
-def choose_postprocess(
-    candidates: Sequence[PostprocessConfig],
-    cases: Iterable[LabelledCase],
-    split: Split,
-    study: StudyConfig,
-    score: Callable[[np.ndarray, np.ndarray], float],
-) -> tuple[PostprocessConfig, list[float]]:
-    """Choose the settings with the best mean score over validation cases, and over no others.
-
-    Args:
-        candidates: settings to try, the simplest first: it wins a tie.
-        cases: validation cases; taken one at a time.
-        split: what the model was trained by.
-        study: regions and class names.
-        score: of (reference, prediction) label values; higher is better.
-
-    Returns:
-        The chosen settings and the mean score of each candidate.
-
-    Raises:
-        DataError: a case that is not a validation case, or none at all.
-    """
-    sums, count = np.zeros(len(candidates)), 0
-    for case in cases:
-        if case.name not in split.validation:
-            raise DataError(f"case {case.name!r} is not among the validation cases "
-                            f"{list(split.validation)}: settings are chosen on these alone")
-        sums += [score(case.reference, postprocess_labels(case.prediction, case.brain, study, c))
-                 for c in candidates]
-        count += 1
-    if not count:
-        raise DataError("there is no validation case to choose post-processing on; set "
-                        "split.validation and prepare again")
-    means = sums / count
-    # argmax takes the first of equals.
-    return candidates[int(np.argmax(means))], [float(mean) for mean in means]
 
 
 def _remove_small_components(labels: np.ndarray, values: Sequence[int], minimum: int | None

@@ -27,8 +27,7 @@ from pixelnet_tf.config import Config, PredictionConfig, PrepareConfig, StudyCon
 from pixelnet_tf.dataset.fingerprint import inputs_of, preparation_of
 from pixelnet_tf.dataset.prepared import PreparedStudy
 from pixelnet_tf.errors import DataError, ModelError, nearest_hint
-from pixelnet_tf.inference.ensemble import Ensemble
-from pixelnet_tf.inference.segmenter import SliceSegmenter
+from pixelnet_tf.inference.segmenter import segmenter_of
 from pixelnet_tf.inference.volume import SegmentedVolume, segment_volume
 from pixelnet_tf.io import manifest
 from pixelnet_tf.io.ahead import ahead
@@ -235,11 +234,8 @@ def predict_cases(networks: Sequence[TrainedNetwork], source: CaseSource, config
         ModelError: the study has other numbers of modalities or labels than a model.
         PixelNetError: as `write_cases`.
     """
-    for network in networks:
-        network.model.check_study(config.study)
+    segmenter = segmenter_of(networks, config.study, config.prediction)
     about = {"networks": [network.record() for network in networks]}
-    members = [SliceSegmenter.of(config.prediction, network) for network in networks]
-    segmenter = members[0] if len(members) == 1 else Ensemble(members)
     return write_cases(lambda volume: segment_volume(segmenter, volume, config.study,
                                                      config.prediction,
                                                      config.prediction.probability_maps),

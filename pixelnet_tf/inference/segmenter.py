@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import tensorflow as tf
 
-from pixelnet_tf.config import GuidedFilterConfig, Mode, Precision, PredictionConfig
-from pixelnet_tf.errors import ConfigError
+from pixelnet_tf.config import GuidedFilterConfig, Mode, Precision, PredictionConfig, StudyConfig
+from pixelnet_tf.errors import ConfigError, ModelError
 from pixelnet_tf.inference.adaptive import adaptive_scores
 from pixelnet_tf.inference.dense import DenseScorer, certain_background
 from pixelnet_tf.inference.guided_filter import refine_scores
@@ -84,3 +86,45 @@ class SliceSegmenter(tf.Module):
         shape = tf.concat([tf.shape(domain), [self.classes]], 0)
         return tf.tensor_scatter_nd_update(tf.broadcast_to(self.background, shape), pixels,
                                            values + self.correction)
+
+
+class Ensemble:
+    """Segments slices by the mean of the corrected scores of several networks.
+
+    The mean of scores is, after the softmax, the normalised geometric mean of the networks'
+    probabilities. Each network brings its own correction of the prior. In use like a
+    `SliceSegmenter`.
+
+    Raises:
+        ModelError: there is no network, or they have other numbers of classes.
+    """
+
+    def __init__(self, members: Sequence[SliceSegmenter]):
+        if len({member.classes for member in members}) != 1:
+            raise ModelError("an ensemble needs networks of the same classes, got "
+                             f"{[member.classes for member in members]} classes")
+        self.members = tuple(members)
+        self.classes = self.members[0].classes
+        self.background = self.members[0].background
+
+    def scores(self, image: tf.Tensor, domain: tf.Tensor, read_out: tf.Tensor | None = None
+               ) -> tf.Tensor:
+        """Mean scores (batch, height, width, class) float32; called as `SliceSegmenter.scores`."""
+        # One after the other: no more than one network's intermediate results are held.
+        total = self.members[0].scores(image, domain, read_out)
+        for member in self.members[1:]:
+            total += member.scores(image, domain, read_out)
+        return total / len(self.members)
+
+
+def segmenter_of(networks: Sequence[TrainedNetwork], study: StudyConfig,
+                 prediction: PredictionConfig) -> SliceSegmenter | Ensemble:
+    """What segments slices with one network, or with several, as the section `prediction` says.
+
+    Raises:
+        ModelError: the study has other numbers of modalities or labels than a network.
+    """
+    for network in networks:
+        network.model.check_study(study)
+    members = [SliceSegmenter.of(prediction, network) for network in networks]
+    return members[0] if len(members) == 1 else Ensemble(members)

@@ -14,7 +14,7 @@ import importlib
 import json
 import os
 import shutil
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, TypeVar
@@ -31,7 +31,7 @@ from pixelnet_tf.io.disk import (
     sync_folder,
     temporary_name,
 )
-from pixelnet_tf.io.plain import PlainError, convert
+from pixelnet_tf.io.plain import PlainError
 
 T = TypeVar("T")
 #: Read at once. The index of 10,000 cases takes some 100 MB; JSON takes twenty times its size.
@@ -242,19 +242,9 @@ def read_json(path: Pathname, advice: str = "delete it and run `pixelnet-tf prep
                         f"short: {advice}") from None
 
 
-def read_json_object(path: Pathname, advice: str, hints: Mapping[str, Any] | None = None
-                     ) -> dict[str, Any]:
-    """Read a JSON file that must hold an object; raises as `read_json`.
-
-    hints: types that keys must have where they are there, as `io.plain.convert` takes them.
-    """
-    def checked(tree: Any) -> Any:
-        for key, hint in (hints or {}).items() if isinstance(tree, dict) else ():
-            if key in tree:
-                convert(hint, tree[key], key)
-        return tree
-
-    tree = read_json_as(path, checked, advice)
+def read_json_object(path: Pathname, advice: str) -> dict[str, Any]:
+    """Read a JSON file that must hold an object; raises as `read_json`."""
+    tree = read_json(path, advice)
     if not isinstance(tree, dict):
         raise DataError(f"{path}: must hold a JSON object, holds {type(tree).__name__}: {advice}")
     return tree

@@ -11,9 +11,8 @@ from collections.abc import Sequence
 
 import tensorflow as tf
 
-from pixelnet_tf.model.fast_trunk import Tap
+from pixelnet_tf.model.fast_trunk import Tap, matrix_product
 from pixelnet_tf.model.pixelnet import PixelNet
-from pixelnet_tf.model.product import matrix_product
 from pixelnet_tf.model.vgg16 import Dropout
 
 

@@ -10,9 +10,9 @@ from typing import Any
 
 import tensorflow as tf
 
+from pixelnet_tf.cases.class_priors import ClassPriors
 from pixelnet_tf.cases.split import Split
 from pixelnet_tf.config import Config, Prior, config_from_yaml, config_to_yaml
-from pixelnet_tf.dataset.priors import ClassPriors
 from pixelnet_tf.errors import ConfigError, ModelError
 from pixelnet_tf.io.files import (
     begin_folder,

@@ -12,7 +12,7 @@ from typing import Any
 
 import tensorflow as tf
 
-from pixelnet_tf.config import Config, Mode, config_from_dict, config_to_dict
+from pixelnet_tf.config import Config, Mode
 from pixelnet_tf.errors import ConfigError, RunError
 from pixelnet_tf.evaluation.summary import Evaluation
 from pixelnet_tf.inference.segmenter import SliceSegmenter
@@ -31,10 +31,9 @@ _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,99}")
 Writer = Callable[[Path, SliceSegmenter, Config, dict], dict[str, Any]]
 
 
-def export_model(run: RunFolder, out: Path, name: str | None = None, version: int | None = None,
-                 prior: str | None = None, mode: str | None = None, precision: str | None = None,
-                 model_format: str = "savedmodel", evaluation: Evaluation | None = None,
-                 dry_run: bool = False, config: Config | None = None) -> Path:
+def export_model(run: RunFolder, config: Config, out: Path, name: str | None = None,
+                 version: int | None = None, *, model_format: str = "savedmodel",
+                 evaluation: Evaluation | None = None, dry_run: bool = False) -> Path:
     """Write OUT/<name>/<version>/ and return that folder.
 
     It holds the model (`saved_model.pb` or `model.onnx`), `serving.json`, `model_card.md` and,
@@ -43,13 +42,12 @@ def export_model(run: RunFolder, out: Path, name: str | None = None, version: in
 
     Args:
         run: a trained run.
+        config: its own, with the section `prediction` that is to go out with the model; the mode
+            `reference` is not exported.
         name: of the model; None takes the study's.
         version: None takes the one after the highest there.
-        prior, mode, precision: None takes the run's `prediction` settings; the mode `reference`
-            is not exported.
         evaluation: scores for the card.
         dry_run: check everything, write nothing.
-        config: in place of the run's own.
 
     Raises:
         ConfigError: a bad name or setting, or the version is there already.
@@ -57,7 +55,9 @@ def export_model(run: RunFolder, out: Path, name: str | None = None, version: in
         RunError: the disk is full, or what `--format onnx` needs is not installed.
     """
     write = _writer(model_format)
-    config = _resolved(config or run.config(), prior, mode, precision)
+    if config.prediction.mode == Mode.REFERENCE:
+        raise ConfigError("prediction.mode reference is the slow yardstick of speed and is not "
+                          "exported; give --mode exact (the same scores) or adaptive")
     name = config.study.name if name is None else name
     if not _NAME.fullmatch(name):
         raise ConfigError(f"a model's name takes letters, digits, `_`, `.` and `-`, got {name!r}; "
@@ -100,17 +100,6 @@ def versions_in(base: Path) -> list[int]:
         return []
     return sorted(int(path.name) for path in base.iterdir()
                   if path.is_dir() and re.fullmatch(r"[1-9][0-9]{0,17}", path.name))
-
-
-def _resolved(config: Config, prior: str | None, mode: str | None, precision: str | None
-              ) -> Config:
-    chosen = [f"prediction.{key}={value}" for key, value in
-              (("prior", prior), ("mode", mode), ("precision", precision)) if value]
-    config = config_from_dict(config_to_dict(config), overrides=chosen)
-    if config.prediction.mode == Mode.REFERENCE:
-        raise ConfigError("prediction.mode reference is the slow yardstick of speed and is not "
-                          "exported; give --mode exact (the same scores) or adaptive")
-    return config
 
 
 def _writer(model_format: str) -> Writer:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import tensorflow as tf
 
 from pixelnet_tf.config import Config, NormRegion
-from pixelnet_tf.dataset.core_graph import deep_inside
+from pixelnet_tf.dataset.augment import deep_inside
 from pixelnet_tf.inference.segmenter import SliceSegmenter
 
 #: Signature -> {input: meaning}, {output: meaning}; the card and the server's description print it.

@@ -18,6 +18,9 @@ _MODEL_SPEC, _INPUTS = 1, 2  # PredictRequest
 _NAME, _SIGNATURE = 1, 3  # ModelSpec
 _KEY, _VALUE = 1, 2  # an entry of a map
 
+#: Slices of the requests: their side in pixels, and how many are sent together.
+_SIDE, _BATCHES = 240, (1, 8)
+
 
 def predict_log(name: str, signature: str, inputs: dict[str, np.ndarray]) -> bytes:
     """One `PredictionLog` with a request to a signature of a model, serialised."""
@@ -29,8 +32,7 @@ def predict_log(name: str, signature: str, inputs: dict[str, np.ndarray]) -> byt
     return _field(_PREDICT_LOG, _field(_REQUEST, request))
 
 
-def write_warmup(folder: Path, name: str, channels: int, signature: str
-                 = "serving_default", side: int = 240, batches: tuple[int, ...] = (1, 8)) -> Path:
+def write_warmup(folder: Path, name: str, channels: int) -> Path:
     """Write the warm-up file under a SavedModel's folder, a request for each batch size.
 
     The slices are noise inside a disc, so that every branch of the graph runs.
@@ -38,9 +40,9 @@ def write_warmup(folder: Path, name: str, channels: int, signature: str
     path = folder / "assets.extra" / "tf_serving_warmup_requests"
     path.parent.mkdir(parents=True, exist_ok=True)
     with tf.io.TFRecordWriter(str(path)) as writer:
-        for batch in batches:
-            writer.write(predict_log(name, signature,
-                                     {"image": warmup_image(batch, side, channels)}))
+        for batch in _BATCHES:
+            writer.write(predict_log(name, "serving_default",
+                                     {"image": warmup_image(batch, _SIDE, channels)}))
     return path
 
 

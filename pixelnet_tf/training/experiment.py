@@ -12,7 +12,7 @@ from pixelnet_tf.config import Config, Prior, Strategy
 from pixelnet_tf.dataset.prepared import PreparedStudy
 from pixelnet_tf.errors import DataError, nearest_hint
 from pixelnet_tf.evaluation.comparison import comparison_tables
-from pixelnet_tf.evaluation.labels import read_labels
+from pixelnet_tf.evaluation.label_files import read_labels
 from pixelnet_tf.evaluation.matching import find_references, match_cases
 from pixelnet_tf.evaluation.protocols import make_protocol
 from pixelnet_tf.evaluation.scoring import check_pairs

@@ -11,11 +11,12 @@ from dataclasses import dataclass, replace
 import numpy as np
 import tensorflow as tf
 
+from pixelnet_tf.cases.class_priors import ClassPriors
 from pixelnet_tf.cases.split import Split
 from pixelnet_tf.config import Config, TrainingConfig
+from pixelnet_tf.dataset.measure_priors import measure_priors
 from pixelnet_tf.dataset.pipeline import in_turn, training_batches
 from pixelnet_tf.dataset.prepared import PreparedStudy
-from pixelnet_tf.dataset.priors import ClassPriors, measure_priors
 from pixelnet_tf.dataset.schedule import SliceSchedule
 from pixelnet_tf.dataset.shards import parse_record
 from pixelnet_tf.errors import ConfigError, DataError, RunError
@@ -26,14 +27,13 @@ from pixelnet_tf.reporting import Reporter, reporter_or_log
 from pixelnet_tf.runs.checkpoints import Checkpoints
 from pixelnet_tf.runs.compatibility import RESUME, Basis, check_fit
 from pixelnet_tf.runs.folder import RunFolder
-from pixelnet_tf.training.initial import StartWeights, check_source, initialise
+from pixelnet_tf.training.initial import StartWeights, balance_taps, check_source, initialise
 from pixelnet_tf.training.interruption import Interruption
 from pixelnet_tf.training.log import TrainingLog
 from pixelnet_tf.training.loss import make_loss
 from pixelnet_tf.training.solver import policy_from_config
 from pixelnet_tf.training.state import TrainingState
 from pixelnet_tf.training.step import Batch, LossAndGradients, lattice_of, loss_and_gradients
-from pixelnet_tf.training.tap_balance import balance_taps
 from pixelnet_tf.training.validation import case_validator, fit_prior_strength
 
 

@@ -13,7 +13,6 @@ from pixelnet_tf.errors import ModelError
 from pixelnet_tf.model.pixelnet import PixelNet
 from pixelnet_tf.runs.checkpoints import Checkpoints
 from pixelnet_tf.runs.folder import RunFolder
-from pixelnet_tf.training.multipliers import training_multipliers
 from pixelnet_tf.training.solver import policy_from_config, solver_from_config
 
 
@@ -75,3 +74,22 @@ class TrainingState:
         step = int(self.optimizer.iterations)
         falls = policy_from_config(self.config.solver, max_steps=1).falls(step)
         return save_snapshot(self.model, self.optimizer.histories(), step, falls, folder, form)
+
+
+def training_multipliers(model: PixelNet, config: TrainingConfig, new_layers: Collection[str]
+                         ) -> dict[str, tuple[float, float]]:
+    """Variable path -> (lr_mult, decay_mult) for one training.
+
+    The head learns `solver.new_layers_lr` times as fast (x10 and x20 in the authors' later files),
+    and so do fc6_conv and fc7_conv where they are among `new_layers`, the names of the layers that
+    do not come from pretrained weights; the first `frozen_blocks` blocks do not learn.
+    """
+    table = model.architecture
+    frozen = {layer.name for block in table.blocks[:config.frozen_blocks] for layer in block}
+    new = set(table.head_names) | (set(new_layers) - set(table.trunk_names))
+    found = {}
+    for path, (rate, decay) in model.multipliers.items():
+        layer = path.split("/")[0]
+        factor = 0.0 if layer in frozen else config.solver.new_layers_lr if layer in new else 1.0
+        found[path] = (rate * factor, decay)
+    return found

@@ -7,9 +7,9 @@ from dataclasses import replace
 
 import numpy as np
 
+from pixelnet_tf.cases.class_priors import ClassPriors
 from pixelnet_tf.config import PredictionConfig, StudyConfig
 from pixelnet_tf.dataset.prepared import PreparedStudy
-from pixelnet_tf.dataset.priors import ClassPriors
 from pixelnet_tf.errors import DataError
 from pixelnet_tf.inference.segmenter import SliceSegmenter
 from pixelnet_tf.inference.volume import score_voxels

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from pixelnet_tf.dataset.lesion_mixing import mix_lesions
+from pixelnet_tf.dataset.augment import mix_lesions
 from pixelnet_tf.volumes.normalize import CORE_DEPTH, core_of
 
 

@@ -104,19 +104,6 @@ def test_flips_turn_image_and_labels_together(study):
     assert 3 <= turned <= 21
 
 
-def test_workers_share_a_batch(study):
-    sampling = SamplingConfig(pixels=50)
-    whole = take(3, study, sampling, batch_slices=5)
-    parts = [take(3, study, sampling, batch_slices=5, shard=(i, 2)) for i in (0, 1)]
-    for batch, even, odd in zip(whole, *parts, strict=True):
-        assert (len(even["row"]), len(odd["row"])) == (3, 2)
-        np.testing.assert_array_equal(batch["row"][::2], even["row"])
-        np.testing.assert_array_equal(batch["row"][1::2], odd["row"])
-        np.testing.assert_array_equal(batch["image"][1::2], odd["image"])
-        whole_pixels = batch["pixels"].reshape(5, 50, 3)[1::2, :, 1:]
-        np.testing.assert_array_equal(whole_pixels, odd["pixels"].reshape(2, 50, 3)[..., 1:])
-
-
 def unequal_study() -> SimpleNamespace:
     """Two cases of one slice each, 20x12 and 10x16 pixels, full of brain and ones."""
     records, columns = [], []

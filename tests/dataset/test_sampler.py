@@ -10,7 +10,7 @@ from pixelnet_tf.config import SamplingConfig
 from pixelnet_tf.dataset.sampler import (
     class_shares,
     class_shares_of,
-    expected_class_frequency,
+    expected_pixels,
     sample_pixels,
 )
 
@@ -169,6 +169,11 @@ def test_all_takes_every_pixel_of_the_lattice_once():
                                   classes=3, config=config, corner_yx=tf.constant([2, 0]))
     assert pixels.numpy().tolist() == [[2, 0], [2, 3], [5, 0], [5, 3]]
     assert drawn.numpy().tolist() == [0, 2, 0, 0]
+
+
+def expected_class_frequency(counts, config):
+    drawn = expected_pixels(counts, config).sum(axis=0)
+    return drawn / drawn.sum()
 
 
 @pytest.mark.parametrize("strategy", ["balanced", "uniform"])

@@ -11,8 +11,7 @@ from scipy import ndimage
 from pixelnet_tf.config import EvaluationConfig, StudyConfig
 from pixelnet_tf.errors import ConfigError
 from pixelnet_tf.evaluation.protocols import BratsProtocol, IslesProtocol, make_protocol
-from pixelnet_tf.evaluation.reducers import REDUCERS
-from pixelnet_tf.evaluation.surface import surface_distances
+from pixelnet_tf.evaluation.surface import REDUCERS, surface_distances
 
 from .conftest import ball
 

@@ -5,8 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from pixelnet_tf.evaluation.reducers import REDUCERS
-from pixelnet_tf.evaluation.surface import SurfaceDistances
+from pixelnet_tf.evaluation.surface import REDUCERS, SurfaceDistances
 
 # 11 values 0..10 one way, 5 values the other way.
 DISTANCES = SurfaceDistances(np.arange(11.0), np.array([20.0, 0.0, 0.0, 1.0, 4.0]))

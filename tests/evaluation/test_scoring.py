@@ -10,7 +10,7 @@ import pytest
 
 from pixelnet_tf.config import StudyConfig
 from pixelnet_tf.errors import DataError
-from pixelnet_tf.evaluation.labels import read_labels
+from pixelnet_tf.evaluation.label_files import read_labels
 from pixelnet_tf.evaluation.matching import match_cases
 from pixelnet_tf.evaluation.protocols import BratsProtocol
 from pixelnet_tf.evaluation.scoring import check_pairs, score_cases

@@ -7,12 +7,12 @@ import pytest
 import SimpleITK as sitk
 from scipy import ndimage
 
-from pixelnet_tf.evaluation.reducers import hausdorff
 from pixelnet_tf.evaluation.surface import (
     SurfaceRule,
+    _surface,
     bounding_box,
+    hausdorff,
     surface_distances,
-    surface_of,
 )
 
 from .conftest import ball
@@ -73,6 +73,10 @@ def test_directions_differ():
     distances = surface_distances(a, b, (1, 1, 1))
     assert distances.ref_to_pred_mm.tolist() == [0.0]
     assert sorted(distances.pred_to_ref_mm) == [0.0, 8.0]
+
+
+def surface_of(mask, connectivity=6, outside_is_foreground=False):
+    return _surface(np.pad(mask, 1, constant_values=outside_is_foreground), connectivity)
 
 
 def test_surface_of_a_cube_by_connectivity():

@@ -8,10 +8,16 @@ import pytest
 
 from pixelnet_tf.cases.split import Split
 from pixelnet_tf.cli import main
-from pixelnet_tf.config import StudyConfig, config_to_yaml, load_config
+from pixelnet_tf.config import PostprocessConfig, StudyConfig, config_to_yaml, load_config
 from pixelnet_tf.errors import DataError
 from pixelnet_tf.evaluation.matching import match_cases
-from pixelnet_tf.evaluation.tuning import as_overrides, mean_dice, tune_postprocess
+from pixelnet_tf.evaluation.tuning import (
+    LabelledCase,
+    as_overrides,
+    best_on_validation,
+    mean_dice,
+    tune_postprocess,
+)
 
 STUDY = StudyConfig()
 SPLIT = Split(("t",), ("v1", "v2"), ())
@@ -101,3 +107,44 @@ def test_the_verb(folders, capsys):
     assert option == ("use: --set 'prediction.postprocess.minimum_component={WT: 100, ET: 10}' "
                       "--set prediction.postprocess.fill_holes=true")
     load_config(None, ["prediction.postprocess.minimum_component={WT: 100, ET: 10}"])
+
+
+OFF, SMALL, LARGE = (PostprocessConfig(minimum_component={"WT": n}) for n in (0, 3, 200))
+PARTS = Split(train=("t",), validation=("v", "w"), test=("x",))
+
+
+def _lesion(tail=True):
+    """Edema 6x6x3 with a 2x2x1 enhancing island in it, and two voxels of edema far away."""
+    labels = np.zeros((12, 12, 5), np.uint8)
+    labels[1:7, 1:7, 1:4] = 2
+    labels[3:5, 3:5, 2] = 4
+    labels[10, 10, 2:4] = 2 * tail
+    return labels
+
+
+def test_chooses_what_scores_best_on_validation_cases():
+    cases = [LabelledCase(name, _lesion(), _lesion(tail=False)) for name in ("v", "w")]
+    chosen, means = best_on_validation([OFF, SMALL, LARGE], cases, PARTS, STUDY)
+    assert chosen is SMALL
+    # Whole tumour: 108 voxels, two false ones without clean-up, none left with too much of it.
+    # Core and enhancing tumour: the island, which goes with the last.
+    assert means == pytest.approx([(216 / 218 + 2) / 3, 1.0, 0.0])
+
+
+def test_the_first_candidate_wins_a_tie():
+    case = LabelledCase("v", _lesion(), _lesion())
+    chosen, _ = best_on_validation(
+        [OFF, PostprocessConfig(fill_holes=True)], [case], PARTS, STUDY)
+    assert chosen is OFF
+
+
+@pytest.mark.parametrize("name", ["t", "x"])
+def test_refuses_to_choose_on_training_or_test_cases(name):
+    case = LabelledCase(name, _lesion(), _lesion())
+    with pytest.raises(DataError, match="not among the validation cases"):
+        best_on_validation([OFF], [case], PARTS, STUDY)
+
+
+def test_refuses_to_choose_on_nothing():
+    with pytest.raises(DataError, match=r"split\.validation"):
+        best_on_validation([OFF], [], PARTS, STUDY)

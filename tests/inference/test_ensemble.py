@@ -5,8 +5,7 @@ import pytest
 import tensorflow as tf
 
 from pixelnet_tf.errors import ModelError
-from pixelnet_tf.inference.ensemble import Ensemble
-from pixelnet_tf.inference.segmenter import SliceSegmenter
+from pixelnet_tf.inference.segmenter import Ensemble, SliceSegmenter
 from pixelnet_tf.model.pixelnet import PixelNet
 
 from .conftest import slices

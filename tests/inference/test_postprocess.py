@@ -5,10 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from pixelnet_tf.cases.split import Split
 from pixelnet_tf.config import PostprocessConfig, StudyConfig
-from pixelnet_tf.errors import ConfigError, DataError
-from pixelnet_tf.inference.postprocess import LabelledCase, choose_postprocess, postprocess_labels
+from pixelnet_tf.errors import ConfigError
+from pixelnet_tf.inference.postprocess import postprocess_labels
 
 STUDY = StudyConfig()
 
@@ -130,39 +129,3 @@ def test_refuses_regions_and_classes_that_the_study_does_not_have():
     stroke = StudyConfig(labels={0: "background", 1: "lesion"}, regions={"lesion": (1,)})
     with pytest.raises(ConfigError, match="needs a class 'enhancing'"):
         _clean(_lesion(), study=stroke, small_enhancing_tumour=3)
-
-
-OFF, SMALL, LARGE = (PostprocessConfig(minimum_component={"WT": n}) for n in (0, 3, 200))
-SPLIT = Split(train=("t",), validation=("v", "w"), test=("x",))
-
-
-def _agreement(reference, prediction):
-    return float((reference == prediction).mean())
-
-
-def test_chooses_what_scores_best_on_validation_cases():
-    truth = _clean(_lesion(), minimum_component={"WT": 3})
-    cases = [LabelledCase(name, _lesion(), truth) for name in ("v", "w")]
-    chosen, means = choose_postprocess([OFF, SMALL, LARGE], cases, SPLIT, STUDY, _agreement)
-    assert chosen is SMALL
-    # 720 voxels: two false ones without clean-up, 108 missing with too much of it.
-    assert means == pytest.approx([1 - 2 / 720, 1.0, 1 - 108 / 720])
-
-
-def test_the_first_candidate_wins_a_tie():
-    case = LabelledCase("v", _lesion(), _lesion())
-    chosen, _ = choose_postprocess(
-        [OFF, PostprocessConfig(fill_holes=True)], [case], SPLIT, STUDY, _agreement)
-    assert chosen is OFF
-
-
-@pytest.mark.parametrize("name", ["t", "x"])
-def test_refuses_to_choose_on_training_or_test_cases(name):
-    case = LabelledCase(name, _lesion(), _lesion())
-    with pytest.raises(DataError, match="not among the validation cases"):
-        choose_postprocess([OFF], [case], SPLIT, STUDY, _agreement)
-
-
-def test_refuses_to_choose_on_nothing():
-    with pytest.raises(DataError, match=r"split\.validation"):
-        choose_postprocess([OFF], [], SPLIT, STUDY, _agreement)

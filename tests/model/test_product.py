@@ -1,7 +1,7 @@
 import numpy as np
 import tensorflow as tf
 
-from pixelnet_tf.model.product import matrix_product
+from pixelnet_tf.model.fast_trunk import matrix_product
 
 
 def test_values_and_gradients_are_those_of_a_product():

@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from pixelnet_tf.cases.class_priors import ClassPriors
 from pixelnet_tf.cases.split import Split
 from pixelnet_tf.config import load_config
-from pixelnet_tf.dataset.priors import ClassPriors
 from pixelnet_tf.errors import ConfigError, ModelError
 from pixelnet_tf.model.pixelnet import PixelNet
 from pixelnet_tf.runs.checkpoints import Checkpoints

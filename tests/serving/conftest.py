@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import tensorflow as tf
 
+from pixelnet_tf.cases.class_priors import ClassPriors
 from pixelnet_tf.cases.split import Split
 from pixelnet_tf.config import Config, load_config
-from pixelnet_tf.dataset.priors import ClassPriors
 from pixelnet_tf.inference.segmenter import SliceSegmenter
 from pixelnet_tf.model.pixelnet import PixelNet
 from pixelnet_tf.runs.folder import RunFolder
@@ -52,11 +53,17 @@ def local(run) -> SliceSegmenter:
     return SliceSegmenter(run.model(), run.priors().correction("sampled"))
 
 
+def asked(run: RunFolder, **prediction) -> Config:
+    """The run's configuration with other settings of its prediction."""
+    config = run.config()
+    return replace(config, prediction=replace(config.prediction, **prediction))
+
+
 @pytest.fixture(scope="session")
 def exported(tmp_path_factory, run) -> Path:
     """Folder with tiny/1; not to be changed."""
     out = tmp_path_factory.mktemp("models")
-    export_model(run, out, "tiny", prior="sampled")
+    export_model(run, asked(run, prior="sampled"), out, "tiny")
     return out
 
 

@@ -19,7 +19,7 @@ from pixelnet_tf.serving.about import describe_export, exported_config, served_c
 from pixelnet_tf.serving.export import export_model, versions_in
 from pixelnet_tf.serving.model_card import model_card
 
-from .conftest import CASE, slices_with_brain
+from .conftest import CASE, asked, slices_with_brain
 
 
 def test_the_folder(exported):
@@ -93,7 +93,7 @@ def test_scores_of_another_network_do_not_go_out_with_a_model(run, tmp_path):
     weights = run.network("sampled").digest()
     by = {"networks": ["others"], "prior": "sampled", "mode": "exact"}
     with pytest.raises(ModelError, match="made by another network"):
-        export_model(run, tmp_path, "tiny", evaluation=evaluation(predicted_by=by))
+        export_model(run, run.config(), tmp_path, "tiny", evaluation=evaluation(predicted_by=by))
     assert not (tmp_path / "tiny").exists()
     by["networks"] = [weights]
     own = describe_export(run, run.config(), "tiny", 1, evaluation(
@@ -123,7 +123,7 @@ def test_the_guided_filter_goes_out_with_the_model(run, serving_config, tmp_path
     smoothed = RunFolder(str(tmp_path / "run"))
     smoothed.start(config, run.split(), run.priors())
     smoothed.save_model(run.model())
-    folder = export_model(smoothed, tmp_path / "models", "tiny")
+    folder = export_model(smoothed, config, tmp_path / "models", "tiny")
     assert "a guided filter over the slice (radius 4 pixels" in (
         folder / "model_card.md").read_text()
     image = slices_with_brain(3, 40, 44)
@@ -146,7 +146,7 @@ def test_a_json_of_another_program_is_refused():
 def test_the_next_version(run, tmp_path):
     (tmp_path / "phantom" / "7").mkdir(parents=True)
     (tmp_path / "phantom" / "notes").mkdir()
-    target = export_model(run, tmp_path, prior="corrected", mode="adaptive")
+    target = export_model(run, asked(run, prior="corrected", mode="adaptive"), tmp_path)
     assert target == tmp_path / "phantom" / "8"
     about = json.loads((target / "serving.json").read_text())
     assert about["mode"] == "adaptive"
@@ -160,19 +160,22 @@ def test_the_next_version(run, tmp_path):
     ({"name": "a/b"}, "a model's name takes letters"),
     ({"name": ""}, "a model's name takes letters"),
     ({"version": 0}, "--version must be 1 or more"),
-    ({"mode": "reference"}, "is not exported; give --mode exact"),
-    ({"prior": "best"}, "prediction.prior must be one of"),
     ({"model_format": "tflite"}, "--format must be one of"),
 ])
 def test_refused(run, tmp_path, arguments, text):
     with pytest.raises(ConfigError, match=text):
-        export_model(run, tmp_path / "out", **arguments)
+        export_model(run, run.config(), tmp_path / "out", **arguments)
     assert not (tmp_path / "out").exists()
+
+
+def test_the_yardstick_is_not_exported(run, tmp_path):
+    with pytest.raises(ConfigError, match="is not exported; give --mode exact"):
+        export_model(run, asked(run, mode="reference"), tmp_path / "out")
 
 
 def test_a_version_is_not_overwritten(run, exported):
     with pytest.raises(ConfigError, match="is there already"):
-        export_model(run, exported, "tiny", version=1)
+        export_model(run, run.config(), exported, "tiny", version=1)
 
 
 def test_nothing_is_left_of_a_failed_export(run, tmp_path, monkeypatch):
@@ -180,5 +183,5 @@ def test_nothing_is_left_of_a_failed_export(run, tmp_path, monkeypatch):
         raise OSError(28, "No space left on device")
     monkeypatch.setattr("pixelnet_tf.serving.export.write_warmup", fail)
     with pytest.raises(Exception, match="cannot be written"):
-        export_model(run, tmp_path, "tiny")
+        export_model(run, run.config(), tmp_path, "tiny")
     assert not list((tmp_path / "tiny").iterdir())

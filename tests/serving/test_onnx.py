@@ -8,14 +8,15 @@ import pytest
 from pixelnet_tf.serving.export import export_model
 from pixelnet_tf.serving.signatures import build_signatures
 
-from .conftest import slices_with_brain
+from .conftest import asked, slices_with_brain
 
 tf2onnx = pytest.importorskip("tf2onnx", reason="needs pip install '.[onnx]'")
 onnxruntime = pytest.importorskip("onnxruntime", reason="needs pip install '.[onnx]'")
 
 
 def test_scores_within_a_ten_thousandth(run, local, tmp_path):
-    target = export_model(run, tmp_path, "tiny", prior="sampled", model_format="onnx")
+    target = export_model(run, asked(run, prior="sampled"), tmp_path, "tiny",
+                          model_format="onnx")
     about = json.loads((target / "serving.json").read_text())
     assert about["onnx"]["largest_difference"] <= 1e-4
     assert list(about["signatures"]) == ["classify_pixels"]

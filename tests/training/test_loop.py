@@ -12,15 +12,15 @@ import pytest
 import tensorflow as tf
 from tensorflow.python.framework.config import is_op_determinism_enabled
 
+from pixelnet_tf.cases.class_priors import ClassPriors
 from pixelnet_tf.config import SolverConfig, load_config
 from pixelnet_tf.dataset.prepared import PreparedStudy
-from pixelnet_tf.dataset.priors import ClassPriors
 from pixelnet_tf.errors import ConfigError, DataError, ModelError, RunError
 from pixelnet_tf.model.pixelnet import PixelNet
 from pixelnet_tf.runs.folder import RunFolder
 from pixelnet_tf.training import loop
 from pixelnet_tf.training.loop import Trainer, plan_training
-from pixelnet_tf.training.multipliers import training_multipliers
+from pixelnet_tf.training.state import training_multipliers
 from tests.listening import Listening
 
 

@@ -7,7 +7,7 @@ import tensorflow as tf
 from pixelnet_tf.config import ModelConfig
 from pixelnet_tf.model.fast_trunk import fast_taps
 from pixelnet_tf.model.pixelnet import PixelNet
-from pixelnet_tf.training.tap_balance import balance_taps
+from pixelnet_tf.training.initial import balance_taps
 from tests.listening import Listening
 
 

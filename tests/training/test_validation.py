@@ -6,8 +6,8 @@ import nibabel as nib
 import numpy as np
 import pytest
 
+from pixelnet_tf.cases.class_priors import ClassPriors
 from pixelnet_tf.config import Config
-from pixelnet_tf.dataset.priors import ClassPriors
 from pixelnet_tf.errors import DataError
 from pixelnet_tf.inference.segmenter import SliceSegmenter
 from pixelnet_tf.inference.volume import score_voxels

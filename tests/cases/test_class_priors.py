@@ -1,0 +1,32 @@
+"""Class frequencies and the correction that they give."""
+
+import numpy as np
+import pytest
+
+from pixelnet_tf.cases.class_priors import ClassPriors
+
+PRIORS = ClassPriors(("background", "lesion"), (0.98, 0.02), (0.5, 0.5), strength=0.5)
+
+
+def test_corrections_by_hand():
+    bayes = np.log([1.96, 0.04])
+    np.testing.assert_allclose(PRIORS.correction("corrected"), bayes, rtol=1e-6)
+    np.testing.assert_allclose(PRIORS.correction("fitted"), bayes / 2, rtol=1e-6)
+    assert PRIORS.correction("sampled").tolist() == [0, 0]
+    assert PRIORS.correction("corrected").dtype == np.float32
+
+
+def test_the_correction_turns_one_prior_into_the_other():
+    # A pixel that the network holds for a lesion by 0.9 when both are drawn equally often.
+    scores = np.log([0.1, 0.9]) + PRIORS.correction("corrected")
+    posterior = np.exp(scores) / np.exp(scores).sum()
+    assert posterior[1] == pytest.approx(0.9 * 0.02 / (0.9 * 0.02 + 0.1 * 0.98))
+
+
+def test_a_class_that_never_occurs():
+    priors = ClassPriors(("a", "b", "c"), (0.9, 0.1, 0.0), (0.5, 0.5, 0.0))
+    assert priors.correction("corrected")[2] == 0
+
+
+def test_json_keeps_everything():
+    assert ClassPriors.from_json(PRIORS.to_json()) == PRIORS
