@@ -11,8 +11,10 @@ import difflib
 import importlib
 import os
 import reprlib
-from collections.abc import Iterable
-from typing import Any
+from collections.abc import Iterable, Sequence
+from typing import Any, TypeVar
+
+E = TypeVar("E", bound="PixelNetError")
 
 #: Of an error's text. It lists what is wrong with a study's cases, and may quote a file.
 _MAX_TEXT = 20_000
@@ -23,24 +25,111 @@ _LONGEST_WORD, _MOST_WORDS = 100, 10_000
 class PixelNetError(Exception):
     """Base of every error that a user can cause; its text is all that the command line prints.
 
-    Attributes
+    The text is put together from the parts, so that what a program reads and what a person reads
+    are the same: `case NAME: FILE: what is wrong; next step`. The next step has a line of its own
+    where the text has several.
+
+    Parameters
     ----------
+    what
+        What is wrong, without its place and without the next step. It may begin with the file
+        itself, where a line within it follows.
     case, file
         What it is about, where it is about one case or one file; else None.
     value
-        The value that was met, as the message shows it.
+        The value that was met, as the message shows it; else None.
     hint
-        The next step, as the message words it.
+        The next step, as an imperative; None where there is none.
+
+    Attributes
+    ----------
+    case, file, value, hint
+        As they were given; of an error that lists several, those of the first.
+    faults
+        The single errors, where this one lists several; else empty.
+    exit_code
+        What the command line ends with.
+
+    Examples
+    --------
+    >>> import pixelnet_tf as px
+    >>> try:
+    ...     px.load_config("phantom", ["sampling.pixels=none"])
+    ... except px.PixelNetError as error:
+    ...     print(error.exit_code, error)
+    2 phantom: sampling.pixels must be of type int, got 'none' (str)
     """
 
     exit_code = 5
 
-    def __init__(self, message: str, *, case: str | None = None,
+    def __init__(self, what: str, *, case: str | None = None,
                  file: str | os.PathLike[str] | None = None, value: Any = None,
                  hint: str | None = None):
-        super().__init__(_shortened(message))
+        super().__init__(_shortened(what))
         self.case, self.value, self.hint = case, value, hint
         self.file = None if file is None else os.fspath(file)
+        self.faults: tuple[PixelNetError, ...] = ()
+
+    @classmethod
+    def listing(cls: type[E], faults: Sequence[PixelNetError], lead: str = "", *,
+                by_case: bool = False, hint: str | None = None) -> E:
+        """One error that lists several, a line for each.
+
+        Parameters
+        ----------
+        faults
+            At least one.
+        lead
+            The line above the list.
+        by_case
+            Whether the lines are indented and begin with `NAME: ` rather than with `case NAME: `.
+        hint
+            The line below the list: the next step for all of them.
+        """
+        lines = [f"  {fault.case}: {fault.text}" if by_case else str(fault) for fault in faults]
+        made = cls("\n".join(filter(None, [lead, *lines, hint])))
+        made.faults, first = tuple(faults), faults[0]
+        made.case, made.file, made.value = first.case, first.file, first.value
+        made.hint = hint or first.hint
+        return made
+
+    @property
+    def text(self) -> str:
+        """The message without the case, for a list that is ordered by cases."""
+        text = str(self.args[0])
+        if self.faults:
+            return text
+        if self.file is not None and not text.startswith(self.file):
+            text = f"{self.file}: {text}"
+        if self.hint is None:
+            return text
+        return f"{text}\n{self.hint}" if "\n" in text else f"{text}; {self.hint}"
+
+    def __str__(self) -> str:
+        return self.text if self.case is None or self.faults else f"case {self.case}: {self.text}"
+
+    @classmethod
+    def of(cls: type[E], error: PixelNetError, *, case: str | None = None,
+           file: str | os.PathLike[str] | None = None, source: str | os.PathLike[str] | None = None,
+           hint: str | None = None) -> E:
+        """An error of this class from one that knew less of its place; what that has, it keeps.
+
+        Parameters
+        ----------
+        source
+            A path, which is the file; or a text, as the name of an image in memory, with which the
+            message is to begin.
+        """
+        what = str(error.args[0])
+        if isinstance(source, str):
+            what = f"{source}: {what}"
+        elif file is None:
+            file = source
+        made = cls(what, case=case if error.case is None else error.case,
+                   file=file if error.file is None else error.file, value=error.value,
+                   hint=hint if error.hint is None else error.hint)
+        made.faults = error.faults
+        return made
 
 
 class ConfigError(PixelNetError):
@@ -76,8 +165,9 @@ def require(what: str, extra: str, *modules: str) -> None:
         try:
             importlib.import_module(module)
         except ImportError as error:
-            raise ConfigError(f"{what} needs {', '.join(modules)} ({error}); in the folder of "
-                              f'pixelnet-tf run: pip install ".[{extra}]"') from None
+            raise ConfigError(
+                f"{what} needs {', '.join(modules)} ({error})", value=module,
+                hint=f'in the folder of pixelnet-tf run: pip install ".[{extra}]"') from None
 
 
 def _shortened(text: str) -> str:

@@ -72,7 +72,8 @@ def check_target(out: Path_) -> None:
     """Raise `ConfigError` where `ImportedNetwork.save` could not write."""
     out = Path(out)
     if out.suffix in _OTHER_FILES or (out.suffix != ".keras" and out.is_file()):
-        raise ConfigError(f"--out {out}: give a folder, or a name that ends with .keras")
+        raise ConfigError("a model is not written under this name", file=out,
+                          hint="give a folder, or a name that ends with .keras")
 
 
 def import_caffe(caffemodel: Path_, prototxt: Path_ | None = None, *, out: Path_ = "imported",

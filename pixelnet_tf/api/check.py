@@ -157,10 +157,10 @@ def check_folder(folder: str | os.PathLike[str], *, repair: bool = False,
     """
     top = os.fspath(folder)
     if is_url(top):
-        raise ConfigError(f"{top}: folders in an object store have no manifest: it keeps checksums "
-                          "of its own")
+        raise ConfigError("folders in an object store have no manifest: it keeps checksums "
+                          "of its own", file=top)
     if not os.path.isdir(top):
-        raise DataError(f"{top}: no such folder")
+        raise DataError("no such folder", file=top)
     _accept(top, accept)
     found = FolderCheck()
     folders = [each for each, _, names in os.walk(top) if MANIFEST in names]
@@ -316,8 +316,9 @@ def _accept(top: str, patterns: Sequence[str]) -> None:
                 entry = read.entries.get(_name(path, folder))
                 manifest.record(path, grows=entry is not None and entry.grows)
         if not accepted:
-            raise ConfigError(f"--accept {pattern}: no file of {top} is called so; give its path "
-                              "within the folder, or a pattern such as '*.nii.gz'")
+            raise ConfigError(f"--accept {pattern}: no file of {top} is called so",
+                              hint="give its path within the folder, or a pattern such as "
+                                   "'*.nii.gz'")
 
 
 def _covered(folder: str, folders: Collection[str]) -> list[str]:

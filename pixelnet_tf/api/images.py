@@ -51,10 +51,10 @@ def read_image(image: Image, name: str) -> RawVolume:
             array, affine = (np.asarray(part) for part in image)
             return RawVolume(_voxels(array), VolumeGeometry.of(array.shape[:3], affine), name)
     except DataError as error:
-        raise DataError(f"{name}: {error}", value=error.value, hint=error.hint) from None
+        raise DataError.of(error, source=name) from None
     hint = ("give a path, a nibabel or SimpleITK image, or a pair (array, affine); an array alone "
             "does not say where it lies")
-    raise DataError(f"{name}: {type(image).__name__} is no image that can be read; {hint}",
+    raise DataError(f"{name}: {type(image).__name__} is no image that can be read",
                     value=type(image).__name__, hint=hint)
 
 
@@ -85,8 +85,8 @@ def to_sitk(array: np.ndarray, geometry: VolumeGeometry) -> sitk.Image:
     spacing = np.array(geometry.spacing_mm)
     direction = affine[:3, :3] / spacing
     if not np.allclose(direction.T @ direction, np.eye(3), atol=1e-4):
-        raise DataError("the affine is sheared, which SimpleITK's images cannot be; take the "
-                        "nibabel image")
+        raise DataError("the affine is sheared, which SimpleITK's images cannot be",
+                        hint="take the nibabel image")
     image = sitk.GetImageFromArray(np.ascontiguousarray(array.T))
     image.SetSpacing(spacing.tolist())
     image.SetOrigin(affine[:3, 3].tolist())
@@ -100,14 +100,15 @@ def _from_nibabel(image: nib.spatialimages.SpatialImage, name: str) -> RawVolume
         geometry = VolumeGeometry.from_header(image.header)
     else:
         geometry = VolumeGeometry.of(array.shape, image.affine)
-    return RawVolume(array, geometry, image.get_filename() or name)
+    file = image.get_filename()
+    return RawVolume(array, geometry, Path(file) if file else name)
 
 
 def _from_sitk(image: sitk.Image, name: str) -> RawVolume:
     import SimpleITK as sitk
 
     if image.GetNumberOfComponentsPerPixel() != 1:
-        raise DataError("holds several numbers a voxel; give one image for each")
+        raise DataError("holds several numbers a voxel", hint="give one image for each")
     array = _voxels(sitk.GetArrayFromImage(image).T)
     affine = np.eye(4)
     affine[:3, :3] = np.reshape(image.GetDirection(), (3, 3)) * image.GetSpacing()
@@ -117,8 +118,8 @@ def _from_sitk(image: sitk.Image, name: str) -> RawVolume:
 
 def _voxels(array: np.ndarray) -> np.ndarray:
     if array.dtype.names or array.dtype.kind not in "biuf":
-        raise DataError(f"holds {array.dtype}, not real numbers; give the scanner's intensities",
-                        value=str(array.dtype))
+        raise DataError(f"holds {array.dtype}, not real numbers", value=str(array.dtype),
+                        hint="give the scanner's intensities")
     if array.ndim > 3 and all(n == 1 for n in array.shape[3:]):
         array = array.reshape(array.shape[:3])
     if array.ndim != 3 or 0 in array.shape:

@@ -53,8 +53,8 @@ def compare(folders: Sequence[Path_], names: Sequence[str] | None = None, *, see
     reporter = reporter_or_log(reporter)
     labels = [Path(folder).resolve().name for folder in folders] if names is None else list(names)
     if len(labels) != len(folders):
-        raise ConfigError(f"--names gives {len(labels)} names for {len(folders)} runs; give one "
-                          "each, with commas between")
+        raise ConfigError(f"--names gives {len(labels)} names for {len(folders)} runs",
+                          hint="give one each, with commas between")
     unique_names(labels)
     runs = {label: read_evaluation(Path(folder))
             for label, folder in zip(labels, folders, strict=True)}
@@ -114,13 +114,14 @@ class Report:
         run, predictions, scores = Path(run), Path(predictions), Path(scores)
         study = scoring_config(predictions, config, overrides, run).config.study
         if not run.is_dir():
-            raise ModelError(f"{run}: no such folder; give the folder that `train --out` wrote")
+            raise ModelError("no such folder", file=run,
+                             hint="give the folder that `train --out` wrote")
         evaluation = read_evaluation(scores)
         if references is None:
             references = evaluation.about.get("references", "")
             if not Path(references).is_dir():
-                raise DataError(f"{scores}: its references {str(references)!r} are not there any "
-                                "more; name them with --references")
+                raise DataError(f"its references {str(references)!r} are not there any more",
+                                file=scores, hint="name them with --references")
         truths = Path(references)
         matching = match_cases(predictions, truths, study, allow_missing=True)
         check_scored_files(evaluation, matching)
@@ -147,8 +148,8 @@ def _check_model(run: Path, predictions: Path) -> None:
     files = {network.file for network in networks}
     model = run / "model.keras"
     if files and None not in files and model.is_file() and file_digest(model) not in files:
-        raise ModelError(f"{predictions}: was predicted by {networks[0].model}, whose "
-                         f"model.keras is not that of {run}; give its own run, or predict again")
+        raise ModelError(f"was predicted by {networks[0].model}, whose model.keras is not that of "
+                         f"{run}", file=predictions, hint="give its own run, or predict again")
 
 
 def submit(challenge: str, predictions: Path_, study: Path_, out: Path_, *,
@@ -246,9 +247,9 @@ def choose_postprocess(run: Path_, predictions: Path_, references: Path_,
     _check_model(Path(run), Path(predictions))
     cleaned = scoring_config(predictions).config.prediction.postprocess
     if cleaned != PostprocessConfig():
-        raise ConfigError(
-            f"{predictions}: was cleaned up already ({cleaned}), and what is chosen would come on "
-            "top; predict again with --set prediction.postprocess={}")
+        raise ConfigError(f"was cleaned up already ({cleaned}), and what is chosen would come on "
+                          "top", file=predictions,
+                          hint="predict again with --set prediction.postprocess={}")
     matching = match_cases(Path(predictions), Path(references), study)
     check_pairs(matching, study, reporter)
     chosen, rounds = tune_postprocess(matching, folder.split(), study, reporter)

@@ -200,10 +200,11 @@ def _check_labels(present: Collection[int], cases: int, rules: Protocol,
         reporter.message(f"labels and regions are BraTS' ({words}): neither --config nor a file "
                          "beside the predictions says otherwise")
         if rules.name == "brats" and not {2, 4} & set(present):
-            raise ConfigError(
-                f"{cases} cases hold the labels {sorted(present)} alone, which are not BraTS'; say "
-                "what they are by --config, or, for a mask of 0 and 1, by --set "
-                "study.labels='{0: background, 1: lesion}' --set study.regions='{lesion: [1]}'")
+            raise ConfigError(f"{cases} cases hold the labels {sorted(present)} alone, which are "
+                              "not BraTS'",
+                              hint="say what they are by --config, or, for a mask of 0 and 1, by "
+                                   "--set study.labels='{0: background, 1: lesion}' --set "
+                                   "study.regions='{lesion: [1]}'")
     for region, values in regions.items():
         if not set(values) & set(present):
             reporter.warning(f"region {region} (labels {list(values)}) is empty in every reference "
@@ -229,7 +230,7 @@ def scoring_config(predictions: Any, config: Config | Path_ | None = None,
         stored = PredictionRecord.read(folder).config
         if stored is not None:
             return ScoringConfig(config_from_json(stored, overrides=overrides,
-                                                  source=str(folder / PREDICTION_FILE)), True)
+                                                  source=folder / PREDICTION_FILE), True)
         beside = [folder / "config.yaml", *([Path(run) / "config.yaml"] if run else [])]
         config = next((str(path) for path in beside if path.is_file()), None)
     named = config is not None or any(setting.startswith("study.labels") for setting in overrides)
@@ -251,14 +252,13 @@ def _pairs(predictions: Any, references: Any, allow_missing: bool
     if not isinstance(predictions, Mapping) and not isinstance(references, Mapping):
         return {"case": (references, predictions)}
     if not (isinstance(predictions, Mapping) and isinstance(references, Mapping)):
-        raise DataError("give predictions and references in the same form: two folders, two "
-                        "dictionaries case -> image, or two images")
+        raise DataError("predictions and references are not in the same form",
+                        hint="give two folders, two dictionaries case -> image, or two images")
     common = [case for case in references if case in predictions]
     alone = sorted({*predictions, *references} - set(common))
     if not common and not alone:
         raise DataError("there is no case to score: both dictionaries are empty")
     if not common or (alone and not allow_missing):
-        raise DataError(f"cases are on one side alone: {alone[:5]}; add them, or give "
-                        "allow_missing=True to score the common ones", value=alone,
-                        hint="allow_missing=True")
+        raise DataError(f"cases are on one side alone: {alone[:5]}", value=alone,
+                        hint="add them, or give allow_missing=True to score the common ones")
     return {case: (references[case], predictions[case]) for case in common}

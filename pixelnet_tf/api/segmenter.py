@@ -108,8 +108,8 @@ class Segmentation:
     def save_probabilities(self, path: Path_) -> Path:
         """Write the probabilities as a four-dimensional NIfTI file, a volume for each class."""
         if self.probabilities is None:
-            raise DataError("no probabilities were computed; predict with probabilities=True",
-                            hint="probabilities=True")
+            raise DataError("no probabilities were computed",
+                            hint="predict with probabilities=True")
         path = _nifti_name(path)
         write_probabilities(path, self.probabilities, self._geometry)
         return path
@@ -205,7 +205,8 @@ class Segmenter:
         from pixelnet_tf.runs.folder import RunFolder
 
         if not runs:
-            raise ConfigError("from_run needs at least one run")
+            raise ConfigError("from_run needs at least one run",
+                              hint="give the --out folder of `pixelnet-tf train`")
         folders = [RunFolder(os.fspath(run)) for run in runs]
         for other in folders[1:]:
             check_fit(folders[0].basis(), other.basis(), AVERAGE_ON_SPLIT if same_split
@@ -251,7 +252,7 @@ class Segmenter:
         imported = import_caffe(caffemodel, prototxt, config=config, overrides=overrides)
         model, resolved = imported.model, imported.config
         if resolved is None or imported.note:
-            raise ModelError(f"{caffemodel}: {imported.note}", file=caffemodel)
+            raise ModelError(imported.note, file=caffemodel)
         network = TrainedNetwork(model, np.zeros(model.classes, np.float32), os.fspath(caffemodel))
         scorer = segmenter_of([network], resolved.study, resolved.prediction)
         about = {"networks": [network.record()]}
@@ -275,8 +276,9 @@ class Segmenter:
         folder = Path(folder)
         about = read_about(folder)
         if about is None:
-            raise ModelError(f"{folder}: holds no serving.json; give the version folder that "
-                             "`pixelnet-tf export` wrote, as in models/NAME/1")
+            raise ModelError("holds no serving.json", file=folder,
+                             hint="give the version folder that `pixelnet-tf export` wrote, as in "
+                                  "models/NAME/1")
         resolved = served_config(about, lambda given: adapted(given, None, overrides))
 
         def load() -> tuple[SegmentVolume, dict[str, Any]]:
@@ -356,20 +358,18 @@ class Segmenter:
         study = self.config.study
         for modality in images:
             if modality not in study.modalities:
-                hint = f"the model takes {list(study.modalities)}"
-                raise DataError(f"case {name}: {modality!r} is no modality of the model"
-                                f"{nearest_hint(modality, study.modalities)}; {hint}",
-                                case=name, value=modality, hint=hint)
+                raise DataError(f"{modality!r} is no modality of the "
+                                f"model{nearest_hint(modality, study.modalities)}", case=name,
+                                value=modality, hint=f"give {list(study.modalities)}")
         missing = [modality for modality in study.modalities if modality not in images]
         if missing:
-            hint = f"give all of {list(study.modalities)}"
-            raise DataError(f"case {name}: modality {missing[0]!r} is missing; {hint}", case=name,
-                            value=missing[0], hint=hint)
+            raise DataError(f"modality {missing[0]!r} is missing", case=name, value=missing[0],
+                            hint=f"give all of {list(study.modalities)}")
         volumes = {modality: read_image(images[modality], modality)
                    for modality in study.modalities}
         problems = check_volumes(volumes.values(), study, self.config.prepare.slice_size)
         if problems:
-            raise DataError(f"case {name}: {problems[0]}", case=name)
+            raise DataError.of(problems[0], case=name)
         prepared = prepare_volumes(name, {modality: partial(volumes.__getitem__, modality)
                                           for modality in volumes}, study, self.config.prepare)
         found = self._backend[0](prepared, probabilities)
@@ -415,7 +415,7 @@ class Segmenter:
             source = CaseSource.open(os.fspath(data), self.config, None, cases, truth=overlays)
         elif self._split is None:
             raise ConfigError("a part of the split needs a run: an exported model does not say "
-                              "which cases it was trained on; name the cases instead")
+                              "which cases it was trained on", hint="name the cases instead")
         else:
             source = CaseSource.open(os.fspath(data), self.config,
                                      self._split.choose(split, cases), truth=overlays)
@@ -460,8 +460,7 @@ class Segmenter:
         from pixelnet_tf.serving.export import export_model
 
         if len(self._runs) != 1:
-            raise ConfigError("an export is made of one run; give it to from_run",
-                              hint="from_run")
+            raise ConfigError("an export is made of one run", hint="give one run to from_run")
         scores = None if evaluation is None else read_evaluation(Path(evaluation))
         return export_model(self._runs[0], self.config, Path(out), name, version,
                             model_format=form, evaluation=scores, dry_run=dry_run)
@@ -488,8 +487,8 @@ def adapted(config: Config, given: Config | Path_ | None, overrides: Sequence[st
         for key in ("modalities", "labels"):
             mine, theirs = getattr(config.study, key), getattr(given.study, key)
             if mine != theirs:
-                raise ConfigError(f"{source}: study.{key} is {theirs}, but the model was "
-                                  f"trained with {mine}; give those, in the same order")
+                raise ConfigError(f"{source}: study.{key} is {theirs}, but the model was trained "
+                                  f"with {mine}", hint="give those, in the same order")
         place = {key: getattr(given.study, key) for key in ("layout", "files", "resample")}
         config = replace(config, study=replace(config.study, **place),
                          prediction=given.prediction)
@@ -500,7 +499,7 @@ def _read_about(path: Path_) -> dict[str, Any]:
     try:
         return read_json_object(path, "give the one that `pixelnet-tf export` wrote")
     except DataError as error:
-        raise ModelError(f"serving.json: {error}", file=path) from None
+        raise ModelError.of(error) from None
 
 
 def _settings(overrides: Sequence[str], prior: str | None, mode: str | None,
@@ -512,6 +511,6 @@ def _settings(overrides: Sequence[str], prior: str | None, mode: str | None,
 def _nifti_name(path: Path_) -> Path:
     path = Path(path)
     if not path.name.endswith((".nii", ".nii.gz")):
-        raise DataError(f"{path}: a segmentation is written as .nii or .nii.gz", file=path,
-                        hint=".nii.gz")
+        raise DataError("a segmentation is written as .nii or .nii.gz", file=path,
+                        hint="give a name that ends with .nii.gz")
     return path

@@ -202,7 +202,7 @@ def phantom_size(layout: str, size: tuple[int, int, int] | None = None) -> tuple
     """
     if layout not in DEFAULT_SIZES:
         raise ConfigError(f"study.layout is {layout}: a phantom has one of the layouts "
-                          f"{', '.join(DEFAULT_SIZES)}; give --layout")
+                          f"{', '.join(DEFAULT_SIZES)}", hint="give --layout")
     return size or DEFAULT_SIZES[layout]
 
 

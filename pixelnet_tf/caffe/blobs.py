@@ -59,14 +59,13 @@ def set_blobs(layer: keras.layers.Layer, blobs: Sequence[np.ndarray]) -> None:
 def check_blobs(name: str, blobs: Sequence[np.ndarray], shapes: Sequence[tuple[int, ...]]) -> None:
     """Raise `ModelError` where blobs are not of the shapes, in Caffe's order, that a layer has."""
     if len(blobs) != len(shapes):
-        raise ModelError(f"layer {name!r} has {len(shapes)} weight blobs, got {len(blobs)}")
+        raise ModelError(f"layer {name!r} has {len(shapes)} weight blobs, got {len(blobs)}",
+                         value=len(blobs))
     for number, (blob, wanted) in enumerate(zip(blobs, shapes, strict=True)):
         if blob.shape != wanted:
-            raise ModelError(
-                f"layer {name!r}: weight blob {number} has the shape {blob.shape} (Caffe's "
-                f"order), the network here needs {wanted}; check that weights and network belong "
-                "together"
-            )
+            raise ModelError(f"layer {name!r}: weight blob {number} has the shape {blob.shape} "
+                             f"(Caffe's order), the network here needs {wanted}",
+                             hint="check that weights and network belong together")
 
 
 def get_shape(layer: keras.layers.Layer, number: int) -> tuple[int, ...]:

@@ -177,21 +177,19 @@ def _propagates_down(layer: Layer) -> list[bool]:
     if not layer.propagate_down:
         return [True] * len(layer.bottoms)
     if len(layer.propagate_down) != len(layer.bottoms):
-        raise ModelError(
-            f"{place(layer)}: propagate_down must be given once for each of its "
-            f"{len(layer.bottoms)} bottoms, got {len(layer.propagate_down)}"
-        )
+        raise ModelError(f"{place(layer)}: propagate_down must be given once for each of its "
+                         f"{len(layer.bottoms)} bottoms, got {len(layer.propagate_down)}",
+                         value=len(layer.propagate_down))
     return list(layer.propagate_down)
 
 
 def _check_labels(layer: Layer, flows: list[bool], trained: set[str]) -> None:
     for name, flow in list(zip(layer.bottoms, flows, strict=True))[1:]:
         if layer.type in LABEL_LOSS_TYPES and flow and name in trained:
-            raise ModelError(
-                f"{place(layer)}: its labels {name!r} come from trained weights, and no gradient "
-                "goes back through labels (Caffe aborts); give it propagate_down: true "
-                "propagate_down: false, or labels that are not trained"
-            )
+            raise ModelError(f"{place(layer)}: its labels {name!r} come from trained weights, and "
+                             "no gradient goes back through labels (Caffe aborts)",
+                             hint="give it propagate_down: true propagate_down: false, or labels "
+                                  "that are not trained")
 
 
 def _has_trained_weights(tops: list) -> bool:
@@ -217,10 +215,8 @@ def _weighted(layer: Layer, number: int, tensor: keras.KerasTensor) -> keras.Ker
         name = f"{keras_name(layer.name)}.loss_{number}"
         return LossTerm(layer.tops[number], layer.loss_weights[number], name=name)(tensor)
     if number:
-        raise ModelError(
-            f"{place(layer)}: only its first top may have a loss weight, got "
-            f"{list(layer.loss_weights)}"
-        )
+        raise ModelError(f"{place(layer)}: only its first top may have a loss weight, got "
+                         f"{list(layer.loss_weights)}", value=list(layer.loss_weights))
     return tensor
 
 
@@ -232,10 +228,9 @@ def _tops(layer: Layer, bottoms: list, seed: int) -> list:
     if builder is None:
         raise ModelError(f"{place(layer)} {_why_unsupported(layer)}")
     if len(layer.loss_weights) not in (0, len(layer.tops)):
-        raise ModelError(
-            f"{place(layer)}: loss_weight must be given once for each of its {len(layer.tops)} "
-            f"tops, got {len(layer.loss_weights)}"
-        )
+        raise ModelError(f"{place(layer)}: loss_weight must be given once for each of its "
+                         f"{len(layer.tops)} tops, got {len(layer.loss_weights)}",
+                         value=len(layer.loss_weights))
     try:
         tops = builder(layer, bottoms, seed)
     except ModelError as error:

@@ -62,8 +62,8 @@ class CaffeNet(keras.Model):
         missing = [term.top for term in terms if term.top not in blobs]
         if missing:
             raise ModelError(
-                f"network {self.name!r} needs the blob {missing[0]!r} for its loss; build it with "
-                "this blob among its outputs"
+                f"network {self.name!r} needs the blob {missing[0]!r} for its loss",
+                value=missing[0], hint="build it with this blob among its outputs"
             )
         return tf.add_n([term.weight * tf.reduce_sum(blobs[term.top]) for term in terms])
 
@@ -82,7 +82,7 @@ class CaffeNet(keras.Model):
         if missing:
             raise ModelError(
                 f"network {self.name!r} needs the input {missing[0]!r}; given: "
-                f"{listed(sorted(arrays))}"
+                f"{listed(sorted(arrays))}", value=missing[0]
             )
         inputs = {}
         for name, place in self.input.items():

@@ -49,10 +49,8 @@ def import_pixelnet(
         form = pixelnet_form(network, border)
         classes = classes or form.classes
         if not classes:
-            raise ModelError(
-                "the file has no PixelNet scores (it is a VGG-16); say how many classes the model "
-                "is to have (--classes)"
-            )
+            raise ModelError("the file has no PixelNet scores (it is a VGG-16)",
+                             hint="say how many classes the model is to have (--classes)")
         if config is None or form.classes:
             tree = {"model": config_to_dict(form.config)}
             config = config_from_dict(tree, overrides=overrides).model
@@ -65,4 +63,4 @@ def import_pixelnet(
             model, network, required=required, channel_rule=channel_rule
         )
     except ModelError as error:
-        raise ModelError(f"{prototxt or caffemodel}: {error}") from error
+        raise ModelError.of(error, file=prototxt or caffemodel) from error

@@ -82,11 +82,10 @@ def _guessed(source: Layer, top: str, layers: Sequence[Layer], channels: Mapping
             return (None, layer.blobs[0].shape[0 if layer.params.transpose else 1])
     known, cut_by = channels.get(top, (None, None))
     if known is None and cut_by is not None:
-        raise ModelError(
-            f"{place(source)}: neither the file nor weights say how many channels {top!r} has, and "
-            f"layer {cut_by.name!r} cuts them; give build_model the weights, or the shape of this "
-            f"input: shapes={{{top!r}: (None, channels, height, width)}}"
-        )
+        raise ModelError(f"{place(source)}: neither the file nor weights say how many channels "
+                         f"{top!r} has, and layer {cut_by.name!r} cuts them",
+                         hint="give build_model the weights, or the shape of this input: "
+                              f"shapes={{{top!r}: (None, channels, height, width)}}")
     return (None, known or _colours(source), None, None)
 
 

@@ -105,10 +105,8 @@ def compare_with_golden(
     """
     network = read_network(prototxt, caffemodel, phase=phase, allow_nan=allow_nan)
     if network.without_weights:
-        raise ModelError(
-            f"{caffemodel}: it has no weights for layer {network.without_weights[0]!r} of "
-            f"{prototxt}; check that the two belong together"
-        )
+        raise ModelError(f"it has no weights for layer {network.without_weights[0]!r} of "
+                         f"{prototxt}", file=caffemodel, hint="check that the two belong together")
     arrays = _read_golden(golden)
     expected = {
         name.removeprefix(_BLOB): array for name, array in arrays.items() if name.startswith(_BLOB)
@@ -116,10 +114,8 @@ def compare_with_golden(
     model = build_model(network, phase, blobs="all", dtype=dtype)
     known = [name for name in expected if name in model.output]
     if not known:
-        raise DataError(
-            f"{golden}: none of its blobs ({listed(expected)}) is in the "
-            f"network of {prototxt}; blobs are arrays named blob/<name>"
-        )
+        raise DataError(f"none of its blobs ({listed(expected)}) is in the network of {prototxt}; "
+                        "blobs are arrays named blob/<name>", file=golden)
     found = model.run_caffe(arrays, training=phase == "TRAIN")
     rows = tuple(_difference(name, found[name], expected[name]) for name in known)
     absent = tuple(name for name in expected if name not in known)
@@ -142,8 +138,7 @@ def _read_golden(path: str | Path) -> dict[str, np.ndarray]:
         with np.load(path, allow_pickle=False) as file:
             return {name: file[name] for name in file.files}
     except FileNotFoundError:
-        raise DataError(f"{path}: no such golden file") from None
+        raise DataError("no such golden file", file=path) from None
     except Exception as error:  # numpy and zipfile raise almost any class for a damaged file.
-        raise DataError(
-            f"{path}: not a golden file (.npz with inputs and blob/<name> arrays): {error}"
-        ) from error
+        raise DataError(f"not a golden file (.npz with inputs and blob/<name> arrays): {error}",
+                        file=path) from error

@@ -46,7 +46,7 @@ def pixelnet_form(network: Network, border: int = _BORDER) -> PixelNetForm:
         widths.append(sizes.pop())
     first = trunk[0][0]
     if not first.blobs:
-        raise ModelError(f"layer {first.name!r} has no weights; give the .caffemodel, too")
+        raise ModelError(f"layer {first.name!r} has no weights", hint="give the .caffemodel, too")
     options = {"widths": tuple(widths), "border": border}
     fc6, fc7 = (_find(layers, name) for name in ("fc6_conv", "fc7_conv"))
     if fc7 is not None:

@@ -32,7 +32,7 @@ def caffe_errors() -> Iterator[None]:
     try:
         yield
     except CaffeFormatError as error:
-        raise ModelError(str(error)) from error
+        raise ModelError(str(error), file=error.path) from error
 
 
 def read_network(

@@ -85,7 +85,7 @@ def load_snapshot(model: PixelNet, path: str | Path) -> Snapshot:
             for index, variable in enumerate(blob_variables(layer))
         }
     except ModelError as error:
-        raise ModelError(f"{path}: {error}") from error
+        raise ModelError.of(error, file=path) from error
     return Snapshot(state.iter, table, histories)
 
 
@@ -133,8 +133,8 @@ def _learned_net(path: str | Path, state: SolverState) -> Path:
     for place in places:
         if place.is_file():
             return place
-    raise ModelError(f"{path}: its weights, {state.learned_net!r}, are neither beside it nor under "
-                     "that path; put the caffemodel of the snapshot beside it")
+    raise ModelError(f"its weights, {state.learned_net!r}, are neither beside it nor under that "
+                     "path", file=path, hint="put the caffemodel of the snapshot beside it")
 
 
 def _read_learned(model: PixelNet, path: Path) -> Network:
@@ -158,7 +158,7 @@ def _by_layer(network: Network, state: SolverState) -> dict[tuple[str, int], lis
     count, rest = divmod(len(state.history), len(places))
     if rest or not count:
         raise ModelError(f"it holds {len(state.history)} histories for the {len(places)} weight "
-                         "blobs of its caffemodel; check that the two belong together")
+                         "blobs of its caffemodel", hint="check that the two belong together")
     found = {}
     for number, (layer, index) in enumerate(places):
         arrays = state.history[number::len(places)]
@@ -166,9 +166,9 @@ def _by_layer(network: Network, state: SolverState) -> dict[tuple[str, int], lis
             blob = layer.blobs[index]
             # Old states have four axes for a vector.
             if array.size != blob.size or array.shape[-blob.ndim or array.ndim:] != blob.shape:
-                raise ModelError(
-                    f"history {number} has the shape {array.shape}, blob {index} of layer "
-                    f"{layer.name!r} {blob.shape}; check that state and caffemodel belong together")
+                raise ModelError(f"history {number} has the shape {array.shape}, blob {index} of "
+                                 f"layer {layer.name!r} {blob.shape}",
+                                 hint="check that state and caffemodel belong together")
         found[layer.name, index] = [array.reshape(layer.blobs[index].shape) for array in arrays]
     return found
 

@@ -23,8 +23,8 @@ def training_section(path: str | Path) -> dict[str, Any]:
     """
     solver = read_solver(path)
     if solver.regularization_type != "L2":
-        raise ModelError(f"{path}: regularization_type {solver.regularization_type!r} is not "
-                         "supported, only 'L2'")
+        raise ModelError(f"regularization_type {solver.regularization_type!r} is not supported, "
+                         "only 'L2'", file=path)
     section: dict[str, Any] = {
         "solver": {
             "type": solver.type,
@@ -46,7 +46,7 @@ def training_section(path: str | Path) -> dict[str, Any]:
         section["steps"] = solver.max_iter
     if solver.random_seed >= 0:
         section["seed"] = solver.random_seed
-    config_from_dict({"training": section}, source=str(path))
+    config_from_dict({"training": section}, source=Path(path))
     return section
 
 

@@ -46,7 +46,7 @@ def load_caffemodel(
     try:
         return load_caffe_weights(model, network, required=CONVOLUTIONS, channel_rule=channel_rule)
     except ModelError as error:
-        raise ModelError(f"{path}: {error}") from error
+        raise ModelError.of(error, file=path) from error
 
 
 def load_caffe_weights(
@@ -122,7 +122,8 @@ def match_weights(
     have more than `MAX_NEW_WEIGHTS` weights.
     """
     if channel_rule not in CHANNEL_RULES:
-        raise ModelError(f"channel_rule must be one of {list(CHANNEL_RULES)}, got {channel_rule!r}")
+        raise ModelError(f"channel_rule must be one of {list(CHANNEL_RULES)}, got {channel_rule!r}",
+                         value=channel_rule)
     sources = {layer.name: layer for layer in network.layers if layer.blobs}
     found: dict[str, Match | None] = {}
     new = 0
@@ -143,11 +144,9 @@ def match_weights(
         )
     if new > MAX_NEW_WEIGHTS:
         missing = listed([name for name, match in found.items() if match is None])
-        raise ModelError(
-            f"the layers {missing} are not in the file and would start with {new:,} weights of "
-            f"their own, more than the {MAX_NEW_WEIGHTS:,} that are allowed; give files that "
-            "belong together, or smaller widths"
-        )
+        raise ModelError(f"the layers {missing} are not in the file and would start with {new:,} "
+                         f"weights of their own, more than the {MAX_NEW_WEIGHTS:,} that are "
+                         "allowed", hint="give files that belong together, or smaller widths")
     return found
 
 
@@ -169,7 +168,7 @@ def _match(name: str, shapes: tuple[tuple[int, ...], ...], source: Layer, channe
     try:
         check_blobs(name, blobs, shapes)
     except ModelError as error:
-        raise ModelError(f"layer {source.name!r} of the file: {error}") from error
+        raise ModelError.of(error, source=f"layer {source.name!r} of the file") from error
     return Match(source, tuple(blobs), "; ".join(notes))
 
 
@@ -193,10 +192,9 @@ def _as_kernel(name: str, source: Layer, matrix: np.ndarray, wanted: tuple) -> n
     if getattr(source.params, "transpose", False):
         matrix = matrix.T
     if matrix.shape != (wanted[0], int(np.prod(wanted[1:]))):
-        raise ModelError(
-            f"layer {source.name!r}: its matrix {matrix.shape} does not make the kernel {wanted} "
-            f"of {name!r}; check that weights and model.widths, model.fc_width belong together"
-        )
+        raise ModelError(f"layer {source.name!r}: its matrix {matrix.shape} does not make the "
+                         f"kernel {wanted} of {name!r}",
+                         hint="check that weights and model.widths, model.fc_width belong together")
     return matrix.reshape(wanted)
 
 

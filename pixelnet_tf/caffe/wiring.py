@@ -48,7 +48,8 @@ def _chosen(network: Network, phase: str) -> list[Layer]:
     if state.phase != phase and any(one.include or one.exclude for one in network.layers):
         raise ModelError(
             f"network {network.name!r} was read for the phase {state.phase}, without the layers of "
-            f"others; it cannot be built for {phase}: read it for {phase}, or for no phase"
+            f"others; it cannot be built for {phase}",
+            value=phase, hint=f"read it for {phase}, or for no phase"
         )
     return list(network.layers)
 
@@ -77,13 +78,14 @@ def _check_in_place(layer: Layer, number: int, maker: Layer, readers: list[str])
     if layer.bottoms[number:number + 1] != (top,):
         raise ModelError(
             f"{place(layer)} makes the blob {top!r}, which {place(maker)} has made already; Caffe "
-            "refuses that: rename one of the two"
+            "refuses that", value=top, hint="rename one of the two"
         )
     if len(readers) > 1:
         others = " and ".join(dict.fromkeys(readers[:-1]))
         raise ModelError(
             f"{place(layer)} works in place on the blob {top!r}, which is read before it by "
-            f"{others}; Caffe refuses that: give it a top of another name"
+            f"{others}; Caffe refuses that", value=top,
+            hint="give it a top of another name"
         )
 
 
@@ -113,8 +115,8 @@ def _with_agreed_multipliers(layers: Sequence[Layer]) -> list[Layer]:
                 if value != getattr(spec, name):
                     raise ModelError(
                         f"{place(layer)} shares the blob {spec.name!r} with {place(first)}, but "
-                        f"with {name} {getattr(spec, name)} against {value}; Caffe refuses that: "
-                        "state one value"
+                        f"with {name} {getattr(spec, name)} against {value}; Caffe refuses that",
+                        value=value, hint="state one value"
                     )
 
     def agreed(spec: ParamSpec) -> ParamSpec:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+from pixelnet_tf.errors import DataError
+
 
 @dataclass(frozen=True)
 class Case:
@@ -23,8 +25,8 @@ class Case:
     volumes: dict[str, Path] = field(default_factory=dict)
     segmentation: Path | None = None
     smir_id: str | None = None
-    faults: tuple[str, ...] = ()
-    segmentation_faults: tuple[str, ...] = ()
+    faults: tuple[DataError, ...] = ()
+    segmentation_faults: tuple[DataError, ...] = ()
 
     @property
     def files(self) -> tuple[Path, ...]:

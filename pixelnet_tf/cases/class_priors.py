@@ -48,7 +48,7 @@ class ClassPriors:
             return np.zeros(len(self.class_names), np.float32)
         if not self.real:
             raise ConfigError(f"prior {prior}: the class frequencies of an imported model are "
-                              "unknown; give --prior sampled, or train it on a study first")
+                              "unknown", hint="give --prior sampled, or train it on a study first")
         # A class that never occurs in training gets no say either way.
         real, sampled = (np.maximum(np.array(side), 1e-12) for side in (self.real, self.sampled))
         scale = self.strength if prior == Prior.FITTED else 1.0
@@ -71,5 +71,5 @@ class ClassPriors:
         if any(len(side) not in (0, len(priors.class_names)) for side in sides) or not all(
                 0 <= value <= 1 for side in sides for value in side):
             raise PlainError(f"real and sampled must give each of the {len(priors.class_names)} "
-                             f"classes a frequency from 0 to 1, got {sides}")
+                             f"classes a frequency from 0 to 1, got {sides}", value=sides)
         return priors

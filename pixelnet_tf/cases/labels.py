@@ -41,7 +41,8 @@ def values_to_classes(array: np.ndarray, study: StudyConfig) -> np.ndarray:
     """
     if unknown := unknown_values(array, study):
         raise DataError(f"unknown label {', '.join(map(label_text, unknown[:5]))}; study.labels "
-                        f"names {list(study.label_values)}; add it there or correct the file")
+                        f"names {list(study.label_values)}",
+                        value=unknown[0], hint="add it there or correct the file")
     table = np.zeros(256, np.uint8)
     table[list(study.label_values)] = np.arange(len(study.labels))
     return table[whole_values(array).astype(np.uint8)]

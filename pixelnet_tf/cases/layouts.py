@@ -41,19 +41,22 @@ def find_cases(study_dir: Path, study: StudyConfig, require_segmentation: bool =
     """
     study_dir = Path(study_dir)
     if fault := _name_fault(str(study_dir)):
-        raise DataError(fault)
+        raise fault
     if not study_dir.is_dir():
-        raise DataError(f"{study_dir}: no such folder; give the folder that holds the cases")
+        raise DataError("no such folder", file=study_dir,
+                        hint="give the folder that holds the cases")
     finder = {Layout.BRATS: _brats, Layout.ISLES: _isles, Layout.PATTERN: _pattern}[study.layout]
     cases = sorted(finder(study_dir, study, require_segmentation), key=lambda case: case.name)
     if not cases:
         held = sorted(_shown(path.name) for path in study_dir.iterdir())[:5]
         raise DataError(
-            f"{study_dir}: no case found (layout `{study.layout}` takes a sub-folder per case); "
-            + (f"the folder holds {held}" if held else "the folder is empty"))
+            f"no case found (layout `{study.layout}` takes a sub-folder per case); "
+            + (f"the folder holds {held}" if held else "the folder is empty"), file=study_dir,
+            hint="give the folder above the cases, or the layout by study.layout")
     for before, after in itertools.pairwise(cases):
         if before.name == after.name:
-            raise DataError(f"{study_dir}: two cases are called {after.name!r}; rename one of them")
+            raise DataError("two cases have this name", case=after.name, file=study_dir,
+                            hint="rename one of them")
     return cases
 
 
@@ -66,7 +69,7 @@ def case_name(text: str) -> str:
         DataError: the name on the disk is no UTF-8.
     """
     if fault := _name_fault(text):
-        raise DataError(fault)
+        raise fault
     return unicodedata.normalize("NFC", text)
 
 
@@ -89,9 +92,10 @@ def _shown(text: str) -> str:
     return text.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
 
 
-def _name_fault(text: str) -> str | None:
+def _name_fault(text: str) -> DataError | None:
     shown = _shown(text)
-    return f"{shown}: the name is no UTF-8 text; rename it" if shown != text else None
+    return None if shown == text else DataError("the name is no UTF-8 text", file=shown,
+                                                hint="rename it")
 
 
 def _folders(parent: Path) -> list[Path]:
@@ -115,8 +119,9 @@ def _brats(study_dir: Path, study: StudyConfig, required: bool) -> Iterable[Case
 def _pattern(study_dir: Path, study: StudyConfig, required: bool) -> Iterable[Case]:
     """`<case>/<pattern>`, the pattern from `study.files`."""
     if required and SEGMENTATION not in study.files:
-        raise DataError("study.files has no pattern for `seg`; add one, as in "
-                        "`seg: '{case}_seg.nii.gz'`, or prepare without segmentations")
+        raise DataError("study.files has no pattern for `seg`",
+                        hint="add one, as in `seg: '{case}_seg.nii.gz'`, or prepare without "
+                             "segmentations")
     for case_dir in _folders(study_dir):
         def search(modality: str, case_dir: Path = case_dir) -> tuple[list[Path], str]:
             written = study.files.get(modality, "")
@@ -210,26 +215,30 @@ def _case(case_dir: Path, study: StudyConfig, required: bool,
     if fault := _name_fault(case_dir.name):
         return Case(_shown(case_dir.name), faults=(fault,))
     files: dict[str, Path] = {}
-    faults: list[str] = []
-    segmentation_faults: list[str] = []
+    faults: list[DataError] = []
+    segmentation_faults: list[DataError] = []
     for modality in (*study.modalities, SEGMENTATION):
         paths, wanted = search(modality)
         own = segmentation_faults if modality == SEGMENTATION else faults
         if len(paths) == 1 and (fault := _name_fault(str(paths[0]))):
-            own.append(f"{modality}: {fault}")
+            own.append(fault)
         elif len(paths) == 1:
             files[modality] = paths[0]
         elif paths:
-            own.append(f"{modality}: {len(paths)} files fit, {[_shown(p.name) for p in paths]}; "
-                       "leave one of them, or name it by `layout: pattern`")
+            own.append(DataError(
+                f"{modality}: {len(paths)} files fit, {[_shown(p.name) for p in paths]}",
+                file=case_dir, value=modality,
+                hint="leave one of them, or name it by `layout: pattern`"))
         elif modality != SEGMENTATION or required:
             held = [_shown(path.relative_to(case_dir).as_posix())
                     for path in _nifti_files(case_dir)]
             pairs = sorted(_shown(path.name) for path in case_dir.rglob("*.hdr"))
             what = "segmentation" if modality == SEGMENTATION else f"modality {modality!r}"
-            own.append(f"{what} is missing: looked for {wanted} in {case_dir}, which holds "
-                       + (f"{held[:8]}" if held else "no NIfTI file")
-                       + (f"; pairs of .hdr and .img ({pairs[:4]}) are not read, save each as one "
-                          ".nii.gz" if pairs else ""))
+            own.append(DataError(
+                f"{what} is missing: looked for {wanted} in this folder, which holds "
+                + (f"{held[:8]}" if held else "no NIfTI file")
+                + (f"; pairs of .hdr and .img ({pairs[:4]}) are not read" if pairs else ""),
+                file=case_dir, value=modality,
+                hint="save each pair as one .nii.gz" if pairs else None))
     return Case(case_name(case_dir.name), {m: files[m] for m in study.modalities if m in files},
                 files.get(SEGMENTATION), smir_id, tuple(faults), tuple(segmentation_faults))

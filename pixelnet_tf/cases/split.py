@@ -43,16 +43,15 @@ class Split:
         """
         if part not in PARTS:
             raise ConfigError(f"a split has the parts {', '.join(PARTS)}, not {part!r}"
-                              f"{nearest_hint(part, PARTS)}")
+                              f"{nearest_hint(part, PARTS)}", value=part)
         names = getattr(self, part)
         for name in only:
             if name not in names:
                 own = next((other for other in PARTS if name in getattr(self, other)), None)
                 where = f"in the part {own!r}" if own else "in no part"
-                raise ConfigError(
-                    f"case {name!r} is {where} of the run's split, not among the {len(names)} "
-                    f"cases of {part!r}{nearest_hint(name, names)}; leave --split out to take it "
-                    "all the same")
+                raise ConfigError(f"case {name!r} is {where} of the run's split, not among the "
+                                  f"{len(names)} cases of {part!r}{nearest_hint(name, names)}",
+                                  hint="leave --split out to take it all the same")
         return tuple(only) or names
 
     def tears(self, names: Collection[str]) -> bool:
@@ -140,9 +139,9 @@ def draw_split(case_names: list[str], config: SplitConfig,
     """
     names = sorted(case_names)
     if names and unmatched_cases(names, config.patient) == names:
-        raise ConfigError(
-            f"split.patient = {config.patient!r} matches none of the {len(names)} case names, such "
-            f"as {names[:3]}; correct it, or leave it empty where every case is another patient")
+        raise ConfigError(f"split.patient = {config.patient!r} matches none of the {len(names)} "
+                          f"case names, such as {names[:3]}",
+                          hint="correct it, or leave it empty where every case is another patient")
     groups = group_patients(names, config.patient, same)
     order = [groups[i] for i in np.random.default_rng(config.seed).permutation(len(groups))]
     total = len(case_names)
@@ -153,9 +152,9 @@ def draw_split(case_names: list[str], config: SplitConfig,
         # Two fractions that were rounded up took what was left between them.
         validation, train = rest[:-1], rest[-1:]
     if not train:
-        raise ConfigError(
-            f"split.test = {config.test:g} and split.validation = {config.validation:g} leave "
-            f"none of {total} cases to train on; lower them")
+        raise ConfigError(f"split.test = {config.test:g} and split.validation = "
+                          f"{config.validation:g} leave none of {total} cases to train on",
+                          hint="lower them")
     if config.folds > len(rest):
         raise ConfigError(f"split.folds = {config.folds}, but only {len(rest)} patients are left "
                           "beside the test cases")

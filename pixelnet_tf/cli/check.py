@@ -37,4 +37,4 @@ def command(folder: Path, repair: bool, accept: tuple[str, ...]) -> None:
         click.echo(finding)
     click.echo(f"{found.files} files are as they were written")
     if not found.whole:
-        raise DataError(f"{folder}: {len(found.findings)} files are not as they were written")
+        raise DataError(f"{len(found.findings)} files are not as they were written", file=folder)

@@ -105,19 +105,20 @@ def read_token(token_file: Path | None) -> str | None:
     if token_file is None:
         if TOKEN_VARIABLE not in os.environ:
             return None
-        place, text = TOKEN_VARIABLE, os.environ[TOKEN_VARIABLE]
+        text = os.environ[TOKEN_VARIABLE]
     else:
-        place = f"--token-file {token_file}"
         try:
             text = token_file.read_text(encoding="utf-8")
         except (OSError, UnicodeDecodeError) as error:
-            raise ConfigError(f"{place}: cannot be read ({error})") from None
+            raise ConfigError(f"the token cannot be read ({error})", file=token_file) from None
     lines = text.splitlines()
     token = lines[0].strip() if lines else ""
     if not token:
-        raise ConfigError(f"{place}: is empty; write a token into it"
-                          + ("" if token_file else ", or unset it to do without"))
+        fault = ConfigError("is empty", hint="write a token into it"
+                            + ("" if token_file else ", or unset it to do without"))
+        raise ConfigError.of(fault, source=token_file or TOKEN_VARIABLE)
     if not re.fullmatch("[!-~]+", token):
-        raise ConfigError(f"{place}: a token is one word of printable ASCII characters; write "
-                          "another one into it")
+        fault = ConfigError("a token is one word of printable ASCII characters",
+                            hint="write another one into it")
+        raise ConfigError.of(fault, source=token_file or TOKEN_VARIABLE)
     return token

@@ -39,8 +39,9 @@ def command(config_path: str | None, overrides: tuple[str, ...], print_config: b
         overrides = (*overrides, f"training.initial_weights={json.dumps(snapshot)}")
     config = read_config(config_path, overrides, print_config)
     if snapshot is not None and not snapshot.endswith((".solverstate", ".solverstate.h5")):
-        raise ConfigError(f"--snapshot {snapshot}: give Caffe's .solverstate or .solverstate.h5; "
-                          "weights alone are given by --set training.initial_weights=FILE")
+        raise ConfigError("is no state of Caffe's solver", file=snapshot,
+                          hint="give --snapshot a .solverstate or .solverstate.h5; weights alone "
+                               "are given by --set training.initial_weights=FILE")
     from pixelnet_tf.api.study import make_trainer
 
     with TerminalReporter() as reporter:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import dataclasses
 import itertools
+import os
 import re
 import typing
 from collections.abc import Iterable
@@ -56,12 +57,15 @@ def load_config(path: str | Path | None = None, overrides: Iterable[str] = ()) -
     2000
     """
     tree = _read(_locate(path)) if path is not None else {}
+    source: str | Path = "the defaults" if path is None else path
+    if os.path.isfile(source):
+        source = Path(source)
     for override in overrides:
         _apply(tree, override)
-    return config_from_dict(tree, source=str(path) if path is not None else "the defaults")
+    return config_from_dict(tree, source=source)
 
 
-def config_from_dict(tree: dict[str, Any], source: str = "the configuration",
+def config_from_dict(tree: dict[str, Any], source: str | Path = "the configuration",
                      overrides: Iterable[str] = ()) -> Config:
     """Build a checked `Config` from nested dictionaries, as `config_to_dict` gives them.
 
@@ -73,24 +77,26 @@ def config_from_dict(tree: dict[str, Any], source: str = "the configuration",
     try:
         return build(Config, tree, yaml=True)
     except (ConfigError, PlainError) as error:
-        raise ConfigError(f"{source}: {error}") from None
+        raise ConfigError.of(error, source=source) from None
 
 
-def config_from_yaml(text: str, source: str) -> Config:
+def config_from_yaml(text: str, source: str | Path) -> Config:
     """Build a checked `Config` from a YAML file's text; raises `ConfigError`."""
     return config_from_dict(yaml_tree(text, source), source)
 
 
-def yaml_tree(text: str, source: str) -> dict[str, Any]:
+def yaml_tree(text: str, source: str | Path) -> dict[str, Any]:
     """The sections that a YAML file's text holds; raises `ConfigError`."""
     try:
         tree = _parsed(text)
     except Exception as error:  # PyYAML's constructors raise almost any class.
-        raise ConfigError(f"{source}: cannot be read as YAML: {error}") from None
+        raise ConfigError.of(ConfigError(f"cannot be read as YAML: {error}"),
+                             source=source) from None
     if tree is None:
         return {}
     if not isinstance(tree, dict):
-        raise ConfigError(f"{source}: must hold sections such as `study:`, got {shown(tree)}")
+        raise ConfigError.of(ConfigError(
+            f"must hold sections such as `study:`, got {shown(tree)}", value=tree), source=source)
     return tree
 
 
@@ -143,7 +149,7 @@ def _check_size(root: yaml.Node) -> None:
     size(root)
 
 
-def config_from_json(tree: dict[str, Any], source: str = "the configuration",
+def config_from_json(tree: dict[str, Any], source: str | Path = "the configuration",
                      overrides: Iterable[str] = ()) -> Config:
     """Build a `Config` from what `config_to_json` gave, after its way through a JSON file.
 
@@ -204,32 +210,32 @@ def _locate(path: str | Path) -> Path:
     if given.parent in (Path("."), Path("configs")) and built_in.is_file():
         return built_in
     known = sorted(p.stem for p in BUILT_IN.glob("*.yaml"))
-    raise ConfigError(
-        f"configuration file {str(path)!r} does not exist; give the path of a YAML file or one of "
-        f"the built-in names {known}"
-    )
+    raise ConfigError("the configuration file does not exist", file=path,
+                      hint=f"give the path of a YAML file or one of the built-in names {known}")
 
 
 def _read(path: Path) -> dict[str, Any]:
     try:
-        return yaml_tree(read_text(path), str(path))
+        return yaml_tree(read_text(path), path)
     except DataError as error:
-        raise ConfigError(f"{path}: cannot be read as YAML: {error}") from None
+        raise ConfigError.of(error) from None
 
 
 def _apply(tree: dict[str, Any], override: str) -> None:
     key, equals, text = override.partition("=")
     parts = key.strip().split(".")
     if not equals or not all(parts):
-        raise ConfigError(f"--set takes section.key=value, got {override!r}")
+        raise ConfigError(f"--set takes section.key=value, got {override!r}", value=override)
     try:
         value = _parsed(text)
     except Exception as error:  # As in `yaml_tree`.
-        raise ConfigError(f"--set {override}: the value is not YAML: {error}") from None
+        raise ConfigError(f"--set {override}: the value is not YAML: {error}",
+                          value=text) from None
     node: dict[Any, Any] = tree
     for part in parts[:-1]:
         node = node.setdefault(part, {})
         if not isinstance(node, dict):
-            raise ConfigError(f"--set {override}: {part!r} is a value, not a section")
+            raise ConfigError(f"--set {override}: {part!r} is a value, not a section",
+                              value=part)
     leaf = parts[-1]
     node[int(leaf) if _WHOLE.fullmatch(leaf) else leaf] = value

@@ -167,14 +167,15 @@ def choices(section: Any, where: str) -> None:
         if isinstance(kind, type) and issubclass(kind, Choice):
             value = getattr(section, name)
             if value not in kind.texts():
-                raise ConfigError(f"{where}.{name} must be one of {kind.texts()}, got {value!r}")
+                raise ConfigError(f"{where}.{name} must be one of {kind.texts()}, got {value!r}",
+                                  value=value)
             object.__setattr__(section, name, kind(value))
 
 
 def in_range(name: str, value: float, low: float, high: float = float("inf")) -> None:
     """Raise `ConfigError` where a number does not lie in [low, high]."""
     if not low <= value <= high:
-        raise ConfigError(f"{name} must lie in [{low}, {high}], got {value!r}")
+        raise ConfigError(f"{name} must lie in [{low}, {high}], got {value!r}", value=value)
 
 
 @dataclass(frozen=True)
@@ -217,7 +218,8 @@ class StudyConfig:
         if 0 not in self.labels or next(iter(self.labels)) != 0:
             raise ConfigError("study.labels must begin with 0, the background")
         if any(not 0 <= value <= 255 for value in self.labels):
-            raise ConfigError(f"study.labels must be 0 to 255, got {list(self.labels)}")
+            raise ConfigError(f"study.labels must be 0 to 255, got {list(self.labels)}",
+                              value=list(self.labels))
         for region, values in self.regions.items():
             unknown = sorted(set(values) - set(self.labels))
             if unknown:
@@ -336,7 +338,8 @@ class SplitConfig:
                 raise ConfigError(f"split.{name} must be a fraction below 1 or a count: {value}")
         in_range("split.seed", self.seed, 0, 2**63 - 1)
         if self.folds == 1 or self.folds < 0:
-            raise ConfigError(f"split.folds must be 0 or at least 2, got {self.folds}")
+            raise ConfigError(f"split.folds must be 0 or at least 2, got {self.folds}",
+                              value=self.folds)
 
 
 @dataclass(frozen=True)
@@ -418,7 +421,8 @@ class ModelConfig:
     def __post_init__(self) -> None:
         choices(self, "model")
         if len(self.widths) != 5 or min(self.widths) < 1:
-            raise ConfigError(f"model.widths needs five positive numbers, got {self.widths}")
+            raise ConfigError(f"model.widths needs five positive numbers, got {self.widths}",
+                              value=self.widths)
         in_range("model.fc_width", self.fc_width, 1, 10**6)
         in_range("model.filler_std", self.filler_std, 0.0, 1e3)
         in_range("model.dropout", self.dropout, 0.0, 0.99)
@@ -426,7 +430,8 @@ class ModelConfig:
         if self.head == Head.MLP and not self.head_widths:
             raise ConfigError("model.head_widths needs at least one number for the mlp head")
         if min(self.head_widths, default=1) < 1:
-            raise ConfigError(f"model.head_widths must be positive, got {list(self.head_widths)}")
+            raise ConfigError(f"model.head_widths must be positive, got {list(self.head_widths)}",
+                              value=list(self.head_widths))
 
 
 @dataclass(frozen=True)
@@ -482,10 +487,10 @@ class SolverConfig:
                               "multistep")
         if min(self.stepvalues, default=0) < 0:
             raise ConfigError("training.solver.stepvalues must not be negative, got "
-                              f"{list(self.stepvalues)}")
+                              f"{list(self.stepvalues)}", value=list(self.stepvalues))
         if self.momentum and self.type in (SolverType.ADAGRAD, SolverType.RMSPROP):
-            raise ConfigError(f"training.solver.type={self.type} has no momentum; set "
-                              "training.solver.momentum=0")
+            raise ConfigError(f"training.solver.type={self.type} has no momentum",
+                              hint="set training.solver.momentum=0")
         for name in ("momentum2", "rms_decay"):
             in_range(f"training.solver.{name}", getattr(self, name), 0.0, 1.0)
         shares = {SolverType.RMSPROP: ("rms_decay",), SolverType.ADADELTA: ("momentum",),
@@ -549,7 +554,8 @@ class TrainingConfig:
         choices(self, "training")
         if self.class_weights and (min(self.class_weights) < 0 or not sum(self.class_weights[1:])):
             raise ConfigError("training.class_weights must not be negative, and some lesion class "
-                              f"must weigh something, got {list(self.class_weights)}")
+                              f"must weigh something, got {list(self.class_weights)}",
+                              value=list(self.class_weights))
         in_range("training.pretrained_intensity", self.pretrained_intensity, 1e-3, 1e6)
         # TensorFlow takes it as an int32.
         in_range("training.seed", self.seed, 0, 2**31 - 1)
@@ -680,8 +686,8 @@ class Config:
     def __post_init__(self) -> None:
         weights, labels = self.training.class_weights, self.study.labels
         if weights and len(weights) != len(labels):
-            raise ConfigError(f"training.class_weights needs one number for each of study.labels "
-                              f"{list(labels.values())}, got {list(weights)}")
+            raise ConfigError("training.class_weights needs one number for each of study.labels "
+                              f"{list(labels.values())}, got {list(weights)}", value=list(weights))
         self.prediction.postprocess.check_study(self.study)
         for modality in self.prepare.bias_field.modalities:
             if modality not in self.study.modalities:

@@ -60,12 +60,12 @@ def encode_case(case: Case, study: StudyConfig, prepare: PrepareConfig) -> Encod
 
 
 def encode_or_say_why(case: Case, study: StudyConfig, prepare: PrepareConfig
-                      ) -> EncodedCase | str:
+                      ) -> EncodedCase | DataError:
     """As `encode_case`; what is wrong with the case is returned, not raised."""
     try:
         return encode_case(case, study, prepare)
     except DataError as error:
-        return str(error).removeprefix(f"case {case.name}: ")
+        return error
 
 
 def encode_slices(volume: PreparedVolume, classes: int) -> tuple[EncodedSlice, ...]:

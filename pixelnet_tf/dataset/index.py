@@ -59,8 +59,8 @@ class SliceIndex:
         case_names = list(case_names)
         for name in case_names:
             if name not in numbers:
-                raise DataError(f"case {name!r} is not in the prepared study"
-                                f"{nearest_hint(name, self.cases)}")
+                raise DataError(f"is not in the prepared study{nearest_hint(name, self.cases)}",
+                                case=name)
         return np.flatnonzero(np.isin(self.case, [numbers[name] for name in case_names]))
 
     def digest(self, case_names: Iterable[str]) -> str:
@@ -132,7 +132,7 @@ def _column(name: str, values: Any, dtype: type) -> np.ndarray:
         column = None
     if column is None or column.ndim != (2 if name == "class_counts" else 1):
         raise PlainError(f"columns.{name} must be a column of {np.dtype(dtype).name}, got "
-                         f"{shown(values)}")
+                         f"{shown(values)}", value=values)
     return column
 
 

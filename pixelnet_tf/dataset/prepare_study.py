@@ -51,7 +51,7 @@ from pixelnet_tf.volumes.checks import (
     check_case,
     equal_images,
     no_lesion,
-    problems_message,
+    refusal,
 )
 from pixelnet_tf.volumes.nifti import read_geometry
 from pixelnet_tf.volumes.slicing import SlicePlan
@@ -163,9 +163,9 @@ def _prepare(config: Config, study_dir: str | Path, out: str, workers: int | Non
     done = 0
     for case, encoded in run_cases(encode_or_say_why, todo, (config.study, config.prepare),
                                    worker_count(workers, len(todo))):
-        if isinstance(encoded, str):
-            failed[case.name] = encoded
-            problems.append(Problem(case.name, encoded))
+        if isinstance(encoded, DataError):
+            failed[case.name] = encoded.text
+            problems.append(Problem.of(case.name, encoded))
             _refuse_bad(problems, cases, skip_bad_cases)
         else:
             try:
@@ -173,8 +173,9 @@ def _prepare(config: Config, study_dir: str | Path, out: str, workers: int | Non
                                                   voxels[case.name], out)
             except RunError as error:
                 whole = sum(c.name in finished for c in good)
-                raise RunError(f"{error}\n{whole} of {len(good)} cases are finished and kept; make "
-                               "room and run the same command again to go on") from None
+                raise RunError(f"{error}\n{whole} of {len(good)} cases are finished and kept",
+                               case=case.name, file=error.file,
+                               hint="make room and run the same command again to go on") from None
         done += 1
         reporter.progress("preparing", done, len(todo), case.name)
 
@@ -199,10 +200,9 @@ def _prepare(config: Config, study_dir: str | Path, out: str, workers: int | Non
 def _refuse_bad(problems: list[Problem], cases: list[Case], skip_bad_cases: bool) -> None:
     """Raise `DataError` where bad cases are not to be left out, or none would be left."""
     if problems and not skip_bad_cases:
-        raise DataError(problems_message(problems, len(cases)) +
-                        "\ncorrect them, or leave them out by --skip-bad-cases")
+        raise refusal(problems, len(cases), "correct them, or leave them out by --skip-bad-cases")
     if {case.name for case in cases} == {problem.case for problem in problems}:
-        raise DataError(problems_message(problems, len(cases)) + "\nno case is left")
+        raise refusal(problems, len(cases), "no case is left")
 
 
 def _failed_before(cases: list[Case], made_from: dict[str, dict[str, Any]], out: str
@@ -263,7 +263,7 @@ def _check(cases: list[Case], finished: dict[str, Any], failed: dict[str, str],
     its images (`CheckResult.voxels`).
     """
     unread = [case for case in cases if case.name not in finished and case.name not in failed]
-    problems = [Problem(name, reason) for name, reason in failed.items()]
+    problems = [Problem(name, DataError(reason, case=name)) for name, reason in failed.items()]
     doubts = []
     sound = [case for case in cases if case.name in finished]
     lesion = any(any(row["class_counts"][1:]) for details in finished.values()
@@ -310,16 +310,17 @@ def _split(settings: SplitConfig, out: str, good: list[Case], voxels: dict[str, 
         changes = [f"{word} {found[:5]}{' ...' if len(found) > 5 else ''}"
                    for word, found in (("new:", new), ("gone:", gone)) if found]
         raise DataError(
-            f"{path} was drawn for other cases ({'; '.join(changes)}). A split is kept for good, "
-            "so that no test case is ever trained on. Draw a new one by --redraw-split (models "
-            "trained before must not be tested on it), or prepare into another folder")
+            f"was drawn for other cases ({'; '.join(changes)}). A split is kept for good, so that "
+            "no test case is ever trained on", file=path,
+            hint="draw a new one by --redraw-split (models trained before must not be tested on "
+                 "it), or prepare into another folder")
     torn = [cases for cases in same if split.tears(cases)]
     if torn:
-        raise DataError(
-            f"{path} puts cases with equal images into different parts or folds: "
-            f"{'; '.join(', '.join(cases) for cases in torn[:5])}. The same patient would be "
-            "trained on and tested; leave one of them out of the study, or draw a new split by "
-            "--redraw-split, which keeps them together")
+        raise DataError("puts cases with equal images into different parts or folds: "
+                        f"{'; '.join(', '.join(cases) for cases in torn[:5])}. The same patient "
+                        "would be trained on and tested", file=path,
+                        hint="leave one of them out of the study, or draw a new split by "
+                             "--redraw-split, which keeps them together")
     if drawn.settings != config_to_dict(settings):
         notes += (f"{path} was drawn with other settings and is kept; "
                   "--redraw-split draws it anew",)
@@ -340,8 +341,8 @@ def _check_disk(todo: list[Case], channels: int, slice_size: int, out: str) -> N
     needed = int(_SMALLEST_SHARD * needed)
     free = shutil.disk_usage(folder).free
     if free < needed:
-        raise RunError(f"{out}: {free / 1e9:.2f} GB are free, at least {needed / 1e9:.2f} GB are "
-                       f"needed for {len(todo)} cases; make room or choose another --out")
+        raise RunError(f"{free / 1e9:.2f} GB are free, at least {needed / 1e9:.2f} GB are needed "
+                       f"for {len(todo)} cases", file=out, hint="make room or choose another --out")
 
 
 def _write_case(encoded: EncodedCase, made_from: dict[str, Any], voxels: tuple[str, ...],

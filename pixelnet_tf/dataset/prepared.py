@@ -63,17 +63,18 @@ class PreparedStudy:
         """
         path = os.fspath(path)
         if not tf.io.gfile.exists(os.path.join(path, "index.json")):
-            raise DataError(
-                f"{path}: not a prepared study, or one that is not finished (no index.json); run "
-                f"`pixelnet-tf prepare --config CONFIG --data STUDY --out {path}` to its end")
+            raise DataError("not a prepared study, or one that is not finished (no index.json)",
+                            file=path,
+                            hint="run `pixelnet-tf prepare --config CONFIG --data STUDY --out "
+                                 f"{path}` to its end")
         source = os.path.join(path, "config.yaml")
         config = config_from_yaml(read_text(source), source)
         drawn = read_json_as(os.path.join(path, "split.json"), DrawnSplit.from_json, SPLIT_ADVICE)
         index = read_json_as(os.path.join(path, "index.json"), SliceIndex.from_json, PREPARE_AGAIN)
         classes = len(config.study.labels)
         if len(index) and index.class_counts.shape[1] != classes:
-            raise DataError(f"{path}: index.json counts {index.class_counts.shape[1]} classes, "
-                            f"config.yaml names {classes}; {PREPARE_AGAIN}")
+            raise DataError(f"index.json counts {index.class_counts.shape[1]} classes, "
+                            f"config.yaml names {classes}", file=path, hint=PREPARE_AGAIN)
         return cls(path, config, drawn.split, index, summary)
 
     @property
@@ -115,7 +116,8 @@ class PreparedStudy:
         path = os.path.join(self.path, details["shard"])
         if (not tf.io.gfile.exists(path)
                 or tf.io.gfile.stat(path).length != details["shard_bytes"]):
-            raise DataError(f"{path}: missing or cut short; run `pixelnet-tf prepare` again")
+            raise DataError("missing or cut short", file=path,
+                            hint="run `pixelnet-tf prepare` again")
 
     def read_record_bytes(self, row: int) -> bytes:
         """Read the record of an index row, for `parse_record`.
@@ -146,13 +148,13 @@ class PreparedStudy:
         try:
             geometry = VolumeGeometry.from_json(details["geometry"])
         except PlainError as error:
-            raise DataError(f"{self.path}: {error}; {PREPARE_AGAIN}") from None
+            raise DataError.of(error, case=case, file=self.path, hint=PREPARE_AGAIN) from None
         plan = SlicePlan(geometry, self.config.prepare.slice_size)
         shape = (plan.slices, plan.height, plan.width)
         rows = self.index.rows_of([case])
         if sorted(self.index.slice[rows]) != list(range(plan.slices)):
-            raise DataError(f"{self.path}: the index has {len(rows)} slices of the case, its "
-                            f"geometry {plan.slices}; {PREPARE_AGAIN}")
+            raise DataError(f"the index has {len(rows)} slices of the case, its geometry "
+                            f"{plan.slices}", case=case, file=self.path, hint=PREPARE_AGAIN)
         images = np.empty((*shape, len(details["normalization"])), np.float32)
         labels, brain = np.empty(shape, np.uint8), np.empty(shape, bool)
         for row in rows:
@@ -164,8 +166,8 @@ class PreparedStudy:
                     array[number] = decode(streams[name].bytes_list.value[0], dtype,
                                            array.shape[1:])
                 except ValueError:
-                    raise DataError(
-                        f"{self.path}: slice {number} has another shape than the case's geometry "
-                        f"and modalities say ({array.shape[1:]}); {PREPARE_AGAIN}") from None
+                    raise DataError(f"slice {number} has another shape than the case's geometry "
+                                    f"and modalities say ({array.shape[1:]})", case=case,
+                                    file=self.path, hint=PREPARE_AGAIN) from None
         return PreparedVolume(case, images, labels if details["labelled"] else None, brain, plan,
                               geometry, details["normalization"])

@@ -39,8 +39,8 @@ class SliceSchedule:
         self.epoch_slices = len(self.with_lesion) + round(
             sampling.lesion_free_slices * len(self.without_lesion))
         if not len(self.with_lesion):
-            raise DataError(f"{study.path}: no slice of the {len(cases)} training cases has "
-                            "a lesion; check the label map and the split")
+            raise DataError(f"no slice of the {len(cases)} training cases has a lesion",
+                            file=study.path, hint="check the label map and the split")
         self._epoch: tuple[int, np.ndarray] = (-1, np.zeros(0, np.int64))
 
     def row(self, position: int) -> int:

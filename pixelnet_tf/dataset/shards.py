@@ -50,9 +50,9 @@ def write_shard(path: str, slices: Iterable[EncodedSlice]) -> list[tuple[int, in
                     places.append((end + _FRAME_HEAD, len(record)))
                     end += _FRAME_HEAD + len(record) + _FRAME_TAIL
         except tf.errors.ResourceExhaustedError:
-            raise RunError(f"{path}: cannot be written: no space is left on the device") from None
+            raise RunError("cannot be written: no space is left on the device", file=path) from None
         except tf.errors.OpError as error:
-            raise RunError(f"{path}: cannot be written: {error.message}") from None
+            raise RunError(f"cannot be written: {error.message}", file=path) from None
     return places
 
 
@@ -72,7 +72,7 @@ def read_record(path: str, offset: int, length: int) -> bytes:
     except (OSError, ValueError, tf.errors.OpError):
         frame = b""
     if len(frame) != _FRAME_HEAD + length + _FRAME_TAIL:
-        raise DataError(f"{path}: missing or cut short; run `pixelnet-tf prepare` again")
+        raise DataError("missing or cut short", file=path, hint="run `pixelnet-tf prepare` again")
     return _payload(path, frame, offset, length)
 
 
@@ -91,7 +91,7 @@ def check_shard(path: str, places: Sequence[tuple[int, int]], size: int) -> None
     except (ValueError, tf.errors.OpError):
         whole = False
     if not whole:
-        raise DataError(f"{path}: missing or cut short; run `pixelnet-tf prepare` again")
+        raise DataError("missing or cut short", file=path, hint="run `pixelnet-tf prepare` again")
 
 
 def _payload(path: str, frame: bytes, offset: int, length: int) -> bytes:
@@ -99,9 +99,9 @@ def _payload(path: str, frame: bytes, offset: int, length: int) -> bytes:
     stored_length, stored = struct.unpack_from("<QI", frame.ljust(_FRAME_HEAD))
     if (stored_length != length or stored != _checksum(frame[:8])
             or struct.pack("<I", _checksum(payload)) != frame[-_FRAME_TAIL:]):
-        raise DataError(f"{path}: damaged: the record at byte {offset} does not have the checksum "
-                        "that was written with it; run `pixelnet-tf prepare` again, which makes "
-                        "this case anew")
+        raise DataError(f"damaged: the record at byte {offset} does not have the checksum that "
+                        "was written with it", file=path,
+                        hint="run `pixelnet-tf prepare` again, which makes this case anew")
     return payload
 
 

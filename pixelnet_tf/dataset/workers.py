@@ -77,9 +77,9 @@ def run_cases(function: Callable[..., Any], cases: Sequence[Item], arguments: tu
                 except PixelNetError:
                     raise
                 except BrokenProcessPool:
-                    raise RunError(
-                        f"a worker process died while {names} were in work, most likely killed "
-                        "for lack of memory; run again with fewer --workers") from None
+                    raise RunError(f"a worker process died while {names} were in work, most "
+                                   "likely killed for lack of memory",
+                                   hint="run again with fewer --workers") from None
                 except Exception as error:
                     raise _failure(case, error) from error
                 yield case, result
@@ -137,7 +137,7 @@ def program_unseen(function: Callable) -> Iterator[None]:
 
 
 def _failure(case: Named, error: Exception) -> RunError:
-    return RunError(f"case {case.name}: {type(error).__name__}: {error}")
+    return RunError(f"{type(error).__name__}: {error}", case=case.name)
 
 
 def follow_parent() -> None:

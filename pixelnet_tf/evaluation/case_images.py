@@ -79,6 +79,6 @@ def _prepared_reader(data_dir: Path) -> ImageReader:
         try:
             return image_of(prepared.read_volume(name))
         except DataError as error:
-            raise DataError(f"case {name!r}: {error}") from None
+            raise DataError.of(error, case=name) from None
 
     return read

@@ -53,21 +53,20 @@ def check_comparable(runs: Mapping[str, Evaluation]) -> None:
         other = runs[name]
         for what in ("protocol", "definitions", "regions"):
             if getattr(first, what) != getattr(other, what):
-                raise DataError(
-                    f"{names[0]!r} and {name!r} cannot be compared: their {what} differ, "
-                    f"{getattr(first, what)} against {getattr(other, what)}; evaluate both with "
-                    "the same options")
+                raise DataError(f"{names[0]!r} and {name!r} cannot be compared: their {what} "
+                                f"differ, {getattr(first, what)} against {getattr(other, what)}",
+                                hint="evaluate both with the same options")
     common = common_cases(runs)
     if not common:
-        raise DataError(f"{names} have no case in common: evaluate them on the same cases")
+        raise DataError(f"{names} have no case in common", value=names,
+                        hint="evaluate them on the same cases")
     for name in names[1:]:
         different = [case for case in common if _truth(first, case) != _truth(runs[name], case)
                      and None not in (_truth(first, case), _truth(runs[name], case))]
         if different:
-            raise DataError(
-                f"{names[0]!r} and {name!r} cannot be compared: {len(different)} cases, such as "
-                f"{different[0]!r}, were scored against other references; evaluate both against "
-                "the same")
+            raise DataError(f"{names[0]!r} and {name!r} cannot be compared: {len(different)} "
+                            f"cases, such as {different[0]!r}, were scored against other "
+                            "references", hint="evaluate both against the same")
 
 
 def _truth(run: Evaluation, case: str) -> str | None:
@@ -202,7 +201,7 @@ def unique_names(names: Sequence[str]) -> None:
     """Raise `DataError` when two runs would carry one name in the tables."""
     twice = sorted({name for name in names if list(names).count(name) > 1})
     if twice:
-        raise DataError(f"two runs are called {twice[0]!r}; tell them apart with --names")
+        raise DataError(f"two runs are called {twice[0]!r}", hint="tell them apart with --names")
 
 
 def _p(value: float | None) -> str:

@@ -34,32 +34,40 @@ def read_labels(
     Raises:
         DataError: unreadable, stored as a floating type, or with a value that is no label.
     """
-    array, geometry = read_volume(path)
+    try:
+        array, geometry = read_volume(path)
+    except DataError as error:
+        raise DataError.of(error, case=case) from None
     if geometry.spacing_doubt:
         logger.warning("%s: %s", path, geometry.spacing_doubt)
     stored = geometry.nifti_header().get_data_dtype()
     if stored.kind == "f" and not allow_float:
-        raise DataError(
-            f"case {case!r}: {path} stores labels as {stored.name}; labels are whole numbers: "
-            "save them as an integer type such as uint8")
+        raise DataError(f"stores labels as {stored.name}; labels are whole numbers", case=case,
+                        file=path, value=stored.name,
+                        hint="save them as an integer type such as uint8")
     return labels_of(array, study, case, path), geometry
 
 
-def labels_of(array: np.ndarray, study: StudyConfig, case: str, source: object) -> np.ndarray:
-    """Label values, uint8 (x, y, z), of an array of any type; raises as `read_labels`."""
+def labels_of(array: np.ndarray, study: StudyConfig, case: str, source: Path | str) -> np.ndarray:
+    """Label values, uint8 (x, y, z), of an array of any type; raises as `read_labels`.
+
+    source: its file, or a name of what is in memory.
+    """
     array = whole_values(array)
     with np.errstate(invalid="ignore"):
         labels = array.astype(np.uint8)
     if not np.array_equal(labels, array):
         odd = float(array[labels != array][0])
-        raise DataError(f"case {case!r}: {source} holds the value {label_text(odd)}, which is no "
-                        f"label; study.labels names {list(study.label_values)}")
+        error = DataError(f"holds the value {label_text(odd)}, which is no label; study.labels "
+                          f"names {list(study.label_values)}", case=case, value=odd)
+        raise DataError.of(error, source=source)
     present = np.flatnonzero(np.bincount(labels.ravel(order="K"), minlength=256))
     unknown = sorted(set(present.tolist()) - set(study.label_values))
     if unknown:
-        raise DataError(
-            f"case {case!r}: {source} holds the unknown label {unknown[0]}; study.labels names "
-            f"{list(study.label_values)}: score with the configuration of the study, or add it")
+        error = DataError(f"holds the unknown label {unknown[0]}; study.labels names "
+                          f"{list(study.label_values)}", case=case, value=unknown[0],
+                          hint="score with the configuration of the study, or add it")
+        raise DataError.of(error, source=source)
     return labels
 
 
@@ -73,10 +81,10 @@ def check_same_grid(
             reference.spacing_mm, prediction.spacing_mm, rtol=_SPACING_TOLERANCE, atol=0):
         difference = f"spacing {reference.spacing_mm} mm against {prediction.spacing_mm} mm"
     if difference is not None:
-        raise DataError(
-            f"case {case!r}: the prediction is on another grid than the reference: {difference} "
-            f"({reference_path} against {prediction_path}); "
-            f"{_grid_advice(reference, prediction)}")
+        error = DataError(
+            f"is on another grid than the reference, {reference_path}: {difference}", case=case,
+            hint=_grid_advice(reference, prediction))
+        raise DataError.of(error, source=prediction_path)
 
 
 def _grid_advice(reference: VolumeGeometry, prediction: VolumeGeometry) -> str:

@@ -72,20 +72,22 @@ def match_cases(
     same = [name for name, paths in matching.pairs.items()
             if all(path.exists() for path in paths) and os.path.samefile(*paths)]
     if same:
-        raise DataError(
-            f"case {same[0]!r}: prediction and reference are one file, "
-            f"{matching.pairs[same[0]][1]} ({len(same)} such cases); it would be scored against "
-            "itself: give the study or folder that holds the expert's segmentations as references")
+        raise DataError(f"is both the prediction and the reference ({len(same)} such cases); it "
+                        "would be scored against itself", case=same[0],
+                        file=matching.pairs[same[0]][1],
+                        hint="give the study or folder that holds the expert's segmentations as "
+                             "references")
     if not common:
         raise DataError(
             f"no case in common: predictions in {predictions_dir} are {sorted(predictions)[:5]}, "
             f"references in {references_dir} are {sorted(references)[:5]}; a prediction is named "
-            "<case>.nii.gz")
+            "<case>.nii.gz", file=predictions_dir)
     if matching.missing and not allow_missing:
-        raise DataError(
-            f"cases do not match between {predictions_dir} and {references_dir}:\n"
-            f"{matching.missing}\nadd them, or score the {len(common)} common cases with "
-            "--allow-missing")
+        raise DataError(f"the cases do not match those of {references_dir}:\n{matching.missing}",
+                        file=predictions_dir,
+                        value=[*matching.without_prediction, *matching.without_reference],
+                        hint=f"add them, or score the {len(common)} common cases with "
+                             "--allow-missing")
     return matching
 
 
@@ -97,18 +99,19 @@ def volumes_by_case(folder: Path, what: str) -> dict[str, Path]:
     """
     folder = Path(folder)
     if not folder.is_dir():
-        raise DataError(f"{folder}: no such folder; give the folder that holds the {what}")
+        raise DataError("no such folder", file=folder,
+                        hint=f"give the folder that holds the {what}")
     found: dict[str, list[Path]] = defaultdict(list)
     for path in sorted(folder.iterdir()):
         stem = nifti_stem(path.name)
         if stem is not None and is_there(path):
             found[case_name(stem)].append(path)
     if not found:
-        raise DataError(f"{folder}: holds no {what}; expected <case>.nii.gz or <case>.nii")
+        raise DataError(f"holds no {what}; expected <case>.nii.gz or <case>.nii", file=folder)
     for name, paths in found.items():
         if len(paths) > 1:
-            raise DataError(f"{folder}: case {name!r} is there twice, as "
-                            f"{[p.name for p in paths]}; remove one of them")
+            raise DataError(f"is there twice, as {[p.name for p in paths]}", case=name,
+                            file=folder, hint="remove one of them")
     return {name: paths[0] for name, paths in sorted(found.items())}
 
 
@@ -131,11 +134,12 @@ def find_references(folder: Path, study: StudyConfig) -> tuple[dict[str, Path], 
             raise
         cases = []
     references = {case.name: case.segmentation for case in cases if case.segmentation}
-    reasons = {case.name: case.segmentation_faults[0] for case in cases if case.segmentation_faults}
+    reasons = {case.name: str(case.segmentation_faults[0]) for case in cases
+               if case.segmentation_faults}
     if references:
         return references, reasons
     if flat:
         return volumes_by_case(folder, "references"), {}
-    raise DataError(f"{folder}: none of its {len(cases)} cases has a segmentation to score "
-                    "against; check study.layout and study.files"
-                    + "".join(f"\n  {name}: {reason}" for name, reason in reasons.items()))
+    raise DataError(f"none of its {len(cases)} cases has a segmentation to score against"
+                    + "".join(f"\n  {name}: {reason}" for name, reason in reasons.items()),
+                    file=folder, hint="check study.layout and study.files")

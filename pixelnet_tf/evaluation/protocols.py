@@ -224,7 +224,8 @@ def make_protocol(config: EvaluationConfig, hausdorff95: str = "hausdorff95_pool
     """
     known = [name for name in REDUCERS if name.startswith("hausdorff95")]
     if hausdorff95 not in known:
-        raise ConfigError(f"the Hausdorff95 definition must be one of {known}, got {hausdorff95!r}")
+        raise ConfigError(f"the Hausdorff95 definition must be one of {known}, got {hausdorff95!r}",
+                          value=hausdorff95)
     if config.protocol == ProtocolName.ISLES:
         return IslesProtocol()
     return BratsProtocol(config.empty_policy, hausdorff95)

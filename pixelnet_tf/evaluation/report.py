@@ -237,8 +237,9 @@ def class_frequencies(
     for name, side in (("Training slices", priors.real), ("Sampled pixels", priors.sampled)
                        ) if priors else ():
         if len(side) != len(study.labels):
-            raise DataError(f"{run_dir}: priors.json gives {len(side)} frequencies, the study has "
-                            f"{len(study.labels)} labels; name the run that predicted")
+            raise DataError(f"priors.json gives {len(side)} frequencies, the study has "
+                            f"{len(study.labels)} labels", file=run_dir,
+                            hint="name the run that predicted")
         columns.append((name, np.array(side)))
     counts = np.zeros((2, len(study.labels)))
     for case, paths in pairs.items():

@@ -62,12 +62,12 @@ def check_pairs(matching: Matching, study: StudyConfig, reporter: Reporter | Non
     for number, (pair, content) in enumerate(
             zip(pairs, ahead(partial(_content, study=study), pairs, _READERS), strict=True), 1):
         reporter.progress("checking", number, len(pairs), pair.name)
-        if isinstance(content, str):
+        if isinstance(content, PixelNetError):
             faults.append(content)
         else:
             found[pair.name] = content
     if faults:
-        raise DataError("\n".join(faults))
+        raise DataError.listing(faults)
     return found
 
 
@@ -90,16 +90,16 @@ def score_cases(matching: Matching, study: StudyConfig, protocol: Protocol, work
     """
     reporter, pairs = reporter_or_log(reporter), pairs_of(matching)
     scores: Scores = {}
-    faults: dict[str, str] = {}
+    faults: dict[str, PixelNetError] = {}
     for number, (pair, outcome) in enumerate(run_cases(
             _score, pairs, (study, protocol), worker_count(workers, len(pairs))), 1):
         reporter.progress("scoring", number, len(pairs), pair.name)
-        if isinstance(outcome, str):
+        if isinstance(outcome, PixelNetError):
             faults[pair.name] = outcome
         else:
             scores[pair.name] = outcome
     if faults:
-        raise DataError("\n".join(faults[pair.name] for pair in pairs if pair.name in faults))
+        raise DataError.listing([faults[pair.name] for pair in pairs if pair.name in faults])
     return {case: scores[case] for case in matching.pairs}
 
 
@@ -122,14 +122,15 @@ def _read(pair: Pair, study: StudyConfig
     return reference, prediction, geometry.spacing_mm
 
 
-def _score(pair: Pair, study: StudyConfig, protocol: Protocol) -> dict[str, RegionScore] | str:
+def _score(pair: Pair, study: StudyConfig, protocol: Protocol
+           ) -> dict[str, RegionScore] | PixelNetError:
     try:
         return score_pair(pair, study, protocol)
     except PixelNetError as error:
-        return _with_case(pair, error)
+        return type(error).of(error, case=pair.name)
 
 
-def _content(pair: Pair, study: StudyConfig) -> PairContent | str:
+def _content(pair: Pair, study: StudyConfig) -> PairContent | PixelNetError:
     try:
         arrays = _read(pair, study)[:2]
         values = {int(value) for array in arrays for value in np.flatnonzero(
@@ -137,10 +138,4 @@ def _content(pair: Pair, study: StudyConfig) -> PairContent | str:
         return PairContent(file_digest(pair.reference), file_digest(pair.prediction),
                            frozenset(values))
     except PixelNetError as error:
-        return _with_case(pair, error)
-
-
-def _with_case(pair: Pair, error: PixelNetError) -> str:
-    # Readers name the file; the case is what the user looks for.
-    text = str(error)
-    return text if pair.name in text else f"case {pair.name!r}: {text}"
+        return type(error).of(error, case=pair.name)

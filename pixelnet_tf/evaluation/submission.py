@@ -59,10 +59,11 @@ def write_submission(
             type, or a name that is missing, there twice, or not asked for.
     """
     if challenge not in CHALLENGES:
-        raise ConfigError(f"the challenge must be one of {list(CHALLENGES)}, got {challenge!r}")
+        raise ConfigError(f"the challenge must be one of {list(CHALLENGES)}, got {challenge!r}",
+                          value=challenge)
     if not re.fullmatch(r"[A-Za-z0-9_-]+", description):
-        raise ConfigError(f"the description may hold letters, digits, '_' and '-', got "
-                          f"{description!r}")
+        raise ConfigError("the description may hold letters, digits, '_' and '-', got "
+                          f"{description!r}", value=description)
     predictions = volumes_by_case(predictions_dir, "predictions")
     cases = find_cases(study_dir, study, require_segmentation=False)
     faults = _missing_names(predictions, cases)
@@ -73,20 +74,22 @@ def write_submission(
                 names[case.name] = _archive_name(challenge, case, description)
                 _read_checked(challenge, case, predictions[case.name], study)
             except DataError as error:
-                faults.append(str(error))
-    faults += [f"{name} would stand in the archive twice: two cases have one SMIR number"
+                faults.append(error)
+    faults += [DataError(f"{name} would stand in the archive twice: two cases have one SMIR number",
+                         value=name)
                for name in sorted(_twice(list(names.values())))]
     if faults:
-        raise DataError("the submission is refused:\n" + "\n".join(faults))
+        raise DataError.listing(faults, "the submission is refused:")
     if not dry_run:
         _write_archive(challenge, cases, predictions, names, study, Path(out))
     return list(names.values())
 
 
-def _missing_names(predictions: dict[str, Path], cases: Sequence[Case]) -> list[str]:
+def _missing_names(predictions: dict[str, Path], cases: Sequence[Case]) -> list[DataError]:
     asked = {case.name for case in cases}
-    return [f"case {name!r}: there is no prediction" for name in sorted(asked - set(predictions))
-            ] + [f"case {name!r}: {predictions[name]} is no case of the study"
+    return [DataError("there is no prediction", case=name)
+            for name in sorted(asked - set(predictions))
+            ] + [DataError("is no case of the study", case=name, file=predictions[name])
                  for name in sorted(set(predictions) - asked)]
 
 
@@ -94,8 +97,9 @@ def _archive_name(challenge: str, case: Case, description: str) -> str:
     if challenge == "brats2017":
         return f"{case.name}.nii.gz"
     if case.smir_id is None:
-        raise DataError(f"case {case.name!r}: no SMIR number in the names of its folders, as in "
-                        "VSD.Brain.XX.O.MR_4DPWI.127014; the server finds cases by it")
+        raise DataError("no SMIR number in the names of its folders, as in "
+                        "VSD.Brain.XX.O.MR_4DPWI.127014; the server finds cases by it",
+                        case=case.name)
     return f"SMIR.{description}.{case.smir_id}.nii"
 
 
@@ -105,13 +109,13 @@ def _read_checked(challenge: str, case: Case, path: Path, study: StudyConfig
     labels, geometry = read_labels(path, study, case.name)
     strange = sorted(set(np.unique(labels).tolist()) - set(_LABELS[challenge]))
     if strange:
-        raise DataError(f"case {case.name!r}: {path} holds label {strange[0]}; {challenge} takes "
-                        f"{list(_LABELS[challenge])}")
+        raise DataError(f"holds label {strange[0]}; {challenge} takes {list(_LABELS[challenge])}",
+                        case=case.name, file=path, value=strange[0])
     source = next((case.volumes[m] for m in study.modalities if m in case.volumes),
                   case.segmentation)
     if source is None:
-        raise DataError(f"case {case.name!r}: has no image to compare the grid with; "
-                        f"{'; '.join(case.faults)}")
+        reasons = "; ".join(fault.text for fault in case.faults)
+        raise DataError(f"has no image to compare the grid with; {reasons}", case=case.name)
     reference = read_geometry(source)
     check_same_grid(case.name, reference, geometry, source, path)
     return labels, reference

@@ -194,8 +194,8 @@ def check_replaceable(out_dir: Path, protocol: Protocol, regions: dict[str, tupl
             protocol.name, protocol.definitions, regions):
         what.append("by other rules or regions")
     if what:
-        raise DataError(f"{out_dir}: holds scores {' and '.join(what)}; give a new --out, "
-                        "or replace them by --overwrite")
+        raise DataError(f"holds scores {' and '.join(what)}", file=out_dir,
+                        hint="give a new --out, or replace them by --overwrite")
 
 
 def check_scored_files(evaluation: Evaluation, matching: Matching) -> None:
@@ -207,8 +207,8 @@ def check_scored_files(evaluation: Evaluation, matching: Matching) -> None:
     for case, paths in matching.pairs.items():
         for part, path in zip(("reference", "prediction"), paths, strict=True):
             if case in made_from and file_digest(path) != made_from[case][part]:
-                raise DataError(f"case {case!r}: {path} is not the {part} that was scored; "
-                                "evaluate again, or give the folder that was")
+                raise DataError(f"is not the {part} that was scored", case=case, file=path,
+                                hint="evaluate again, or give the folder that was")
 
 
 def write_evaluation(evaluation: Evaluation, out_dir: Path) -> None:
@@ -232,8 +232,8 @@ def read_evaluation(folder: Path) -> Evaluation:
     """
     path = Path(folder) / SUMMARY_FILE
     if not path.is_file():
-        raise DataError(f"{folder}: holds no {SUMMARY_FILE}; give a folder that "
-                        "`pixelnet-tf evaluate --out` wrote")
+        raise DataError(f"holds no {SUMMARY_FILE}", file=folder,
+                        hint="give a folder that `pixelnet-tf evaluate --out` wrote")
     return read_json_as(path, _evaluation, "evaluate again")
 
 
@@ -242,16 +242,17 @@ def _evaluation(tree: Any) -> Evaluation:
     tree = convert(dict[str, Any], tree, "the whole")
     stored = build(_Stored, {key: tree[key] for key in _OWN if key in tree})
     if stored.protocol not in PROTOCOLS:
-        raise PlainError(f"protocol must be one of {list(PROTOCOLS)}, got {stored.protocol!r}")
+        raise PlainError(f"protocol must be one of {list(PROTOCOLS)}, got {stored.protocol!r}",
+                         value=stored.protocol)
     measures = PROTOCOLS[stored.protocol]().measures
     if tuple(stored.definitions) != measures:
-        raise PlainError(f"definitions must be of {list(measures)}, got "
-                         f"{list(stored.definitions)}")
+        raise PlainError(f"definitions must be of {list(measures)}, got {list(stored.definitions)}",
+                         value=list(stored.definitions))
     scores: Scores = {}
     for case, by_region in stored.per_case.items():
         if list(by_region) != list(stored.regions):
             raise PlainError(f"per_case.{case} must have the regions {list(stored.regions)}, got "
-                             f"{list(by_region)}")
+                             f"{list(by_region)}", value=list(by_region))
         scores[case] = {region: _score(entry, measures, f"per_case.{case}.{region}")
                         for region, entry in by_region.items()}
     for key, hint in _ABOUT.items():
@@ -291,7 +292,7 @@ def _score(entry: dict[str, Any], measures: tuple[str, ...], where: str) -> Regi
     values = {m: convert(float | None, entry.get(m), f"{where}.{m}") for m in measures}
     if entry.get("empty") not in EMPTINESS:
         raise PlainError(f"{where}.empty must be one of {list(EMPTINESS)}, got "
-                         f"{shown(entry.get('empty'))}")
+                         f"{shown(entry.get('empty'))}", value=entry.get('empty'))
     for measure in measures:
         if measure in averaged and (values[measure] is None or not math.isfinite(values[measure])):
             raise PlainError(f"{where}.{measure} is averaged and must be a number")

@@ -36,7 +36,8 @@ class Table:
             ConfigError: an unknown form.
         """
         if form not in FORMATS:
-            raise ConfigError(f"the format must be one of {list(FORMATS)}, got {form!r}")
+            raise ConfigError(f"the format must be one of {list(FORMATS)}, got {form!r}",
+                              value=form)
         return getattr(self, f"_{form}")()
 
     def _text(self) -> str:

@@ -90,15 +90,15 @@ def best_on_validation(candidates: Sequence[PostprocessConfig], cases: Iterable[
     sums, count = np.zeros(len(candidates)), 0
     for case in cases:
         if case.name not in split.validation:
-            raise DataError(f"case {case.name!r} is not among the validation cases "
-                            f"{list(split.validation)}: settings are chosen on these alone")
+            raise DataError(f"is not among the validation cases {list(split.validation)}: "
+                            "settings are chosen on these alone", case=case.name)
         # No step that is tried needs a brain mask.
         sums += [mean_dice(case.reference, postprocess_labels(case.prediction, None, study, c),
                            study) for c in candidates]
         count += 1
     if not count:
-        raise DataError("there is no validation case to choose post-processing on; set "
-                        "split.validation and prepare again")
+        raise DataError("there is no validation case to choose post-processing on",
+                        hint="set split.validation and prepare again")
     means = sums / count
     # argmax takes the first of equals.
     return candidates[int(np.argmax(means))], [float(mean) for mean in means]

@@ -26,7 +26,7 @@ from pixelnet_tf.cases.predictions import (
 from pixelnet_tf.config import Config, PredictionConfig, PrepareConfig, StudyConfig, config_to_json
 from pixelnet_tf.dataset.fingerprint import inputs_of, preparation_of
 from pixelnet_tf.dataset.prepared import PreparedStudy
-from pixelnet_tf.errors import DataError, ModelError, nearest_hint
+from pixelnet_tf.errors import DataError, ModelError, PixelNetError, nearest_hint
 from pixelnet_tf.inference.segmenter import segmenter_of
 from pixelnet_tf.inference.volume import SegmentedVolume, segment_volume
 from pixelnet_tf.io import manifest
@@ -38,7 +38,7 @@ from pixelnet_tf.reporting import Reporter, reporter_or_log
 from pixelnet_tf.runs.compatibility import PREDICT, Basis, check_fit
 from pixelnet_tf.runs.network import TrainedNetwork
 from pixelnet_tf.volumes.case_volume import PreparedVolume, prepare_case
-from pixelnet_tf.volumes.checks import Problem, check_case, problems_message
+from pixelnet_tf.volumes.checks import Problem, check_case, refusal
 from pixelnet_tf.volumes.nifti import read_volume, write_labels, write_probabilities
 
 #: Draws a segmented volume into OUT/overlays: receives it and its labels (x, y, z).
@@ -92,10 +92,10 @@ class CaseSource(ABC):
         wanted = tuple(dict.fromkeys(only)) or (tuple(names) if names is not None else known)
         for name in wanted:
             if name not in known:
-                raise DataError(f"{data}: no case {name!r}{nearest_hint(name, known)}; it has "
-                                f"{len(known)} cases")
+                raise DataError(f"no case {name!r}{nearest_hint(name, known)}; it has "
+                                f"{len(known)} cases", file=data, value=name)
         if not wanted:
-            raise DataError(f"{data}: the chosen part of the split has no case")
+            raise DataError("the chosen part of the split has no case", file=data)
         network = Architecture.of(config.model, len(config.study.labels))
         if prepared is not None:
             return _PreparedCases(prepared, wanted, network)
@@ -110,7 +110,7 @@ class CaseSource(ABC):
         found = ahead(lambda name: self._check(name, reporter), self.names, _READERS)
         for number, (name, faults) in enumerate(zip(self.names, found, strict=True), start=1):
             reporter.progress("checking", number, len(self.names), name)
-            problems += [Problem(name, fault) for fault in faults]
+            problems += [Problem.of(name, fault) for fault in faults]
             if not faults:
                 sound.append(name)
         return self._only(sound), problems
@@ -124,21 +124,21 @@ class CaseSource(ABC):
         """Read one prepared volume, or prepare it from its files; raises `DataError`."""
 
     @abstractmethod
-    def _check(self, name: str, reporter: Reporter) -> list[str]:
+    def _check(self, name: str, reporter: Reporter) -> Sequence[PixelNetError]:
         """Say what is wrong with a case."""
 
     @abstractmethod
     def _only(self, names: Sequence[str]) -> CaseSource:
         """Return the source of these cases alone."""
 
-    def _size_faults(self, sizes: Collection[tuple[int, int]]) -> list[str]:
+    def _size_faults(self, sizes: Collection[tuple[int, int]]) -> list[PixelNetError]:
         """Say which sizes of slices are too small for the network."""
-        faults = []
+        faults: list[PixelNetError] = []
         for height, width in sorted(sizes):
             try:
                 self._network.check_image_size(height, width)
             except ModelError as error:
-                faults.append(str(error))
+                faults.append(error)
         return faults
 
 
@@ -161,11 +161,11 @@ class _PreparedCases(CaseSource):
     def read(self, name: str) -> PreparedVolume:
         return self._study.read_volume(name)
 
-    def _check(self, name: str, reporter: Reporter) -> list[str]:
+    def _check(self, name: str, reporter: Reporter) -> Sequence[PixelNetError]:
         try:
             self._study.check_shard(name)
         except DataError as error:
-            return [str(error)]
+            return [error]
         index = self._study.index
         rows = index.rows_of([name])
         return self._size_faults({*zip(index.height[rows].tolist(), index.width[rows].tolist(),
@@ -191,10 +191,10 @@ class _RawCases(CaseSource):
     def read(self, name: str) -> PreparedVolume:
         return prepare_case(self._cases[name], self._study, self._prepare)
 
-    def _check(self, name: str, reporter: Reporter) -> list[str]:
+    def _check(self, name: str, reporter: Reporter) -> Sequence[PixelNetError]:
         found = check_case(self._cases[name], self._study, self._prepare.slice_size)
         if found.image_problems:
-            return [problem.message for problem in found.image_problems]
+            return [problem.fault for problem in found.image_problems]
         for problem in found.segmentation_problems:
             reporter.warning(f"the truth of {name} is not drawn: {problem.message}")
             self._cases[name] = self._cases[name].without_segmentation()
@@ -273,13 +273,13 @@ def write_cases(segment: Callable[[PreparedVolume], SegmentedVolume], about: dic
     asked = source.names
     source, problems = source.check(reporter)
     if problems and not (skip_bad_cases and source.names):
-        raise DataError(problems_message(problems, len(asked)) + (
-            "\ncorrect them, or leave them out by --skip-bad-cases" if source.names else ""))
+        raise refusal(problems, len(asked), "correct them, or leave them out by --skip-bad-cases"
+                      if source.names else None)
     folder = _Folder(out, about, source, config, [name for name in asked
                                                   if name not in source.names])
     stale = folder.stale()
     if stale and not overwrite:
-        raise DataError(folder.refusal(stale))
+        raise folder.refusal(stale)
     kept = tuple(name for name in source.names if name not in stale and folder.finished(name))
     todo = [name for name in source.names if name not in kept]
     for problem in problems:
@@ -311,8 +311,8 @@ def write_cases(segment: Callable[[PreparedVolume], SegmentedVolume], about: dic
             if isinstance(volume, DataError):
                 if not skip_bad_cases:
                     raise volume
-                problems.append(Problem(name, str(volume)))
-                reporter.warning(f"left out {name}: {volume}")
+                problems.append(Problem.of(name, volume))
+                reporter.warning(f"left out {name}: {volume.text}")
                 folder.leave_out(problems)
                 todo = [other for other in todo if other != name]
                 continue
@@ -386,13 +386,14 @@ class _Folder:
                     found[name] = ", ".join(different)
         return found
 
-    def refusal(self, stale: dict[str, str]) -> str:
+    def refusal(self, stale: dict[str, str]) -> DataError:
         """Say why the folder cannot be gone on with, and what to do."""
         lines = [f"  {name}: {words}" for name, words in list(stale.items())[:5]]
         more = [f"  ... and {len(stale) - 5} more"] if len(stale) > 5 else []
-        return "\n".join([
-            f"{self._out}: holds {len(stale)} segmentations that were made from something else, or "
-            "changed since:", *lines, *more, "give a new --out, or replace them by --overwrite"])
+        return DataError("\n".join([
+            f"holds {len(stale)} segmentations that were made from something else, or changed "
+            "since:", *lines, *more]), file=self._out,
+            hint="give a new --out, or replace them by --overwrite")
 
     def start(self, asked: Sequence[str], kept: Sequence[str], todo: Sequence[str],
               stale: Collection[str], problems: Sequence[Problem], trained_on: Collection[str]

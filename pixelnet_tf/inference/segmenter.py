@@ -32,7 +32,8 @@ class SliceSegmenter(tf.Module):
                  smoothing: GuidedFilterConfig | None = None):
         super().__init__()
         if mode not in Mode.texts():
-            raise ConfigError(f"prediction.mode must be one of {Mode.texts()}, got {mode!r}")
+            raise ConfigError(f"prediction.mode must be one of {Mode.texts()}, got {mode!r}",
+                              value=mode)
         self.mode = mode
         self.smoothing = smoothing or GuidedFilterConfig()
         self.scorer = DenseScorer(model, precision)
@@ -102,7 +103,8 @@ class Ensemble:
     def __init__(self, members: Sequence[SliceSegmenter]):
         if len({member.classes for member in members}) != 1:
             raise ModelError("an ensemble needs networks of the same classes, got "
-                             f"{[member.classes for member in members]} classes")
+                             f"{[member.classes for member in members]} classes",
+                             value=[member.classes for member in members])
         self.members = tuple(members)
         self.classes = self.members[0].classes
         self.background = self.members[0].background

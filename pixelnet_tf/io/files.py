@@ -68,7 +68,7 @@ def replacing(path: Pathname, grows: bool = False) -> Iterator[str]:
         sync(os.path.dirname(path) or ".")
         manifest.settle(path, written)
     except OSError as error:
-        raise RunError(f"{path}: cannot be written: {reason(error)}") from None
+        raise RunError(f"cannot be written: {reason(error)}", file=path) from None
     finally:
         with suppress(OSError):
             os.remove(temporary)
@@ -96,7 +96,7 @@ def replacing_folder(path: Pathname) -> Iterator[Path]:
         os.replace(temporary, path)
         sync(os.path.dirname(path) or ".")
     except OSError as error:
-        raise RunError(f"{path}: cannot be written: {reason(error)}") from None
+        raise RunError(f"cannot be written: {reason(error)}", file=path) from None
     finally:
         if aside.is_dir() and not os.path.isdir(path):
             os.replace(aside, path)
@@ -128,7 +128,7 @@ def begin_folder(folder: Pathname) -> None:
     try:
         manifest.begin(folder)
     except OSError as error:
-        raise RunError(f"{os.fspath(folder)}: cannot be written: {reason(error)}") from None
+        raise RunError(f"cannot be written: {reason(error)}", file=folder) from None
 
 
 def remove(*paths: Pathname) -> None:
@@ -179,17 +179,17 @@ def read_bytes(path: Pathname, advice: str = "") -> bytes:
             with _open(path, "rb") as file:
                 data = file.read(MAX_TEXT_BYTES + 1)
             if len(data) > MAX_TEXT_BYTES:
-                raise DataError(f"{path}: cannot be read: it is larger than {MAX_TEXT_BYTES:,} "
-                                "bytes, as no text of this program is", file=path)
+                raise DataError(f"cannot be read: it is larger than {MAX_TEXT_BYTES:,} bytes, as "
+                                "no text of this program is", file=path)
             words = manifest.difference(path, data)
         except DataError:
             raise
         except OSError as error:
-            raise DataError(f"{path}: cannot be read: {reason(error)}", file=path) from None
+            raise DataError(f"cannot be read: {reason(error)}", file=path) from None
         except Exception as error:  # TensorFlow's own kinds; their class is not known without it.
             if not is_url(path):
                 raise
-            raise DataError(f"{path}: cannot be read: {error}", file=path) from None
+            raise DataError(f"cannot be read: {error}", file=path) from None
         if not words:
             return data
         # Another process may have replaced it between the two readings.
@@ -207,7 +207,7 @@ def check_written(path: Pathname, advice: str = "") -> None:
     except FileNotFoundError:
         return
     except OSError as error:
-        raise DataError(f"{path}: cannot be read: {reason(error)}", file=path) from None
+        raise DataError(f"cannot be read: {reason(error)}", file=path) from None
     if words:
         raise _not_as_written(os.fspath(path), words, advice)
 
@@ -215,10 +215,9 @@ def check_written(path: Pathname, advice: str = "") -> None:
 def _not_as_written(path: str, words: str, advice: str) -> DataError:
     folder, name = manifest.place_of(path) or os.path.split(path)
     return DataError(
-        f"{path}: is not the file that was written ({words}): damaged, or changed by hand; "
-        f"{advice + '; ' if advice else ''}`pixelnet-tf check {folder}` looks through the folder, "
-        f"and with --accept {name} it takes a change that was meant", file=path,
-        hint=f"pixelnet-tf check {folder}")
+        f"is not the file that was written ({words}): damaged, or changed by hand", file=path,
+        hint=f"{advice + '; ' if advice else ''}`pixelnet-tf check {folder}` looks through the "
+             f"folder, and with --accept {name} it takes a change that was meant")
 
 
 def read_text(path: Pathname, advice: str = "") -> str:
@@ -226,7 +225,7 @@ def read_text(path: Pathname, advice: str = "") -> str:
     try:
         return read_bytes(path, advice).decode("utf-8")
     except UnicodeDecodeError as error:
-        raise DataError(f"{path}: cannot be read: it is no UTF-8 text ({error})") from None
+        raise DataError(f"cannot be read: it is no UTF-8 text ({error})", file=path) from None
 
 
 def read_json(path: Pathname, advice: str = "delete it and run `pixelnet-tf prepare` again") -> Any:
@@ -238,15 +237,16 @@ def read_json(path: Pathname, advice: str = "delete it and run `pixelnet-tf prep
     try:
         return json.loads(read_text(path, advice))
     except (ValueError, RecursionError) as error:  # a number of thousands of digits is a ValueError
-        raise DataError(f"{path}: is not JSON ({error}); it was written by another program or cut "
-                        f"short: {advice}") from None
+        raise DataError(f"is not JSON ({error}); it was written by another program or cut short",
+                        file=path, hint=advice) from None
 
 
 def read_json_object(path: Pathname, advice: str) -> dict[str, Any]:
     """Read a JSON file that must hold an object; raises as `read_json`."""
     tree = read_json(path, advice)
     if not isinstance(tree, dict):
-        raise DataError(f"{path}: must hold a JSON object, holds {type(tree).__name__}: {advice}")
+        raise DataError(f"must hold a JSON object, holds {type(tree).__name__}", file=path,
+                        hint=advice)
     return tree
 
 
@@ -259,8 +259,8 @@ def read_json_as(path: Pathname, make: Callable[[Any], T], advice: str) -> T:
     try:
         return make(read_json(path, advice))
     except PlainError as error:
-        raise DataError(f"{path}: {error}; it was written by another program or changed: {advice}"
-                        ) from None
+        raise DataError(f"{error}; it was written by another program or changed", file=path,
+                        value=error.value, hint=advice) from None
 
 
 def read_json_lines(path: Pathname) -> list[dict[str, float]]:
@@ -295,7 +295,7 @@ def check_file_name(path: Pathname) -> None:
     """
     path = os.fspath(path)
     if os.path.basename(path) in ("", ".", "..") or (not is_url(path) and os.path.isdir(path)):
-        raise ConfigError(f"{path}: is a folder; give the name of the file to write")
+        raise ConfigError("is a folder", file=path, hint="give the name of the file to write")
 
 
 def check_apart(out: Pathname, *inputs: Pathname) -> None:
@@ -307,8 +307,8 @@ def check_apart(out: Pathname, *inputs: Pathname) -> None:
     for folder in inputs:
         mine, theirs = _absolute(out), _absolute(folder)
         if mine == theirs or mine.startswith(theirs.rstrip("/") + "/"):
-            raise ConfigError(f"--out {os.fspath(out)}: lies within {os.fspath(folder)}, whose "
-                              "files it is made from; give a folder outside of it")
+            raise ConfigError(f"lies within {os.fspath(folder)}, whose files it is made from",
+                              file=out, hint="give --out a folder outside of it")
 
 
 def file_digest(path: Pathname) -> str:
@@ -352,7 +352,7 @@ def _replacing_remote(path: str) -> Iterator[str]:
         yield temporary
         gfile.rename(temporary, path, overwrite=True)
     except (OSError, errors.OpError) as error:
-        raise RunError(f"{path}: cannot be written: {error}") from None
+        raise RunError(f"cannot be written: {error}", file=path) from None
     finally:
         if gfile.exists(temporary):
             gfile.remove(temporary)

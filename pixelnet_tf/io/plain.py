@@ -34,7 +34,8 @@ def build(cls: type[T], tree: Any, where: str = "", *, yaml: bool = False) -> T:
         PlainError: an unknown key, a missing one that has no default, or a value of another type.
     """
     if not isinstance(tree, dict):
-        raise PlainError(f"{where or 'the whole'} must be a section of keys, got {shown(tree)}")
+        raise PlainError(f"{where or 'the whole'} must be a section of keys, got {shown(tree)}",
+                         value=tree)
     hints = typing.get_type_hints(cls)
     unknown = [key for key in tree if key not in hints]
     if unknown:
@@ -58,14 +59,16 @@ def convert(hint: Any, value: Any, where: str, *, yaml: bool = False) -> Any:
     origin, arguments = typing.get_origin(hint), typing.get_args(hint)
     if origin is tuple:
         if not isinstance(value, (list, tuple)):
-            raise PlainError(f"{where} must be a list, got {shown(value)}")
+            raise PlainError(f"{where} must be a list, got {shown(value)}", value=value)
         if arguments[-1] is not ... and len(value) != len(arguments):
-            raise PlainError(f"{where} must be a list of {len(arguments)}, got {shown(value)}")
+            raise PlainError(f"{where} must be a list of {len(arguments)}, got {shown(value)}",
+                             value=value)
         return tuple(convert(arguments[0], item, f"{where}[{i}]", yaml=yaml)
                      for i, item in enumerate(value))
     if origin is dict:
         if not isinstance(value, dict):
-            raise PlainError(f"{where} must map keys to values, got {shown(value)}")
+            raise PlainError(f"{where} must map keys to values, got {shown(value)}",
+                             value=value)
         return {convert(arguments[0], key, f"a key of {where}", yaml=yaml):
                 convert(arguments[1], item, f"{where}.{key}", yaml=yaml)
                 for key, item in value.items()}
@@ -82,7 +85,8 @@ def _scalar(hint: type, value: Any, where: str, yaml: bool) -> Any:
         allowed = [member.value for member in hint]
         value = _scalar(str, value, where, yaml)
         if value not in allowed:
-            raise PlainError(f"{where} must be one of {allowed}, got {shown(value)}")
+            raise PlainError(f"{where} must be one of {allowed}, got {shown(value)}",
+                             value=value)
         return hint(value)
     if yaml and hint is str and isinstance(value, bool):
         return "yes" if value else "no"
@@ -95,8 +99,9 @@ def _scalar(hint: type, value: Any, where: str, yaml: bool) -> Any:
         try:
             return float(value)
         except OverflowError:
-            raise PlainError(f"{where} is out of all range, got {shown(value)}") from None
+            raise PlainError(f"{where} is out of all range, got {shown(value)}",
+                             value=value) from None
     if isinstance(value, hint) and not (hint is int and isinstance(value, bool)):
         return value
     raise PlainError(f"{where} must be of type {hint.__name__}, got {shown(value)} "
-                     f"({type(value).__name__})")
+                     f"({type(value).__name__})", value=value)

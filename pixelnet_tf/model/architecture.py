@@ -163,7 +163,7 @@ class Architecture:
         Raises `ModelError` where there are none.
         """
         if channels < 1:
-            raise ModelError(f"an image must have channels, got {channels}")
+            raise ModelError(f"an image must have channels, got {channels}", value=channels)
         shapes: dict[str, tuple[tuple[int, ...], ...]] = {}
         inputs = channels
         for layer in self.convolutions:
@@ -191,8 +191,8 @@ class Architecture:
                 size = -(-cells // min(rate, 32)) if rate <= 32 else -(-cells // 32) - 6
                 last = self.border + length - 1
                 if size < 1 or (self.border and last > rate * (size - 1) + (rate - 1) / 2):
-                    raise ModelError(
-                        f"image {axis} {length} with a border of {self.border} is too small "
-                        f"for the hypercolumn's rate {rate} on {tap.layer} (Caffe aborts here); "
-                        "use a larger image or model.border, or model.fc7=aligned or none"
-                    )
+                    raise ModelError(f"image {axis} {length} with a border of {self.border} is "
+                                     f"too small for the hypercolumn's rate {rate} on {tap.layer} "
+                                     "(Caffe aborts here)",
+                                     hint="use a larger image or model.border, or "
+                                          "model.fc7=aligned or none")

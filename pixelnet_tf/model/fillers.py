@@ -60,11 +60,11 @@ class CaffeFiller(keras.initializers.Initializer):
         seed: int | None = None,
     ):
         if type not in FILLERS:
-            raise ModelError(f"filler type must be one of {list(FILLERS)}, got {type!r}")
+            raise ModelError(f"filler type must be one of {list(FILLERS)}, got {type!r}",
+                             value=type)
         if variance_norm not in VARIANCE_NORMS:
-            raise ModelError(
-                f"variance_norm must be one of {list(VARIANCE_NORMS)}, got {variance_norm!r}"
-            )
+            raise ModelError(f"variance_norm must be one of {list(VARIANCE_NORMS)}, got "
+                             f"{variance_norm!r}", value=variance_norm)
         self.type = type
         self.value = value
         self.min = min
@@ -115,7 +115,8 @@ class CaffeFiller(keras.initializers.Initializer):
 
     def _bilinear(self, shape: tuple[int, ...]) -> tf.Tensor:
         if len(shape) != 4 or shape[0] != shape[1]:
-            raise ModelError(f"filler 'bilinear' needs a square kernel, got shape {shape}")
+            raise ModelError(f"filler 'bilinear' needs a square kernel, got shape {shape}",
+                             value=shape)
         factor = math.ceil(shape[1] / 2)
         centre = (shape[1] - 1) / (2.0 * factor)
         line = 1 - tf.abs(tf.range(shape[1], dtype=tf.float32) / factor - centre)

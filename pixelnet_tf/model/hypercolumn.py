@@ -66,7 +66,8 @@ class Hypercolumn(keras.layers.Layer):
         _check_option("interpolation", interpolation, INTERPOLATIONS)
         _check_option("out_of_range", out_of_range, OUT_OF_RANGE)
         if not rates or min(rates) < 1:
-            raise ModelError(f"hypercolumn {self.name!r} needs rates of at least 1, got {rates}")
+            raise ModelError(f"hypercolumn {self.name!r} needs rates of at least 1, got {rates}",
+                             value=rates)
         self.rates = tuple(float(rate) for rate in rates)
         self.pad = bool(pad)
         self.interpolation = interpolation
@@ -74,22 +75,17 @@ class Hypercolumn(keras.layers.Layer):
 
     def build(self, input_shape: Sequence[tuple[int | None, ...]]) -> None:
         if len(input_shape) != len(self.rates) + 1:
-            raise ModelError(
-                f"hypercolumn {self.name!r} has {len(self.rates)} rates {self.rates} and got "
-                f"{len(input_shape) - 1} maps; give one map for each rate, then the pixels"
-            )
+            raise ModelError(f"hypercolumn {self.name!r} has {len(self.rates)} rates {self.rates} "
+                             f"and got {len(input_shape) - 1} maps", value=len(input_shape) - 1,
+                             hint="give one map for each rate, then the pixels")
         for shape in input_shape[:-1]:
             if len(shape) != 4:
-                raise ModelError(
-                    f"hypercolumn {self.name!r}: a map must be (batch, height, width, channel), "
-                    f"got shape {tuple(shape)}"
-                )
+                raise ModelError(f"hypercolumn {self.name!r}: a map must be (batch, height, "
+                                 f"width, channel), got shape {tuple(shape)}", value=tuple(shape))
         pixels = input_shape[-1]
         if len(pixels) != 2 or pixels[-1] not in (3, None):
-            raise ModelError(
-                f"hypercolumn {self.name!r}: pixels must be (pixel, 3) rows of n, y, x, got shape "
-                f"{tuple(pixels)}"
-            )
+            raise ModelError(f"hypercolumn {self.name!r}: pixels must be (pixel, 3) rows of n, y, "
+                             f"x, got shape {tuple(pixels)}", value=tuple(pixels))
         self.built = True
 
     def call(self, inputs: Sequence[tf.Tensor]) -> tf.Tensor:
@@ -247,4 +243,4 @@ def _assert_in_map(v: tf.Tensor, rate: float, pad: bool, size: tf.Tensor, axis: 
 
 def _check_option(name: str, value: str, allowed: tuple[str, ...]) -> None:
     if value not in allowed:
-        raise ModelError(f"{name} must be one of {list(allowed)}, got {value!r}")
+        raise ModelError(f"{name} must be one of {list(allowed)}, got {value!r}", value=value)

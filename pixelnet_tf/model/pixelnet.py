@@ -64,7 +64,8 @@ class PixelNet(keras.Model):
             config = config_from_dict({"model": config}).model
         config = config or ModelConfig()
         if channels < 1 or classes < 1:
-            raise ModelError(f"channels and classes must be positive, got {channels}, {classes}")
+            raise ModelError(f"channels and classes must be positive, got {channels}, {classes}",
+                             value=channels)
         table = Architecture.of(config, classes)
         layers = {**vgg16_layers(table, seed, draw), **_head_layers(table, config, seed, draw)}
         image = keras.Input((None, None, channels), name="image")

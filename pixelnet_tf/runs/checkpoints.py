@@ -51,8 +51,8 @@ class Checkpoints:
             self.state[kind] = {"name": name, "step": step, **details}
             write_json(posixpath.join(self.folder, "state.json"), self.state)
         except tf.errors.OpError as error:
-            raise RunError(f"{self.folder}: checkpoint {name} cannot be written: {error.message}; "
-                           "make room and go on with --resume") from None
+            raise RunError(f"checkpoint {name} cannot be written: {error.message}",
+                           file=self.folder, hint="make room and go on with --resume") from None
         if previous and previous != name:
             remove(*tf.io.gfile.glob(posixpath.join(self.folder, previous + ".*")))
 
@@ -69,8 +69,8 @@ class Checkpoints:
         try:
             _read(self._checkpoint, path)
         except ValueError as error:
-            raise RunError(f"{path}: the checkpoint does not fit this configuration or is broken "
-                           f"({error}); give the run's own config, or a new --out") from None
+            raise RunError(f"the checkpoint does not fit this configuration or is broken ({error})",
+                           file=path, hint="give the run's own config, or a new --out") from None
         return details
 
 
@@ -82,15 +82,16 @@ def load_state(folder: str, kind: str, model: PixelNet) -> None:
     """
     details = read_states(folder).get(kind)
     if details is None:
-        raise ModelError(f"{folder}: holds no {kind!r} state yet; a training saves `last` every "
-                         "`training.checkpoint_every` steps, `best` when it validates")
+        raise ModelError(f"holds no {kind!r} state yet; a training saves `last` every "
+                         "`training.checkpoint_every` steps, `best` when it validates", file=folder)
     path = posixpath.join(folder, details["name"])
     try:
         # The model's variables are the first of a state's.
         _read(tf.train.Checkpoint(variables=[v.value for v in model.variables]), path)
     except ValueError as error:
-        raise ModelError(f"{path}: the checkpoint does not fit the run's config.yaml or is broken "
-                         f"({error}); take the run from a copy, or train anew") from None
+        raise ModelError("the checkpoint does not fit the run's config.yaml or is broken "
+                         f"({error})", file=path,
+                         hint="take the run from a copy, or train anew") from None
 
 
 def _read(checkpoint: tf.train.Checkpoint, path: str) -> None:

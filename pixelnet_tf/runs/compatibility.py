@@ -26,7 +26,7 @@ class Basis:
     """What a training, a network or a prepared study stands on, as far as it is known.
 
     Attributes:
-        name: what it is called in a message, such as its path.
+        name: its path, or, of the side that asks, what it is called in a message.
         config: how its slices are made, and how it was or is to be trained.
         split: the cases of its parts.
         slices: digest of the prepared slices that shape the weights (`PreparedStudy.digest`); empty
@@ -137,4 +137,4 @@ def check_fit(mine: Basis, theirs: Basis, purpose: Purpose) -> None:
         if different and step not in advice:
             advice.append(step)
     if found:
-        raise purpose.error(f"{theirs.name}: has {', '.join(found)}; {'; '.join(advice)}")
+        raise purpose.error(f"has {', '.join(found)}", file=theirs.name, hint="; ".join(advice))

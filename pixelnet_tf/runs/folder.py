@@ -108,8 +108,8 @@ class RunFolder:
         """The resolved configuration of the training."""
         source = self.file("config.yaml")
         if not tf.io.gfile.exists(source):
-            raise ModelError(f"{self.path}: not a trained run (no {posixpath.basename(source)}); "
-                             "give the --out folder of `pixelnet-tf train` or `import-caffe`")
+            raise ModelError(f"not a trained run (no {posixpath.basename(source)})", file=self.path,
+                             hint="give the --out folder of `pixelnet-tf train` or `import-caffe`")
         return config_from_yaml(read_text(source, _ADVICE), source)
 
     def split(self) -> Split:
@@ -154,8 +154,9 @@ class RunFolder:
         if not tf.io.gfile.exists(path):
             best = f"; or take {self.file('checkpoints/best')}, its best state so far" * (
                 self.state("best") is not None)
-            raise ModelError(f"{path}: no such model; let `pixelnet-tf train --resume` finish, or "
-                             f"give the --out of `train` or `import-caffe`{best}")
+            raise ModelError("no such model", file=path,
+                             hint="let `pixelnet-tf train --resume` finish, or give the --out of "
+                                  f"`train` or `import-caffe`{best}")
         return load_model(path)
 
     def network(self, prior: str) -> TrainedNetwork:
@@ -167,7 +168,7 @@ class RunFolder:
         """
         if prior == Prior.FITTED and self.kind is not None:
             raise ConfigError(f"{self.name}: prior fitted is fitted to the model that a training "
-                              "ends with, not to a checkpoint; give --prior corrected")
+                              "ends with, not to a checkpoint", hint="give --prior corrected")
         model = self.model()
         check_fit(Basis(self.file("config.yaml"), self.config()), Basis(self.name, model=model),
                   WEIGHTS)

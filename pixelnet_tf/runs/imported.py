@@ -63,7 +63,7 @@ def write_imported(out: Path, model: PixelNet, config: Config | None) -> list[st
     """
     run = RunFolder(str(out))
     if Path(run.file("checkpoints")).exists():
-        raise RunError(f"{out}: holds a training; give a new --out")
+        raise RunError("holds a training", file=out, hint="give a new --out")
     begin_folder(out.parent if run.path.endswith(".keras") else out)
     run.save_model(model)
     if config is None:

@@ -93,12 +93,12 @@ def load_model(path: str) -> PixelNet:
                 model.load_weights(weights)
     except Exception as error:  # Keras, h5py and zipfile raise almost any class.
         reason = (str(error).splitlines() or [type(error).__name__])[0]
-        raise ModelError(f"{path}: cannot be loaded as a model of this project: {reason}"
-                         ) from None
+        raise ModelError(f"cannot be loaded as a model of this project: {reason}",
+                         file=path) from None
     for weights in model.weights:
         if not np.isfinite(weights.numpy()).all():
-            raise ModelError(f"{path}: the weights of {weights.path} are not finite; the training "
-                             "went astray: train anew at a lower learning rate")
+            raise ModelError(f"the weights of {weights.path} are not finite; the training went "
+                             "astray: train anew at a lower learning rate", file=path)
     return model
 
 
@@ -114,8 +114,9 @@ def _own_config(archive: zipfile.ZipFile) -> dict[str, Any]:
     config = saved["config"]
     for name, kind in _CONFIG_TYPES.items():
         if type(config.get(name)) is not kind:
-            raise ModelError(f"{_CONFIG}: {name} must be {kind.__name__}, "
-                             f"got {reprlib.repr(config.get(name))}")
+            raise ModelError(f"{_CONFIG}: {name} must be {kind.__name__}, got "
+                             f"{reprlib.repr(config.get(name))}",
+                             value=config.get(name))
     if unknown := set(config) - set(_CONFIG_TYPES):
         raise ModelError(f"{_CONFIG}: unknown {reprlib.repr(sorted(unknown))}; a PixelNet has "
                          f"{', '.join(_CONFIG_TYPES)}")

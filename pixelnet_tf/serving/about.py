@@ -80,8 +80,8 @@ def exported_config(about: dict[str, Any]) -> Config:
     if not (isinstance(about, dict) and about.get("format") == FORMAT
             and all(isinstance(about.get(key), kind) for key, kind in _READ_BACK.items())
             and isinstance(about["prior"].get("correction"), list)):
-        raise ModelError("serving.json was not written by this version of `pixelnet-tf export`; "
-                         "export the model again")
+        raise ModelError("serving.json was not written by this version of `pixelnet-tf export`",
+                         hint="export the model again")
     return config_from_json(about["config"], source="serving.json")
 
 
@@ -101,8 +101,8 @@ def served_config(about: dict[str, Any], adapt: Callable[[Config], Config]) -> C
     for key in _EXPORTED:
         settled = getattr(exported.prediction, key)
         if getattr(config.prediction, key) != settled:
-            raise ConfigError(f"prediction.{key} was settled by `pixelnet-tf export` ({settled}); "
-                              "export the model with another one")
+            raise ConfigError(f"prediction.{key} was settled by `pixelnet-tf export` ({settled})",
+                              hint="export the model with another one")
     return config
 
 
@@ -142,8 +142,8 @@ def check_evaluated(evaluation: Evaluation, weights: str) -> None:
     """Raise `ModelError` where scores are known to be of other weights than the exported ones."""
     networks = evaluation.about.get("predicted_by", {}).get("networks", [])
     if networks and None not in networks and weights not in networks:
-        raise ModelError("--evaluation: the scored predictions were made by another network; "
-                         "predict and evaluate with the run that is exported")
+        raise ModelError("--evaluation: the scored predictions were made by another network",
+                         hint="predict and evaluate with the run that is exported")
 
 
 def _weights_step(run: RunFolder) -> int | None:

@@ -48,8 +48,8 @@ class ServedModel:
                  reporter: Reporter | None = None):
         match = _URL.fullmatch(url)
         if match is None:
-            raise ConfigError(f"--server takes http://host:port or http://host:port/v1/models/"
-                              f"NAME, got {url!r}")
+            raise ConfigError("--server takes http://host:port or "
+                              f"http://host:port/v1/models/NAME, got {url!r}", value=url)
         self._server, self._token = match["server"], token
         self._timeout_seconds, self._reporter = timeout_seconds, reporter_or_log(reporter)
         name = match["name"] or self._only_name()
@@ -64,8 +64,8 @@ class ServedModel:
         try:
             return self._call("GET", f"{self.url}/serving.json")
         except ModelError as error:
-            raise ModelError(f"{error}; from TensorFlow Serving no serving.json can be had: give "
-                             "the export's by --serving-json") from None
+            raise ModelError(f"{error}; from TensorFlow Serving no serving.json can be had",
+                             hint="give the export's by --serving-json") from None
 
     def segment_slices(self, images: np.ndarray, label_values: Sequence[int],
                        domain: np.ndarray | None = None, probabilities: bool = False
@@ -142,11 +142,13 @@ class ServedModel:
             models = self._call("GET", f"{self._server}/v1/models")["models"]
             names = [model["name"] for model in models]
         except (ModelError, KeyError, TypeError):
-            raise ConfigError(f"{self._server} does not list its models; give the model's own "
-                              f"URL, {self._server}/v1/models/NAME") from None
+            raise ConfigError(
+                f"{self._server} does not list its models",
+                hint=f"give the model's own URL, {self._server}/v1/models/NAME") from None
         if len(names) != 1:
-            raise ConfigError(f"{self._server} has the models {names}; say which, as in "
-                              f"{self._server}/v1/models/{names[0] if names else 'NAME'}")
+            raise ConfigError(f"{self._server} has the models {names}",
+                              hint="say which, as in "
+                                   f"{self._server}/v1/models/{names[0] if names else 'NAME'}")
         return names[0]
 
     def _call(self, method: str, url: str, body: dict[str, Any] | None = None,
@@ -179,8 +181,8 @@ class ServedModel:
             if wait is not None:
                 self._reporter.message(f"{url}: {reason}; next try in {wait:g} s")
                 time.sleep(wait)
-        raise RunError(f"{url}: no answer after {len(BACK_OFF_SECONDS) + 1} tries ({reason}); see "
-                       "whether the server runs, then call again: finished cases are kept")
+        raise RunError(f"{url}: no answer after {len(BACK_OFF_SECONDS) + 1} tries ({reason})",
+                       hint="see whether the server runs, then call again: finished cases are kept")
 
 
 class _NoRedirect(urllib.request.HTTPRedirectHandler):
@@ -210,9 +212,10 @@ def _message(error: urllib.error.HTTPError) -> str:
 
 def _refusal(status: int, message: str) -> PixelNetError:
     if 300 <= status < 400:
-        return ConfigError(f"{message}; redirects are not followed: give the model's own URL")
+        return ConfigError(f"{message}; redirects are not followed",
+                           hint="give the model's own URL")
     if status in (401, 403):
-        return ConfigError(f"{message}; set PIXELNET_TOKEN or give --token-file")
+        return ConfigError(message, hint="set PIXELNET_TOKEN or give --token-file")
     if status == 404:
         return ModelError(message)
     return DataError(message) if status < 500 else RunError(message)

@@ -57,18 +57,19 @@ def export_model(run: RunFolder, config: Config, out: Path, name: str | None = N
     write = _writer(model_format)
     if config.prediction.mode == Mode.REFERENCE:
         raise ConfigError("prediction.mode reference is the slow yardstick of speed and is not "
-                          "exported; give --mode exact (the same scores) or adaptive")
+                          "exported", hint="give --mode exact (the same scores) or adaptive")
     name = config.study.name if name is None else name
     if not _NAME.fullmatch(name):
-        raise ConfigError(f"a model's name takes letters, digits, `_`, `.` and `-`, got {name!r}; "
-                          "give one by --name")
+        raise ConfigError(f"a model's name takes letters, digits, `_`, `.` and `-`, got {name!r}",
+                          value=name, hint="give one by --name")
     base = Path(out) / name
     version = 1 + max(versions_in(base), default=0) if version is None else version
     if version < 1:
-        raise ConfigError(f"--version must be 1 or more, got {version}")
+        raise ConfigError(f"--version must be 1 or more, got {version}", value=version)
     target = base / str(version)
     if target.exists():
-        raise ConfigError(f"{target} is there already; leave --version out for the next number")
+        raise ConfigError(f"{target} is there already",
+                          hint="leave --version out for the next number")
     network = run.network(config.prediction.prior)
     weights = network.digest()
     if evaluation is not None:
@@ -88,7 +89,7 @@ def export_model(run: RunFolder, config: Config, out: Path, name: str | None = N
         os.rename(temporary, target)
         sync(base)
     except (OSError, tf.errors.OpError) as error:
-        raise RunError(f"{target}: cannot be written: {error}") from None
+        raise RunError(f"cannot be written: {error}", file=target) from None
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
     return target
@@ -108,7 +109,8 @@ def _writer(model_format: str) -> Writer:
     if model_format == "onnx":
         from pixelnet_tf.serving.onnx import onnx_writer
         return onnx_writer()
-    raise ConfigError(f"--format must be one of {list(FORMATS)}, got {model_format!r}")
+    raise ConfigError(f"--format must be one of {list(FORMATS)}, got {model_format!r}",
+                      value=model_format)
 
 
 def _write_saved_model(folder: Path, segmenter: SliceSegmenter, config: Config, about: dict

@@ -57,8 +57,8 @@ class ServerLimits:
     def __post_init__(self) -> None:
         for field in fields(self):
             if getattr(self, field.name) <= 0:
-                raise ConfigError(f"--{field.name.replace('_', '-')} must be positive, "
-                                  f"got {getattr(self, field.name)}")
+                raise ConfigError(f"--{field.name.replace('_', '-')} must be positive, got "
+                                  f"{getattr(self, field.name)}", value=getattr(self, field.name))
 
 
 class Gate:

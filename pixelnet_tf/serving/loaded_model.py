@@ -50,8 +50,8 @@ class LoadedModel:
             self._model = tf.saved_model.load(str(folder))
         except (OSError, ValueError, KeyError, IndexError, DecodeError, PixelNetError,
                 tf.errors.OpError) as error:
-            raise ModelError(f"{folder}: cannot be loaded as a SavedModel: "
-                             f"{str(error).splitlines()[0]}") from None
+            raise ModelError(f"cannot be loaded as a SavedModel: {str(error).splitlines()[0]}",
+                             file=folder) from None
 
     def warm_up(self) -> None:
         """Answer once, so that the first request does not pay for the graph's preparation."""
@@ -120,7 +120,7 @@ def read_about(folder: Path) -> dict[str, Any] | None:
     try:
         return read_json_object(path, "export the model again")
     except DataError as error:
-        raise ModelError(str(error)) from None
+        raise ModelError.of(error) from None
 
 
 def _signatures(graph: meta_graph_pb2.MetaGraphDef) -> dict[str, Signature]:

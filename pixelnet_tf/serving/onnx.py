@@ -61,8 +61,8 @@ def _write(folder: Path, segmenter: SliceSegmenter, config: Config, about: dict
                                   opset=OPSET, output_path=str(path))
     difference = largest_difference(path, function, len(about["channels"]))
     if not difference <= TOLERANCE:
-        raise RunError(f"{path}: ONNX Runtime's scores differ from TensorFlow's by "
-                       f"{difference:.3g}, more than {TOLERANCE}; nothing was written")
+        raise RunError(f"ONNX Runtime's scores differ from TensorFlow's by {difference:.3g}, more "
+                       f"than {TOLERANCE}; nothing was written", file=path)
     return {
         "signatures": {"classify_pixels": dict(
             zip(("inputs", "outputs"), SIGNATURES["classify_pixels"], strict=True))},

@@ -173,8 +173,9 @@ class ModelRegistry:
         found = {path.name: path for path in sorted(root.iterdir()) if versions_in(path)} \
             if root.is_dir() else {}
         if not found:
-            raise ModelError(f"{self._root}: holds no model; give the --out folder of "
-                             "`pixelnet-tf export`, or DIR/<name> in it")
+            raise ModelError("holds no model", file=self._root,
+                             hint="give the --out folder of `pixelnet-tf export`, or DIR/<name> "
+                                  "in it")
         return found
 
 

@@ -93,8 +93,8 @@ def _listen(host: str, port: int) -> socket.socket:
         listener.bind(address)
         listener.listen(256)
     except OSError as error:
-        raise RunError(f"cannot listen on {host}:{port}: {error.strerror or error}; choose "
-                       "another --port") from None
+        raise RunError(f"cannot listen on {host}:{port}: {error.strerror or error}",
+                       hint="choose another --port") from None
     return listener
 
 

@@ -69,8 +69,8 @@ class Experiment:
         split = study.split
         self.splits = [split.fold(i) for i in range(len(split.folds))] or [split]
         if not all(part.test for part in self.splits):
-            raise DataError(f"{study.path}: the split has no test case; prepare with split.test or "
-                            "split.folds")
+            raise DataError("the split has no test case", file=study.path,
+                            hint="prepare with split.test or split.folds")
 
     def describe(self) -> str:
         """One line that says what the experiment will do."""
@@ -140,20 +140,20 @@ class Experiment:
             try:
                 self.study.check_shard(case)
                 if case not in references:
-                    raise DataError(f"case {case!r}: {self.references} has no segmentation of it "
-                                    f"to score against{nearest_hint(case, references)} "
-                                    f"{reasons.get(case, '')}".rstrip())
+                    raise DataError("has no segmentation of the case to score against"
+                                    f"{nearest_hint(case, references)} "
+                                    f"{reasons.get(case, '')}".rstrip(), file=self.references)
                 path = references[case]
                 _, geometry = read_labels(path, self.config.study, case, allow_float=True)
                 own = VolumeGeometry.from_json(self.study.case_details(case)["geometry"])
                 if difference := geometry.difference(own):
-                    raise DataError(f"case {case!r}: {path} is not on the grid of the images that "
-                                    f"{self.study.path} was prepared from: {difference}; give the "
-                                    "study that was prepared")
+                    raise DataError("is not on the grid of the images that "
+                                    f"{self.study.path} was prepared from: {difference}", file=path,
+                                    hint="give the study that was prepared")
             except DataError as error:
-                faults.append(str(error))
+                faults.append(DataError.of(error, case=case))
         if faults:
-            raise DataError("\n".join(faults))
+            raise DataError.listing(faults)
 
     def _train(self, strategy: Strategy, number: int, split: Split) -> None:
         if Path(self._run_folder(strategy, number).file("model.keras")).exists():

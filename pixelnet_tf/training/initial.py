@@ -42,19 +42,20 @@ def check_source(source: str, steps: int = 0, balance: bool = False) -> None:
     if source in ("random", "imagenet"):
         return
     if not os.path.isfile(source):
-        raise ModelError(f"training.initial_weights: {source!r} does not exist; give random, "
-                         "imagenet, or the path of a .caffemodel, .solverstate or .keras file")
+        raise ModelError(f"training.initial_weights: {source!r} does not exist",
+                         hint="give random, imagenet, or the path of a .caffemodel, .solverstate "
+                              "or .keras file")
     if not is_snapshot(source):
         return
     done = check_snapshot(source)
     if steps and done >= steps:
         raise ConfigError(f"training.initial_weights: {source} has {done} steps behind it, the "
-                          f"training is to have {steps}: nothing is left to do; raise "
-                          "training.steps")
+                          f"training is to have {steps}: nothing is left to do",
+                          hint="raise training.steps")
     if balance:
         raise ConfigError("training.balance_taps changes the weights, and the momentum of "
-                          f"{source} is of the weights as they are; set training.balance_taps="
-                          "false")
+                          f"{source} is of the weights as they are",
+                          hint="set training.balance_taps=false")
 
 
 def initialise(model: PixelNet, source: str, intensity: float = 1.0) -> StartWeights:
@@ -109,13 +110,14 @@ def rescale_intensity(model: PixelNet, intensity: float, new_layers: Collection[
 
 def _from_keras_vgg(model: PixelNet) -> StartWeights:
     if tuple(model.config.widths) != (64, 128, 256, 512, 512):
-        raise ModelError(f"imagenet weights need model.widths [64, 128, 256, 512, 512], got "
-                         f"{list(model.config.widths)}")
+        raise ModelError("imagenet weights need model.widths [64, 128, 256, 512, 512], got "
+                         f"{list(model.config.widths)}", value=list(model.config.widths))
     try:
         vgg = keras.applications.VGG16(weights="imagenet", include_top=False)
     except Exception as error:  # Keras raises bare exceptions on a failed download.
-        raise ModelError(f"Keras' ImageNet VGG-16 cannot be had ({error}); on a machine without a "
-                         "network give training.initial_weights a .caffemodel, or random") from None
+        raise ModelError(f"Keras' ImageNet VGG-16 cannot be had ({error})",
+                         hint="on a machine without a network give training.initial_weights a "
+                              ".caffemodel, or random") from None
     for number, names in enumerate(BLOCKS, start=1):
         for i, name in enumerate(names, start=1):
             kernel, bias = vgg.get_layer(f"block{number}_conv{i}").get_weights()

@@ -78,7 +78,7 @@ class Trainer:
     def __init__(self, config: Config, study: PreparedStudy, split: Split, out: str, *,
                  reporter: Reporter | None = None):
         if not split.train:
-            raise DataError(f"{study.path}: the split has no case to train on")
+            raise DataError("the split has no case to train on", file=study.path)
         self.config = replace(config, study=study.config.study, prepare=study.config.prepare)
         self.study, self.split = study, split
         self.run_folder = RunFolder(out)
@@ -99,14 +99,16 @@ class Trainer:
         folder, training = self.run_folder, self.config.training
         check_apart(folder.path, self.study.path)
         if tf.distribute.get_strategy().num_replicas_in_sync > 1:
-            raise ConfigError("a training runs on one device, and every replica of a tf.distribute "
-                              "strategy would train on the same slices; leave the strategy's scope")
+            raise ConfigError("a training runs on one device, and every replica of a "
+                              "tf.distribute strategy would train on the same slices",
+                              hint="leave the strategy's scope")
         if folder.kind is not None:
-            raise RunError(f"{folder.name}: is a checkpoint of {folder.path}; give another --out")
+            raise RunError(f"{folder.name}: is a checkpoint of {folder.path}",
+                           hint="give another --out")
         if folder.exists():
             if not resume:
-                raise RunError(f"{folder.path}: holds a run already; go on with --resume, or give "
-                               "a new --out")
+                raise RunError("holds a run already", file=folder.path,
+                               hint="go on with --resume, or give a new --out")
             check_fit(folder.basis(), self._basis(), RESUME)
         if self._starts():
             check_source(training.initial_weights, self.plan.steps, training.balance_taps)
@@ -291,8 +293,9 @@ class _Loop:
         except (tf.errors.OpError, UnicodeDecodeError) as error:
             # A broken record's bytes stand in TensorFlow's message and need not be text.
             reason = getattr(error, "message", "a record of the prepared study is broken")
-            raise RunError(f"training failed in step {self.done + 1}: {reason}; if "
-                           f"{self.study_path} was prepared anew meanwhile, start again") from None
+            raise RunError(
+                f"training failed in step {self.done + 1}: {reason}",
+                hint=f"if {self.study_path} was prepared anew meanwhile, start again") from None
         finally:
             self.log.close()
 
@@ -305,8 +308,9 @@ class _Loop:
         loss = float(step_function(batches, tf.constant(self.done + 1, tf.int32)))
         if not math.isfinite(loss):
             # Looked at after every step: no checkpoint may hold what such a step left behind.
-            raise RunError(f"the loss is not a number at step {self.done + 1}; lower "
-                           "training.solver.base_lr, and resume is of no use: start anew")
+            raise RunError(f"the loss is not a number at step {self.done + 1}",
+                           hint="lower training.solver.base_lr, and resume is of no use: start "
+                                "anew")
         self.done, self.whole = self.done + 1, True
         self.unvalidated = self._due(self.plan.validate_every)
         if self._due(self.plan.log_every):

@@ -36,11 +36,14 @@ class CaffePolicy(keras.optimizers.schedules.LearningRateSchedule):
         max_steps: int = 0,
     ):
         if policy not in LrPolicy.texts():
-            raise ConfigError(f"lr_policy must be one of {LrPolicy.texts()}, got {policy!r}")
+            raise ConfigError(f"lr_policy must be one of {LrPolicy.texts()}, got {policy!r}",
+                              value=policy)
         if policy == LrPolicy.STEP and stepsize < 1:
-            raise ConfigError(f"lr_policy 'step' needs a positive stepsize, got {stepsize}")
+            raise ConfigError(f"lr_policy 'step' needs a positive stepsize, got {stepsize}",
+                              value=stepsize)
         if policy == LrPolicy.POLY and max_steps < 1:
-            raise ConfigError(f"lr_policy 'poly' needs the number of steps, got {max_steps}")
+            raise ConfigError(f"lr_policy 'poly' needs the number of steps, got {max_steps}",
+                              value=max_steps)
         if policy == LrPolicy.MULTISTEP and not stepvalues:
             raise ConfigError("lr_policy 'multistep' needs stepvalues")
         self.base_lr = float(base_lr)

@@ -58,10 +58,8 @@ class CaffeSolver(keras.optimizers.Optimizer):
         **kwargs: Any,
     ):
         if regularization_type not in REGULARIZATIONS:
-            raise ConfigError(
-                f"regularization_type must be one of {list(REGULARIZATIONS)}, "
-                f"got {regularization_type!r}"
-            )
+            raise ConfigError(f"regularization_type must be one of {list(REGULARIZATIONS)}, got "
+                              f"{regularization_type!r}", value=regularization_type)
         # Keras' own `weight_decay` acts on the weights after the gradient, outside the momentum.
         super().__init__(learning_rate, weight_decay=None, **kwargs)
         self.momentum = float(momentum)
@@ -100,11 +98,9 @@ class CaffeSolver(keras.optimizers.Optimizer):
         for index, variable in enumerate(self._trainable_variables):
             arrays = histories[variable.path]
             if len(arrays) != len(self._histories):
-                raise ModelError(
-                    f"the snapshot has {len(arrays)} histories for each weight blob, this solver "
-                    f"keeps {len(self._histories)}; set training.solver.type to the solver that "
-                    "wrote it"
-                )
+                raise ModelError(f"the snapshot has {len(arrays)} histories for each weight blob, "
+                                 f"this solver keeps {len(self._histories)}",
+                                 hint="set training.solver.type to the solver that wrote it")
             for kept, array in zip(self._histories, arrays, strict=True):
                 kept[index].assign(self.history_sign * array)
 

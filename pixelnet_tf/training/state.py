@@ -55,8 +55,8 @@ class TrainingState:
         """
         kind = run.kind or "last"
         if not run.exists() or run.state(kind) is None:
-            raise ModelError(f"{run.path}: holds no state of a training that Caffe could go on "
-                             "from; give the --out of `pixelnet-tf train`")
+            raise ModelError("holds no state of a training that Caffe could go on from",
+                             file=run.path, hint="give the --out of `pixelnet-tf train`")
         config = run.config()
         model = PixelNet(config.model, len(config.study.modalities), len(config.study.labels),
                          draw=False)

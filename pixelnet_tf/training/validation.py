@@ -85,8 +85,9 @@ def _scored_cases(segmenter: SliceSegmenter, study: PreparedStudy, cases: Iterab
     for case in cases:
         volume = study.read_volume(case)
         if volume.labels is None:
-            raise DataError(f"{study.path}: validation case {case} has no segmentation; prepare "
-                            "the study with its segmentations, or train without validation cases")
+            raise DataError(f"validation case {case} has no segmentation", file=study.path,
+                            hint="prepare the study with its segmentations, or train without "
+                                 "validation cases")
         scores = score_voxels(segmenter, volume, study.config.study, prediction)
         yield scores, volume.plan.read_voxels(volume.labels)
 

@@ -54,8 +54,9 @@ def correct_bias_field(array: np.ndarray, spacing_mm: tuple[float, ...],
         n4.Execute(sitk.Shrink(image, factors),
                    sitk.Shrink(_image(usable.astype(np.uint8), spacing_mm), factors))
     except RuntimeError as error:
-        raise DataError(f"N4 finds no bias field ({str(error).splitlines()[-1].strip()}); leave "
-                        "the case out, or set prepare.bias_field.enabled to false") from None
+        raise DataError(f"N4 finds no bias field ({str(error).splitlines()[-1].strip()})",
+                        hint="leave the case out, or set prepare.bias_field.enabled to false"
+                        ) from None
     log_field = sitk.GetArrayFromImage(n4.GetLogBiasFieldAsImage(image)).T
     # Away from the mask no voxel holds the spline, and it can run to any height.
     np.clip(log_field, log_field[usable].min(), log_field[usable].max(), out=log_field)

@@ -46,16 +46,21 @@ class PreparedVolume:
 
 @dataclass(frozen=True, eq=False)
 class RawVolume:
-    """A volume as it came: array (x, y, z), where it lies, and what messages call it."""
+    """A volume as it came: array (x, y, z), where it lies, and its file, or the name that messages
+    give to one in memory."""
 
     array: np.ndarray
     geometry: VolumeGeometry
-    source: str
+    source: Path | str
 
     @classmethod
     def read(cls, path: Path) -> RawVolume:
         """Read a file; raises as `read_volume`."""
-        return cls(*read_volume(path), str(path))
+        return cls(*read_volume(path), Path(path))
+
+    def named(self, error: DataError) -> DataError:
+        """What is wrong with the volume, with its file or name."""
+        return DataError.of(error, source=self.source)
 
 
 def prepare_case(case: Case, study: StudyConfig, prepare: PrepareConfig) -> PreparedVolume:
@@ -66,7 +71,7 @@ def prepare_case(case: Case, study: StudyConfig, prepare: PrepareConfig) -> Prep
             `study.resample` is off; the message names the case.
     """
     if case.faults:
-        raise DataError(f"case {case.name}: {case.faults[0]}")
+        raise DataError.of(case.faults[0], case=case.name)
     volumes = {modality: partial(RawVolume.read, path) for modality, path in case.volumes.items()}
     segmentation = None if case.segmentation is None else partial(RawVolume.read,
                                                                   case.segmentation)
@@ -95,7 +100,7 @@ def prepare_volumes(name: str, volumes: Mapping[str, Callable[[], RawVolume]],
     try:
         return _prepare(name, volumes, segmentation, study, prepare)
     except DataError as error:
-        raise DataError(f"case {name}: {error}") from None
+        raise DataError.of(error, case=name) from None
 
 
 def _prepare(name: str, volumes: Mapping[str, Callable[[], RawVolume]],
@@ -103,7 +108,8 @@ def _prepare(name: str, volumes: Mapping[str, Callable[[], RawVolume]],
              prepare: PrepareConfig) -> PreparedVolume:
     missing = [modality for modality in study.modalities if modality not in volumes]
     if missing:
-        raise DataError(f"modality {missing[0]!r} is missing; the case has {list(volumes)}")
+        raise DataError(f"modality {missing[0]!r} is missing; the case has {list(volumes)}",
+                        value=missing[0])
     first = volumes[study.modalities[0]]()
     geometry = first.geometry
     plan = SlicePlan(geometry, prepare.slice_size)
@@ -153,7 +159,7 @@ def image_on_grid(volume: RawVolume, first: RawVolume, study: StudyConfig) -> np
         return bring_image(volume.array, volume.geometry, first.geometry, first.array != 0,
                            study.skull_stripped)
     except DataError as error:
-        raise DataError(f"{volume.source}: {error}") from None
+        raise volume.named(error) from None
 
 
 def classes_on_grid(volume: RawVolume, grid: VolumeGeometry, study: StudyConfig) -> np.ndarray:
@@ -172,17 +178,18 @@ def classes_on_grid(volume: RawVolume, grid: VolumeGeometry, study: StudyConfig)
             return classes
         return bring_labels(classes, volume.geometry, grid)
     except DataError as error:
-        raise DataError(f"{volume.source}: {error}") from None
+        raise volume.named(error) from None
 
 
 def _check_image(array: np.ndarray) -> None:
     finite = np.isfinite(array)
     if not finite.all():
         where = tuple(int(i) for i in np.argwhere(~finite)[0])
-        raise DataError(f"{int((~finite).sum())} voxels are NaN or infinite, the first at {where}; "
-                        "replace them")
+        raise DataError(f"{int((~finite).sum())} voxels are NaN or infinite, the first at {where}",
+                        value=int((~finite).sum()), hint="replace them")
     if array.min() == array.max():
-        raise DataError(f"every voxel is {array.flat[0]:g}; the volume is empty")
+        raise DataError(f"every voxel is {array.flat[0]:g}; the volume is empty",
+                        value=float(array.flat[0]))
 
 
 def _is_on(geometry: VolumeGeometry, grid: VolumeGeometry, study: StudyConfig) -> bool:
@@ -190,16 +197,17 @@ def _is_on(geometry: VolumeGeometry, grid: VolumeGeometry, study: StudyConfig) -
     difference = geometry.difference(grid)
     if difference is None:
         return True
-    where = f"not on the grid of the first modality: {difference}; "
+    where = f"not on the grid of the first modality: {difference}"
     if geometry.permutation_to(grid) is not None:
-        advice = ("the same voxels in another order: set study.resample to true, which reorders "
-                  "them without any interpolation")
+        where += "; the same voxels in another order"
+        advice = "set study.resample to true, which reorders them without any interpolation"
     elif grid.is_placed and not geometry.is_placed:
         # Where nothing is known of a place, no resampling finds it.
-        raise DataError(f"{where}its header does not tell where the volume lies: if it stores its "
-                        "voxels in the first modality's order, write it anew with that affine")
+        raise DataError(f"{where}; its header does not tell where the volume lies",
+                        hint="if it stores its voxels in the first modality's order, write it anew "
+                             "with that affine")
     else:
         advice = "set study.resample to true to bring it there"
     if not study.resample:
-        raise DataError(where + advice)
+        raise DataError(where, hint=advice)
     return False

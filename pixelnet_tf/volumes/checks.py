@@ -10,7 +10,7 @@ import numpy as np
 
 from pixelnet_tf.cases.case import Case
 from pixelnet_tf.config import StudyConfig
-from pixelnet_tf.errors import DataError
+from pixelnet_tf.errors import DataError, PixelNetError
 from pixelnet_tf.reporting import Reporter, reporter_or_log
 from pixelnet_tf.volumes.case_volume import RawVolume, classes_on_grid, image_on_grid
 from pixelnet_tf.volumes.resample import fraction_within
@@ -21,12 +21,22 @@ from pixelnet_tf.volumes.slicing import SlicePlan
 _MOST_FILLED = 0.97
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Problem:
-    """Why a case cannot be used; the message names the file and the next step."""
+    """Why a case cannot be used, or what is doubtful about it."""
 
     case: str
-    message: str
+    fault: DataError
+
+    @classmethod
+    def of(cls, case: str, error: PixelNetError) -> Problem:
+        """What an error says of a case."""
+        return cls(case, DataError.of(error, case=case))
+
+    @property
+    def message(self) -> str:
+        """The text without the case; it names the file and the next step."""
+        return self.fault.text
 
 
 @dataclass(frozen=True)
@@ -83,7 +93,8 @@ def check_cases(cases: Iterable[Case], study: StudyConfig,
 
 def check_case(case: Case, study: StudyConfig, slice_size: int = 0) -> CheckResult:
     """Read every file of one case, as `check_cases` does."""
-    images, segmentation, doubts = list(case.faults), list(case.segmentation_faults), []
+    images, segmentation = list(case.faults), list(case.segmentation_faults)
+    doubts: list[DataError] = []
     first: RawVolume | None = None
     plan: SlicePlan | None = None
     has_lesion, filled, voxels = False, None, []
@@ -92,34 +103,35 @@ def check_case(case: Case, study: StudyConfig, slice_size: int = 0) -> CheckResu
         try:
             volume = RawVolume.read(path)
             if volume.geometry.spacing_doubt:
-                doubts.append(f"{path}: {volume.geometry.spacing_doubt}")
+                doubts.append(DataError(volume.geometry.spacing_doubt, file=path))
             if first is None:
                 first = volume
                 try:
                     plan = SlicePlan(volume.geometry, slice_size)
                 except DataError as error:
-                    images.append(f"{path}: {error}")
+                    images.append(DataError.of(error, file=path))
             if labels:
                 has_lesion = bool(volume.array.any())
                 left = np.count_nonzero(classes_on_grid(volume, first.geometry, study))
                 outside = 1 - fraction_within(volume.array != 0, volume.geometry, first.geometry)
                 if has_lesion and (outside or not left):
-                    doubts.append(f"{path}: {outside if left else 1:.1%} of the lesion is not on "
-                                  "the first modality's grid and is lost")
+                    doubts.append(DataError(f"{outside if left else 1:.1%} of the lesion is not on "
+                                            "the first modality's grid and is lost", file=path))
             else:
                 # Transposed, an array from a file lies in memory in C's order and is not copied.
                 voxels.append(hashlib.sha256(np.ascontiguousarray(volume.array.T).data).hexdigest())
                 held = image_on_grid(volume, first, study) != 0
                 filled = held if filled is None else filled | held
         except DataError as error:
-            (segmentation if labels else images).append(str(error))
+            (segmentation if labels else images).append(error)
     if study.skull_stripped and filled is not None and filled.mean() > _MOST_FILLED:
-        doubts.append(f"{filled.mean():.1%} of the voxels are not 0 in every modality, so nearly "
-                      "all of the volume counts as brain: set study.skull_stripped to false where "
-                      "the skull is there, or set the background to exactly 0")
+        doubts.append(DataError(
+            f"{filled.mean():.1%} of the voxels are not 0 in every modality, so nearly all of the "
+            "volume counts as brain", hint="set study.skull_stripped to false where the skull is "
+            "there, or set the background to exactly 0"))
     image_problems, segmentation_problems, noted = (
-        tuple(Problem(case.name, message) for message in messages)
-        for messages in (images, segmentation, doubts))
+        tuple(Problem.of(case.name, fault) for fault in faults)
+        for faults in (images, segmentation, doubts))
     return CheckResult(image_problems, segmentation_problems, has_lesion, plan, noted,
                        tuple(voxels))
 
@@ -137,9 +149,9 @@ def equal_images(voxels: Mapping[str, Iterable[str]]) -> list[tuple[str, ...]]:
 
 
 def check_volumes(volumes: Iterable[RawVolume], study: StudyConfig, slice_size: int = 0
-                  ) -> list[str]:
+                  ) -> list[DataError]:
     """Say what is wrong with the images of one case that are in memory, as `check_case` does."""
-    messages: list[str] = []
+    faults: list[DataError] = []
     first: RawVolume | None = None
     for volume in volumes:
         if first is None:
@@ -147,24 +159,25 @@ def check_volumes(volumes: Iterable[RawVolume], study: StudyConfig, slice_size: 
             try:
                 SlicePlan(volume.geometry, slice_size)
             except DataError as error:
-                messages.append(f"{volume.source}: {error}")
+                faults.append(volume.named(error))
         try:
             image_on_grid(volume, first, study)
         except DataError as error:
-            messages.append(str(error))
-    return messages
+            faults.append(error)
+    return faults
 
 
 def no_lesion(cases: Iterable[Case], study: StudyConfig) -> list[Problem]:
     """Word the problem of a study in which no case has a lesion, once for each case."""
-    return [Problem(case.name, f"{case.segmentation}: no label but the background, as in every "
-                    f"other case: there is nothing to learn; labels {list(study.label_values)[1:]}"
-                    " were looked for") for case in cases]
+    return [Problem(case.name, DataError(
+        "no label but the background, as in every other case: there is nothing to learn; labels "
+        f"{list(study.label_values)[1:]} were looked for", case=case.name, file=case.segmentation))
+        for case in cases]
 
 
-def problems_message(problems: Iterable[Problem], total: int) -> str:
-    """Write all problems as one message, by case."""
+def refusal(problems: Iterable[Problem], total: int, hint: str | None = None) -> DataError:
+    """One error that lists all problems by case, and what to do about them."""
     problems = list(problems)
-    lines = [f"  {problem.case}: {problem.message}" for problem in problems]
     bad = len({problem.case for problem in problems})
-    return "\n".join([f"{bad} of {total} cases cannot be used:", *lines])
+    return DataError.listing([problem.fault for problem in problems],
+                             f"{bad} of {total} cases cannot be used:", by_case=True, hint=hint)

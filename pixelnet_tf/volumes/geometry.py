@@ -64,7 +64,7 @@ class VolumeGeometry:
                 affine = np.array(header.get_best_affine(), np.float64)
         except (ValueError, ArithmeticError, np.linalg.LinAlgError,
                 nib.spatialimages.HeaderDataError) as error:
-            raise DataError(f"its qform is no rotation ({error}); {_MEND_AFFINE}") from None
+            raise DataError(f"its qform is no rotation ({error})", hint=_MEND_AFFINE) from None
         affine[:3] *= _unit_mm(header)
         return cls.of(header.get_data_shape()[:3], affine,
                       bytes(header.binaryblock))
@@ -82,16 +82,16 @@ class VolumeGeometry:
         try:
             affine = np.array(affine, np.float64)
         except (TypeError, ValueError):
-            raise DataError(f"its affine {shown(affine)} is no matrix of numbers; {_MEND_AFFINE}"
-                            ) from None
+            raise DataError(f"its affine {shown(affine)} is no matrix of numbers",
+                            hint=_MEND_AFFINE) from None
         if affine.shape != (4, 4) or not np.isfinite(affine).all():
-            raise DataError(f"its affine {affine.tolist()} is not a finite 4 x 4 matrix; "
-                            f"{_MEND_AFFINE}")
+            raise DataError(f"its affine {affine.tolist()} is not a finite 4 x 4 matrix",
+                            hint=_MEND_AFFINE)
         spacing_mm = np.sqrt((affine[:3, :3] ** 2).sum(axis=0))
         # The volume of a voxel of these sides; a flat or sheared-flat voxel has none.
         if not spacing_mm.all() or abs(np.linalg.det(affine[:3, :3] / spacing_mm)) < _FLAT:
             raise DataError(f"its affine {_rows(affine)} is singular: voxels have no extent in "
-                            f"some direction; {_MEND_AFFINE}")
+                            "some direction", hint=_MEND_AFFINE)
         if header is None:
             made = nib.Nifti1Header()
             made.set_data_shape(shape)
@@ -159,7 +159,8 @@ class VolumeGeometry:
         if shape != stored.shape or min(shape) < 1 or not all(
                 0 < side < np.inf for side in stored.spacing_mm):
             raise PlainError(f"geometry.shape {stored.shape} must be the header's {shape}, and "
-                             f"geometry.spacing_mm positive, got {stored.spacing_mm}")
+                             f"geometry.spacing_mm positive, got {stored.spacing_mm}",
+                             value=stored.spacing_mm)
         return replace(made, spacing_mm=stored.spacing_mm)
 
     @cached_property

@@ -28,17 +28,18 @@ _LARGEST_OFFSET = 1 << 20
 #: NIfTI's codes of whole numbers and fractions.
 _TYPES = {2, 4, 8, 16, 64, 256, 512, 768, 1024, 1280}
 _SAVE = "save one real number a voxel, the scanner's intensity"
-_OTHER_TYPES = {32: "complex numbers (complex64); save the magnitude",
-                1792: "complex numbers (complex128); save the magnitude",
-                2048: "complex numbers (complex256); save the magnitude",
-                128: f"colours (R+G+B); {_SAVE}", 2304: f"colours (R+G+B+A); {_SAVE}"}
+#: Data type of a file -> what its voxels are, and what to do.
+_OTHER_TYPES = {**{code: (f"complex numbers ({name})", "save the magnitude") for code, name in
+                   ((32, "complex64"), (1792, "complex128"), (2048, "complex256"))},
+                128: ("colours (R+G+B)", _SAVE), 2304: ("colours (R+G+B+A)", _SAVE)}
 #: What a file is that holds no header of a NIfTI file in one piece, by its first bytes.
-_PAIR = ("is one half of a pair .hdr and .img; save both as one .nii.gz, for instance by nibabel: "
+_PAIR = ("is one half of a pair .hdr and .img",
+         "save both as one .nii.gz, for instance by nibabel: "
          "nib.Nifti1Image.from_image(nib.load(path))")
-_AKIN = ((b"\0\x05\x16\x07", "a companion file that macOS writes beside the image (`._NAME`); "
+_AKIN = ((b"\0\x05\x16\x07", "a companion file that macOS writes beside the image (`._NAME`)",
           "delete it"),
-         (b"version https://git-lfs", "a pointer of Git LFS; fetch the file (`git lfs pull`)"),
-         (b"/annex/objects/", "a pointer of git-annex; fetch the file (`datalad get`)"))
+         (b"version https://git-lfs", "a pointer of Git LFS", "fetch the file (`git lfs pull`)"),
+         (b"/annex/objects/", "a pointer of git-annex", "fetch the file (`datalad get`)"))
 
 
 class ByteStream(Protocol):
@@ -109,24 +110,26 @@ def parse_header(start: bytes) -> NiftiHeader:
                         "made of volumes of three")
     if rank > 7 or any(n != 1 for n in dims[4:rank + 1]):
         raise DataError(f"has shape {tuple(dims[1:rank + 1])}, only three-dimensional volumes are "
-                        "read; split a series into one file per volume")
+                        "read", hint="split a series into one file per volume")
     if min(sides) < 1:
         raise DataError(f"has dimensions {sides}, which must be positive")
     code, bits = int(header["datatype"]), int(header["bitpix"])
     if code not in _TYPES:
-        raise DataError(f"holds {_OTHER_TYPES.get(code, f'numbers of data type {code}; {_SAVE}')}")
+        what, advice = _OTHER_TYPES.get(code, (f"numbers of data type {code}", _SAVE))
+        raise DataError(f"holds {what}", value=code, hint=advice)
     if bits != header.get_data_dtype().itemsize * 8:
-        raise DataError(f"has data type {code} of {bits} bits, which do not fit; correct the "
-                        "header")
+        raise DataError(f"has data type {code} of {bits} bits, which do not fit",
+                        hint="correct the header")
     offset = float(header["vox_offset"])
     if not len(header.binaryblock) <= offset <= _LARGEST_OFFSET or offset != int(offset):
-        raise DataError(f"has voxels that cannot begin at byte {offset:g}; correct the header")
+        raise DataError(f"has voxels that cannot begin at byte {offset:g}",
+                        hint="correct the header")
     try:
         # nibabel's own checks; they mend what every tool reads in one way, such as a qfac of 0.
         header = type(header)(start[:len(header.binaryblock)])
         header.get_slope_inter()
     except (nib.spatialimages.HeaderDataError, ValueError) as error:
-        raise DataError(f"cannot be read as NIfTI ({error}); correct the header") from None
+        raise DataError(f"cannot be read as NIfTI ({error})", hint="correct the header") from None
     stored = header.copy()
     # What nibabel does to the header of an image: voxels that come out are scaled.
     header.set_slope_inter(None, None)
@@ -151,7 +154,7 @@ def announced_blocks(stream: ByteStream, header: NiftiHeader, done: int) -> Iter
         block = stream.read(min(_BLOCK, left))
         if not block:
             raise DataError(f"the file is broken or truncated: it ends {left} bytes before its "
-                            "header says; fetch or unpack it again")
+                            "header says", hint="fetch or unpack it again")
         yield block
         left -= len(block)
     if left < 0 or stream.read(1):
@@ -171,8 +174,8 @@ def unpacked(source: BinaryIO) -> Iterator[ByteStream]:
     try:
         yield gzip.GzipFile(fileobj=source, mode="rb") if compressed else source
     except (EOFError, zlib.error, gzip.BadGzipFile) as error:
-        raise DataError(f"the file is broken or truncated ({error}); fetch or unpack it again"
-                        ) from None
+        raise DataError(f"the file is broken or truncated ({error})",
+                        hint="fetch or unpack it again") from None
 
 
 @contextmanager
@@ -183,20 +186,21 @@ def _opened(path: Path) -> Iterator[ByteStream]:
             yield stream
     except FileNotFoundError:
         if path.is_symlink():
-            raise DataError(f"{path}: is a link to a file that is not there; if DataLad or "
-                            "git-annex keeps the study, fetch it by `datalad get`") from None
-        raise DataError(f"{path}: no such file") from None
+            raise DataError("is a link to a file that is not there", file=path,
+                            hint="if DataLad or git-annex keeps the study, fetch it by `datalad "
+                                 "get`") from None
+        raise DataError("no such file", file=path) from None
     except DataError as error:
-        raise DataError(f"{path}: {error}") from None
+        raise DataError.of(error, file=path) from None
     except OSError as error:
-        raise DataError(f"{path}: cannot be read ({error.strerror or error})") from None
+        raise DataError(f"cannot be read ({error.strerror or error})", file=path) from None
 
 
 def _parsed(path: Path, start: bytes) -> NiftiHeader:
     if path.name.startswith("._"):
-        raise DataError(f"cannot be read as NIfTI: {_AKIN[0][1]}")
+        raise DataError(f"cannot be read as NIfTI: {_AKIN[0][1]}", hint=_AKIN[0][2])
     if path.suffix.lower() in (".hdr", ".img"):
-        raise DataError(_PAIR)
+        raise DataError(_PAIR[0], hint=_PAIR[1])
     return parse_header(start)
 
 
@@ -206,11 +210,11 @@ def _unchecked_header(start: bytes) -> nib.Nifti1Header:
         size, found = kind.template_dtype.itemsize, start[where:where + 4]
         if len(start) >= size and found in (magic, pair) and kind.may_contain_header(start):
             if found == pair:
-                raise DataError(_PAIR)
+                raise DataError(_PAIR[0], hint=_PAIR[1])
             return kind(start[:size], check=False)
-    akin = next((words for mark, words in _AKIN if mark in start[:64]),
-                "not a NIfTI file in one piece (.nii or .nii.gz)")
-    raise DataError(f"cannot be read as NIfTI: {akin}")
+    akin, advice = next(((words, step) for mark, words, step in _AKIN if mark in start[:64]),
+                        ("not a NIfTI file in one piece (.nii or .nii.gz)", None))
+    raise DataError(f"cannot be read as NIfTI: {akin}", hint=advice)
 
 
 def write_labels(path: Path, labels: np.ndarray, geometry: VolumeGeometry) -> None:
@@ -240,8 +244,8 @@ def nifti_bytes(path: Path | str, array: np.ndarray, geometry: VolumeGeometry) -
     """Return what `write_volume` writes: the file's bytes, compressed if its name ends with .gz."""
     name = Path(path).name
     if array.shape[:3] != geometry.shape:
-        raise DataError(f"{path}: an array of shape {array.shape} does not fit the geometry's "
-                        f"{geometry.shape}")
+        raise DataError(f"an array of shape {array.shape} does not fit the geometry's "
+                        f"{geometry.shape}", file=path)
     header = geometry.nifti_header()
     header.set_data_dtype(array.dtype)
     read, unused = header["pixdim"].copy(), slice(array.ndim + 1, None)

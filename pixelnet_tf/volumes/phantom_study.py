@@ -41,7 +41,7 @@ def write_phantom(out: Path, cases: int, seed: int, layout: str = "brats",
     """
     out, reporter = Path(out), reporter_or_log(reporter)
     if out.exists() and not out.is_dir():
-        raise DataError(f"{out}: is a file; give a folder to write the study into")
+        raise DataError("is a file", file=out, hint="give a folder to write the study into")
     size = size or DEFAULT_SIZES[layout]
     names = []
     for number in range(1, cases + 1):

@@ -14,7 +14,7 @@ _LEAST_INSIDE = 0.5
 #: A voxel that lies half-way between two takes the upper one in axial view, whatever the last digit
 #: of the affines is: so much of a voxel is added where the nearest one is looked for.
 _TIE = 1e-3
-_APART = "the two do not lie at one place; check the affine of both"
+_APART = "check the affine of both"
 #: Voxels that are enough to tell which part of an image lies on another grid.
 _SAMPLE = 200_000
 
@@ -48,7 +48,7 @@ def bring_image(array: np.ndarray, geometry: VolumeGeometry, target: VolumeGeome
     result = resample(array, geometry, target, keep_zeros=keep_zeros)
     if inside < _LEAST_INSIDE or not result.any():
         raise DataError(f"only {inside if result.any() else 0:.1%} of it lies on the first "
-                        f"modality's grid: {_APART}")
+                        "modality's grid: the two do not lie at one place", hint=_APART)
     return result
 
 
@@ -72,7 +72,7 @@ def bring_labels(array: np.ndarray, geometry: VolumeGeometry, target: VolumeGeom
     inside = round(total * fraction_within(array != 0, geometry, target))
     if inside < _LEAST_INSIDE * total:
         raise DataError(f"only {inside} of its {total} labelled voxels lie on the first "
-                        f"modality's grid: {_APART}")
+                        "modality's grid: the two do not lie at one place", hint=_APART)
     return resample(array, geometry, target, "nearest")
 
 

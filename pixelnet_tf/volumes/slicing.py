@@ -37,9 +37,9 @@ class SlicePlan:
             return
         longer = max(self._native_height, self._native_width)
         if longer > slice_size:
-            raise DataError(
-                f"slices of {self._native_height}x{self._native_width} pixels are larger than "
-                f"prepare.slice_size = {slice_size}; set it to at least {longer}")
+            raise DataError(f"slices of {self._native_height}x{self._native_width} pixels are "
+                            f"larger than prepare.slice_size = {slice_size}",
+                            hint=f"set it to at least {longer}")
         height, width = (max(native, round(native * slice_size / longer))
                          for native in (self._native_height, self._native_width))
         self._scaled = height, width

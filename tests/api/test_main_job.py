@@ -127,7 +127,7 @@ def test_scores_are_a_table(tmp_path, main_job, model, paths):  # noqa: F811
     (lambda images: images.update(t2=(np.eye(30)[:, :28, None] * np.ones(15), np.eye(4))), None,
      "not on the grid"),
     (lambda images: images.update(t2=(np.zeros((30, 28, 16)), nib.load(images["flair"]).affine)),
-     None, "every voxel is 0"),
+     0, "every voxel is 0"),
 ])
 def test_wrong_images_are_named(model, paths, change, value, message):
     images = dict(paths)

@@ -112,7 +112,7 @@ def test_evaluate_into_a_study_that_holds_predictions(folders, capsys):
     assert summary["scores"]["WT"]["Dice"]["mean"] == pytest.approx(5 / 6)
     assert _run("evaluate", "--predictions", folders / "good", "--references", folders / "good",
                 "--out", folders / "t", "--workers", 1) == 3
-    assert "prediction and reference are one file" in capsys.readouterr().err
+    assert "is both the prediction and the reference" in capsys.readouterr().err
 
 
 def test_evaluate_of_a_mask_asks_what_its_labels_are(folders, capsys):
@@ -211,7 +211,7 @@ def test_bad_predictions_end_with_3_and_the_case(folders, capsys, spoil):
     archive = folders / "x.zip"
     assert _run("submit", "--challenge", "brats2017", "--predictions", folders / "good",
                 "--references", folders / "study", "--out", archive) == 3
-    assert "'p2'" in capsys.readouterr().err
+    assert "case p2: " in capsys.readouterr().err
     assert not archive.exists()
 
 
@@ -278,7 +278,7 @@ def test_report_is_of_what_was_scored(folders, capsys):
     asked = ("report", folders / "run", "--scores", folders / "poor_scores", "--out",
              folders / "report.html", "--overlays", 0, "--predictions")
     assert _run(*asked, folders / "good", "--dry-run") == 3
-    assert "good/p1.nii.gz is not the prediction that was scored" in capsys.readouterr().err
+    assert "good/p1.nii.gz: is not the prediction that was scored" in capsys.readouterr().err
     assert _run(*asked, folders / "poor", "--dry-run") == 0
     assert "would write a report of 2 cases" in capsys.readouterr().out
     about = {"networks": [{"model": "elsewhere", "file": hashlib.sha256(b"others").hexdigest()}]}
@@ -291,7 +291,7 @@ def test_report_is_of_what_was_scored(folders, capsys):
     path = folders / "study" / "p2" / "p2_seg.nii.gz"
     _write(path, np.roll(np.asarray(nib.load(path).dataobj), 2, axis=1))
     assert _run(*asked, folders / "poor") == 3
-    assert "p2_seg.nii.gz is not the reference that was scored" in capsys.readouterr().err
+    assert "p2_seg.nii.gz: is not the reference that was scored" in capsys.readouterr().err
     assert not (folders / "report.html").exists()
 
 

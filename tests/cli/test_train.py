@@ -80,7 +80,7 @@ def test_results_do_not_go_among_the_data(main_job, capsys):
                            "--references", study))):
         for more in ((), ("--dry-run",)):
             assert run_main(*arguments, "--out", out, *more) == 2
-            assert f"--out {out}: lies within" in capsys.readouterr().err
+            assert f"{out}: lies within" in capsys.readouterr().err
         assert out == study or not out.exists()
 
 
@@ -180,7 +180,7 @@ def test_there_and_back_through_caffes_snapshot(main_job, tmp_path, capsys):
     assert train(main_job, tmp_path / "run", *dry) == 2
     assert "3 steps behind it, the training is to have 3" in capsys.readouterr().err
     assert train(main_job, tmp_path / "run", "--snapshot", state.with_suffix(".caffemodel")) == 2
-    assert "give Caffe's .solverstate" in capsys.readouterr().err
+    assert "give --snapshot a .solverstate" in capsys.readouterr().err
     assert train(main_job, tmp_path / "run", "--snapshot", tmp_path / "no.solverstate") == 4
     assert "does not exist" in capsys.readouterr().err
     state.write_bytes(state.read_bytes()[:1000])

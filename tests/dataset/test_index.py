@@ -35,7 +35,7 @@ def test_rows_of(index):
     np.testing.assert_array_equal(index.rows_of(["B"]), [2])
     np.testing.assert_array_equal(index.rows_of(["B", "A"]), [0, 1, 2])
     assert index.rows_of([]).size == 0
-    with pytest.raises(DataError, match="'C' is not in the prepared study"):
+    with pytest.raises(DataError, match="case C: is not in the prepared study"):
         index.rows_of(["C"])
 
 

@@ -171,7 +171,7 @@ def test_a_case_that_fails_when_it_is_prepared_is_left_out_too(small_config, stu
     def fails(case, *settings):
         asked.append(case.name)
         if case.name == "phantom_002":
-            raise DataError("case phantom_002: N4 finds no bias field")
+            raise DataError("N4 finds no bias field", case="phantom_002")
         return encode_case(case, *settings)
 
     monkeypatch.setattr(encode_module, "encode_case", fails)

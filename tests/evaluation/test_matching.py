@@ -63,7 +63,7 @@ def test_only_the_cases_that_were_asked_for_are_expected(predictions_dir, study_
 
 def test_refuses_a_case_that_is_there_twice(predictions_dir, study_dir, labels):
     write_nifti(predictions_dir / "case_b.nii", labels)
-    with pytest.raises(DataError, match=r"'case_b' is there twice.*case_b\.nii'"):
+    with pytest.raises(DataError, match=r"case case_b: .*is there twice.*case_b\.nii'"):
         match_cases(predictions_dir, study_dir, STUDY)
 
 
@@ -112,7 +112,7 @@ def test_a_prediction_is_not_its_own_reference(predictions_dir, tmp_path, link):
         references.mkdir()
         for name in NAMES:
             getattr(references / f"{name}.nii.gz", link)(predictions_dir / f"{name}.nii.gz")
-    with pytest.raises(DataError, match=r"'case_a': prediction and reference are one file.*\(3 "):
+    with pytest.raises(DataError, match=r"case case_a: .*both .* and the reference \(3 "):
         match_cases(predictions_dir, references, STUDY)
 
 
@@ -126,7 +126,7 @@ def test_says_why_a_case_is_missing(predictions_dir, study_dir, labels):
     with pytest.raises(DataError) as raised:
         match_cases(predictions_dir, study_dir, study)
     assert "  case_b (left out: every voxel is 0)" in str(raised.value)
-    assert "  case_a (seg: 2 files fit" in str(raised.value)
+    assert "study/case_a: seg: 2 files fit" in str(raised.value)
 
 
 def test_capitals_and_links_to_nowhere_are_met(tmp_path, labels):

@@ -58,7 +58,7 @@ def test_pairs_are_read_before_any_is_scored(predictions_dir, study_dir, labels)
         (predictions_dir / "case_b.nii.gz").read_bytes()).hexdigest()
     write_nifti(predictions_dir / "case_a.nii.gz", labels.astype(np.float64))
     (predictions_dir / "case_c.nii.gz").write_bytes(b"no gzip")
-    with pytest.raises(DataError, match=r"'case_a'.*float64(.|\n)*case_c\.nii\.gz"):
+    with pytest.raises(DataError, match=r"case case_a: .*float64(.|\n)*case_c\.nii\.gz"):
         check_pairs(matching, STUDY)
 
 
@@ -80,7 +80,7 @@ def test_refuses_bad_predictions_by_name(predictions_dir, study_dir, labels, cha
     write_nifti(predictions_dir / "case_b.nii.gz", change(labels))
     with pytest.raises(DataError, match=words) as raised:
         _score(predictions_dir, study_dir)
-    assert "'case_b'" in str(raised.value)
+    assert "case case_b: " in str(raised.value)
     assert "case_b.nii.gz" in str(raised.value)
 
 
@@ -90,7 +90,7 @@ def test_refuses_bad_predictions_by_name(predictions_dir, study_dir, labels, cha
 ], ids=["spacing", "mirrored", "moved"])
 def test_refuses_another_affine(predictions_dir, study_dir, labels, affine):
     write_nifti(predictions_dir / "case_b.nii.gz", labels, affine)
-    with pytest.raises(DataError, match=r"'case_b'.*another grid.*affine"):
+    with pytest.raises(DataError, match=r"case case_b: .*another grid.*affine"):
         _score(predictions_dir, study_dir)
 
 
@@ -105,7 +105,7 @@ def test_names_every_bad_case_and_not_only_the_first(predictions_dir, study_dir,
     (predictions_dir / "case_c.nii.gz").write_bytes(b"no gzip")
     with pytest.raises(DataError) as raised:
         _score(predictions_dir, study_dir, workers=2)
-    assert "'case_a'" in str(raised.value)
+    assert "case case_a: " in str(raised.value)
     assert "case_c.nii.gz" in str(raised.value)
 
 

@@ -76,7 +76,7 @@ def test_isles_needs_a_smir_number(isles, tmp_path):
         modality = folder.name.split("MR_")[1].split(".")[0]
         (folder / f"{folder.name}.nii").rename(folder / f"x_{modality.lower()}.nii")
         folder.rename(folder.parent / modality)
-    with pytest.raises(DataError, match="'training_2': no SMIR number"):
+    with pytest.raises(DataError, match="case training_2: no SMIR number"):
         write_submission("isles2017", *isles, ISLES, tmp_path / "isles.zip")
 
 
@@ -110,9 +110,10 @@ def _not_asked_for(folder: Path, labels):
 
 
 @pytest.mark.parametrize(("spoil", "words"), [
-    (_unknown_label, r"'case_b'.*unknown label 3"), (_another_grid, r"'case_b'.*another grid"),
-    (_missing, r"'case_b': there is no prediction"), (_twice, r"'case_b' is there twice"),
-    (_float, r"'case_b'.*labels as float32"), (_not_asked_for, r"'case_q'.*is no case"),
+    (_unknown_label, r"case case_b: .*unknown label 3"),
+    (_another_grid, r"case case_b: .*another grid"),
+    (_missing, r"case case_b: there is no prediction"), (_twice, r"case case_b: .*is there twice"),
+    (_float, r"case case_b: .*labels as float32"), (_not_asked_for, r"case case_q: .*is no case"),
 ], ids=lambda value: getattr(value, "__name__", ""))
 def test_refuses(predictions_dir, study_dir, tmp_path, labels, spoil, words):
     spoil(predictions_dir, labels)
@@ -131,7 +132,7 @@ def test_refuses_an_empty_folder(study_dir, tmp_path):
 def test_lists_every_fault_at_once(predictions_dir, study_dir, tmp_path, labels):
     _float(predictions_dir, labels)
     (predictions_dir / "case_a.nii.gz").unlink()
-    with pytest.raises(DataError, match=r"(?s)'case_a'.*'case_b'"):
+    with pytest.raises(DataError, match=r"(?s)case case_a: .*case case_b: "):
         _brats(predictions_dir, study_dir, tmp_path / "x.zip")
 
 
@@ -139,7 +140,7 @@ def test_labels_that_the_challenge_does_not_take(isles, tmp_path):
     lesion = np.full((8, 8, 4), 2, np.uint8)
     write_nifti(isles[0] / "training_2.nii.gz", lesion, np.diag([-1.5, -1.5, 6, 1]))
     study = dataclasses.replace(ISLES, labels={0: "background", 1: "core", 2: "penumbra"})
-    with pytest.raises(DataError, match=r"'training_2'.*label 2; isles2017 takes \[0, 1\]"):
+    with pytest.raises(DataError, match=r"case training_2: .*label 2; isles2017 takes \[0, 1\]"):
         write_submission("isles2017", *isles, study, tmp_path / "x.zip")
 
 

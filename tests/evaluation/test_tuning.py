@@ -87,7 +87,7 @@ def test_mean_dice_by_hand():
 
 def test_a_case_that_was_tested_on_is_refused(folders):
     matching = match_cases(folders / "predicted", folders / "truth", STUDY)
-    with pytest.raises(DataError, match="'v2' is not among the validation cases"):
+    with pytest.raises(DataError, match="case v2: is not among the validation cases"):
         tune_postprocess(matching, Split(("t",), ("v1",), ("v2",)), STUDY)
 
 

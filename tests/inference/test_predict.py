@@ -320,7 +320,7 @@ def test_a_broken_shard_is_seen_before_any_work(prepared, tmp_path):
 def test_a_case_that_fails_later_is_left_out_too(study, tmp_path, monkeypatch):
     def fails(case, *settings):
         if case.name == "phantom_002":
-            raise DataError("case phantom_002: no field can be fitted")
+            raise DataError("no field can be fitted", case="phantom_002")
         return prepare_case(case, *settings)
 
     monkeypatch.setattr(predict_module, "prepare_case", fails)
@@ -329,7 +329,7 @@ def test_a_case_that_fails_later_is_left_out_too(study, tmp_path, monkeypatch):
     said = write(study, tmp_path / "b", skip_bad_cases=True)
     assert said.done == ["phantom_001", "phantom_003"]
     assert json.loads((tmp_path / "b" / "prediction.json").read_text())["left_out"] == [
-        {"case": "phantom_002", "reason": "case phantom_002: no field can be fitted"}]
+        {"case": "phantom_002", "reason": "no field can be fitted"}]
 
 
 @pytest.mark.parametrize("damage", ["label", "broken", "twice"])

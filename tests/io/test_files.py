@@ -79,7 +79,7 @@ def test_what_cannot_be_json_is_no_file(tmp_path):
 
 def test_an_object_is_asked_for(tmp_path):
     write_json(tmp_path / "x", [1])
-    with pytest.raises(DataError, match="must hold a JSON object, holds list: predict again"):
+    with pytest.raises(DataError, match="must hold a JSON object, holds list; predict again"):
         read_json_object(tmp_path / "x", "predict again")
 
 

@@ -100,7 +100,8 @@ def test_a_volume_of_one_slice_is_corrected_in_the_plane(shape):
 
 
 def test_a_case_at_fault_says_its_own_fault(case):
-    bad = dataclasses.replace(case, faults=("flair: 2 files fit, ['a.nii', 'b.nii']",))
+    bad = dataclasses.replace(case, faults=(
+        DataError("flair: 2 files fit, ['a.nii', 'b.nii']"),))
     with pytest.raises(DataError, match="case A: flair: 2 files fit"):
         prepared(bad)
 

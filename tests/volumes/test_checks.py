@@ -8,7 +8,8 @@ import pytest
 
 from pixelnet_tf.cases.case import Case
 from pixelnet_tf.config import StudyConfig
-from pixelnet_tf.volumes.checks import check_case, check_cases, problems_message
+from pixelnet_tf.errors import DataError
+from pixelnet_tf.volumes.checks import check_case, check_cases, refusal
 from tests.listening import Listening
 
 STUDY = StudyConfig(modalities=("flair", "t2"))
@@ -111,11 +112,12 @@ def test_no_lesion_anywhere_is_a_problem_of_every_case(make, ball):
 
 
 def test_all_bad_cases_come_in_one_message(make, ball):
-    cases = [Case("A", faults=("modality 'flair' is missing",)), make("B", t2=ball[1:]), make("C")]
+    cases = [Case("A", faults=(DataError("modality 'flair' is missing"),)),
+             make("B", t2=ball[1:]), make("C")]
     ears = Listening()
     problems = check_cases(cases, STUDY, reporter=ears)
     assert ears.events == [("checking", n, 3, name) for n, name in enumerate("ABC", start=1)]
-    message = problems_message(problems, len(cases))
+    message = str(refusal(problems, len(cases)))
     assert message.startswith("2 of 3 cases cannot be used:")
     assert "  A: modality 'flair' is missing" in message
     assert "  B: " in message
