@@ -151,7 +151,8 @@ def test_a_wrong_file_ends_with_2_and_names_itself(kind, written, capsys):
 
 
 def test_a_missing_file_names_the_built_in_ones():
-    with pytest.raises(ConfigError, match=r"'nosuch.yaml' does not exist.*'brats2017'.*'phantom'"):
+    with pytest.raises(ConfigError, match=r"nosuch\.yaml: the configuration file does not exist"
+                       r".*'brats2017'.*'phantom'"):
         load_config("nosuch.yaml")
 
 
