@@ -10,6 +10,7 @@ from prototxt_import.expected_blobs import expected_blobs
 from prototxt_import.layer import Layer
 from prototxt_import.state_rule import UNCHOSEN, NetState
 
+_WIDEST = 80
 _SIZES = ("kernel", "stride", "pad", "dilation")  # printed as 3x3
 
 
@@ -77,7 +78,9 @@ class Network:
             flow = f"{', '.join(layer.bottoms)} -> {', '.join(layer.tops)}".strip()
             shapes = ", ".join("x".join(map(str, b.shape)) or "1" for b in layer.blobs)
             rows.append((str(index), layer.name, layer.type, flow, _settings(layer), shapes))
-        widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
+        # A cell that is longer stands out of its column: one of a megabyte would widen each row.
+        widths = [min(max(len(row[column]) for row in rows), _WIDEST)
+                  for column in range(len(rows[0]))]
         lines = [
             "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
             for row in rows

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+_WIDEST = 80
 MATCHED, CONVERTED, LEFT_OUT, NOT_IN_FILE = "matched", "converted", "left out", "not in the file"
 
 
@@ -36,7 +37,8 @@ class MatchTable:
     def __str__(self) -> str:
         cells = [("layer", "in the file", "what was done", "")]
         cells += [(r.layer or "-", r.source or "-", r.status, r.detail) for r in self.rows]
-        widths = [max(len(row[column]) for row in cells) for column in range(4)]
+        # A cell that is longer stands out of its column: names of files may have any length.
+        widths = [min(max(len(row[column]) for row in cells), _WIDEST) for column in range(4)]
         lines = [
             "  ".join(c.ljust(w) for c, w in zip(row, widths, strict=True)).rstrip()
             for row in cells

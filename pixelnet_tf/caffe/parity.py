@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import zipfile
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -15,6 +16,8 @@ from prototxt_import.errors import listed
 
 TOLERANCE = 2e-5
 _BLOB = "blob/"
+#: How much larger than its file a packed golden file may be; any may have the second.
+_MAX_INFLATION, _SMALL_BYTES = 64, 256 << 20
 
 
 @dataclass(frozen=True)
@@ -64,7 +67,7 @@ class ParityReport:
         )
 
     def __str__(self) -> str:
-        width = max(len(row.name) for row in self.rows)
+        width = min(max(len(row.name) for row in self.rows), 80)
         lines = [f"{'blob':{width}}  {'shape':>18}  {'largest':>10}  {'absolute':>10}  relative"]
         for row in self.rows:
             shape = "x".join(map(str, row.shape)) or "1"
@@ -135,6 +138,11 @@ def _difference(name: str, found: np.ndarray, expected: np.ndarray) -> BlobDiffe
 
 def _read_golden(path: str | Path) -> dict[str, np.ndarray]:
     try:
+        with zipfile.ZipFile(path) as archive:
+            size = sum(member.file_size for member in archive.infolist())
+        most = max(Path(path).stat().st_size * _MAX_INFLATION, _SMALL_BYTES)
+        if size > most:
+            raise ValueError(f"it unpacks to {size:,} bytes, more than the {most:,} that it may")
         with np.load(path, allow_pickle=False) as file:
             return {name: file[name] for name in file.files}
     except FileNotFoundError:

@@ -1,18 +1,24 @@
 """Networks made to take memory or time without bound: refused before they are built."""
 
 import re
+import sys
 import time
+from functools import partial
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 import pixelnet_tf.caffe.import_pixelnet as importing
+import pixelnet_tf.caffe.parity as parity
 from pixelnet_tf.caffe.blobs import get_blobs
 from pixelnet_tf.caffe.build import build_model
 from pixelnet_tf.caffe.import_pixelnet import import_pixelnet
 from pixelnet_tf.caffe.layer_names import names_in_files
+from pixelnet_tf.caffe.match_table import MatchRow, MatchTable
+from pixelnet_tf.caffe.parity import compare_with_golden
 from pixelnet_tf.config import ModelConfig
-from pixelnet_tf.errors import ModelError, nearest_hint
+from pixelnet_tf.errors import DataError, ModelError, nearest_hint
 from pixelnet_tf.model.architecture import Architecture
 from pixelnet_tf.model.pixelnet import PixelNet
 
@@ -60,10 +66,12 @@ def test_new_weights_have_a_limit(layer, network_of):
         build_model(network)
 
 
-def test_a_chain_too_long_for_keras_is_an_error_of_ours(network_of):
+def test_a_chain_too_long_for_keras_is_an_error_of_ours(network_of, request):
+    request.addfinalizer(partial(sys.setrecursionlimit, sys.getrecursionlimit()))
+    sys.setrecursionlimit(400)
     chain = "".join(f'layer {{ name: "r{i}" type: "AbsVal" bottom: "r{i - 1}" top: "r{i}" }}\n'
-                    for i in range(1, 1000))
-    with pytest.raises(ModelError, match="chain of its 1000 layers"):
+                    for i in range(1, 500))
+    with pytest.raises(ModelError, match="chain of its 500 layers"):
         build_model(network_of(INPUT.format(3, 8).replace("data", "r0") + chain))
 
 
@@ -79,6 +87,26 @@ def test_channels_are_found_in_time_however_many_ways_lead_to_them(network_of):
     model = build_model(network_of(text))
     assert model.input["a0"].shape[-1] == 3
     assert time.process_time() - start < 5
+
+
+def test_a_golden_file_unpacks_to_a_stated_size(tmp_path, monkeypatch):
+    path = tmp_path / "golden.npz"
+    np.savez_compressed(path, data=np.zeros(2 << 20, np.uint8))
+    monkeypatch.setattr(parity, "_SMALL_BYTES", 1 << 20)
+    with pytest.raises(DataError, match=r"unpacks to 2,\d+,\d+ bytes, more than the 1,048,576"):
+        compare_with_golden(GOLDEN / "narrow_deploy.prototxt", GOLDEN / "narrow_init.caffemodel",
+                            path)
+
+
+def test_a_long_name_widens_no_table(network_of):
+    """A row for each of 2,000 layers, one of which has a name of a megabyte."""
+    chain = "".join(f'layer {{ name: "r{i}" type: "AbsVal" bottom: "r{i - 1}" top: "r{i}" }}\n'
+                    for i in range(1, 2000))
+    network = network_of(INPUT.format(3, 8).replace("data", "r0")
+                         + chain.replace('"r5"', f'"{"x" * 1_000_000}"', 1))
+    assert 1_000_000 < len(str(network)) < 3_000_000
+    rows = tuple(MatchRow("a", name, "matched") for name in ("x" * 1_000_000, *"y" * 2000))
+    assert len(str(MatchTable(rows))) < 2_000_000
 
 
 def test_a_long_name_is_no_slip_of_a_short_one():
