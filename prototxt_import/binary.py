@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import io
 import mmap
 import os
 import string
-from typing import BinaryIO
 
 import numpy as np
 from google.protobuf.message import DecodeError, Message
@@ -48,7 +48,7 @@ def read_caffemodel(path: str | os.PathLike, *, allow_nan: bool = False) -> RawN
 
 
 class _Reader:
-    def __init__(self, path: str, file: BinaryIO, buffer: mmap.mmap, allow_nan: bool) -> None:
+    def __init__(self, path: str, file: io.FileIO, buffer: mmap.mmap, allow_nan: bool) -> None:
         self.path = path
         self.file = file
         self.buffer = buffer

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import math
-from typing import BinaryIO, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
@@ -13,7 +13,7 @@ from prototxt_import import wire
 MAX_AXES = 32  # Caffe's own limit
 _CHUNK = 1 << 20  # elements handled at a time where a second copy is unavoidable
 _DATA, _SHAPE, _DOUBLE = 5, 7, 8
-_DTYPES = {_DATA: np.dtype("<f4"), _DOUBLE: np.dtype("<f8")}
+_DTYPES: dict[int, np.dtype] = {_DATA: np.dtype("<f4"), _DOUBLE: np.dtype("<f8")}
 _FIXED = {_DATA: wire.FIXED32, _DOUBLE: wire.FIXED64}
 
 
@@ -32,11 +32,11 @@ class _Run(NamedTuple):
     """Values that stand together in the file: packed (stride = itemsize) or each with a tag."""
 
     start: int
-    count: int
+    values: int
     stride: int
 
 
-def read_blob(file: BinaryIO, buffer, start: int, end: int) -> Blob:
+def read_blob(file: io.FileIO, buffer: wire.Buffer, start: int, end: int) -> Blob:
     """Return the BlobProto that fills `buffer[start:end]`, a map of the unbuffered `file`.
 
     Values may be packed, one by one, or in several pieces; `double_data` counts before `data`,
@@ -53,14 +53,14 @@ def read_blob(file: BinaryIO, buffer, start: int, end: int) -> Blob:
         if field.number in runs:
             run = _find_run(buffer, field, end)
             runs[field.number].append(run)
-            position = max(position, run.start - 1 + run.count * run.stride)
+            position = max(position, run.start - 1 + run.values * run.stride)
         elif field.number == _SHAPE and field.wire_type == wire.BYTES:
             shape += _read_dims(buffer, field.value_start, field.end)
         elif 1 <= field.number <= 4 and field.wire_type == wire.VARINT:
             legacy[field.number] = wire.signed(field.value)
     dims = [legacy.get(axis, 0) for axis in (1, 2, 3, 4)] if legacy else shape
     number = _DOUBLE if runs[_DOUBLE] else _DATA
-    count = sum(run.count for run in runs[number])
+    count = sum(run.values for run in runs[number])
     _check_shape(dims, count)
     return Blob(_load(file, runs[number], number, count).reshape(dims), bool(legacy))
 
@@ -73,7 +73,7 @@ def blob_header(array: np.ndarray) -> bytes:
     return shape + wire.encode_header(_DATA, 4 * array.size)
 
 
-def _find_run(buffer, field: wire.Field, end: int) -> _Run:
+def _find_run(buffer: wire.Buffer, field: wire.Field, end: int) -> _Run:
     itemsize = _DTYPES[field.number].itemsize
     if field.wire_type == wire.BYTES:
         length = field.end - field.value_start
@@ -98,7 +98,7 @@ def _find_run(buffer, field: wire.Field, end: int) -> _Run:
     return _Run(field.start + 1, count, stride)
 
 
-def _read_dims(buffer, start: int, end: int) -> list[int]:
+def _read_dims(buffer: wire.Buffer, start: int, end: int) -> list[int]:
     dims: list[int] = []
     for field in wire.walk(buffer, start, end):
         if field.number != 1:
@@ -125,17 +125,17 @@ def _check_shape(dims: list[int], count: int) -> None:
         )
 
 
-def _load(file: BinaryIO, runs: list[_Run], number: int, count: int) -> np.ndarray:
+def _load(file: io.FileIO, runs: list[_Run], number: int, count: int) -> np.ndarray:
     dtype = _DTYPES[number]
     array = np.empty(count, np.dtype("<f4"))
     filled = 0
     for run in runs:
         if run.stride == dtype.itemsize == array.itemsize:
-            _read_into(file, run.start, array[filled : filled + run.count])
-            filled += run.count
+            _read_into(file, run.start, array[filled : filled + run.values])
+            filled += run.values
             continue
-        for first in range(0, run.count, _CHUNK):
-            size = min(_CHUNK, run.count - first)
+        for first in range(0, run.values, _CHUNK):
+            size = min(_CHUNK, run.values - first)
             raw = np.zeros(size * run.stride, np.uint8)
             # The last value of a tagged run has no tag after it: its record is one byte short.
             used = raw[: size * run.stride - (run.stride - dtype.itemsize)]
@@ -148,8 +148,8 @@ def _load(file: BinaryIO, runs: list[_Run], number: int, count: int) -> np.ndarr
     return array
 
 
-def _read_into(file: BinaryIO, start: int, target: np.ndarray) -> None:
-    view = memoryview(target).cast("B")
+def _read_into(file: io.FileIO, start: int, target: np.ndarray) -> None:
+    view = target.data.cast("B")
     file.seek(start, io.SEEK_SET)
     while view:
         size = file.readinto(view)

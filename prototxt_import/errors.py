@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Collection
+from typing import Any
 
 _LISTED = 10
 _MAX_TEXT = 4000
@@ -42,5 +43,5 @@ class CaffeFormatError(ValueError):
         place = ":".join(str(part) for part in (self.path, line, column) if part is not None)
         super().__init__(f"{place}: {self.message}" if place else self.message)
 
-    def __reduce__(self):
+    def __reduce__(self) -> tuple[Any, ...]:
         return type(self), (self.message, self.path, self.line, self.column)

@@ -5,9 +5,19 @@ from __future__ import annotations
 import numpy as np
 
 from prototxt_import.layer import Layer
+from prototxt_import.params import (
+    BiasParams,
+    BNParams,
+    ConvolutionParams,
+    EmbedParams,
+    InnerProductParams,
+    NormalizeParams,
+    ParameterParams,
+    PReLUParams,
+    ScaleParams,
+)
 
 Shape = tuple["int | None", ...]
-_WEIGHTED = ("Convolution", "Deconvolution", "InnerProduct")
 
 
 def expected_blobs(layer: Layer) -> tuple[Shape, ...] | None:
@@ -15,37 +25,51 @@ def expected_blobs(layer: Layer) -> tuple[Shape, ...] | None:
 
     None for a layer type whose blobs are not known here.
     """
-    params = layer.params
-    if layer.type in _WEIGHTED:
-        outputs = params.num_output
-        if layer.type == "Convolution":
-            weight: Shape = (outputs, None, *params.kernel)
-        elif layer.type == "Deconvolution":
-            weight = (None, outputs // params.group, *params.kernel)
-        else:
-            weight = (None, outputs) if params.transpose else (outputs, None)
-        return (weight, (outputs,)) if params.bias_term else (weight,)
-    if layer.type == "BatchNorm":
-        return ((None,), (None,), (1,))
-    if layer.type == "Normalize":
-        return ((),) if params.channel_shared else ((None,),)
-    if layer.type in ("Scale", "Bias") and len(layer.bottoms) == 1:
-        axes = (None,) * params.num_axes if params.num_axes >= 0 else None
-        shapes = (axes, axes) if layer.type == "Scale" and params.bias_term else (axes,)
-        return None if axes is None else shapes
-    if layer.type == "PReLU":
-        return ((),) if params.channel_shared else ((None,),)
-    if layer.type == "Embed":
-        weight = (params.input_dim, params.num_output)
-        return (weight, (params.num_output,)) if params.bias_term else (weight,)
-    if layer.type == "Parameter":
-        return (params.shape,)
-    if layer.type == "BN" and params.fork is not None:
+    kind = layer.type
+    if kind in ("Convolution", "Deconvolution"):
+        conv = layer.params_as(ConvolutionParams)
+        outputs = conv.num_output
+        if kind == "Convolution":
+            return _with_bias((outputs, None, *conv.kernel), outputs, conv.bias_term)
+        return _with_bias((None, outputs // conv.group, *conv.kernel), outputs, conv.bias_term)
+    if kind == "InnerProduct":
+        product = layer.params_as(InnerProductParams)
+        outputs = product.num_output
+        matrix = (None, outputs) if product.transpose else (outputs, None)
+        return _with_bias(matrix, outputs, product.bias_term)
+    if kind == "Embed":
+        embed = layer.params_as(EmbedParams)
+        return _with_bias((embed.input_dim, embed.num_output), embed.num_output, embed.bias_term)
+    if kind == "BatchNorm":
+        return (None,), (None,), (1,)
+    if kind == "Normalize":
+        return _per_channel(layer.params_as(NormalizeParams).channel_shared)
+    if kind == "PReLU":
+        return _per_channel(layer.params_as(PReLUParams).channel_shared)
+    if kind == "Scale" and len(layer.bottoms) == 1:
+        scale = layer.params_as(ScaleParams)
+        if scale.num_axes < 0:
+            return None
+        return ((None,) * scale.num_axes,) * (2 if scale.bias_term else 1)
+    if kind == "Bias" and len(layer.bottoms) == 1:
+        axes = layer.params_as(BiasParams).num_axes
+        return None if axes < 0 else ((None,) * axes,)
+    if kind == "Parameter":
+        return (layer.params_as(ParameterParams).shape,)
+    if kind == "BN" and (fork := layer.params_as(BNParams).fork) is not None:
         # The forks keep a channel's numbers in the old form of four axes.
-        return ((1, None, 1, 1),) * (2 if params.fork == "SegNet" else 4)
-    if layer.type in ("Scale", "Bias", "BN", "LSTM", "RNN"):
+        return ((1, None, 1, 1),) * (2 if fork == "SegNet" else 4)
+    if kind in ("Scale", "Bias", "BN", "LSTM", "RNN"):
         return None
     return ()
+
+
+def _with_bias(weight: Shape, outputs: int, bias_term: bool) -> tuple[Shape, ...]:
+    return (weight, (outputs,)) if bias_term else (weight,)
+
+
+def _per_channel(channel_shared: bool) -> tuple[Shape, ...]:
+    return ((),) if channel_shared else ((None,),)
 
 
 def fold_legacy_shape(layer: Layer, index: int, array: np.ndarray) -> np.ndarray:

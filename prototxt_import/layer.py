@@ -4,11 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Collection
 from dataclasses import dataclass, field
+from typing import TypeVar
 
 import numpy as np
 
 from prototxt_import.params_base import NO_PARAMS, LayerParams
 from prototxt_import.state_rule import StateRule
+
+Params = TypeVar("Params", bound=LayerParams)
+ParamsClass = type[Params]
 
 
 @dataclass(frozen=True)
@@ -52,6 +56,15 @@ class Layer:
     def is_in_place(self) -> bool:
         """Whether a top overwrites a bottom of the same name."""
         return any(top in self.bottoms for top in self.tops)
+
+    def params_as(self, kind: ParamsClass[Params]) -> Params:
+        """Return `params` as the class `kind` that they are of; TypeError if they are not."""
+        if not isinstance(self.params, kind):
+            raise TypeError(
+                f"layer {self.name!r} of type {self.type} has {type(self.params).__name__}, "
+                f"but such a layer needs {kind.__name__}"
+            )
+        return self.params
 
     def param_spec(self, index: int) -> ParamSpec:
         """Return the specification of blob `index`, Caffe's default where the file has none."""

@@ -39,15 +39,13 @@ def load_network(
 
     Raises CaffeFormatError for anything that is wrong with the files: see its text.
     """
-    if prototxt is None and caffemodel is None:
-        raise CaffeFormatError("give a prototxt, a caffemodel or both")
-    described = None
     if prototxt is not None:
-        described = build_network(read_prototxt(prototxt), phase, level, tuple(stages))
+        network = build_network(read_prototxt(prototxt), phase, level, tuple(stages))
+        if caffemodel is None:
+            return network
+        return attach_weights(network, caffemodel, allow_nan=allow_nan)
     if caffemodel is None:
-        return described
-    if described is not None:
-        return attach_weights(described, caffemodel, allow_nan=allow_nan)
+        raise CaffeFormatError("give a prototxt, a caffemodel or both")
     if is_hdf5(caffemodel):
         raise CaffeFormatError(
             "an HDF5 model holds weights without a description; give its prototxt too", caffemodel

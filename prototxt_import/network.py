@@ -8,6 +8,7 @@ from typing import NamedTuple
 from prototxt_import.errors import listed
 from prototxt_import.expected_blobs import expected_blobs
 from prototxt_import.layer import Layer
+from prototxt_import.params_data import InputParams
 from prototxt_import.state_rule import UNCHOSEN, NetState
 
 _WIDEST = 80
@@ -43,7 +44,7 @@ class Network:
         found = []
         for layer in self.layers:
             if layer.type == "Input":
-                shapes = layer.params.shape or ((),)
+                shapes = layer.params_as(InputParams).shape or ((),)
                 for index, top in enumerate(layer.tops):
                     found.append(Input(top, tuple(shapes[min(index, len(shapes) - 1)])))
         return tuple(found)

@@ -17,7 +17,7 @@ class LossParams(LayerParams):
     `normalization` is FULL (all positions), VALID (positions not ignored), BATCH_SIZE or NONE.
     """
 
-    messages: ClassVar = ("loss_param",)
+    messages: ClassVar[tuple[str, ...]] = ("loss_param",)
     default_normalization: ClassVar[str] = "VALID"
     ignore_label: int | None = None
     normalization: str = "VALID"

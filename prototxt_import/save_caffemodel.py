@@ -49,7 +49,7 @@ def save_caffemodel(path: str | os.PathLike, network: Network) -> None:
             file.write(wire.encode_header(_LAYER, length) + description)
             for field, header, blob in zip(fields, blob_headers, layer.blobs, strict=True):
                 file.write(field + header)
-                file.write(memoryview(np.ascontiguousarray(blob, "<f4")).cast("B"))
+                file.write(np.ascontiguousarray(blob, "<f4").data.cast("B"))
 
 
 def _encode_layer(layer: Layer, path: str | os.PathLike) -> tuple[bytes, list[bytes]]:

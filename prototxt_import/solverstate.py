@@ -84,7 +84,7 @@ def save_solverstate(path: str | os.PathLike, state: SolverState) -> None:
         file.write(rest)
         for header, size, array in zip(headers, sizes, state.history, strict=True):
             file.write(wire.encode_header(_HISTORY, size) + header)
-            file.write(memoryview(np.ascontiguousarray(array, "<f4")).cast("B"))
+            file.write(np.ascontiguousarray(array, "<f4").data.cast("B"))
 
 
 def _read_binary(path: str) -> SolverState:

@@ -121,7 +121,9 @@ def _blank(text: str, nodes: list[Node]) -> str:
 def _split(net: Message, nodes: list[Node], unknown: list[dict], path: str) -> RawNet:
     # Where old layers stand, Caffe ignores new ones.
     field, messages = ("layers", net.layers) if net.layers else ("layer", net.layer)
-    places = [(n.line, u) for n, u in zip(nodes, unknown, strict=True) if n.name == field]
+    places: list[tuple[int | None, dict]] = [
+        (n.line, u) for n, u in zip(nodes, unknown, strict=True) if n.name == field
+    ]
     return _raw_net(net, messages, places, path)
 
 

@@ -103,16 +103,17 @@ class _Parser:
 
     def parse(self) -> list[Node]:
         # A stack instead of recursion: hostile nesting must not exhaust Python's.
-        root = Node("", 0, 1, children=[])
-        stack = [(root, "")]
+        fields: list[Node] = []
+        # The fields of each message that is open, the mark that closes it, and the message itself.
+        stack: list[tuple[list[Node], str, Node | None]] = [(fields, "", None)]
         while True:
-            parent, closing = stack[-1]
+            siblings, closing, parent = stack[-1]
             token = self._take()
             if token is None:
                 if closing:
                     raise self._error(f"the text ends before {closing!r}", len(self.text))
-                return root.children
-            if token.text == closing:
+                return fields
+            if parent is not None and token.text == closing:
                 parent.end = token.end
                 stack.pop()
                 continue
@@ -122,12 +123,13 @@ class _Parser:
                 raise self._error(f"expected the name of a field, found {token.text}", token.start)
             self._count(token)
             node = Node(token.text, token.start, self._line_of(token.start), token.end)
-            parent.children.append(node)
+            siblings.append(node)
             opened = self._read_value(node)
             if opened:
+                node.children = []
                 if len(stack) >= MAX_DEPTH:
                     raise self._error(f"more than {MAX_DEPTH} levels of nesting", node.start)
-                stack.append((node, _CLOSING[opened]))
+                stack.append((node.children, _CLOSING[opened], node))
 
     def _read_value(self, node: Node) -> str:
         """Read a plain value or list into `node`; return the bracket that opens a message."""
@@ -137,7 +139,6 @@ class _Parser:
         if token is None:
             raise self._error(f"field {node.name!r} has no value", len(self.text))
         if token.text in _CLOSING:
-            node.children = []
             return token.text
         if token.text == "[":
             while (item := self._take()) and item.text != "]":
@@ -150,15 +151,19 @@ class _Parser:
             return ""
         if token.text in "}>]:;,":
             raise self._error(f"field {node.name!r} has no value", token.start)
-        pieces, quote = [token.text], token.text[0]
-        while quote in "'\"" and self.next and self.next.text[0] in "'\"":
-            token = self._take()  # neighbouring strings are one string
-            self._count(token)
-            pieces.append(token.text)
+        pieces, end = [token.text], token.end
+        is_string = token.text[0] in "'\""
+        while is_string and self.next and self.next.text[0] in "'\"":
+            # Neighbouring strings are one string.
+            self._count(self.next)
+            pieces.append(self.next.text)
+            end = self.next.end
+            self._take()
         if len(pieces) > 1:
+            quote = token.text[0]
             pieces = [quote, *(piece[1:-1] for piece in pieces), pieces[-1][-1]]
         node.values.append("".join(pieces))
-        node.end = token.end
+        node.end = end
         return ""
 
     def _count(self, token: Token) -> None:

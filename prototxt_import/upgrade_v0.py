@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from google.protobuf.message import Message
 
 from prototxt_import.errors import CaffeFormatError, listed
@@ -22,37 +24,44 @@ _CONV, _FULL = ("conv", "convolution_param"), ("innerproduct", "inner_product_pa
 _POOL, _LRN = ("pool", "pooling_param"), ("lrn", "lrn_param")
 _DATA, _IMAGES = ("data", "data_param"), ("images", "image_data_param")
 _HDF5, _WINDOWS = ("hdf5_data", "hdf5_data_param"), ("window_data", "window_data_param")
-# V0 field -> name of the V1 field, and the layer types that have it with their message.
-_FIELDS = {
-    "num_output": ("num_output", _CONV, _FULL),
-    "biasterm": ("bias_term", _CONV, _FULL),
-    "weight_filler": ("weight_filler", _CONV, _FULL),
-    "bias_filler": ("bias_filler", _CONV, _FULL),
-    "pad": ("pad", _CONV, _POOL),
-    "kernelsize": ("kernel_size", _CONV, _POOL),
-    "group": ("group", _CONV),
-    "stride": ("stride", _CONV, _POOL),
-    "pool": ("pool", _POOL),
-    "dropout_ratio": ("dropout_ratio", ("dropout", "dropout_param")),
-    "local_size": ("local_size", _LRN),
-    "alpha": ("alpha", _LRN),
-    "beta": ("beta", _LRN),
-    "k": ("k", _LRN),
-    "source": (
+
+
+def _to(name: str, *owners: tuple[str, str]) -> tuple[str, dict[str, str]]:
+    """The V1 field called `name`, and the message that has it for each layer type."""
+    return name, dict(owners)
+
+
+#: Where the V1 form has each field of the V0 form.
+_FIELDS: dict[str, tuple[str, dict[str, str]]] = {
+    "num_output": _to("num_output", _CONV, _FULL),
+    "biasterm": _to("bias_term", _CONV, _FULL),
+    "weight_filler": _to("weight_filler", _CONV, _FULL),
+    "bias_filler": _to("bias_filler", _CONV, _FULL),
+    "pad": _to("pad", _CONV, _POOL),
+    "kernelsize": _to("kernel_size", _CONV, _POOL),
+    "group": _to("group", _CONV),
+    "stride": _to("stride", _CONV, _POOL),
+    "pool": _to("pool", _POOL),
+    "dropout_ratio": _to("dropout_ratio", ("dropout", "dropout_param")),
+    "local_size": _to("local_size", _LRN),
+    "alpha": _to("alpha", _LRN),
+    "beta": _to("beta", _LRN),
+    "k": _to("k", _LRN),
+    "source": _to(
         "source", _DATA, _HDF5, _IMAGES, _WINDOWS, ("infogain_loss", "infogain_loss_param")
     ),
-    "batchsize": ("batch_size", _DATA, _HDF5, _IMAGES, _WINDOWS),
-    "rand_skip": ("rand_skip", _DATA, _IMAGES),
-    "shuffle_images": ("shuffle", _IMAGES),
-    "new_height": ("new_height", _IMAGES),
-    "new_width": ("new_width", _IMAGES),
-    "concat_dim": ("concat_dim", ("concat", "concat_param")),
-    "det_fg_threshold": ("fg_threshold", _WINDOWS),
-    "det_bg_threshold": ("bg_threshold", _WINDOWS),
-    "det_fg_fraction": ("fg_fraction", _WINDOWS),
-    "det_context_pad": ("context_pad", _WINDOWS),
-    "det_crop_mode": ("crop_mode", _WINDOWS),
-    "hdf5_output_param": ("", ("hdf5_output", "hdf5_output_param")),
+    "batchsize": _to("batch_size", _DATA, _HDF5, _IMAGES, _WINDOWS),
+    "rand_skip": _to("rand_skip", _DATA, _IMAGES),
+    "shuffle_images": _to("shuffle", _IMAGES),
+    "new_height": _to("new_height", _IMAGES),
+    "new_width": _to("new_width", _IMAGES),
+    "concat_dim": _to("concat_dim", ("concat", "concat_param")),
+    "det_fg_threshold": _to("fg_threshold", _WINDOWS),
+    "det_bg_threshold": _to("bg_threshold", _WINDOWS),
+    "det_fg_fraction": _to("fg_fraction", _WINDOWS),
+    "det_context_pad": _to("context_pad", _WINDOWS),
+    "det_crop_mode": _to("crop_mode", _WINDOWS),
+    "hdf5_output_param": _to("", ("hdf5_output", "hdf5_output_param")),
 }  # fmt: skip
 # V0 fields that every layer type brings over to transform_param.
 _TRANSFORM = {
@@ -131,9 +140,9 @@ def _upgrade_layer(layer: RawLayer, net: RawNet) -> RawLayer:
         if field.name in _TRANSFORM:
             setattr(new.transform_param, _TRANSFORM[field.name], value)
         elif field.name in _FIELDS:
-            name, *owners = _FIELDS[field.name]
-            if old.type in dict(owners):
-                _assign(getattr(new, dict(owners)[old.type]), name, value)
+            name, owners = _FIELDS[field.name]
+            if old.type in owners:
+                _assign(getattr(new, owners[old.type]), name, value)
             else:
                 net.notes.append(
                     f"layer {old.name!r}: {field.name} does not belong to type {old.type!r}, "
@@ -142,7 +151,7 @@ def _upgrade_layer(layer: RawLayer, net: RawNet) -> RawLayer:
     return RawLayer(new, layer.blobs, layer.line)
 
 
-def _assign(target: Message, name: str, value) -> None:
+def _assign(target: Message, name: str, value: Any) -> None:
     if not name:
         target.CopyFrom(value)
         return

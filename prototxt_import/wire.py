@@ -6,8 +6,12 @@ the file straight into numpy arrays: no second copy of a file of several hundred
 
 from __future__ import annotations
 
+import mmap
 from collections.abc import Iterator
 from typing import NamedTuple
+
+#: What is walked: a file that is mapped to memory, or bytes.
+Buffer = bytes | mmap.mmap
 
 VARINT, FIXED64, BYTES, FIXED32 = 0, 1, 2, 5
 _WIDTHS = {FIXED64: 8, FIXED32: 4}
@@ -30,7 +34,7 @@ class Field(NamedTuple):
     value: int
 
 
-def read_varint(buffer, position: int, end: int) -> tuple[int, int]:
+def read_varint(buffer: Buffer, position: int, end: int) -> tuple[int, int]:
     """Return the unsigned 64-bit number at `position` and the position after it."""
     result = shift = 0
     while position < end:
@@ -45,7 +49,7 @@ def read_varint(buffer, position: int, end: int) -> tuple[int, int]:
     raise WireError(f"it ends at byte {end} in the middle of a number")
 
 
-def read_field(buffer, position: int, end: int) -> Field:
+def read_field(buffer: Buffer, position: int, end: int) -> Field:
     """Return the field that starts at `position`; a length past `end` raises WireError."""
     key, value_start = read_varint(buffer, position, end)
     number, wire_type = key >> 3, key & 7
@@ -69,7 +73,7 @@ def read_field(buffer, position: int, end: int) -> Field:
     return Field(number, wire_type, position, value_start, value_end, value)
 
 
-def walk(buffer, position: int, end: int) -> Iterator[Field]:
+def walk(buffer: Buffer, position: int, end: int) -> Iterator[Field]:
     """Yield the fields of the message that fills `buffer[position:end]`."""
     while position < end:
         field = read_field(buffer, position, end)
