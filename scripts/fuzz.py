@@ -234,17 +234,17 @@ _TEXT = (mutations.prototxt_field, mutations.prototxt_field, mutations.damage)
 _WIRE = (mutations.wire_field, mutations.wire_field, mutations.damage)
 _HDF5 = (mutations.hdf5_field, mutations.hdf5_field, mutations.damage, mutations.binary_field)
 KINDS = {
-    "prototxt": Kind("importer", _texts, _TEXT, _read_net, "CaffeFormatError", 40),
-    "caffemodel": Kind("importer", _models, _WIRE, _read_net, "CaffeFormatError", 40),
+    "prototxt": Kind("importer", _texts, _TEXT, _read_net, "CaffeFormatError", 80),
+    "caffemodel": Kind("importer", _models, _WIRE, _read_net, "CaffeFormatError", 80),
     "caffemodel with prototxt": Kind("importer", lambda: _with_text("net.caffemodel"), _WIRE,
-                                     _read_net, "CaffeFormatError", 20),
+                                     _read_net, "CaffeFormatError", 40),
     "solver": Kind("importer", lambda: [{"solver.prototxt": tiny_network.SOLVER.encode()}], _TEXT,
-                   _read_solver, "CaffeFormatError", 10),
+                   _read_solver, "CaffeFormatError", 20),
     "solverstate": Kind("importer", lambda: [_saved("net.solverstate")], _WIRE, _read_state,
-                        "CaffeFormatError", 10),
+                        "CaffeFormatError", 20),
     "PixelNet of prototxt and caffemodel": Kind(
-        "importer", _pixelnet, (*_TEXT, *_WIRE), _import, "ModelError 4", 2),
-    "network of prototxt": Kind("importer", lambda: _texts()[3:], _TEXT, _build, "ModelError 4", 3),
+        "importer", _pixelnet, (*_TEXT, *_WIRE), _import, "ModelError 4", 3),
+    "network of prototxt": Kind("importer", lambda: _texts()[3:], _TEXT, _build, "ModelError 4", 5),
     "caffemodel.h5": Kind("arrays", lambda: _with_text("net.caffemodel.h5"), _HDF5, _read_hdf5,
                           "CaffeFormatError", 4),
     "solverstate.h5": Kind("arrays", lambda: [_saved("net.solverstate.h5")], _HDF5, _read_state,
@@ -382,6 +382,7 @@ class Fuzz:
     def __init__(self, seed: int, keep: Path, workers: int):
         self.seed, self.keep, self.count = seed, keep, workers
         self.tallies: dict[str, Tally] = collections.defaultdict(Tally)
+        self._said = time.monotonic()
 
     def run(self, jobs: Iterator[tuple[str, int]]) -> None:
         """Have the jobs done by processes that are kept, but for those that hang or die."""
@@ -391,6 +392,7 @@ class Fuzz:
                 self._next(worker, jobs)
             while busy := [worker for worker in workers if worker.job]:
                 ready = wait([worker.connection for worker in busy], timeout=1)
+                self._say()
                 for index, worker in enumerate(workers):
                     if worker.job and self._done(worker, worker.connection in ready):
                         if not worker.process.is_alive():
@@ -400,6 +402,13 @@ class Fuzz:
             for worker in workers:
                 worker.connection.send(None)
                 worker.process.join()
+
+    def _say(self) -> None:
+        """A line a minute."""
+        if time.monotonic() - self._said > 60:
+            self._said = time.monotonic()
+            done = sum(tally.outcomes.total() for tally in self.tallies.values())
+            print(f"{done:,} mutants", file=sys.stderr, flush=True)
 
     def _start(self, base: Path) -> _Worker:
         here, there = multiprocessing.Pipe()
