@@ -11,6 +11,7 @@ import numpy as np
 from prototxt_import import wire
 
 MAX_AXES = 32  # Caffe's own limit
+MAX_PIECES = 10_000  # Caffe writes one
 _CHUNK = 1 << 20  # elements handled at a time where a second copy is unavoidable
 _DATA, _SHAPE, _DOUBLE = 5, 7, 8
 _DTYPES: dict[int, np.dtype] = {_DATA: np.dtype("<f4"), _DOUBLE: np.dtype("<f8")}
@@ -52,10 +53,14 @@ def read_blob(file: io.FileIO, buffer: wire.Buffer, start: int, end: int) -> Blo
         position = field.end
         if field.number in runs:
             run = _find_run(buffer, field, end)
+            if len(runs[field.number]) == MAX_PIECES:
+                raise BlobError(f"its data stand in more than {MAX_PIECES:,} pieces")
             runs[field.number].append(run)
             position = max(position, run.start - 1 + run.values * run.stride)
         elif field.number == _SHAPE and field.wire_type == wire.BYTES:
             shape += _read_dims(buffer, field.value_start, field.end)
+            if len(shape) > MAX_AXES:
+                raise BlobError(f"it declares more than {MAX_AXES} axes")
         elif 1 <= field.number <= 4 and field.wire_type == wire.VARINT:
             legacy[field.number] = wire.signed(field.value)
     dims = [legacy.get(axis, 0) for axis in (1, 2, 3, 4)] if legacy else shape
@@ -86,8 +91,10 @@ def _find_run(buffer: wire.Buffer, field: wire.Field, end: int) -> _Run:
         return _Run(field.value_start, 1, itemsize)
     # One tag byte before each value: follow the tags in blocks instead of one by one.
     stride, tag, count, position = itemsize + 1, buffer[field.start], 0, field.start
+    block = 16
     while position + stride <= end:
-        block = min(_CHUNK, (end - position) // stride)
+        # Twice as many each time: a run may be a single value, and a blob have many such runs.
+        block = min(2 * block, _CHUNK, (end - position) // stride)
         tags = np.frombuffer(buffer[position : position + block * stride], np.uint8)[::stride]
         differing = np.flatnonzero(tags != tag)
         found = int(differing[0]) if differing.size else block
@@ -103,6 +110,8 @@ def _read_dims(buffer: wire.Buffer, start: int, end: int) -> list[int]:
     for field in wire.walk(buffer, start, end):
         if field.number != 1:
             continue
+        if len(dims) > MAX_AXES:
+            break
         if field.wire_type == wire.VARINT:
             dims.append(wire.signed(field.value))
             continue

@@ -19,7 +19,7 @@ from prototxt_import.errors import CaffeFormatError
 
 #: How much larger than the file its arrays may be, all together, where they are compressed.
 MAX_INFLATION = 64
-MAX_OBJECTS = 100_000
+MAX_OBJECTS, MAX_DEPTH = 100_000, 32
 #: What comes with HDF5: gzip, shuffle, fletcher32. Others are loaded as code.
 _GZIP, _FILTERS = 1, {1: "gzip", 2: "shuffle", 3: "fletcher32"}
 _CHECKSUM_BYTES = 4
@@ -68,9 +68,9 @@ def count_values(file: Any) -> int:
 
 def _check(h5py: Any, file: Any, path: str, left: int) -> None:
     # By address: a group can lie in itself, and in many others.
-    seen, waiting, count = {h5py.h5o.get_info(file.id).addr}, [file], 0
+    seen, waiting, count = {h5py.h5o.get_info(file.id).addr}, [(file, 1)], 0
     while waiting:
-        group = waiting.pop()
+        group, depth = waiting.pop()
         for name in group:
             where = f"{group.name.rstrip('/')}/{name}"
             count += 1
@@ -85,8 +85,10 @@ def _check(h5py: Any, file: Any, path: str, left: int) -> None:
                 address = h5py.h5o.get_info(one.id).addr
                 if address in seen:
                     raise CaffeFormatError(f"{where} is a group that lies in two places", path)
+                if depth >= MAX_DEPTH:
+                    raise CaffeFormatError(f"its groups lie more than {MAX_DEPTH} deep", path)
                 seen.add(address)
-                waiting.append(one)
+                waiting.append((one, depth + 1))
             elif isinstance(one, h5py.Dataset):
                 left -= _checked_bytes(h5py, one, where, path)
                 if left < 0:

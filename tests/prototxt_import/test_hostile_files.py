@@ -94,7 +94,13 @@ def _group_in_itself(group, name, secret):
     group["b"] = group
 
 
+def _deep(group, name, secret):
+    for _ in range(40):
+        group = group.create_group("x" * 1000)
+
+
 HOSTILE = {
+    _deep: "its groups lie more than 32 deep",
     _external_storage: "reads its values from other files",
     _external_link: "is a link to another place",
     _soft_link: "is a link to another place",
@@ -173,3 +179,25 @@ def test_text_takes_no_more_than_its_length(name, write):
     if name not in ("values", "quotes", "namesakes"):
         with pytest.raises(CaffeFormatError):
             load_solver(path)
+
+
+@pytest.mark.parametrize(("piece", "said"), [
+    ((5 << 3 | 5, 4), "more than 10,000 pieces"), ((8 << 3 | 1, 8), "more than 10,000 pieces"),
+    ((1 << 3 | 0, 1), "a dimension below 1"),
+], ids=["data", "double_data", "num"])
+def test_a_blob_of_many_pieces_takes_no_more_than_its_length(piece, said, write, encode):
+    """Each value alone, with another field between: the rest was looked through for each."""
+    tag, size = piece
+    other = encode.field(2, 1)
+    blob = encode.floats([]) + (bytes([tag]) + bytes(size) + other) * 200_000
+    model = encode.conv_layer("conv", blob + encode.field(7, encode.field(1, 1))
+                              + encode.field(5, encode.floats([1])))
+    with pytest.raises(CaffeFormatError, match=said):
+        load_network(caffemodel=write(model))
+
+
+def test_a_shape_without_end(write, encode):
+    shape = encode.field(7, encode.field(1, 1) * 500_000)
+    model = encode.conv_layer("conv", shape + encode.field(5, encode.floats([1])))
+    with pytest.raises(CaffeFormatError, match="more than 32 axes"):
+        load_network(caffemodel=write(model))
