@@ -16,7 +16,13 @@ from pixelnet_tf.evaluation.matching import match_cases
 from pixelnet_tf.evaluation.scoring import check_pairs
 from pixelnet_tf.evaluation.submission import write_submission
 from pixelnet_tf.evaluation.summary import check_scored_files, read_evaluation
-from pixelnet_tf.evaluation.tables import Table, paper_table, render_all, spread_table
+from pixelnet_tf.evaluation.tables import (
+    Table,
+    lesion_tables,
+    paper_table,
+    render_all,
+    spread_table,
+)
 from pixelnet_tf.io.files import file_digest
 from pixelnet_tf.reporting import Reporter, reporter_or_log
 
@@ -62,6 +68,7 @@ def compare(folders: Sequence[Path_], names: Sequence[str] | None = None, *, see
     if single:
         tables += [make(run, name) for name, run in runs.items()
                    for make in (paper_table, spread_table)]
+        tables += [table for name, run in runs.items() for table in lesion_tables(run, name)]
     common = set(common_cases(runs))
     for label, run in runs.items():
         alone = sorted(set(run.scores) - common)

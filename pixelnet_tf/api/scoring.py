@@ -27,7 +27,7 @@ from pixelnet_tf.evaluation.summary import (
     write_evaluation,
 )
 from pixelnet_tf.evaluation.summary import evaluate as evaluate_matching
-from pixelnet_tf.evaluation.tables import spread_table
+from pixelnet_tf.evaluation.tables import lesion_tables, render_all, spread_table
 from pixelnet_tf.reporting import Reporter, reporter_or_log
 
 Path_ = str | os.PathLike[str]
@@ -36,8 +36,8 @@ Path_ = str | os.PathLike[str]
 class Scores(list):
     """A row for each case and region, as `pandas.DataFrame` takes it.
 
-    A row is a dictionary of `case`, `region`, the protocol's measures (None where a measure is
-    undefined), and `empty`, which of the two masks is empty.
+    A row is a dictionary of `case`, `region`, the protocol's measures and those of lesions (None
+    where a measure is undefined), and `empty`, which of the two masks is empty.
 
     Attributes
     ----------
@@ -47,7 +47,7 @@ class Scores(list):
 
     def __init__(self, evaluation: Evaluation):
         super().__init__(
-            {"case": case, "region": region, **score.values, "empty": score.emptiness}
+            {"case": case, "region": region, **score.all_values, "empty": score.emptiness}
             for case, by_region in evaluation.scores.items()
             for region, score in by_region.items())
         self.evaluation = evaluation
@@ -58,8 +58,8 @@ class Scores(list):
         return self.evaluation.spread(region, measure)["mean"]
 
     def table(self) -> str:
-        """Mean and spread of every measure and region, as text."""
-        return spread_table(self.evaluation).render("text")
+        """Mean and spread of every measure and region, and lesions found by size, as text."""
+        return render_all([spread_table(self.evaluation), *lesion_tables(self.evaluation)], "text")
 
     def save(self, folder: Path_) -> list[Path]:
         """Write summary.json and cases.csv; what was there is replaced."""

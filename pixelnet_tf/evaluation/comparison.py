@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from scipy import stats
 
 from pixelnet_tf.errors import DataError
+from pixelnet_tf.evaluation.lesions import LESION_MEASURES, SIZE_CLASSES
 from pixelnet_tf.evaluation.summary import Evaluation, spread
 from pixelnet_tf.evaluation.tables import Table, emptiness_notes, number, training_notes
 
@@ -131,8 +132,13 @@ def comparison_tables(
     """
     check_comparable(runs)
     tables = [means_table(runs)]
+    counted = all(run.lesion_measures for run in runs.values())
+    if counted:
+        tables.append(lesion_means_table(runs))
     if len(runs) > 1:
         tables.append(differences_table(runs, seed))
+        if counted:
+            tables.append(differences_table(runs, seed, lesions=True))
         if per_case:
             tables.append(per_case_table(runs))
     return tables
@@ -161,13 +167,35 @@ def means_table(runs: Mapping[str, Evaluation]) -> Table:
              *emptiness_notes(run, f" in {name}"), *training_notes(run, f" of {name}")))))
 
 
-def differences_table(runs: Mapping[str, Evaluation], seed: int = 0) -> Table:
-    """The first run minus each other one: mean, interval, median and test, for all measures."""
+def lesion_means_table(runs: Mapping[str, Evaluation]) -> Table:
+    """Lesions found and missed over the common cases: means, and the sensitivity by size."""
+    first = next(iter(runs.values()))
+    cases = common_cases(runs)
+    rows = []
+    for name, run in runs.items():
+        for region in first.regions:
+            means = [number(spread([value for case, value in run.values(region, measure).items()
+                                    if case in cases])["mean"], measure)
+                     for measure in LESION_MEASURES]
+            counts = replace(run, scores={case: run.scores[case] for case in cases}).lesions(region)
+            rows.append((name, region, *means, *(
+                f"{found}/{there}" for found, there in
+                zip(counts.detected, counts.reference, strict=True))))
+    return Table(f"Lesions found, means over {len(cases)} common cases",
+                 ("Model", "Region", *LESION_MEASURES, *SIZE_CLASSES), tuple(rows),
+                 (*(f"{measure}: {text}." for measure, text in LESION_MEASURES.items()),
+                  "By size of the lesion: detected of those in the reference, all cases together."))
+
+
+def differences_table(runs: Mapping[str, Evaluation], seed: int = 0, lesions: bool = False
+                      ) -> Table:
+    """The first run minus each other one: mean, interval, median and test, for all measures of the
+    challenge, or for those of lesions."""
     (base, first), *others = runs.items()
     rows = []
     for name, other in others:
         for region in first.regions:
-            for measure in first.measures:
+            for measure in first.lesion_measures if lesions else first.measures:
                 d = paired_difference(first, other, region, measure, seed)
                 interval = "-" if d.low is None else (
                     f"[{number(d.low, measure, True)}, {number(d.high, measure, True)}]")
@@ -175,7 +203,7 @@ def differences_table(runs: Mapping[str, Evaluation], seed: int = 0) -> Table:
                              interval, number(d.median, measure, True), _p(d.p_value),
                              str(len(d.differences))))
     return Table(
-        f"Differences per case, {base} minus the others",
+        f"Differences {'in lesions found ' if lesions else ''}per case, {base} minus the others",
         ("Difference", "Region", "Measure", "Mean", "95% interval", "Median", "p", "n"),
         tuple(rows),
         (f"Interval: percentile bootstrap of the mean over cases, {_RESAMPLES} resamples, seed "

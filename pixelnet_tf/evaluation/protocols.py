@@ -15,6 +15,7 @@ import numpy as np
 
 from pixelnet_tf.config import EmptyPolicy, EvaluationConfig, ProtocolName, StudyConfig
 from pixelnet_tf.errors import ConfigError
+from pixelnet_tf.evaluation.lesions import LesionCounts, count_lesions
 from pixelnet_tf.evaluation.overlap import OverlapCounts, count_overlaps, ratio
 from pixelnet_tf.evaluation.surface import (
     REDUCERS,
@@ -36,11 +37,18 @@ class RegionScore:
         values: measure -> value; infinite where the rules say so, None where the rules leave
             the case out.
         averaged: measure -> whether the value enters mean, spread and quantiles.
+        lesions: lesions found and missed; None for scores of a version that did not count them.
     """
 
     emptiness: str
     values: dict[str, float | None]
     averaged: dict[str, bool]
+    lesions: LesionCounts | None = None
+
+    @property
+    def all_values(self) -> dict[str, float | None]:
+        """Measure -> value, those of lesions last."""
+        return {**self.values, **(self.lesions.values if self.lesions else {})}
 
 
 class Protocol(ABC):
@@ -101,16 +109,18 @@ class Protocol(ABC):
                       counts: OverlapCounts, spacing_mm: Sequence[float], shape: tuple[int, ...],
                       edges: tuple[tuple[int, int], ...]) -> RegionScore:
         distances = None
+        inside = np.zeros(256, bool)
+        inside[list(values)] = True
+        truth, found = inside[ref], inside[pred]
         if counts.emptiness == "none_empty":
-            inside = np.zeros(256, bool)
-            inside[list(values)] = True
             # The crop must not pass for the array's edge, where the surface rule may differ.
-            distances = surface_distances(np.pad(inside[ref], edges), np.pad(inside[pred], edges),
+            distances = surface_distances(np.pad(truth, edges), np.pad(found, edges),
                                           spacing_mm, self.surface_rule)
         lengths, averaged = self.distance_values(counts.emptiness, distances, shape)
         merged = {**self.overlap_values(counts), **lengths}
         return RegionScore(counts.emptiness, {name: merged[name] for name in self.measures},
-                           {name: averaged or name not in lengths for name in self.measures})
+                           {name: averaged or name not in lengths for name in self.measures},
+                           count_lesions(truth, found, spacing_mm))
 
 
 @dataclass(frozen=True)

@@ -28,7 +28,7 @@ from pixelnet_tf.evaluation.matching import Matching
 from pixelnet_tf.evaluation.overlay import overlay_figure
 from pixelnet_tf.evaluation.plots import box_plots, training_curves
 from pixelnet_tf.evaluation.summary import Evaluation
-from pixelnet_tf.evaluation.tables import Table, number, paper_table, spread_table
+from pixelnet_tf.evaluation.tables import Table, lesion_tables, number, paper_table, spread_table
 from pixelnet_tf.io.files import (
     check_file_name,
     digest,
@@ -129,6 +129,7 @@ def write_report(source: ReportSource, out: Path, overlays: int = 3) -> list[Pat
         curves=picture("training", "Loss, learning rate and validation scores over the steps.",
                        training_curves(rows)) if rows else None,
         score_tables=[paper_table(evaluation), spread_table(evaluation)],
+        lesion_tables=lesion_tables(evaluation),
         definitions=evaluation.definitions,
         missing=source.matching.missing,
         boxes=picture("scores", "Quartiles, with whiskers up to 1.5 times their distance; "

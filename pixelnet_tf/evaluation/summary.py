@@ -13,6 +13,7 @@ import numpy as np
 from pixelnet_tf.cases.predictions import PredictionRecord
 from pixelnet_tf.config import StudyConfig
 from pixelnet_tf.errors import DataError, shown
+from pixelnet_tf.evaluation.lesions import LESION_MEASURES, SIZE_BOUNDS_ML, LesionCounts
 from pixelnet_tf.evaluation.matching import Matching
 from pixelnet_tf.evaluation.overlap import EMPTINESS
 from pixelnet_tf.evaluation.protocols import PROTOCOLS, BratsProtocol, Protocol, RegionScore
@@ -67,8 +68,24 @@ class Evaluation:
         """Names of the measures in the challenge's column order."""
         return tuple(self.definitions)
 
+    @property
+    def lesion_measures(self) -> tuple[str, ...]:
+        """Names of the measures of lesions; none where an earlier version did not count them."""
+        counted = all(score.lesions for by_region in self.scores.values()
+                      for score in by_region.values())
+        return tuple(LESION_MEASURES) if counted else ()
+
+    def lesions(self, region: str) -> LesionCounts:
+        """Lesions of a region over all cases, which must have been counted."""
+        return LesionCounts.total([by_region[region].lesions  # type: ignore[misc]
+                                   for by_region in self.scores.values()])
+
     def values(self, region: str, measure: str) -> dict[str, float]:
-        """Case -> value, of the cases that are averaged."""
+        """Case -> value, of the cases that are averaged; the measure may be one of lesions."""
+        if measure in LESION_MEASURES:
+            return {case: value for case, by_region in self.scores.items()
+                    if (counts := by_region[region].lesions) is not None
+                    and (value := counts.values[measure]) is not None}
         return {case: value for case, by_region in self.scores.items()
                 if by_region[region].averaged[measure]
                 and (value := by_region[region].values[measure]) is not None}
@@ -88,18 +105,22 @@ class Evaluation:
             "protocol": self.protocol,
             "definitions": self.definitions,
             "standard_deviation": "of the sample (n - 1)",
+            **({"lesion_definitions": {**LESION_MEASURES, "size_bounds_ml": list(SIZE_BOUNDS_ML)}}
+               if self.lesion_measures else {}),
             "regions": {region: list(values) for region, values in self.regions.items()},
             "cases": len(self.scores),
             **self.about,
             "scores": {
                 region: {"empty": self.emptiness(region),
-                         **{m: self.spread(region, m) for m in self.measures}}
+                         **{m: self.spread(region, m)
+                            for m in (*self.measures, *self.lesion_measures)}}
                 for region in self.regions
             },
             "per_case": {
                 case: {region: {"empty": score.emptiness,
                                 "averaged": [m for m in self.measures if score.averaged[m]],
-                                **{m: _finite(score.values[m]) for m in self.measures}}
+                                **{m: _finite(score.values[m]) for m in self.measures},
+                                **({"lesions": asdict(score.lesions)} if score.lesions else {})}
                        for region, score in by_region.items()}
                 for case, by_region in self.scores.items()
             },
@@ -108,12 +129,13 @@ class Evaluation:
     def to_csv(self) -> str:
         """Return `cases.csv`: a row a case, then the rows of `SPREAD_ROWS`.
 
-        Columns are `case`, then each measure over the regions (`Dice_ET, Dice_WT, ...`). An
-        infinite distance reads `inf`; an empty cell is a value that the protocol leaves out.
+        Columns are `case`, then each measure over the regions (`Dice_ET, Dice_WT, ...`), the
+        challenge's first, then those of lesions. An infinite distance reads `inf`; an empty cell
+        is a value that the rules leave out.
         """
-        columns = [(m, r) for m in self.measures for r in self.regions]
+        columns = [(m, r) for m in (*self.measures, *self.lesion_measures) for r in self.regions]
         rows = [["case", *(f"{measure}_{region}" for measure, region in columns)]]
-        rows += [[case, *(_cell(by_region[r].values[m]) for m, r in columns)]
+        rows += [[case, *(_cell(by_region[r].all_values[m]) for m, r in columns)]
                  for case, by_region in self.scores.items()]
         spreads = {column: self.spread(column[1], column[0]) for column in columns}
         rows += [[row, *(_cell(spreads[column][key]) for column in columns)]
@@ -260,7 +282,8 @@ def _evaluation(tree: Any) -> Evaluation:
             convert(hint, tree[key], key)
     return Evaluation(stored.protocol, stored.definitions, stored.regions, scores,
                       {key: value for key, value in tree.items()
-                       if key not in (*_OWN, "standard_deviation", "cases", "scores")})
+                       if key not in (*_OWN, "standard_deviation", "lesion_definitions", "cases",
+                                      "scores")})
 
 
 @dataclass(frozen=True)
@@ -296,7 +319,12 @@ def _score(entry: dict[str, Any], measures: tuple[str, ...], where: str) -> Regi
     for measure in measures:
         if measure in averaged and (values[measure] is None or not math.isfinite(values[measure])):
             raise PlainError(f"{where}.{measure} is averaged and must be a number")
-    return RegionScore(entry["empty"], values, {m: m in averaged for m in measures})
+    lesions = None
+    if "lesions" in entry:
+        lesions = build(LesionCounts, entry["lesions"], f"{where}.lesions")
+        if lesions.fault:
+            raise PlainError(f"{where}.lesions: {lesions.fault}")
+    return RegionScore(entry["empty"], values, {m: m in averaged for m in measures}, lesions)
 
 
 def _finite(value: float | None) -> float | None:

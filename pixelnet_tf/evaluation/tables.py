@@ -11,6 +11,7 @@ from rich.console import Console
 from rich.table import Table as RichTable
 
 from pixelnet_tf.errors import ConfigError
+from pixelnet_tf.evaluation.lesions import LESION_MEASURES, SIZE_CLASSES
 from pixelnet_tf.evaluation.summary import SPREAD_ROWS, Evaluation
 from pixelnet_tf.io.csv_text import csv_text
 
@@ -116,6 +117,39 @@ def spread_table(evaluation: Evaluation, of: str = "") -> Table:
     return Table(
         f"Scores{_of(of)} by the {evaluation.protocol} protocol, {len(evaluation.scores)} cases",
         ("Region", "Measure", *SPREAD_ROWS, "n"), tuple(rows), _notes(evaluation))
+
+
+def lesion_tables(evaluation: Evaluation, of: str = "") -> list[Table]:
+    """Lesions found and missed: a table of the cases' measures, one by size over all cases.
+
+    None where an earlier version did not count them; `of` as in `spread_table`.
+    """
+    if not evaluation.lesion_measures:
+        return []
+    spreads = [(region, measure, evaluation.spread(region, measure))
+               for region in evaluation.regions for measure in evaluation.lesion_measures]
+    rows = []
+    for region in evaluation.regions:
+        counts = evaluation.lesions(region)
+        for size, there, found, predicted, wrong in zip(
+                SIZE_CLASSES, counts.reference, counts.detected, counts.predicted,
+                counts.false_positives, strict=True):
+            rows.append((region, size, str(there), str(found),
+                         number(found / there if there else None, "LesionSensitivity"),
+                         str(predicted), str(wrong),
+                         number(wrong / len(evaluation.scores), "FalsePositives")))
+    return [
+        Table(f"Lesions{_of(of)} found, {len(evaluation.scores)} cases",
+              ("Region", "Measure", *SPREAD_ROWS, "n"),
+              tuple((region, measure, *(number(spread[key], measure)
+                                        for key in SPREAD_ROWS.values()), str(spread["n"]))
+                    for region, measure, spread in spreads),
+              tuple(f"{measure}: {text}." for measure, text in LESION_MEASURES.items())),
+        Table(f"Lesions{_of(of)} by size, all cases together",
+              ("Region", "Size", "Reference", "Detected", "Sensitivity", "Predicted",
+               "False positives", "a case"), tuple(rows),
+              ("A lesion is a 26-connected component; its size is its own, in the reference or in "
+               "the prediction.",))]
 
 
 def paper_table(evaluation: Evaluation, of: str = "") -> Table:
