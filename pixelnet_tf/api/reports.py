@@ -13,7 +13,7 @@ from pixelnet_tf.config import Config, PostprocessConfig
 from pixelnet_tf.errors import ConfigError, DataError, ModelError, require
 from pixelnet_tf.evaluation.comparison import common_cases, comparison_tables, unique_names
 from pixelnet_tf.evaluation.matching import match_cases
-from pixelnet_tf.evaluation.scoring import check_pairs
+from pixelnet_tf.evaluation.score_cases import check_pairs
 from pixelnet_tf.evaluation.submission import write_submission
 from pixelnet_tf.evaluation.summary import check_scored_files, read_evaluation
 from pixelnet_tf.evaluation.tables import (

@@ -13,12 +13,12 @@ import numpy as np
 from pixelnet_tf.api.images import Image, read_image
 from pixelnet_tf.api.settings import as_config
 from pixelnet_tf.cases.predictions import PREDICTION_FILE, PredictionRecord
-from pixelnet_tf.config import Config, config_from_json
+from pixelnet_tf.config import Config, ProtocolName, config_from_json
 from pixelnet_tf.errors import ConfigError, DataError
 from pixelnet_tf.evaluation.label_files import check_same_grid, labels_of
 from pixelnet_tf.evaluation.matching import match_cases
 from pixelnet_tf.evaluation.protocols import Protocol, make_protocol
-from pixelnet_tf.evaluation.scoring import check_pairs
+from pixelnet_tf.evaluation.score_cases import check_pairs
 from pixelnet_tf.evaluation.summary import (
     CASES_FILE,
     SUMMARY_FILE,
@@ -125,8 +125,7 @@ def evaluate(predictions: Any, references: Any, protocol: str | None = None, *,
         scores[case] = rules.score(true, labels, regions, truth.geometry.spacing_mm)
         reporter.progress("scoring", number, len(pairs), case)
     _check_labels(present, len(pairs), rules, regions, source.named, reporter)
-    about = {"empty_policy": resolved.evaluation.empty_policy} if rules.name == "brats" else {}
-    return Scores(Evaluation.of(rules, regions, scores, **about))
+    return Scores(Evaluation.of(rules, regions, scores))
 
 
 class FolderScoring:
@@ -199,7 +198,7 @@ def _check_labels(present: Collection[int], cases: int, rules: Protocol,
         words = ", ".join(f"{region}: {list(values)}" for region, values in regions.items())
         reporter.message(f"labels and regions are BraTS' ({words}): neither --config nor a file "
                          "beside the predictions says otherwise")
-        if rules.name == "brats" and not {2, 4} & set(present):
+        if rules.name == ProtocolName.BRATS and not {2, 4} & set(present):
             raise ConfigError(f"{cases} cases hold the labels {sorted(present)} alone, which are "
                               "not BraTS'",
                               hint="say what they are by --config, or, for a mask of 0 and 1, by "

@@ -199,7 +199,7 @@ class Segmenter:
         ConfigError
             Runs that do not fit each other, or settings outside the allowed set.
         """
-        from pixelnet_tf.inference.segmenter import segmenter_of
+        from pixelnet_tf.inference.slice_segmenter import segmenter_of
         from pixelnet_tf.inference.volume import segment_volume
         from pixelnet_tf.runs.compatibility import AVERAGE, AVERAGE_ON_SPLIT, check_fit
         from pixelnet_tf.runs.folder import RunFolder
@@ -245,7 +245,7 @@ class Segmenter:
             The files do not make a PixelNet, or some of its layers have no weights in them.
         """
         from pixelnet_tf.api.caffe import import_caffe
-        from pixelnet_tf.inference.segmenter import segmenter_of
+        from pixelnet_tf.inference.slice_segmenter import segmenter_of
         from pixelnet_tf.inference.volume import segment_volume
         from pixelnet_tf.runs.network import TrainedNetwork
 

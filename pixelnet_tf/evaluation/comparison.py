@@ -13,14 +13,18 @@ from dataclasses import dataclass, replace
 import numpy as np
 from scipy import stats
 
+from pixelnet_tf.config import ProtocolName
 from pixelnet_tf.errors import DataError
 from pixelnet_tf.evaluation.lesions import LESION_MEASURES, SIZE_CLASSES
 from pixelnet_tf.evaluation.summary import Evaluation, spread
 from pixelnet_tf.evaluation.tables import Table, emptiness_notes, number, training_notes
 
 #: Measures that the paper compares (Tables 2 and 4), by protocol.
-PAPER_MEASURES = {"brats": ("Dice", "Hausdorff95"),
-                  "isles": ("Dice", "Hausdorff", "AverageDistance", "Precision", "Recall")}
+PAPER_MEASURES: dict[str, tuple[str, ...]] = {
+    ProtocolName.BRATS: ("Dice", "Hausdorff95"),
+    ProtocolName.ISLES: ("Dice", "Hausdorff", "AverageDistance", "Precision", "Recall")}
+#: Table of the paper that holds them.
+_PAPER_TABLE: dict[str, int] = {ProtocolName.BRATS: 2, ProtocolName.ISLES: 4}
 _RESAMPLES = 10_000
 #: Per cent of the resampled means beyond each end of the interval, which holds 95% of them.
 _TAIL = 50 * (1 - 0.95)
@@ -157,10 +161,10 @@ def means_table(runs: Mapping[str, Evaluation]) -> Table:
             few = f" (n={len(values)})" if len(values) < len(cases) else ""
             cells.append(number(spread(values)["mean"], measure) + few)
         rows.append((name, *cells))
-    table = {"brats": 2, "isles": 4}[first.protocol]
     several = len(first.regions) > 1
     return Table(
-        f"Means over {len(cases)} common cases (form of the paper's Table {table})",
+        f"Means over {len(cases)} common cases (form of the paper's Table "
+        f"{_PAPER_TABLE[first.protocol]})",
         ("Model", *(f"{m} {r}" if several else m for m, r in columns)), tuple(rows),
         (*(f"{m}: {first.definitions[m]}." for m in PAPER_MEASURES[first.protocol]),
          *(note for name, run in runs.items() for note in (

@@ -78,6 +78,11 @@ class Protocol(ABC):
         """Measures in mm and whether they are averaged; `distances` is None for an empty mask."""
 
     @property
+    def settings(self) -> dict[str, str]:
+        """What else belongs to the record of its scores: key -> value."""
+        return {}
+
+    @property
     def measures(self) -> tuple[str, ...]:
         """Names of the measures in the challenge's column order."""
         return tuple(self.definitions)
@@ -135,6 +140,10 @@ class BratsProtocol(Protocol):
     empty_policy: str = EmptyPolicy.BRATS2020
     hausdorff95: str = "hausdorff95_pooled"
     name = ProtocolName.BRATS.value
+
+    @property
+    def settings(self) -> dict[str, str]:
+        return {"empty_policy": self.empty_policy}
 
     @property
     def definitions(self) -> dict[str, str]:

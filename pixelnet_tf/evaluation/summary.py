@@ -16,8 +16,8 @@ from pixelnet_tf.errors import DataError, shown
 from pixelnet_tf.evaluation.lesions import LESION_MEASURES, SIZE_BOUNDS_ML, LesionCounts
 from pixelnet_tf.evaluation.matching import Matching
 from pixelnet_tf.evaluation.overlap import EMPTINESS
-from pixelnet_tf.evaluation.protocols import PROTOCOLS, BratsProtocol, Protocol, RegionScore
-from pixelnet_tf.evaluation.scoring import PairContent, Scores, score_cases
+from pixelnet_tf.evaluation.protocols import PROTOCOLS, Protocol, RegionScore
+from pixelnet_tf.evaluation.score_cases import PairContent, Scores, score_cases
 from pixelnet_tf.io.csv_text import csv_text
 from pixelnet_tf.io.files import (
     begin_folder,
@@ -61,7 +61,8 @@ class Evaluation:
     def of(cls, protocol: Protocol, regions: dict[str, tuple[int, ...]], scores: Scores,
            **about: Any) -> Evaluation:
         """Put the scores of a protocol together with what belongs to the record."""
-        return cls(protocol.name, protocol.definitions, regions, scores, about)
+        return cls(protocol.name, protocol.definitions, regions, scores,
+                   {**about, **protocol.settings})
 
     @property
     def measures(self) -> tuple[str, ...]:
@@ -178,12 +179,12 @@ def evaluate(matching: Matching, study: StudyConfig, protocol: Protocol, predict
     """
     scores = score_cases(matching, study, protocol, workers, reporter)
     return Evaluation.of(protocol, protocol.regions(study), scores,
-                         **record(matching, protocol, predictions_dir, contents),
+                         **record(matching, predictions_dir, contents),
                          predictions=str(predictions_dir), references=str(references_dir))
 
 
-def record(matching: Matching, protocol: Protocol, predictions_dir: Path,
-           contents: Mapping[str, PairContent]) -> dict[str, Any]:
+def record(matching: Matching, predictions_dir: Path, contents: Mapping[str, PairContent]
+           ) -> dict[str, Any]:
     """What belongs to the record of an evaluation beside its scores."""
     about = PredictionRecord.read(predictions_dir)
     learned = set(about.trained_on)
@@ -196,8 +197,6 @@ def record(matching: Matching, protocol: Protocol, predictions_dir: Path,
     if about.networks:
         found["predicted_by"] = asdict(PredictedBy(
             tuple(network.weights for network in about.networks), about.prior, about.mode))
-    if isinstance(protocol, BratsProtocol):
-        found["empty_policy"] = protocol.empty_policy
     return found
 
 

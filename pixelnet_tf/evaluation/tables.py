@@ -10,6 +10,7 @@ from rich import box
 from rich.console import Console
 from rich.table import Table as RichTable
 
+from pixelnet_tf.config import ProtocolName
 from pixelnet_tf.errors import ConfigError
 from pixelnet_tf.evaluation.lesions import LESION_MEASURES, SIZE_CLASSES
 from pixelnet_tf.evaluation.summary import SPREAD_ROWS, Evaluation
@@ -156,7 +157,7 @@ def paper_table(evaluation: Evaluation, of: str = "") -> Table:
     """The form of the paper's Table 1 (`brats`) or Table 3 (`isles`); `of` as in `spread_table`."""
     n = len(evaluation.scores)
     regions = tuple(evaluation.regions)
-    if evaluation.protocol == "brats":
+    if evaluation.protocol == ProtocolName.BRATS:
         rows = tuple(
             (measure, *(number(evaluation.spread(r, measure)["mean"], measure) for r in regions))
             for measure in evaluation.measures)

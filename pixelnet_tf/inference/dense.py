@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import tensorflow as tf
 
+from pixelnet_tf.config import Precision
 from pixelnet_tf.inference.tiles import TILE, TileLayer
 from pixelnet_tf.model.fast_head import FastHead, Perceptron
 from pixelnet_tf.model.fast_trunk import Tap, canvas_pixels, fast_taps
@@ -29,7 +30,7 @@ class DenseScorer(tf.Module):
         precision: `float32`, or `bfloat16` for convolutions and matrix products.
     """
 
-    def __init__(self, model: PixelNet, precision: str = "float32"):
+    def __init__(self, model: PixelNet, precision: str = Precision.FLOAT32):
         super().__init__()
         self.model = model
         self.precision = tf.as_dtype(precision)

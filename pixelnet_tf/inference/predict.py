@@ -27,7 +27,7 @@ from pixelnet_tf.config import Config, PredictionConfig, PrepareConfig, StudyCon
 from pixelnet_tf.dataset.fingerprint import inputs_of, preparation_of
 from pixelnet_tf.dataset.prepared import PreparedStudy
 from pixelnet_tf.errors import DataError, ModelError, PixelNetError, nearest_hint
-from pixelnet_tf.inference.segmenter import segmenter_of
+from pixelnet_tf.inference.slice_segmenter import segmenter_of
 from pixelnet_tf.inference.volume import SegmentedVolume, segment_volume
 from pixelnet_tf.io import manifest
 from pixelnet_tf.io.ahead import ahead
@@ -51,6 +51,15 @@ _READERS = 4
 #: Parts of what a segmentation is made from (`MadeFrom`) -> words for another one.
 _PARTS = {"images": "other images", "preparation": "images prepared otherwise",
           "networks": "another network", "prediction": "other settings of the prediction"}
+
+
+@dataclass(frozen=True)
+class _Checked:
+    """What is wrong with a case, with its truth alone, and what a reader should look at."""
+
+    faults: Sequence[PixelNetError]
+    truth_faults: Sequence[str] = ()
+    doubts: Sequence[str] = ()
 
 
 class CaseSource(ABC):
@@ -106,14 +115,20 @@ class CaseSource(ABC):
         """Look every case through before any work; returns the sound ones, and what is wrong with
         the others."""
         reporter = reporter_or_log(reporter)
-        sound, problems = [], []
-        found = ahead(lambda name: self._check(name, reporter), self.names, _READERS)
-        for number, (name, faults) in enumerate(zip(self.names, found, strict=True), start=1):
+        sound, undrawn, problems = [], [], []
+        found = ahead(self._check, self.names, _READERS)
+        for number, (name, checked) in enumerate(zip(self.names, found, strict=True), start=1):
             reporter.progress("checking", number, len(self.names), name)
-            problems += [Problem.of(name, fault) for fault in faults]
-            if not faults:
-                sound.append(name)
-        return self._only(sound), problems
+            problems += [Problem.of(name, fault) for fault in checked.faults]
+            if checked.faults:
+                continue
+            sound.append(name)
+            for doubt in checked.truth_faults:
+                reporter.warning(f"the truth of {name} is not drawn: {doubt}")
+                undrawn.append(name)
+            for doubt in checked.doubts:
+                reporter.warning(f"{name}: {doubt}")
+        return self._only(sound, undrawn), problems
 
     @abstractmethod
     def made_from(self) -> dict[str, dict[str, Any]]:
@@ -124,12 +139,12 @@ class CaseSource(ABC):
         """Read one prepared volume, or prepare it from its files; raises `DataError`."""
 
     @abstractmethod
-    def _check(self, name: str, reporter: Reporter) -> Sequence[PixelNetError]:
-        """Say what is wrong with a case."""
+    def _check(self, name: str) -> _Checked:
+        """Look through a case."""
 
     @abstractmethod
-    def _only(self, names: Sequence[str]) -> CaseSource:
-        """Return the source of these cases alone."""
+    def _only(self, names: Sequence[str], without_truth: Collection[str]) -> CaseSource:
+        """Return the source of these cases alone, some of them without their segmentations."""
 
     def _size_faults(self, sizes: Collection[tuple[int, int]]) -> list[PixelNetError]:
         """Say which sizes of slices are too small for the network."""
@@ -161,17 +176,17 @@ class _PreparedCases(CaseSource):
     def read(self, name: str) -> PreparedVolume:
         return self._study.read_volume(name)
 
-    def _check(self, name: str, reporter: Reporter) -> Sequence[PixelNetError]:
+    def _check(self, name: str) -> _Checked:
         try:
             self._study.check_shard(name)
         except DataError as error:
-            return [error]
+            return _Checked([error])
         index = self._study.index
         rows = index.rows_of([name])
-        return self._size_faults({*zip(index.height[rows].tolist(), index.width[rows].tolist(),
-                                       strict=True)})
+        return _Checked(self._size_faults({*zip(
+            index.height[rows].tolist(), index.width[rows].tolist(), strict=True)}))
 
-    def _only(self, names: Sequence[str]) -> CaseSource:
+    def _only(self, names: Sequence[str], without_truth: Collection[str]) -> CaseSource:
         return _PreparedCases(self._study, names, self._network)
 
 
@@ -191,21 +206,18 @@ class _RawCases(CaseSource):
     def read(self, name: str) -> PreparedVolume:
         return prepare_case(self._cases[name], self._study, self._prepare)
 
-    def _check(self, name: str, reporter: Reporter) -> Sequence[PixelNetError]:
+    def _check(self, name: str) -> _Checked:
         found = check_case(self._cases[name], self._study, self._prepare.slice_size)
-        if found.image_problems:
-            return [problem.fault for problem in found.image_problems]
-        for problem in found.segmentation_problems:
-            reporter.warning(f"the truth of {name} is not drawn: {problem.message}")
-            self._cases[name] = self._cases[name].without_segmentation()
-        for doubt in found.doubts:
-            reporter.warning(f"{name}: {doubt.message}")
-        return [] if found.plan is None else self._size_faults(
-            {(found.plan.height, found.plan.width)})
+        faults: list[PixelNetError] = [problem.fault for problem in found.image_problems]
+        if found.plan is not None and not faults:
+            faults = self._size_faults({(found.plan.height, found.plan.width)})
+        return _Checked(faults, [problem.message for problem in found.segmentation_problems],
+                        [doubt.message for doubt in found.doubts])
 
-    def _only(self, names: Sequence[str]) -> CaseSource:
-        return _RawCases(self.data, {name: self._cases[name] for name in names}, self._network,
-                         self._study, self._prepare)
+    def _only(self, names: Sequence[str], without_truth: Collection[str]) -> CaseSource:
+        cases = {name: self._cases[name].without_segmentation() if name in without_truth
+                 else self._cases[name] for name in names}
+        return _RawCases(self.data, cases, self._network, self._study, self._prepare)
 
 
 @dataclass(frozen=True)

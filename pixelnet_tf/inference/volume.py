@@ -11,7 +11,7 @@ import tensorflow as tf
 from pixelnet_tf.cases.labels import classes_to_values
 from pixelnet_tf.config import PostprocessConfig, PredictionConfig, StudyConfig
 from pixelnet_tf.inference.postprocess import postprocess_labels
-from pixelnet_tf.inference.segmenter import Ensemble, SliceSegmenter
+from pixelnet_tf.inference.slice_segmenter import Ensemble, SliceSegmenter
 from pixelnet_tf.volumes.case_volume import PreparedVolume
 
 #: Slices (batch, height, width, channel) and their domain (batch, height, width) bool to label

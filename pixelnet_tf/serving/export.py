@@ -15,7 +15,7 @@ import tensorflow as tf
 from pixelnet_tf.config import Config, Mode
 from pixelnet_tf.errors import ConfigError, RunError
 from pixelnet_tf.evaluation.summary import Evaluation
-from pixelnet_tf.inference.segmenter import SliceSegmenter
+from pixelnet_tf.inference.slice_segmenter import SliceSegmenter
 from pixelnet_tf.io import manifest
 from pixelnet_tf.io.files import begin_folder, sync, sync_folder, write_json, write_text
 from pixelnet_tf.runs.folder import RunFolder

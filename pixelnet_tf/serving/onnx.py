@@ -15,7 +15,7 @@ import tensorflow as tf
 
 from pixelnet_tf.config import Config
 from pixelnet_tf.errors import RunError, require
-from pixelnet_tf.inference.segmenter import SliceSegmenter
+from pixelnet_tf.inference.slice_segmenter import SliceSegmenter
 from pixelnet_tf.model.pixelnet import plain_scores, plain_taps
 from pixelnet_tf.serving.signatures import SIGNATURES
 

@@ -6,7 +6,7 @@ import tensorflow as tf
 
 from pixelnet_tf.config import Config, NormRegion
 from pixelnet_tf.dataset.augment import deep_inside
-from pixelnet_tf.inference.segmenter import SliceSegmenter
+from pixelnet_tf.inference.slice_segmenter import SliceSegmenter
 
 #: Signature -> {input: meaning}, {output: meaning}; the card and the server's description print it.
 SIGNATURES = {
@@ -191,14 +191,14 @@ def inside_brain(image: tf.Tensor) -> tf.Tensor:
                      & apart[:, 1:-1, :-2] & apart[:, 1:-1, 2:])
 
 
-def z_scored(image: tf.Tensor, brain: tf.Tensor, region: str) -> tf.Tensor:
+def z_scored(image: tf.Tensor, brain: tf.Tensor, region: NormRegion) -> tf.Tensor:
     """Channels with mean 0 and standard deviation 1 over a volume, as `volumes.normalize.z_score`.
 
     image (slice, height, width, channel) float32; brain (slice, height, width) bool; region
     `brain`, `core` or `volume`. A constant channel becomes 0.
     """
-    over = {"brain": lambda: brain, "core": lambda: _core_of(brain),
-            "volume": lambda: tf.ones_like(brain)}[region]()
+    over = {NormRegion.BRAIN: lambda: brain, NormRegion.CORE: lambda: _core_of(brain),
+            NormRegion.VOLUME: lambda: tf.ones_like(brain)}[region]()
     weights = tf.cast(over, tf.float64)[..., None]
     total = tf.maximum(tf.reduce_sum(weights), 1.0)
     exact = tf.cast(image, tf.float64)
@@ -206,7 +206,7 @@ def z_scored(image: tf.Tensor, brain: tf.Tensor, region: str) -> tf.Tensor:
     std = tf.sqrt(tf.reduce_sum((exact - mean) ** 2 * weights, axis=[0, 1, 2]) / total)
     scaled = (image - tf.cast(mean, tf.float32)) / tf.cast(tf.where(std > 0, std, 1), tf.float32)
     scaled = tf.where(std > 0, scaled, 0.0)
-    return scaled if region == "volume" else tf.where(brain[..., None], scaled, 0.0)
+    return scaled if region == NormRegion.VOLUME else tf.where(brain[..., None], scaled, 0.0)
 
 
 def _core_of(brain: tf.Tensor) -> tf.Tensor:

@@ -15,7 +15,7 @@ from pixelnet_tf.evaluation.comparison import comparison_tables
 from pixelnet_tf.evaluation.label_files import read_labels
 from pixelnet_tf.evaluation.matching import find_references, match_cases
 from pixelnet_tf.evaluation.protocols import make_protocol
-from pixelnet_tf.evaluation.scoring import check_pairs
+from pixelnet_tf.evaluation.score_cases import check_pairs
 from pixelnet_tf.evaluation.summary import Evaluation, evaluate, write_evaluation
 from pixelnet_tf.evaluation.tables import FORMATS, paper_table, render_all
 from pixelnet_tf.inference.predict import CaseSource, predict_cases

@@ -8,10 +8,10 @@ from dataclasses import replace
 import numpy as np
 
 from pixelnet_tf.cases.class_priors import ClassPriors
-from pixelnet_tf.config import PredictionConfig, StudyConfig
+from pixelnet_tf.config import PredictionConfig, Prior, StudyConfig
 from pixelnet_tf.dataset.prepared import PreparedStudy
 from pixelnet_tf.errors import DataError
-from pixelnet_tf.inference.segmenter import SliceSegmenter
+from pixelnet_tf.inference.slice_segmenter import SliceSegmenter
 from pixelnet_tf.inference.volume import score_voxels
 from pixelnet_tf.model.pixelnet import PixelNet
 
@@ -34,7 +34,8 @@ def case_validator(study: PreparedStudy, cases: Sequence[str], prediction: Predi
         nonlocal segmenter
         # Its graph reads the model's variables, so that one serves every validation of a run.
         if segmenter is None or segmenter.scorer.model is not model:
-            segmenter = SliceSegmenter(model, priors.correction("corrected"), precision=precision)
+            segmenter = SliceSegmenter(model, priors.correction(Prior.CORRECTED),
+                                       precision=precision)
         dice = [class_dice(scores.argmax(axis=-1), labels, model.classes)
                 for scores, labels in _scored_cases(segmenter, study, cases, prediction)]
         return _mean_dice(np.array(dice), study.config.study)
@@ -51,7 +52,7 @@ def fit_prior_strength(model: PixelNet, study: PreparedStudy, cases: Sequence[st
 
     Returns the priors with the strength and the mean Dice of every strength tried.
     """
-    unit = priors.correction("corrected")
+    unit = priors.correction(Prior.CORRECTED)
     segmenter = SliceSegmenter(model, precision=precision)
     dice = []
     for scores, labels in _scored_cases(segmenter, study, cases, prediction):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from pixelnet_tf.config import PrepareConfig, StudyConfig, config_to_dict
+from pixelnet_tf.config import NormRegion, PrepareConfig, StudyConfig, config_to_dict
 from pixelnet_tf.volumes.normalize import CORE_DEPTH
 
 _VIEW = "axial slices, row 0 anterior, column 0 the patient's right"
@@ -43,10 +43,10 @@ def brain_words(study: StudyConfig) -> str:
             "percentile), closed, the largest piece, holes filled slice by slice, grown by a voxel")
 
 
-def z_score_words(region: str) -> str:
+def z_score_words(region: NormRegion) -> str:
     """How a channel is normalised, for a value of `prepare.region`."""
-    over = {"brain": "brain of its volume", "volume": "whole of its volume",
-            "core": f"core of its volume (brain mask, {CORE_DEPTH} pixels and more from its "
-                    "outline)"}[region]
-    outside = "" if region == "volume" else ", and is exactly 0 outside the brain mask"
+    over = {NormRegion.BRAIN: "brain of its volume", NormRegion.VOLUME: "whole of its volume",
+            NormRegion.CORE: f"core of its volume (brain mask, {CORE_DEPTH} pixels and more from "
+                             "its outline)"}[region]
+    outside = "" if region == NormRegion.VOLUME else ", and is exactly 0 outside the brain mask"
     return f"each channel has mean 0 and standard deviation 1 over the {over}{outside}"

@@ -17,7 +17,7 @@ REFERENCE_SLICES = 6
 
 def segment(options: Options, mode: str, precision: str) -> dict:
     """Segment a case in one mode; its scores go into the working folder for `answers`."""
-    from pixelnet_tf.inference.segmenter import SliceSegmenter
+    from pixelnet_tf.inference.slice_segmenter import SliceSegmenter
     from pixelnet_tf.inference.volume import finish_volume, score_voxels
     run = trained_run(options)
     volume = volume_to_segment(options)

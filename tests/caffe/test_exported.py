@@ -21,7 +21,7 @@ from pixelnet_tf.caffe.reading import read_network
 from pixelnet_tf.cases.case import Case
 from pixelnet_tf.config import load_config
 from pixelnet_tf.errors import ModelError
-from pixelnet_tf.inference.segmenter import SliceSegmenter
+from pixelnet_tf.inference.slice_segmenter import SliceSegmenter
 from pixelnet_tf.inference.volume import PredictionGrid, segment_volume
 from pixelnet_tf.model.pixelnet import PixelNet
 from pixelnet_tf.runs.network import TrainedNetwork

@@ -22,7 +22,7 @@ from pixelnet_tf.evaluation.report import (
     split_table,
     write_report,
 )
-from pixelnet_tf.evaluation.scoring import score_cases
+from pixelnet_tf.evaluation.score_cases import score_cases
 from pixelnet_tf.evaluation.summary import Evaluation
 from pixelnet_tf.io.files import digest
 

@@ -7,7 +7,7 @@ from scipy import ndimage
 
 from pixelnet_tf.inference.adaptive import MARGIN, STRIDES, adaptive_scores
 from pixelnet_tf.inference.dense import DenseScorer
-from pixelnet_tf.inference.segmenter import SliceSegmenter
+from pixelnet_tf.inference.slice_segmenter import SliceSegmenter
 from pixelnet_tf.model.pixelnet import PixelNet
 
 from .conftest import slices

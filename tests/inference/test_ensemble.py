@@ -5,7 +5,7 @@ import pytest
 import tensorflow as tf
 
 from pixelnet_tf.errors import ModelError
-from pixelnet_tf.inference.segmenter import Ensemble, SliceSegmenter
+from pixelnet_tf.inference.slice_segmenter import Ensemble, SliceSegmenter
 from pixelnet_tf.model.pixelnet import PixelNet
 
 from .conftest import slices

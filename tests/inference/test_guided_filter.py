@@ -6,7 +6,7 @@ import tensorflow as tf
 
 from pixelnet_tf.config import GuidedFilterConfig
 from pixelnet_tf.inference.guided_filter import guided_filter, refine_scores
-from pixelnet_tf.inference.segmenter import SliceSegmenter
+from pixelnet_tf.inference.slice_segmenter import SliceSegmenter
 
 from .conftest import slices
 

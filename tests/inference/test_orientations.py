@@ -16,7 +16,7 @@ from scipy import ndimage
 
 from pixelnet_tf.cases.case import Case
 from pixelnet_tf.config import Config, GuidedFilterConfig, load_config
-from pixelnet_tf.inference.segmenter import SliceSegmenter
+from pixelnet_tf.inference.slice_segmenter import SliceSegmenter
 from pixelnet_tf.inference.volume import segment_remotely, segment_volume
 from pixelnet_tf.model.pixelnet import PixelNet
 from pixelnet_tf.serving.signatures import build_signatures

@@ -7,7 +7,7 @@ import pytest
 
 from pixelnet_tf.cases.layouts import find_cases
 from pixelnet_tf.config import PredictionConfig, load_config
-from pixelnet_tf.inference.segmenter import SliceSegmenter
+from pixelnet_tf.inference.slice_segmenter import SliceSegmenter
 from pixelnet_tf.inference.volume import (
     PredictionGrid,
     finish_volume,

@@ -12,7 +12,7 @@ import tensorflow as tf
 from pixelnet_tf.cases.class_priors import ClassPriors
 from pixelnet_tf.cases.split import Split
 from pixelnet_tf.config import Config, load_config
-from pixelnet_tf.inference.segmenter import SliceSegmenter
+from pixelnet_tf.inference.slice_segmenter import SliceSegmenter
 from pixelnet_tf.model.pixelnet import PixelNet
 from pixelnet_tf.runs.folder import RunFolder
 from pixelnet_tf.serving.export import export_model

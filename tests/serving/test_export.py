@@ -12,7 +12,7 @@ from pixelnet_tf.config import GuidedFilterConfig, config_from_dict, config_to_d
 from pixelnet_tf.errors import ConfigError, ModelError
 from pixelnet_tf.evaluation.protocols import BratsProtocol, RegionScore
 from pixelnet_tf.evaluation.summary import Evaluation
-from pixelnet_tf.inference.segmenter import SliceSegmenter
+from pixelnet_tf.inference.slice_segmenter import SliceSegmenter
 from pixelnet_tf.io.files import write_json
 from pixelnet_tf.runs.folder import RunFolder
 from pixelnet_tf.serving.about import describe_export, exported_config, served_config

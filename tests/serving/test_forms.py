@@ -5,7 +5,7 @@ import pytest
 import tensorflow as tf
 
 from pixelnet_tf.config import config_from_dict, config_to_dict
-from pixelnet_tf.inference.segmenter import SliceSegmenter
+from pixelnet_tf.inference.slice_segmenter import SliceSegmenter
 from pixelnet_tf.model.pixelnet import PixelNet
 from pixelnet_tf.serving.signatures import build_signatures
 

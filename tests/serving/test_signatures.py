@@ -9,7 +9,7 @@ import tensorflow as tf
 
 from pixelnet_tf.config import GuidedFilterConfig, config_from_dict, config_to_dict
 from pixelnet_tf.inference.predict import CaseSource
-from pixelnet_tf.inference.segmenter import SliceSegmenter
+from pixelnet_tf.inference.slice_segmenter import SliceSegmenter
 from pixelnet_tf.inference.volume import segment_volume
 from pixelnet_tf.serving.signatures import (
     SIGNATURES,

@@ -9,7 +9,7 @@ import pytest
 from pixelnet_tf.cases.class_priors import ClassPriors
 from pixelnet_tf.config import Config
 from pixelnet_tf.errors import DataError
-from pixelnet_tf.inference.segmenter import SliceSegmenter
+from pixelnet_tf.inference.slice_segmenter import SliceSegmenter
 from pixelnet_tf.inference.volume import score_voxels
 from pixelnet_tf.model.pixelnet import PixelNet
 from pixelnet_tf.training.validation import (

@@ -13,7 +13,7 @@ from pixelnet_tf.errors import DataError
 from pixelnet_tf.evaluation.label_files import read_labels
 from pixelnet_tf.evaluation.matching import match_cases
 from pixelnet_tf.evaluation.protocols import BratsProtocol
-from pixelnet_tf.evaluation.scoring import check_pairs, score_cases
+from pixelnet_tf.evaluation.score_cases import check_pairs, score_cases
 from pixelnet_tf.reporting import LogReporter
 
 from .conftest import write_nifti

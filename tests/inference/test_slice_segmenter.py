@@ -6,7 +6,7 @@ import tensorflow as tf
 
 from pixelnet_tf.config import Mode
 from pixelnet_tf.errors import ConfigError
-from pixelnet_tf.inference.segmenter import SliceSegmenter
+from pixelnet_tf.inference.slice_segmenter import SliceSegmenter
 from pixelnet_tf.model.pixelnet import PixelNet
 
 from .conftest import VARIANTS, slices
