@@ -108,6 +108,9 @@ FOREIGN = {
     "more weights than it holds": (lambda tree: tree | {"config": tree["config"] | {
         "config": tree["config"]["config"] | {"widths": [60000] * 5}}},
         "asks for 388,8.* weights, it holds"),
+    "layers without end": (lambda tree: tree | {"config": tree["config"] | {
+        "config": tree["config"]["config"] | {"head_widths": [1] * 100_000}}},
+        "model.head_widths may have 32 numbers"),
     "a description without end": (lambda tree: tree | {"x": "x" * (1 << 20)},
                                   "config.json unpacks to .* bytes, more than"),
 }
