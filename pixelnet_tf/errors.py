@@ -1,8 +1,8 @@
 """What can go wrong, and the exit code that the command line gives it.
 
 Exit codes: 0 done, 2 usage or configuration, 3 data that is missing or invalid, 4 a model or
-weights that are missing or do not fit, 5 runtime failure, 130 interrupted, 143 a training that
-SIGTERM ended. What is missing has the code of what it should hold.
+weights that are missing or do not fit, 5 runtime failure, 130 interrupted, 143 ended by SIGTERM.
+What is missing has the code of what it should hold.
 """
 
 from __future__ import annotations

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import importlib
 import os
+import signal
 import sys
+from types import FrameType
+from typing import NoReturn
 
 import click
 
@@ -58,9 +61,13 @@ def cli() -> None:
     Every verb explains itself with --help. For research use only, not for diagnosis.
 
     Exit codes: 0 done, 2 usage or configuration, 3 data that is missing or invalid, 4 a model or
-    weights that are missing or do not fit, 5 runtime failure, 130 interrupted, 143 a training that
-    SIGTERM ended.
+    weights that are missing or do not fit, 5 runtime failure, 130 interrupted, 143 ended by
+    SIGTERM.
     """
+
+
+def _end(number: int, frame: FrameType | None) -> NoReturn:
+    sys.exit(128 + number)
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -69,6 +76,9 @@ def main(arguments: list[str] | None = None) -> None:
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     os.environ.setdefault("KERAS_BACKEND", "tensorflow")
     try:
+        if signal.getsignal(signal.SIGTERM) == signal.SIG_DFL:
+            # As Ctrl-C does, it leaves by the way on which locks and temporary files are removed.
+            signal.signal(signal.SIGTERM, _end)
         sys.exit(cli.main(arguments, prog_name="pixelnet-tf", standalone_mode=False) or 0)
     except click.ClickException as error:
         error.show()
@@ -82,3 +92,6 @@ def main(arguments: list[str] | None = None) -> None:
     except OSError as error:
         click.echo(f"error: {error}", err=True)
         sys.exit(5)
+    finally:
+        if signal.getsignal(signal.SIGTERM) == _end:
+            signal.signal(signal.SIGTERM, signal.SIG_DFL)

@@ -38,12 +38,14 @@ from pixelnet_tf.errors import DataError, RunError
 from pixelnet_tf.io.files import (
     begin_folder,
     check_apart,
+    digest,
     read_json_as,
     remove,
     remove_leftovers,
     write_json,
     write_text,
 )
+from pixelnet_tf.io.locks import Sharing, shared
 from pixelnet_tf.io.plain import convert
 from pixelnet_tf.reporting import Reporter, reporter_or_log
 from pixelnet_tf.volumes.checks import (
@@ -101,6 +103,9 @@ def prepare_study(config: Config, study_dir: str | Path, out: str | os.PathLike,
                   dry_run: bool = False, reporter: Reporter | None = None) -> PrepareSummary:
     """Check a study, prepare the cases that are missing or changed, write split and index.
 
+    Several calls, of several programs, may prepare the same study with the same settings into one
+    folder at a time: each case is done by one of them.
+
     Args:
         config: sections `study`, `prepare` and `split` are used.
         study_dir: folder of the study.
@@ -117,7 +122,8 @@ def prepare_study(config: Config, study_dir: str | Path, out: str | os.PathLike,
     Raises:
         DataError: bad cases, or cases that the kept split does not know.
         ConfigError: the split cannot be drawn, or `out` lies within the study.
-        RunError: the disk is full, or a worker failed; finished cases are kept.
+        RunError: the disk is full, or a worker failed; finished cases are kept. Or another program
+            prepares something else into the folder.
     """
     reporter = reporter_or_log(reporter)
     check_apart(out, study_dir)
@@ -137,64 +143,131 @@ def _prepare(config: Config, study_dir: str | Path, out: str, workers: int | Non
     cases = find_cases(Path(study_dir), config.study, require_segmentation)
     if not require_segmentation:
         cases = [case.without_segmentation() for case in cases]
-    made_from = _made_from(cases, config.study, config.prepare)
-    finished = {case.name: details for case in cases
-                if (details := _finished(case, made_from[case.name], out)) is not None}
-    failed = _failed_before(cases, made_from, out)
-    problems, doubts, voxels = _check(cases, finished, failed, config.study,
-                                      config.prepare.slice_size, workers, reporter)
-    _refuse_bad(problems, cases, skip_bad_cases)
-    bad = {problem.case for problem in problems}
-    good = [case for case in cases if case.name not in bad]
-    split, drawn, notes = _split(config.split, out, good, voxels, redraw_split)
-    notes += tuple(f"{doubt.case}: {doubt.message}" for doubt in doubts if doubt.case not in bad)
-    todo = [case for case in good if case.name not in finished]
-    _check_disk(todo, len(config.study.modalities), config.prepare.slice_size, out)
-    kept = tuple(case.name for case in good if case.name in finished)
+    work = _Work(config, out, workers, skip_bad_cases, redraw_split, reporter, cases,
+                 _made_from(cases, config.study, config.prepare))
     if dry_run:
-        return PrepareSummary(tuple(c.name for c in todo), kept, tuple(problems), split,
+        return work.plan()
+    # Whatever makes a difference to what is written.
+    key = digest([config_to_dict(config), skip_bad_cases, require_segmentation, redraw_split,
+                  work.made_from])
+
+    def remove_of_killed() -> None:
+        for folder in (out, os.path.join(out, "cases")):
+            remove_leftovers(folder)
+
+    with shared(out, "prepare", key, reporter, alone=remove_of_killed) as sharing:
+        return work.do(sharing)
+
+
+class _Work:
+    """One call's way from the cases of a study to a prepared one."""
+
+    def __init__(self, config: Config, out: str, workers: int, skip_bad_cases: bool,
+                 redraw_split: bool, reporter: Reporter, cases: list[Case],
+                 made_from: dict[str, dict[str, Any]]):
+        self.config, self.out, self.workers = config, out, workers
+        self.skip_bad_cases, self.redraw_split = skip_bad_cases, redraw_split
+        self.reporter, self.cases, self.made_from = reporter, cases, made_from
+
+    def plan(self) -> PrepareSummary:
+        """Check everything, and say what is to be done."""
+        config, cases, out = self.config, self.cases, self.out
+        self.finished = {case.name: details for case in cases
+                         if (details := self._finished(case)) is not None}
+        self.failed = _failed_before(cases, self.made_from, out)
+        self.problems, doubts, self.voxels = _check(
+            cases, self.finished, self.failed, config.study, config.prepare.slice_size,
+            self.workers, self.reporter)
+        _refuse_bad(self.problems, cases, self.skip_bad_cases)
+        bad = {problem.case for problem in self.problems}
+        self.good = [case for case in cases if case.name not in bad]
+        split, self.drawn, notes = self._split()
+        notes += tuple(f"{doubt.case}: {doubt.message}" for doubt in doubts
+                       if doubt.case not in bad)
+        self.todo = [case for case in self.good if case.name not in self.finished]
+        _check_disk(self.todo, len(config.study.modalities), config.prepare.slice_size, out)
+        kept = tuple(case.name for case in self.good if case.name in self.finished)
+        return PrepareSummary(tuple(c.name for c in self.todo), kept, tuple(self.problems), split,
                               notes=notes)
 
-    begin_folder(out)
-    remove_leftovers(os.path.join(out, "cases"))
-    if todo:
-        # An index of shards that are about to change must not be read.
-        remove(os.path.join(out, "index.json"))
-    done = 0
-    for case, encoded in run_cases(encode_or_say_why, todo, (config.study, config.prepare),
-                                   worker_count(workers, len(todo))):
-        if isinstance(encoded, DataError):
-            failed[case.name] = encoded.text
-            problems.append(Problem.of(case.name, encoded))
-            _refuse_bad(problems, cases, skip_bad_cases)
-        else:
-            try:
-                finished[case.name] = _write_case(encoded, made_from[case.name],
-                                                  voxels[case.name], out)
-            except RunError as error:
-                whole = sum(c.name in finished for c in good)
-                raise RunError(f"{error}\n{whole} of {len(good)} cases are finished and kept",
-                               case=case.name, file=error.file,
-                               hint="make room and run the same command again to go on") from None
-        done += 1
-        reporter.progress("preparing", done, len(todo), case.name)
+    def do(self, sharing: Sharing) -> PrepareSummary:
+        """Prepare what is to be done, and write split and index."""
+        planned = self.plan()
+        begin_folder(self.out)
+        mine = self._prepare_cases(sharing)
+        split, notes, config, out = planned.split, planned.notes, self.config, self.out
+        if any(case.name in self.failed for case in self.todo):
+            self.good = [case for case in self.good if case.name not in self.failed]
+            split, self.drawn, notes = self._split()
+        index = SliceIndex.from_case_files([self.finished[case.name] for case in self.good],
+                                           len(config.study.labels))
+        with sharing.turn():
+            write_json(os.path.join(out, "left_out.json"), [
+                asdict(LeftOut(problem.case, problem.message,
+                               self.made_from[problem.case] if problem.case in self.failed
+                               else None)) for problem in self.problems])
+            if self.drawn:
+                write_json(os.path.join(out, "split.json"),
+                           {"settings": config_to_dict(config.split), "split": split.to_json()})
+            write_text(os.path.join(out, "config.yaml"), config_to_yaml(config))
+            write_json(os.path.join(out, "index.json"), index.to_json())
+        return PrepareSummary(tuple(mine), tuple(c.name for c in self.good if c.name not in mine),
+                              tuple(self.problems), split, index, notes)
 
-    if any(case.name in failed for case in todo):
-        good = [case for case in good if case.name not in failed]
-        split, drawn, notes = _split(config.split, out, good, voxels, redraw_split)
-    write_json(os.path.join(out, "left_out.json"), [
-        asdict(LeftOut(problem.case, problem.message,
-                       made_from[problem.case] if problem.case in failed else None))
-        for problem in problems])
-    if drawn:
-        write_json(os.path.join(out, "split.json"),
-                   {"settings": config_to_dict(config.split), "split": split.to_json()})
-    index = SliceIndex.from_case_files([finished[case.name] for case in good],
-                                       len(config.study.labels))
-    write_text(os.path.join(out, "config.yaml"), config_to_yaml(config))
-    write_json(os.path.join(out, "index.json"), index.to_json())
-    return PrepareSummary(tuple(c.name for c in todo if c.name not in failed), kept,
-                          tuple(problems), split, index, notes)
+    def _prepare_cases(self, sharing: Sharing) -> list[str]:
+        """Prepare each case that nobody else does; returns the names of those done here."""
+        done: list[str] = []
+        left = self.todo
+        while left:
+            busy: list[Case] = []
+            free = sharing.take(left, self._done_by_another, busy)
+            for case, encoded in run_cases(
+                    encode_or_say_why, free, (self.config.study, self.config.prepare),
+                    worker_count(self.workers, len(left))):
+                if isinstance(encoded, DataError):
+                    self.failed[case.name] = encoded.text
+                    self.problems.append(Problem.of(case.name, encoded))
+                    _refuse_bad(self.problems, self.cases, self.skip_bad_cases)
+                else:
+                    self._write(case, encoded, sharing)
+                    done.append(case.name)
+                sharing.give_back(case.name)
+                self._report(case)
+            left = busy
+            if left:
+                sharing.wait(left)
+        return done
+
+    def _write(self, case: Case, encoded: EncodedCase, sharing: Sharing) -> None:
+        sharing.check(case.name)
+        try:
+            # An index of shards that are about to change must not be read.
+            remove(os.path.join(self.out, "index.json"))
+            self.finished[case.name] = _write_case(encoded, self.made_from[case.name],
+                                                   self.voxels[case.name], self.out)
+        except RunError as error:
+            whole = sum(c.name in self.finished for c in self.good)
+            raise RunError(f"{error}\n{whole} of {len(self.good)} cases are finished and kept",
+                           case=case.name, file=error.file,
+                           hint="make room and run the same command again to go on") from None
+
+    def _done_by_another(self, case: Case) -> bool:
+        details = self._finished(case)
+        if details is None:
+            return False
+        self.finished[case.name] = details
+        self._report(case)
+        return True
+
+    def _report(self, case: Case) -> None:
+        done = sum(c.name in self.finished or c.name in self.failed for c in self.todo)
+        self.reporter.progress("preparing", done, len(self.todo), case.name)
+
+    def _finished(self, case: Case) -> dict[str, Any] | None:
+        return _finished(case, self.made_from[case.name], self.out)
+
+    def _split(self) -> tuple[Split, bool, tuple[str, ...]]:
+        return _split(self.config.split, self.out, self.good, self.voxels, self.redraw_split)
 
 
 def _refuse_bad(problems: list[Problem], cases: list[Case], skip_bad_cases: bool) -> None:

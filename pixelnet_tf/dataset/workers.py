@@ -8,10 +8,11 @@ import signal
 import sys
 import threading
 import types
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
+from itertools import islice
 from typing import Any, Protocol, TypeVar
 
 from pixelnet_tf.errors import PixelNetError, RunError
@@ -35,13 +36,14 @@ def worker_count(wanted: int, cases: int) -> int:
     return max(1, min(wanted or available, cases))
 
 
-def run_cases(function: Callable[..., Any], cases: Sequence[Item], arguments: tuple,
+def run_cases(function: Callable[..., Any], cases: Iterable[Item], arguments: tuple,
               workers: int) -> Iterator[tuple[Item, Any]]:
     """Call `function(case, *arguments)` for every case and yield the results as they come.
 
-    No more than `workers` cases are in work or waiting to be taken at any time. With one worker
-    everything happens in this process, and so it does where the system lends no worker processes
-    (they need shared memory, /dev/shm on Linux). The order of the results is not fixed.
+    No more than `workers` cases are in work or waiting to be taken at any time, and none is asked
+    for earlier. With one worker everything happens in this process, and so it does where the system
+    lends no worker processes (they need shared memory, /dev/shm on Linux). The order of the results
+    is not fixed.
 
     Raises:
         PixelNetError: as the function raised it.
@@ -61,13 +63,14 @@ def run_cases(function: Callable[..., Any], cases: Sequence[Item], arguments: tu
     others = set(multiprocessing.active_children())
     finished = False
     try:
-        waiting = list(reversed(cases))
+        waiting = iter(cases)
         running: dict[Future[Any], Item] = {}
-        while waiting or running:
-            while waiting and len(running) < workers:
-                case = waiting.pop()
+        while True:
+            for case in islice(waiting, workers - len(running)):
                 with interrupts_held(), program_unseen(function):
                     running[pool.submit(function, case, *arguments)] = case
+            if not running:
+                break
             done, _ = wait(running, return_when=FIRST_COMPLETED)
             for future in done:
                 names = [case.name for case in running.values()]

@@ -31,7 +31,16 @@ from pixelnet_tf.inference.slice_segmenter import segmenter_of
 from pixelnet_tf.inference.volume import SegmentedVolume, segment_volume
 from pixelnet_tf.io import manifest
 from pixelnet_tf.io.ahead import ahead
-from pixelnet_tf.io.files import begin_folder, check_apart, digest, remove, sync, write_json
+from pixelnet_tf.io.files import (
+    begin_folder,
+    check_apart,
+    digest,
+    remove,
+    remove_leftovers,
+    sync,
+    write_json,
+)
+from pixelnet_tf.io.locks import Sharing, shared
 from pixelnet_tf.io.plain import build
 from pixelnet_tf.model.architecture import Architecture
 from pixelnet_tf.reporting import Reporter, reporter_or_log
@@ -265,7 +274,8 @@ def write_cases(segment: Callable[[PreparedVolume], SegmentedVolume], about: dic
     are prepared, of the networks and of the settings. A finished case that was made from the same
     is kept, so that a call that was stopped goes on; a folder with segmentations that were made
     from anything else is refused. The next case is read (or prepared) while one is computed, and
-    results are written beside.
+    results are written beside. Several programs may make the same in one folder at a time: each
+    case is segmented by one of them.
 
     Args:
         segment: of one volume.
@@ -279,6 +289,7 @@ def write_cases(segment: Callable[[PreparedVolume], SegmentedVolume], about: dic
     Raises:
         ConfigError: `out` lies within the data.
         DataError: the folder holds other results, or a case cannot be used.
+        RunError: another program is making something else there.
     """
     reporter = reporter_or_log(reporter)
     check_apart(out, source.data)
@@ -287,55 +298,110 @@ def write_cases(segment: Callable[[PreparedVolume], SegmentedVolume], about: dic
     if problems and not (skip_bad_cases and source.names):
         raise refusal(problems, len(asked), "correct them, or leave them out by --skip-bad-cases"
                       if source.names else None)
-    folder = _Folder(out, about, source, config, [name for name in asked
-                                                  if name not in source.names])
-    stale = folder.stale()
-    if stale and not overwrite:
-        raise folder.refusal(stale)
-    kept = tuple(name for name in source.names if name not in stale and folder.finished(name))
-    todo = [name for name in source.names if name not in kept]
-    for problem in problems:
-        reporter.warning(f"left out {problem.case}: {problem.message}")
-    if stale:
-        reporter.warning(f"{len(stale)} segmentations that were made from something else are "
-                         f"removed: {_some(stale)}")
-    if kept:
-        reporter.message(f"{len(kept)} finished cases are kept")
-    if learned := [name for name in source.names if name in trained_on]:
-        reporter.warning(f"the network was trained on, or chosen by, {len(learned)} of the "
-                         f"{len(source.names)} cases ({_some(learned)}): their scores say nothing "
-                         "about new cases; --split test leaves them out")
+    unusable = [name for name in asked if name not in source.names]
+    folder = _Folder(out, about, source, config, unusable)
+
+    def plan() -> None:
+        folder.plan(overwrite)
+        for problem in problems:
+            reporter.warning(f"left out {problem.case}: {problem.message}")
+        if folder.stale:
+            reporter.warning(f"{len(folder.stale)} segmentations that were made from something "
+                             f"else are removed: {_some(folder.stale)}")
+        if folder.kept:
+            reporter.message(f"{len(folder.kept)} finished cases are kept")
+        if learned := [name for name in source.names if name in trained_on]:
+            reporter.warning(
+                f"the network was trained on, or chosen by, {len(learned)} of the "
+                f"{len(source.names)} cases ({_some(learned)}): their scores say nothing about new "
+                "cases; --split test leaves them out")
+
     if dry_run:
-        return PredictionSummary(tuple(todo), kept, tuple(problems))
-    folder.start(asked, kept, todo, stale, problems, trained_on)
-    undrawn = [name for name in kept if draw and not folder.file(name, PICTURES).is_file()]
-    work = sorted((*todo, *undrawn), key=source.names.index)
+        plan()
+        return PredictionSummary(folder.todo, folder.kept, tuple(problems))
+    begun = []
 
-    def read(name: str) -> PreparedVolume | DataError:
+    def begin() -> None:
+        plan()
+        folder.start(asked, problems, trained_on, alone=True)
+        begun.append(True)
+
+    # Whatever makes a difference to what is written.
+    key = digest([folder.identity, asked, unusable, draw is not None, sorted(trained_on)])
+    with shared(out, "predict", key, reporter, alone=begin) as sharing:
+        if not begun:
+            with sharing.turn():
+                plan()
+                folder.start(asked, problems, trained_on, alone=False)
+        segmented = _segment_cases(segment, source, folder, sharing, draw, skip_bad_cases,
+                                   problems, reporter)
+    bad = {problem.case for problem in problems}
+    return PredictionSummary(
+        segmented, tuple(name for name in source.names if name not in (*segmented, *bad)),
+        tuple(problems))
+
+
+@dataclass(frozen=True)
+class _Case:
+    """What is locked while it is in work."""
+
+    name: str
+
+
+def _segment_cases(segment: Callable[[PreparedVolume], SegmentedVolume], source: CaseSource,
+                   folder: _Folder, sharing: Sharing, draw: Draw | None, skip_bad_cases: bool,
+                   problems: list[Problem], reporter: Reporter) -> tuple[str, ...]:
+    """Segment each case, or draw one that is finished, that nobody else does; returns the names of
+    those segmented here."""
+    segmented: list[str] = []
+
+    def done(case: _Case) -> bool:
+        return folder.finished(case.name) and (
+            draw is None or folder.file(case.name, PICTURES).is_file())
+
+    def read(case: _Case) -> tuple[_Case, PreparedVolume | DataError]:
         try:
-            return source.read(name)
+            return case, source.read(case.name)
         except DataError as error:
-            return error
+            return case, error
 
+    def write(volume: PreparedVolume, result: SegmentedVolume | None) -> None:
+        sharing.check(volume.name)
+        folder.write(volume, result, draw)
+        sharing.give_back(volume.name)
+
+    left = [_Case(name) for name in source.names if not done(_Case(name))]
+    number, total = 0, len(left)
     with ThreadPoolExecutor(1) as writer:
         written: Future | None = None
-        for number, (name, volume) in enumerate(zip(work, ahead(read, work), strict=True), start=1):
-            if isinstance(volume, DataError):
-                if not skip_bad_cases:
-                    raise volume
-                problems.append(Problem.of(name, volume))
-                reporter.warning(f"left out {name}: {volume.text}")
-                folder.leave_out(problems)
-                todo = [other for other in todo if other != name]
-                continue
-            result = None if name in kept else segment(volume)
+        while left:
+            busy: list[_Case] = []
+            for case, volume in ahead(read, sharing.take(left, done, busy)):
+                number += 1
+                if isinstance(volume, DataError):
+                    if not skip_bad_cases:
+                        raise volume
+                    problems.append(Problem.of(case.name, volume))
+                    reporter.warning(f"left out {case.name}: {volume.text}")
+                    with sharing.turn():
+                        folder.leave_out(problems)
+                    sharing.give_back(case.name)
+                    continue
+                result = None
+                if not folder.finished(case.name):
+                    result = segment(volume)
+                    segmented.append(case.name)
+                if written is not None:
+                    written.result()
+                written = writer.submit(write, volume, result)
+                reporter.progress("segmenting", number, total, case.name)
             if written is not None:
                 written.result()
-            written = writer.submit(folder.write, volume, result, draw)
-            reporter.progress("segmenting", number, len(work), name)
-        if written is not None:
-            written.result()
-    return PredictionSummary(tuple(todo), kept, tuple(problems))
+                written = None
+            left = busy
+            if left:
+                sharing.wait(left)
+    return tuple(segmented)
 
 
 class _Folder:
@@ -349,7 +415,7 @@ class _Folder:
     def __init__(self, out: Path, about: dict[str, Any], source: CaseSource, config: Config,
                  unusable: Collection[str] = ()):
         self._out, self._config, self._unusable = Path(out), config, unusable
-        self._before = PredictionRecord.read(self._out, "remove the folder, or give a new --out")
+        self._names = source.names
         networks = tuple(build(NetworkRecord, network) for network in about["networks"])
         self._common = MadeFrom(
             networks=digest([[network.weights or network.model, network.correction]
@@ -360,6 +426,22 @@ class _Folder:
             config=config_to_json(config), made_from={
                 name: replace(self._common, **inputs)
                 for name, inputs in source.made_from().items()})
+        #: Digest of what the folder is to hold.
+        self.identity = digest(self._now.to_json())
+
+    def plan(self, overwrite: bool) -> None:
+        """See what is there: `stale` (what differs, in words, of each case), `kept` and `todo`.
+
+        Raises:
+            DataError: something is stale, and is not to be replaced.
+        """
+        self._before = PredictionRecord.read(self._out, "remove the folder, or give a new --out")
+        self.stale = self._stale()
+        if self.stale and not overwrite:
+            raise self._refusal()
+        self.kept = tuple(name for name in self._names
+                          if name not in self.stale and self.finished(name))
+        self.todo = tuple(name for name in self._names if name not in self.kept)
 
     def file(self, name: str, kind: str = "") -> Path:
         """Labels of a case, or its file in `PICTURES` or `MAPS`."""
@@ -371,7 +453,7 @@ class _Folder:
         maps = self._config.prediction.probability_maps
         return self.file(name).is_file() and (not maps or self.file(name, MAPS).is_file())
 
-    def stale(self) -> dict[str, str]:
+    def _stale(self) -> dict[str, str]:
         """Finished cases that were made from something else: name -> what differs, in words.
 
         All cases of the folder count, those of this call and others: it is scored as one.
@@ -398,8 +480,9 @@ class _Folder:
                     found[name] = ", ".join(different)
         return found
 
-    def refusal(self, stale: dict[str, str]) -> DataError:
+    def _refusal(self) -> DataError:
         """Say why the folder cannot be gone on with, and what to do."""
+        stale = self.stale
         lines = [f"  {name}: {words}" for name, words in list(stale.items())[:5]]
         more = [f"  ... and {len(stale) - 5} more"] if len(stale) > 5 else []
         return DataError("\n".join([
@@ -407,23 +490,27 @@ class _Folder:
             "since:", *lines, *more]), file=self._out,
             hint="give a new --out, or replace them by --overwrite")
 
-    def start(self, asked: Sequence[str], kept: Sequence[str], todo: Sequence[str],
-              stale: Collection[str], problems: Sequence[Problem], trained_on: Collection[str]
-              ) -> None:
-        """Remove what will be made anew, and write `prediction.json`."""
+    def start(self, asked: Sequence[str], problems: Sequence[Problem], trained_on: Collection[str],
+              alone: bool) -> None:
+        """Remove what will be made anew, and write `prediction.json`.
+
+        alone: nobody else is at work on the same, so that what is not finished is nobody's.
+        """
         begin_folder(self._out)
+        if alone:
+            for folder in (self._out, self._out / PICTURES, self._out / MAPS):
+                remove_leftovers(folder)
         # The labels first: they say that a case is finished.
         remove(*(self.file(name, kind) for kind in ("", MAPS, PICTURES)
-                 for name in sorted({*todo, *stale})))
-        if self._out.is_dir():
-            # A power cut must not bring back what `prediction.json` no longer holds for.
-            sync(self._out)
+                 for name in sorted({*self.stale, *(self.todo if alone else ())})))
+        # A power cut must not bring back what `prediction.json` no longer holds for.
+        sync(self._out)
         before = self._before.made_from
         others = [name for name in before if name not in asked and self.file(name).is_file()]
         cases = (*others, *asked)
         # What another network learned from says nothing of cases that are made anew.
         learned = {*trained_on, *(name for name in self._before.trained_on
-                                  if name in others or name in kept)}
+                                  if name in others or name in self.kept)}
         self._now = replace(
             self._now, cases=cases, trained_on=tuple(name for name in cases if name in learned),
             made_from={**{name: before[name] for name in others}, **self._now.made_from})

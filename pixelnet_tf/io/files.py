@@ -88,7 +88,8 @@ def replacing_folder(path: Pathname) -> Iterator[Path]:
     path = os.fspath(path)
     temporary, aside = Path(temporary_name(path)), Path(temporary_name(path))
     try:
-        temporary.mkdir(parents=True)
+        make_folder(os.path.dirname(path))
+        temporary.mkdir()
         yield temporary
         sync_folder(temporary)
         if os.path.isdir(path):

@@ -14,20 +14,20 @@ from pixelnet_tf.cases.class_priors import ClassPriors
 from pixelnet_tf.cases.split import Split
 from pixelnet_tf.config import Config, Prior, config_from_yaml, config_to_yaml
 from pixelnet_tf.errors import ConfigError, ModelError
+from pixelnet_tf.io.disk import is_url
 from pixelnet_tf.io.files import (
     begin_folder,
     file_digest,
     read_json_as,
     read_json_lines,
     read_text,
-    remove,
     replacing,
     write_json,
     write_text,
 )
 from pixelnet_tf.io.plain import build
 from pixelnet_tf.model.pixelnet import PixelNet
-from pixelnet_tf.runs.checkpoints import load_state, read_states
+from pixelnet_tf.runs.checkpoints import load_state, read_states, remove_states
 from pixelnet_tf.runs.compatibility import WEIGHTS, Basis, check_fit
 from pixelnet_tf.runs.network import TrainedNetwork, load_model
 
@@ -88,7 +88,7 @@ class RunFolder:
         """
         begin_folder(self.path)
         # What is best in there is of a training that had saved no state to go on from.
-        remove(*tf.io.gfile.glob(self.file("checkpoints/*")))
+        remove_states(self.file("checkpoints"))
         write_json(self.file("split.json"), split.to_json())
         write_json(self.file("priors.json"), priors.to_json())
         write_json(self.file("start.json"), {"slices": slices, "new_layers": sorted(new_layers)})
@@ -132,11 +132,18 @@ class RunFolder:
 
     def save_model(self, model: PixelNet) -> None:
         """Write model.keras whole."""
-        # Keras wants the ending .keras, which the temporary name of a whole file lacks.
-        with tempfile.TemporaryDirectory() as folder, replacing(self.file("model.keras")) as whole:
+        path = self.file("model.keras")
+        # Keras wants the ending .keras, which the temporary name of a whole file lacks. In the same
+        # folder, where `remove_leftovers` finds it.
+        beside = None if is_url(path) else posixpath.dirname(path) or "."
+        with (replacing(path) as whole,
+              tempfile.TemporaryDirectory(".tmp", ".model.", beside) as folder):
             local = posixpath.join(folder, "model.keras")
             model.save(local)
-            tf.io.gfile.copy(local, whole)
+            if is_url(path):
+                tf.io.gfile.copy(local, whole)
+            else:
+                tf.io.gfile.rename(local, whole)
 
     def model(self) -> PixelNet:
         """Load model.keras, or the checkpoint that the path named.

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import os
 import re
-import shutil
-import uuid
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -17,7 +14,15 @@ from pixelnet_tf.errors import ConfigError, RunError
 from pixelnet_tf.evaluation.summary import Evaluation
 from pixelnet_tf.inference.slice_segmenter import SliceSegmenter
 from pixelnet_tf.io import manifest
-from pixelnet_tf.io.files import begin_folder, sync, sync_folder, write_json, write_text
+from pixelnet_tf.io.files import (
+    begin_folder,
+    remove_leftovers,
+    replacing_folder,
+    write_json,
+    write_text,
+)
+from pixelnet_tf.io.locks import exclusive
+from pixelnet_tf.reporting import reporter_or_log
 from pixelnet_tf.runs.folder import RunFolder
 from pixelnet_tf.serving.about import check_evaluated, describe_export
 from pixelnet_tf.serving.model_card import model_card
@@ -52,7 +57,8 @@ def export_model(run: RunFolder, config: Config, out: Path, name: str | None = N
     Raises:
         ConfigError: a bad name or setting, or the version is there already.
         ModelError: the run has no model.
-        RunError: the disk is full, or what `--format onnx` needs is not installed.
+        RunError: the disk is full, another program is exporting the same model there, or what
+            `--format onnx` needs is not installed.
     """
     write = _writer(model_format)
     if config.prediction.mode == Mode.REFERENCE:
@@ -78,20 +84,19 @@ def export_model(run: RunFolder, config: Config, out: Path, name: str | None = N
     segmenter = SliceSegmenter.of(config.prediction, network)
     if dry_run:
         return target
-    temporary = base / f".{version}.{uuid.uuid4().hex[:8]}.tmp"
-    try:
-        begin_folder(temporary)
-        about = about | write(temporary, segmenter, config, about)
-        manifest.record(*manifest.files_in(temporary))
-        write_json(str(temporary / "serving.json"), about)
-        write_text(str(temporary / "model_card.md"), model_card(about))
-        sync_folder(temporary)
-        os.rename(temporary, target)
-        sync(base)
-    except (OSError, tf.errors.OpError) as error:
-        raise RunError(f"cannot be written: {error}", file=target) from None
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
+    with exclusive(base, "export", reporter_or_log(None)):
+        remove_leftovers(base)
+        if target.exists():
+            raise ConfigError(f"{target} has been written meanwhile", hint="export again")
+        try:
+            with replacing_folder(target) as temporary:
+                begin_folder(temporary)
+                about = about | write(temporary, segmenter, config, about)
+                manifest.record(*manifest.files_in(temporary))
+                write_json(temporary / "serving.json", about)
+                write_text(temporary / "model_card.md", model_card(about))
+        except tf.errors.OpError as error:
+            raise RunError(f"cannot be written: {error}", file=target) from None
     return target
 
 

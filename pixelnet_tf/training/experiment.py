@@ -24,11 +24,13 @@ from pixelnet_tf.io.files import (
     check_apart,
     check_written,
     read_text,
+    remove_leftovers,
     replacing,
     replacing_folder,
     write_json,
     write_text,
 )
+from pixelnet_tf.io.locks import Lock, check_free, exclusive
 from pixelnet_tf.reporting import Reporter, reporter_or_log
 from pixelnet_tf.runs.folder import RunFolder
 from pixelnet_tf.training.loop import Trainer
@@ -94,6 +96,7 @@ class Experiment:
             ModelError: start weights that cannot be had, or do not fit.
         """
         check_apart(self.out, self.study.path, self.references)
+        check_free(self.out)
         for strategy in STRATEGIES:
             for number, split in enumerate(self.splits):
                 # A run of other settings, cases or slices is neither taken for this one nor gone
@@ -109,11 +112,19 @@ class Experiment:
             PixelNetError: as `check`, and as training, prediction and evaluation raise it.
         """
         self.check()
+        with exclusive(self.out, "experiment", self.reporter) as lock:
+            return self._run(lock)
+
+    def _run(self, lock: Lock) -> dict[str, Evaluation]:
         begin_folder(self.out)
+        for folder in ("", *(f"{strategy}-{prior}" for strategy in STRATEGIES for prior in PRIORS)):
+            remove_leftovers(self.out / folder)
         for strategy in STRATEGIES:
             for number, split in enumerate(self.splits):
+                lock.check()
                 self._train(strategy, number, split)
                 self._predict(strategy, number, split)
+        lock.check()
         found = {f"{strategy}-{prior}": self._evaluate(strategy, prior)
                  for strategy in STRATEGIES for prior in PRIORS}
         tables = [*comparison_tables(found),

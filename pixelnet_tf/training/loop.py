@@ -20,7 +20,8 @@ from pixelnet_tf.dataset.prepared import PreparedStudy
 from pixelnet_tf.dataset.schedule import SliceSchedule
 from pixelnet_tf.dataset.shards import parse_record
 from pixelnet_tf.errors import ConfigError, DataError, RunError
-from pixelnet_tf.io.files import check_apart
+from pixelnet_tf.io.files import check_apart, remove_leftovers
+from pixelnet_tf.io.locks import Lock, check_free, exclusive
 from pixelnet_tf.model.architecture import Architecture
 from pixelnet_tf.model.pixelnet import PixelNet
 from pixelnet_tf.reporting import Reporter, reporter_or_log
@@ -90,7 +91,8 @@ class Trainer:
         """Raise what can be told before any work; writes nothing.
 
         Raises:
-            RunError: the folder holds a run already and `resume` is False.
+            RunError: the folder holds a run already and `resume` is False, or another program
+                is at work there.
             ConfigError: resumed with another configuration, split or study; several replicas; the
                 folder lies within the prepared study.
             DataError: a case's slices are missing or cut short.
@@ -98,6 +100,7 @@ class Trainer:
         """
         folder, training = self.run_folder, self.config.training
         check_apart(folder.path, self.study.path)
+        check_free(folder.path)
         if tf.distribute.get_strategy().num_replicas_in_sync > 1:
             raise ConfigError("a training runs on one device, and every replica of a "
                               "tf.distribute strategy would train on the same slices",
@@ -105,11 +108,7 @@ class Trainer:
         if folder.kind is not None:
             raise RunError(f"{folder.name}: is a checkpoint of {folder.path}",
                            hint="give another --out")
-        if folder.exists():
-            if not resume:
-                raise RunError("holds a run already", file=folder.path,
-                               hint="go on with --resume, or give a new --out")
-            check_fit(folder.basis(), self._basis(), RESUME)
+        self._check_folder(resume)
         if self._starts():
             check_source(training.initial_weights, self.plan.steps, training.balance_taps)
         for case in (*self.split.train, *self.split.validation):
@@ -118,6 +117,13 @@ class Trainer:
         network = Architecture.of(self.config.model, len(self.config.study.labels))
         for height, width in {*zip(index.height.tolist(), index.width.tolist(), strict=True)}:
             network.check_image_size(height, width)
+
+    def _check_folder(self, resume: bool) -> None:
+        if self.run_folder.exists():
+            if not resume:
+                raise RunError("holds a run already", file=self.run_folder.path,
+                               hint="go on with --resume, or give a new --out")
+            check_fit(self.run_folder.basis(), self._basis(), RESUME)
 
     def check_start_weights(self) -> None:
         """Give a network its start weights, as `run` does, and let go of it; writes nothing.
@@ -159,15 +165,19 @@ class Trainer:
                 not fit.
         """
         self.check(resume)
-        with Interruption() as interruption, _deterministic(self.config.training):
-            return self._run(interruption)
+        with (Interruption() as interruption,
+              exclusive(self.run_folder.path, "train", self.reporter) as lock,
+              _deterministic(self.config.training)):
+            # Another one may have been at work there until now.
+            self._check_folder(resume)
+            return self._run(interruption, lock)
 
-    def _run(self, interruption: Interruption) -> PixelNet:
+    def _run(self, interruption: Interruption, lock: Lock) -> PixelNet:
         folder, config = self.run_folder, self.config
+        for part in ("", "tensorboard"):
+            remove_leftovers(folder.file(part))
         state = folder.state("last") if folder.exists() else None
-        if state is not None:
-            self.reporter.message(f"going on from step {state['step']} of {self.plan.steps}")
-        elif folder.exists():
+        if state is None and folder.exists():
             self.reporter.message("no checkpoint yet: starting again with the first step")
         model = self._new_model()
         new_layers = None if state is None else folder.new_layers()
@@ -181,18 +191,21 @@ class Trainer:
         if state is None:
             priors = self.measure_priors()
             folder.start(config, self.split, priors, self._basis().slices, new_layers)
-        else:
+        checkpoints = Checkpoints(folder.file("checkpoints"), whole.variables, self.reporter)
+        checkpoints.remove_leftovers()
+        if state is None and snapshot is not None:
+            checkpoints.save("last", snapshot.step)
+        restored = checkpoints.restore("last")
+        if restored is not None and state is not None:
+            self.reporter.message(f"going on from step {restored['step']} of {self.plan.steps}")
             priors = folder.priors()
         for line in priors.lines():
             self.reporter.message(line)
-        checkpoints = Checkpoints(folder.file("checkpoints"), whole.variables)
-        if state is None and snapshot is not None:
-            checkpoints.save("last", snapshot.step)
-        checkpoints.restore("last")
-        _Loop(self, whole, checkpoints, priors, interruption).run()
+        _Loop(self, whole, checkpoints, priors, interruption, lock).run()
         if checkpoints.restore("best"):
             self.reporter.message(f"best validation at step {checkpoints.state['best']['step']}: "
                                   f"{checkpoints.state['best']['score']:.4f}")
+        lock.check()
         if self.split.validation:
             self._fit_priors(model, priors)
         folder.save_model(model)
@@ -248,11 +261,11 @@ class _Loop:
     """The solver steps of one training, from the step after its checkpoint on."""
 
     def __init__(self, trainer: Trainer, whole: TrainingState, checkpoints: Checkpoints,
-                 priors: ClassPriors, interruption: Interruption):
+                 priors: ClassPriors, interruption: Interruption, lock: Lock):
         self.config, self.plan = trainer.config, trainer.plan
         self.reporter = trainer.reporter
         self.model, self.optimizer, self.trained = whole.model, whole.optimizer, whole.trained
-        self.checkpoints, self.interruption = checkpoints, interruption
+        self.checkpoints, self.interruption, self.lock = checkpoints, interruption, lock
         self.study_path = trainer.study.path
         self.validate = case_validator(
             trainer.study, trainer.split.validation, self.config.prediction,
@@ -387,12 +400,14 @@ class _Loop:
             self.reporter.message(f"step {self.done}/{self.plan.steps}  validation  " + "  ".join(
                 f"{name} {value:.3f}" for name, value in scores.items()))
             if mean > self.checkpoints.state.get("best", {}).get("score", -1.0):
+                self.lock.check()
                 self.checkpoints.save("best", self.done, score=mean)
             self.unvalidated = False
         self.mark = (self.log.seconds(), self.done)
 
     def _save(self) -> None:
         details = {"unvalidated": True} if self.unvalidated else {}
+        self.lock.check()
         self.log.keep()
         self.checkpoints.save("last", self.done, **details)
 

@@ -5,9 +5,15 @@ import json
 import os
 import shutil
 import signal
+import socket
 
 import keras
+import numpy as np
 import pytest
+
+import pixelnet_tf as px
+from pixelnet_tf.runs.folder import RunFolder
+from tests.listening import Listening
 
 from .conftest import TINY, run_main
 
@@ -196,3 +202,41 @@ def test_a_run_without_its_last_state(main_job, tmp_path, capsys):
                     "--snapshot", "hdf5") == 4
     assert "holds no state of a training" in capsys.readouterr().err
     assert not (tmp_path / "caffe").exists()
+
+
+def test_a_second_training_in_the_same_folder_is_refused_and_names_the_first(
+        main_job, tmp_path, capsys):
+    """While one trains, another --resume ends with 5; predict takes a state of it meanwhile."""
+    codes = []
+
+    def begin(task, done):
+        if task == "training" and done == 2 and not codes:
+            codes.append(train(main_job, run, "--resume"))
+            codes.append(run_main("predict", "--model", run / "checkpoints" / "last", "--data",
+                                  main_job / "prepared", "--out", tmp_path / "p"))
+
+    run = tmp_path / "run"
+    px.train(main_job / "prepared", "phantom", run, overrides=[
+        *(option.removeprefix("--set=") for option in TINY
+          if not option.startswith(("--set=prepare", "--set=split"))),
+        "training.checkpoint_every=1"], reporter=Listening(begin))
+    assert codes == [5, 0]
+    assert (f"error: {run}: is in use by `train` (process {os.getpid()} on "
+            f"{socket.gethostname()}, since ") in capsys.readouterr().err
+    assert not [path for path in run.rglob("*") if ".lock" in path.name]
+    assert len(list((tmp_path / "p").glob("*.nii.gz"))) == 4
+
+
+def test_a_training_goes_on_past_a_broken_newest_state(main_job, tmp_path, capsys):
+    assert train(main_job, tmp_path / "broken", "--set", "training.checkpoint_every=1") == 0
+    (tmp_path / "broken" / "model.keras").unlink()
+    (tmp_path / "broken" / "checkpoints" / "last-3.data-00000-of-00001").write_bytes(b"")
+    assert train(main_job, tmp_path / "broken", "--resume", "--set",
+                 "training.checkpoint_every=1") == 0
+    said = capsys.readouterr().err
+    assert "last-3: the checkpoint does not fit this configuration or is broken" in said
+    assert "the one before is taken, of step 2" in said
+    assert "going on from step 2 of 3" in said
+    one, other = (RunFolder(str(run)).model() for run in (main_job / "run", tmp_path / "broken"))
+    for mine, theirs in zip(one.get_weights(), other.get_weights(), strict=True):
+        np.testing.assert_array_equal(mine, theirs)

@@ -5,6 +5,7 @@ import gzip
 import json
 import os
 import shutil
+import threading
 from collections import namedtuple
 from pathlib import Path
 
@@ -298,3 +299,48 @@ def test_cases_that_the_patients_pattern_does_not_match_are_said(small_config, s
     summary = prepare_study(config, small_study, tmp_path, 1, dry_run=True)
     assert summary.notes == ("split.patient matches 2 of 4 cases; each of the others counts as a "
                              "patient of its own: phantom_003, phantom_004",)
+
+
+def manifests_apart(folder):
+    """Bytes of every file but the manifest, whose lines stand in the order of the work."""
+    return {path.relative_to(folder).as_posix(): path.read_bytes()
+            for path in Path(folder).rglob("*") if path.is_file()
+            and path.name != "manifest.jsonl"}
+
+
+def test_two_at_once_share_the_cases(small_config, small_study, small_prepared, tmp_path):
+    """The second begins when the first has done one case; each case is done by one of them."""
+    (tmp_path / "cases").mkdir()
+    (tmp_path / "cases" / ".old.tfrecord.12345678.tmp").touch()
+    second, found = Listening(), []
+    shares = threading.Event()
+    second.message = lambda text: "are shared" in text and shares.set()
+    thread = threading.Thread(target=lambda: found.append(
+        prepare_study(small_config, small_study, tmp_path, 1, reporter=second)))
+
+    def begin(task, done):
+        if task == "preparing" and done == 1:
+            # Of the first, which the second must leave alone.
+            (tmp_path / "cases" / ".mine.tfrecord.12345678.tmp").touch()
+            thread.start()
+            assert shares.wait(60)
+
+    first = prepare_study(small_config, small_study, tmp_path, 1, reporter=Listening(begin))
+    thread.join()
+    assert sorted((*first.prepared, *found[0].prepared)) == list(ALL)
+    assert {*first.prepared, *first.kept} == {*found[0].prepared, *found[0].kept} == set(ALL)
+    (tmp_path / "cases" / ".mine.tfrecord.12345678.tmp").unlink()
+    assert manifests_apart(tmp_path) == manifests_apart(small_prepared)
+
+
+def test_another_one_with_other_settings_is_refused(small_config, small_study, tmp_path):
+    other = dataclasses.replace(small_config, prepare=dataclasses.replace(
+        small_config.prepare, region="volume"))
+
+    def begin(task, done):
+        if task == "preparing" and done == 1:
+            with pytest.raises(RunError, match=r"`prepare` \(process .* with other settings or d"):
+                prepare_study(other, small_study, tmp_path, 1, reporter=Listening())
+
+    assert prepare_study(small_config, small_study, tmp_path, 1,
+                         reporter=Listening(begin)).prepared == ALL

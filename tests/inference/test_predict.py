@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import threading
 from dataclasses import replace
 
 import nibabel as nib
@@ -10,7 +11,7 @@ import pytest
 
 from pixelnet_tf.config import config_to_dict, load_config
 from pixelnet_tf.dataset.prepare_study import prepare_study
-from pixelnet_tf.errors import ConfigError, DataError
+from pixelnet_tf.errors import ConfigError, DataError, RunError
 from pixelnet_tf.inference import predict as predict_module
 from pixelnet_tf.inference.predict import CaseSource, predict_cases, write_cases
 from pixelnet_tf.inference.volume import SegmentedVolume
@@ -435,3 +436,46 @@ def test_names_that_are_not_there(study, prepared, tmp_path):
         CaseSource.open(str(prepared), CONFIG, [])
     with pytest.raises(DataError):
         CaseSource.open(str(tmp_path / "nowhere"), CONFIG, None)
+
+
+def test_two_at_once_share_the_cases(prepared, tmp_path):
+    """The second begins within the first case; each case is segmented by one of them."""
+    found, ready = [], threading.Event()
+
+    def count(whose, begin=lambda: None):
+        def segment_and_tell(volume):
+            found.append((whose, volume.name))
+            ready.set()
+            begin()
+            return segment(volume)
+        return segment_and_tell
+
+    def run(whose, out, config=CONFIG, **options):
+        return write_cases(count(whose, **options), {"networks": [
+            {"model": "m", "weights": "w", "correction": [0.0]}]},
+            CaseSource.open(str(prepared), CONFIG), config, out, reporter=Said())
+
+    thread = threading.Thread(target=lambda: summaries.append(run("second", tmp_path / "two")))
+    summaries = []
+
+    def begin():
+        if not thread.ident:
+            with pytest.raises(RunError, match=r"in use by `predict` \(.* with other settings"):
+                run("third", tmp_path / "two", replace(CONFIG, prediction=replace(
+                    CONFIG.prediction, batch_slices=9)))
+            ready.clear()
+            thread.start()
+            assert ready.wait(60)
+
+    summaries.append(run("first", tmp_path / "two", begin=begin))
+    thread.join()
+    assert sorted(case for _, case in found) == ["phantom_001", "phantom_002", "phantom_003"]
+    assert {whose for whose, _ in found} == {"first", "second"}
+    assert sorted(sum((summary.segmented for summary in summaries), ())) == [
+        "phantom_001", "phantom_002", "phantom_003"]
+    for summary in summaries:
+        assert len((*summary.segmented, *summary.kept)) == 3
+    run("alone", tmp_path / "one")
+    sides = [{path.name: path.read_bytes() for path in (tmp_path / side).glob("*.*")
+              if path.name != "manifest.jsonl"} for side in ("one", "two")]
+    assert sides[0] == sides[1]

@@ -184,4 +184,4 @@ def test_nothing_is_left_of_a_failed_export(run, tmp_path, monkeypatch):
     monkeypatch.setattr("pixelnet_tf.serving.export.write_warmup", fail)
     with pytest.raises(Exception, match="cannot be written"):
         export_model(run, run.config(), tmp_path, "tiny")
-    assert not list((tmp_path / "tiny").iterdir())
+    assert not list(tmp_path.iterdir())

@@ -49,7 +49,8 @@ def test_a_stop_saves_the_step_at_hand_and_costs_no_more_than_a_validation(make_
         with pytest.raises(SystemExit) as stopped:
             trainer.run(resume=True)
     assert stopped.value.code == 143
-    assert trainer.run_folder.state("last") == {"name": "last-4", "step": 4, "unvalidated": True}
+    assert trainer.run_folder.state("last") == {
+        "name": "last-4", "step": 4, "unvalidated": True, "before": {"name": "last-3", "step": 3}}
 
     again, ears = make_trainer("stopped", **fields), Listening()
     again.reporter = ears
