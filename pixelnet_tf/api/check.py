@@ -336,7 +336,9 @@ def _kind(folder: str) -> str:
 
 
 def _rule(folder: str, kind: str, name: str) -> _Rule:
-    rules = _KINDS[kind][1] if kind else ()
+    # Scores may stand among predictions, for instance: what one kind does not know, another does.
+    rules = [*(_KINDS[kind][1] if kind else ()),
+             *(rule for _, others in _KINDS.values() for rule in others if rule.pattern != "*")]
     return next((rule for rule in rules if fnmatchcase(name, rule.pattern)
                  and os.path.exists(os.path.join(folder, rule.needs))), _Rule(name, _COPY))
 

@@ -300,7 +300,7 @@ def files_in(folder: Pathname) -> list[str]:
 
 def compact(folder: Pathname) -> None:
     """Write a manifest anew, without what has been replaced or removed; raises OSError."""
-    with _opened(os.fspath(folder)) as handle:
+    with _opened(os.fspath(folder)) as (handle, _):
         _compact_opened(os.fspath(folder), handle)
 
 
@@ -351,7 +351,7 @@ def _parse(folder: str, data: bytes) -> Manifest | None:
 
 
 def _add(folder: str, lines: Iterable[bytes], synced: bool = True) -> None:
-    with _opened(folder) as handle:
+    with _opened(folder) as (handle, locked):
         size = os.fstat(handle).st_size
         # After a line that was cut short, a new one begins.
         start = b"" if size == 0 or os.pread(handle, 1, size - 1) == b"\n" else b"\n"
@@ -360,7 +360,7 @@ def _add(folder: str, lines: Iterable[bytes], synced: bool = True) -> None:
             data = data[os.write(handle, data):]
         if synced:
             os.fsync(handle)
-        if size > _COMPACT_AT:
+        if size > _COMPACT_AT and locked:
             manifest = _read_opened(folder, handle)
             if manifest is not None and size > manifest.compact_at:
                 _compact_opened(folder, handle)
@@ -399,16 +399,17 @@ def _write_anew(manifest: Manifest) -> None:
 
 
 @contextmanager
-def _opened(folder: str) -> Iterator[int]:
-    """Open a folder's manifest to add to it, alone among all processes."""
+def _opened(folder: str) -> Iterator[tuple[int, bool]]:
+    """Open a folder's manifest to add to it; gives a handle, and whether no other process has one.
+    """
     path = os.path.join(folder, MANIFEST)
     while True:
         handle = os.open(path, os.O_RDWR | os.O_APPEND)
         try:
-            with _locked(handle):
+            with _locked(handle) as locked:
                 # Another process may have written it anew before the lock was had.
                 if _same_file(handle, path):
-                    yield handle
+                    yield handle, locked
                     return
         finally:
             os.close(handle)
@@ -422,17 +423,19 @@ def _same_file(handle: int, path: str) -> bool:
 
 
 @contextmanager
-def _locked(handle: int, shared: bool = False) -> Iterator[None]:
-    """Hold a file's lock; a file system or a system without such locks goes without."""
+def _locked(handle: int, shared: bool = False) -> Iterator[bool]:
+    """Hold a file's lock until it is closed; False where a file system or a system has none.
+
+    Then lines are still added whole, one after the other.
+    """
     try:
         import fcntl
-    except ImportError:
-        yield
-        return
-    with suppress(OSError):
+
         fcntl.flock(handle, fcntl.LOCK_SH if shared else fcntl.LOCK_EX)
-    yield
-    # Closing the file lets go of it.
+    except (ImportError, OSError):
+        yield False
+    else:
+        yield True
 
 
 def _digest_of_beginning(path: Pathname, size: int) -> str:
