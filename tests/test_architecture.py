@@ -79,6 +79,30 @@ def test_the_library_does_not_print():
         assert "print" not in calls, path
 
 
+#: Where a whole configuration is honest: what plans, records or compares all of it. Elsewhere a
+#: function takes the section that it reads, or the values.
+WHOLE_CONFIG = {
+    "caffe/export.py", "dataset/prepare_study.py", "dataset/prepared.py", "inference/predict.py",
+    "runs/compatibility.py", "runs/folder.py", "runs/imported.py", "serving/about.py",
+    "serving/export.py", "serving/loaded_model.py", "serving/segment_upload.py",
+    "serving/signatures.py", "training/experiment.py", "training/loop.py",
+}
+
+
+def test_sections_of_the_configuration_are_handed_on():
+    named = set()
+    for path in FILES:
+        tree = ast.parse(path.read_text(encoding="utf-8"))
+        types = [node.annotation for node in ast.walk(tree)
+                 if isinstance(node, (ast.arg, ast.AnnAssign)) and node.annotation is not None]
+        if any(isinstance(name, ast.Name) and name.id == "Config"
+               for annotation in types for name in ast.walk(annotation)):
+            named.add(path.relative_to(ROOT / "pixelnet_tf").as_posix()
+                      if path.is_relative_to(ROOT / "pixelnet_tf") else path.name)
+    assert {name for name in named if name.split("/")[0] not in ("api", "cli", "config")
+            } == WHOLE_CONFIG
+
+
 def test_only_caffe_and_the_command_line_know_the_importer():
     for path in FILES:
         if path.is_relative_to(ROOT / "pixelnet_tf") and any(

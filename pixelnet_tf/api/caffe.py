@@ -8,13 +8,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pixelnet_tf.api.settings import as_config
 from pixelnet_tf.caffe import export as _export
 from pixelnet_tf.caffe.import_pixelnet import import_pixelnet
 from pixelnet_tf.caffe.match_table import MatchTable
 from pixelnet_tf.caffe.parity import compare_with_golden as compare_with_golden
 from pixelnet_tf.caffe.solver_config import training_section, training_yaml
-from pixelnet_tf.config import Config
+from pixelnet_tf.config import Config, as_config
 from pixelnet_tf.errors import ConfigError
 from pixelnet_tf.model.pixelnet import PixelNet
 from pixelnet_tf.runs.folder import RunFolder

@@ -11,9 +11,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from pixelnet_tf.api.images import Image, read_image
-from pixelnet_tf.api.settings import as_config
 from pixelnet_tf.cases.predictions import PREDICTION_FILE, PredictionRecord
-from pixelnet_tf.config import Config, ProtocolName, config_from_json
+from pixelnet_tf.config import Config, ProtocolName, as_config, config_from_json
 from pixelnet_tf.errors import ConfigError, DataError
 from pixelnet_tf.evaluation.label_files import check_same_grid, labels_of
 from pixelnet_tf.evaluation.matching import match_cases

@@ -13,8 +13,7 @@ import nibabel as nib
 import numpy as np
 
 from pixelnet_tf.api.images import Image, like, read_image, to_nibabel, to_sitk
-from pixelnet_tf.api.settings import as_config
-from pixelnet_tf.config import Config, config_from_dict, config_to_dict
+from pixelnet_tf.config import Config, as_config, config_from_dict, config_to_dict
 from pixelnet_tf.errors import ConfigError, DataError, ModelError, nearest_hint, require
 from pixelnet_tf.inference.predict import CaseSource, PredictionSummary, write_cases
 from pixelnet_tf.inference.volume import SegmentedVolume

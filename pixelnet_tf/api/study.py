@@ -8,10 +8,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pixelnet_tf.api.settings import as_config
 from pixelnet_tf.cases.case import Case
 from pixelnet_tf.cases.layouts import find_cases
-from pixelnet_tf.config import Config
+from pixelnet_tf.config import Config, as_config
 from pixelnet_tf.errors import ConfigError
 from pixelnet_tf.reporting import Reporter
 from pixelnet_tf.volumes.checks import Problem, check_cases

@@ -1,6 +1,7 @@
 """Configuration: frozen dataclasses, one per YAML section, checked on load."""
 
 from pixelnet_tf.config.load import (
+    as_config,
     config_from_dict,
     config_from_json,
     config_from_yaml,
@@ -72,6 +73,7 @@ __all__ = [
     "Strategy",
     "StudyConfig",
     "TrainingConfig",
+    "as_config",
     "config_from_dict",
     "config_from_json",
     "config_from_yaml",

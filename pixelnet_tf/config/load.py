@@ -8,7 +8,7 @@ import itertools
 import os
 import re
 import typing
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -63,6 +63,17 @@ def load_config(path: str | Path | None = None, overrides: Iterable[str] = ()) -
     for override in overrides:
         _apply(tree, override)
     return config_from_dict(tree, source=source)
+
+
+def as_config(config: Config | str | os.PathLike[str] | None, overrides: Sequence[str] = ()
+              ) -> Config:
+    """A configuration from an object, a YAML file or a built-in name, with overrides on top.
+
+    None stands for the defaults, which are BraTS'.
+    """
+    if isinstance(config, Config):
+        return config_from_dict(config_to_dict(config), overrides=overrides)
+    return load_config(None if config is None else os.fspath(config), overrides)
 
 
 def config_from_dict(tree: dict[str, Any], source: str | Path = "the configuration",

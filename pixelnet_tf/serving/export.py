@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +34,7 @@ FORMATS = ("savedmodel", "onnx")
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,99}")
 #: Writes the model itself into a folder. It receives what `describe_export` gave, and returns the
 #: entries of it that are others in its format.
-Writer = Callable[[Path, SliceSegmenter, Config, dict], dict[str, Any]]
+Writer = Callable[[Path, SliceSegmenter, dict[str, Any]], dict[str, Any]]
 
 
 def export_model(run: RunFolder, config: Config, out: Path, name: str | None = None,
@@ -60,7 +61,7 @@ def export_model(run: RunFolder, config: Config, out: Path, name: str | None = N
         RunError: the disk is full, another program is exporting the same model there, or what
             `--format onnx` needs is not installed.
     """
-    write = _writer(model_format)
+    write = _writer(model_format, config)
     if config.prediction.mode == Mode.REFERENCE:
         raise ConfigError("prediction.mode reference is the slow yardstick of speed and is not "
                           "exported", hint="give --mode exact (the same scores) or adaptive")
@@ -91,7 +92,7 @@ def export_model(run: RunFolder, config: Config, out: Path, name: str | None = N
         try:
             with replacing_folder(target) as temporary:
                 begin_folder(temporary)
-                about = about | write(temporary, segmenter, config, about)
+                about = about | write(temporary, segmenter, about)
                 manifest.record(*manifest.files_in(temporary))
                 write_json(temporary / "serving.json", about)
                 write_text(temporary / "model_card.md", model_card(about))
@@ -108,9 +109,9 @@ def versions_in(base: Path) -> list[int]:
                   if path.is_dir() and re.fullmatch(r"[1-9][0-9]{0,17}", path.name))
 
 
-def _writer(model_format: str) -> Writer:
+def _writer(model_format: str, config: Config) -> Writer:
     if model_format == "savedmodel":
-        return _write_saved_model
+        return partial(_write_saved_model, config)
     if model_format == "onnx":
         from pixelnet_tf.serving.onnx import onnx_writer
         return onnx_writer()
@@ -118,8 +119,8 @@ def _writer(model_format: str) -> Writer:
                       value=model_format)
 
 
-def _write_saved_model(folder: Path, segmenter: SliceSegmenter, config: Config, about: dict
-                       ) -> dict[str, Any]:
+def _write_saved_model(config: Config, folder: Path, segmenter: SliceSegmenter,
+                       about: dict[str, Any]) -> dict[str, Any]:
     module, signatures = build_signatures(segmenter, config)
     tf.saved_model.save(module, str(folder), signatures=signatures)
     write_warmup(folder, about["name"], len(about["channels"]))

@@ -13,7 +13,6 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from pixelnet_tf.config import Config
 from pixelnet_tf.errors import RunError, require
 from pixelnet_tf.inference.slice_segmenter import SliceSegmenter
 from pixelnet_tf.model.pixelnet import plain_scores, plain_taps
@@ -25,7 +24,7 @@ OPSET = 17
 TOLERANCE = 1e-4
 
 
-def onnx_writer() -> Callable[[Path, SliceSegmenter, Config, dict], dict[str, Any]]:
+def onnx_writer() -> Callable[[Path, SliceSegmenter, dict[str, Any]], dict[str, Any]]:
     """The function that writes `model.onnx` (a `Writer` of the export).
 
     Raises:
@@ -51,8 +50,7 @@ def sparse_function(segmenter: SliceSegmenter) -> tf.types.experimental.Polymorp
     return classify_pixels
 
 
-def _write(folder: Path, segmenter: SliceSegmenter, config: Config, about: dict
-           ) -> dict[str, Any]:
+def _write(folder: Path, segmenter: SliceSegmenter, about: dict[str, Any]) -> dict[str, Any]:
     import tf2onnx
 
     function = sparse_function(segmenter)
