@@ -71,6 +71,7 @@ from prototxt_import.params import (
     UpsampleParams,
     WindowDataParams,
 )
+from prototxt_import.params_data import TransformParams
 from prototxt_import.save_caffemodel import save_caffemodel
 from prototxt_import.save_prototxt import save_prototxt
 from prototxt_import.solver import Solver, load_solver
@@ -89,7 +90,8 @@ __all__ = [
     "PythonParams", "RandBIParams", "ReLUParams", "ReductionParams", "ReshapeParams",
     "SPPParams", "ScaleParams", "SigmoidCrossEntropyLossParams", "SigmoidParams", "SliceParams",
     "SoftmaxParams", "SoftmaxWithLossParams", "Solver", "SolverState", "StateRule",
-    "TanHParams", "ThresholdParams", "TileParams", "UpsampleParams", "WindowDataParams",
+    "TanHParams", "ThresholdParams", "TileParams", "TransformParams", "UpsampleParams",
+    "WindowDataParams",
     "attach_weights", "count_values", "hdf5_layer_names", "is_hdf5", "load_network",
     "load_solver", "load_solverstate", "open_hdf5", "save_caffemodel", "save_prototxt",
     "save_solverstate",

@@ -32,7 +32,7 @@ class InputParams(LayerParams):
 
 
 @dataclass(frozen=True)
-class _TransformParams(LayerParams):
+class TransformParams(LayerParams):
     """What data layers do to an image: subtract the mean, then scale; crop and mirror."""
 
     scale: float = 1.0
@@ -45,7 +45,7 @@ class _TransformParams(LayerParams):
 
 
 @dataclass(frozen=True)
-class DataParams(_TransformParams):
+class DataParams(TransformParams):
     """Data, from a LevelDB or LMDB."""
 
     messages: ClassVar = ("data_param", "transform_param")
@@ -58,7 +58,7 @@ class DataParams(_TransformParams):
 
 
 @dataclass(frozen=True)
-class ImageDataParams(_TransformParams):
+class ImageDataParams(TransformParams):
     """ImageData, from a list of image files."""
 
     messages: ClassVar = ("image_data_param", "transform_param")
@@ -83,7 +83,7 @@ class HDF5DataParams(LayerParams):
 
 
 @dataclass(frozen=True)
-class MemoryDataParams(_TransformParams):
+class MemoryDataParams(TransformParams):
     """MemoryData: images handed over in memory, (batch_size, channels, height, width)."""
 
     messages: ClassVar = ("memory_data_param", "transform_param")
@@ -94,7 +94,7 @@ class MemoryDataParams(_TransformParams):
 
 
 @dataclass(frozen=True)
-class WindowDataParams(_TransformParams):
+class WindowDataParams(TransformParams):
     """WindowData, windows of images for detection."""
 
     messages: ClassVar = ("window_data_param", "transform_param")

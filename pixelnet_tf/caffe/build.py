@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 
 import keras
@@ -17,6 +17,7 @@ from pixelnet_tf.caffe.builders import (
     LABEL_LOSS_TYPES,
     REFUSED_TYPES,
     SOURCE_TYPES,
+    Site,
     constant_layers,
     is_input,
     supported_types,
@@ -30,6 +31,9 @@ from pixelnet_tf.caffe.wiring import is_loss, keras_name, place, wired_layers
 from pixelnet_tf.errors import ModelError, nearest_hint
 from prototxt_import import Layer, Network
 from prototxt_import.errors import listed
+
+#: Blobs by their names in Caffe.
+Tensors = dict[str, keras.KerasTensor]
 
 
 def build_model(
@@ -90,7 +94,10 @@ def _policy(dtype: str) -> Iterator[None]:
         keras.config.set_dtype_policy(before)
 
 
-def _build(network, layers, wanted, losses, fixed, given, seed) -> CaffeNet:
+def _build(
+    network: Network, layers: Sequence[Layer], wanted: str | Sequence[str], losses: bool,
+    fixed: str, given: Mapping[str, Sequence[int | None]] | None, seed: int,
+) -> CaffeNet:
     # As many weights as the files hold, and so many that they lack.
     held = sum(blob.size for layer in layers for blob in layer.blobs)
     try:
@@ -103,12 +110,15 @@ def _build(network, layers, wanted, losses, fixed, given, seed) -> CaffeNet:
         ) from None
 
 
-def _built(network, layers, wanted, losses, fixed, given, seed) -> CaffeNet:
+def _built(
+    network: Network, layers: Sequence[Layer], wanted: str | Sequence[str], losses: bool,
+    fixed: str, given: Mapping[str, Sequence[int | None]] | None, seed: int,
+) -> CaffeNet:
     dtype = keras.config.dtype_policy().compute_dtype
     constants = constant_layers(layers)
     sources = [layer for layer in layers if is_input(layer) and layer not in constants]
     shapes = input_shapes(sources, layers, fixed, given)
-    tensors: dict[str, keras.KerasTensor] = {}
+    tensors: Tensors = {}
     inputs = {
         top: keras.Input(batch_shape=shapes[top], name=name, dtype=dtype)
         for top, name in _input_names(sources, layers).items()
@@ -232,7 +242,7 @@ def _tops(layer: Layer, bottoms: list, seed: int) -> list:
                          f"{len(layer.tops)} tops, got {len(layer.loss_weights)}",
                          value=len(layer.loss_weights))
     try:
-        tops = builder(layer, bottoms, seed)
+        tops = builder(Site(layer, bottoms, seed))
     except ModelError as error:
         raise type(error)(f"{place(layer)}: {keras_reason(error)}") from error
     except (ValueError, TypeError, IndexError, tf.errors.OpError) as error:
@@ -254,7 +264,8 @@ def _why_unsupported(layer: Layer) -> str:
     return f"is not supported{hint}; supported types: {', '.join(supported_types())}"
 
 
-def _bottom(name: str, layer: Layer, tensors: dict, left_out: dict) -> keras.KerasTensor:
+def _bottom(name: str, layer: Layer, tensors: Tensors,
+            left_out: Mapping[str, Layer]) -> keras.KerasTensor:
     if name not in tensors and name in left_out:
         raise ModelError(
             f"{place(layer)} reads the blob {name!r} of {place(left_out[name])}, which is left out "
@@ -268,7 +279,7 @@ def _bottom(name: str, layer: Layer, tensors: dict, left_out: dict) -> keras.Ker
     return tensors[name]
 
 
-def _anchor(layer: Layer, inputs: dict, layers: Sequence[Layer]) -> keras.KerasTensor:
+def _anchor(layer: Layer, inputs: Tensors, layers: Sequence[Layer]) -> keras.KerasTensor:
     """What Keras calls a layer without bottoms with: an input, if possible one that is read."""
     read = {name for other in layers for name in other.bottoms}
     names = sorted(inputs, key=lambda name: name not in read)
@@ -277,7 +288,8 @@ def _anchor(layer: Layer, inputs: dict, layers: Sequence[Layer]) -> keras.KerasT
     return inputs[names[0]]
 
 
-def _chosen(wanted, tensors, inputs, unread, network) -> list[str]:
+def _chosen(wanted: str | Sequence[str], tensors: Tensors, inputs: Tensors,
+            unread: Collection[str], network: Network) -> list[str]:
     if wanted == "all":
         return [name for name in tensors if tensors[name] is not inputs.get(name)]
     if wanted == "outputs":
@@ -291,7 +303,7 @@ def _chosen(wanted, tensors, inputs, unread, network) -> list[str]:
     return list(wanted)
 
 
-def _used_inputs(inputs: dict, outputs: dict) -> dict:
+def _used_inputs(inputs: Tensors, outputs: Tensors) -> Tensors:
     """Inputs that an output depends on: some deploy files declare labels that nothing reads."""
     graph = keras.Function(list(inputs.values()), list(outputs.values()))
     read = {id(tensor) for tensor in outputs.values()}

@@ -6,6 +6,7 @@ import re
 import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from typing import Any
 
 import keras
 import numpy as np
@@ -37,7 +38,8 @@ class CaffeNet(keras.Model):
     """
 
     @classmethod
-    def from_config(cls, config, custom_objects=None):
+    def from_config(cls, config: dict[str, Any],
+                    custom_objects: dict[str, Any] | None = None) -> CaffeNet:
         with network_blobs(), names_of_caffe():
             return super().from_config(config, custom_objects)
 

@@ -4,12 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+from pixelnet_tf.caffe.layout import Shape
 from pixelnet_tf.caffe.wiring import is_loss, place
 from pixelnet_tf.errors import ModelError
-from prototxt_import import Layer
+from prototxt_import import (
+    ConvolutionParams,
+    DummyDataParams,
+    ImageDataParams,
+    InnerProductParams,
+    InputParams,
+    Layer,
+    MemoryDataParams,
+    SliceParams,
+    TransformParams,
+)
 from prototxt_import.errors import listed
 
-Shape = tuple["int | None", ...]
 #: Channels of a blob, and a Slice that cuts them where nothing says how many there are.
 Channels = tuple["int | None", "Layer | None"]
 
@@ -50,22 +60,24 @@ def input_shapes(
 
 def _declared(layer: Layer, number: int, channels: Mapping[str, Channels]) -> Shape:
     """Shape in Caffe's order that the file states, () if none."""
-    params = layer.params
-    if layer.type in ("Input", "DummyData"):
-        given = params.shape
-        return tuple(given[min(number, len(given) - 1)]) if given else ()
-    if layer.type == "MemoryData" and number == 0 and params.channels:
-        return (params.batch_size, params.channels, params.height, params.width)
-    crop = getattr(params, "crop_size", 0)
-    if crop and number == 0:
+    p = layer.params
+    if isinstance(p, (InputParams, DummyDataParams)):
+        return tuple(p.shape[min(number, len(p.shape) - 1)]) if p.shape else ()
+    if number or not isinstance(p, TransformParams):
+        return ()
+    if isinstance(p, MemoryDataParams) and p.channels:
+        return (p.batch_size, p.channels, p.height, p.width)
+    if p.crop_size:
         known, _ = channels.get(layer.tops[0], (None, None))
-        return (None, known or _colours(layer), crop, crop)
+        return (None, known or _colours(layer), p.crop_size, p.crop_size)
     return ()
 
 
 def _colours(layer: Layer) -> int:
-    is_grey = getattr(layer.params, "force_gray", False) or not getattr(
-        layer.params, "is_color", True)
+    p = layer.params
+    is_grey = (isinstance(p, TransformParams) and p.force_gray) or (
+        isinstance(p, ImageDataParams) and not p.is_color
+    )
     return 1 if is_grey else 3
 
 
@@ -79,7 +91,8 @@ def _guessed(source: Layer, top: str, layers: Sequence[Layer], channels: Mapping
         if is_loss(layer) and layer.bottoms[-1] == top:
             return (None, 1)
         if layer.type == "InnerProduct" and layer.blobs:
-            return (None, layer.blobs[0].shape[0 if layer.params.transpose else 1])
+            axis = 0 if layer.params_as(InnerProductParams).transpose else 1
+            return (None, layer.blobs[0].shape[axis])
     known, cut_by = channels.get(top, (None, None))
     if known is None and cut_by is not None:
         raise ModelError(f"{place(source)}: neither the file nor weights say how many channels "
@@ -116,13 +129,14 @@ def _channels_for(layer: Layer, found: Mapping[str, Channels]) -> Channels:
     """Channels that a layer's first bottom has; `found` is of the layers after it."""
     shapes = [blob.shape for blob in layer.blobs]
     if layer.type == "Convolution":
-        return (shapes[0][1] * layer.params.group if shapes else None), None
+        group = layer.params_as(ConvolutionParams).group
+        return (shapes[0][1] * group if shapes else None), None
     if layer.type == "Deconvolution":
         return (shapes[0][0] if shapes else None), None
     if layer.type == "BatchNorm" and shapes:
         return shapes[0][0], None
-    if layer.type == "Slice" and layer.params.axis in (1, -3):
-        points = layer.params.slice_point
+    if layer.type == "Slice" and layer.params_as(SliceParams).axis in (1, -3):
+        points = layer.params_as(SliceParams).slice_point
         for number, top in enumerate(layer.tops):
             part, _ = found.get(top, (None, None))
             if part is not None and not points:

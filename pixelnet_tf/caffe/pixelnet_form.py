@@ -3,12 +3,20 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import NoReturn
 
 from pixelnet_tf.caffe.layer_names import names_in_files
-from pixelnet_tf.config import ModelConfig
+from pixelnet_tf.config import Fc7, Head, ModelConfig
 from pixelnet_tf.errors import ModelError
 from pixelnet_tf.model.architecture import BLOCKS, CONTEXT_RATES, STRIDES
-from prototxt_import import Layer, Network
+from prototxt_import import (
+    ConvolutionParams,
+    DropoutParams,
+    InnerProductParams,
+    Layer,
+    Network,
+    RandBIParams,
+)
 from prototxt_import.errors import listed
 
 _BORDER = 100  # that of the authors' files; no file states it
@@ -37,7 +45,7 @@ def pixelnet_form(network: Network, border: int = _BORDER) -> PixelNetForm:
     trunk = [[_convolution(layers, name, not sampling) for name in names] for names in BLOCKS]
     widths = []
     for block in trunk:
-        sizes = {layer.params.num_output for layer in block}
+        sizes = {_outputs(layer) for layer in block}
         if len(sizes) != 1:
             raise ModelError(
                 f"layers {', '.join(layer.name for layer in block)} have different widths "
@@ -47,19 +55,32 @@ def pixelnet_form(network: Network, border: int = _BORDER) -> PixelNetForm:
     first = trunk[0][0]
     if not first.blobs:
         raise ModelError(f"layer {first.name!r} has no weights", hint="give the .caffemodel, too")
-    options = {"widths": tuple(widths), "border": border}
     fc6, fc7 = (_find(layers, name) for name in ("fc6_conv", "fc7_conv"))
-    if fc7 is not None:
-        options["fc_width"] = fc7.params.num_output
+    fc_width = ModelConfig.fc_width if fc7 is None else _outputs(fc7)
+    channels = first.blobs[0].shape[1]
     if not sampling:
         # VGG-16: the trunk alone; the hypercolumn and its head are the project's own.
-        options["fc7"] = "faithful" if fc7 is not None and _is_fc6(fc6, widths[-1]) else "none"
-        return PixelNetForm(ModelConfig(**options), first.blobs[0].shape[1], 0)
-    options |= _taps(network, sampling[0], fc6)
-    head, classes = _head(network, layers, sampling[0])
-    ratios = {one.params.dropout_ratio for one in network.layers if one.type == "Dropout"}
-    options["dropout"] = max(ratios, default=0.0)
-    return PixelNetForm(ModelConfig(**options, **head), first.blobs[0].shape[1], classes)
+        kind = Fc7.FAITHFUL if fc7 is not None and _is_fc6(fc6, widths[-1]) else Fc7.NONE
+        config = ModelConfig(tuple(widths), fc_width, kind, border=border)
+        return PixelNetForm(config, channels, 0)
+    kind, batch_norm = _taps(network, sampling[0], fc6)
+    head, head_widths, classes = _head(network, layers, sampling[0])
+    ratios = {one.params_as(DropoutParams).dropout_ratio
+              for one in network.layers if one.type == "Dropout"}
+    config = ModelConfig(
+        tuple(widths), fc_width, kind, head, head_widths, batch_norm,
+        dropout=max(ratios, default=0.0), border=border,
+    )
+    return PixelNetForm(config, channels, classes)
+
+
+def _outputs(layer: Layer) -> int:
+    if not isinstance(layer.params, (ConvolutionParams, InnerProductParams)):
+        raise ModelError(
+            f"layer {layer.name!r} (type {layer.type}) is no convolution or InnerProduct, which "
+            "PixelNet and VGG-16 have there"
+        )
+    return layer.params.num_output
 
 
 def _find(layers: dict[str, Layer], name: str) -> Layer | None:
@@ -72,7 +93,7 @@ def _is_fc6(layer: Layer | None, width: int) -> bool:
     if layer is None or not layer.blobs:
         return False
     return layer.blobs[0].shape[1:] == (width, 7, 7) or (
-        layer.type == "InnerProduct" and layer.blobs[0].size == width * 49 * layer.params.num_output
+        layer.type == "InnerProduct" and layer.blobs[0].size == width * 49 * _outputs(layer)
     )
 
 
@@ -86,8 +107,9 @@ def _convolution(layers: dict[str, Layer], name: str, is_start: bool) -> Layer:
             f"{listed([one.name for one in layers.values() if one.blobs] or layers)}"
         )
     p = layer.params
-    fits = layer.type == "Convolution" and (
-        (p.kernel, p.stride, p.group, p.bias_term) == ((3, 3), (1, 1), 1, True)
+    fits = (
+        layer.type == "Convolution" and isinstance(p, ConvolutionParams)
+        and (p.kernel, p.stride, p.group, p.bias_term) == ((3, 3), (1, 1), 1, True)
         and (is_start or (p.pad, p.dilation) == ((1, 1), (1, 1)))
     )
     if not fits:
@@ -99,29 +121,28 @@ def _convolution(layers: dict[str, Layer], name: str, is_start: bool) -> Layer:
     return layer
 
 
-def _taps(network: Network, sampling: Layer, fc6: Layer | None) -> dict:
-    """fc7 and batch_norm, from the maps that RandBI reads and their rates."""
-    rates, maps = sampling.params.rates, sampling.bottoms[:-1]
-    kinds = {STRIDES: "none", **{(*STRIDES, rate): kind for kind, rate in CONTEXT_RATES.items()}}
-    if rates not in kinds or not sampling.params.pad:
-        _refuse(sampling, f"rates {rates} with pad {sampling.params.pad}; the project's model has "
+def _taps(network: Network, sampling: Layer, fc6: Layer | None) -> tuple[Fc7, bool]:
+    """`fc7` and `batch_norm`, from the maps that RandBI reads and their rates."""
+    p, maps = sampling.params_as(RandBIParams), sampling.bottoms[:-1]
+    kinds: dict[tuple[int, ...], Fc7] = {STRIDES: Fc7.NONE}
+    kinds |= {(*STRIDES, rate): kind for kind, rate in CONTEXT_RATES.items()}
+    if p.rates not in kinds or not p.pad:
+        _refuse(sampling, f"rates {p.rates} with pad {p.pad}; the project's model has "
                           "1, 2, 4, 8, 16 and, for fc7, 224 or 32, all with pad")
-    kind = kinds[rates]
-    pads = {"faithful": (0, 0), "aligned": (3, 3)}
+    kind = kinds[p.rates]
+    pads = {Fc7.FAITHFUL: (0, 0), Fc7.ALIGNED: (3, 3)}
     if kind in pads and (fc6 is None or getattr(fc6.params, "pad", None) != pads[kind]):
-        _refuse(sampling, f"rate {rates[-1]} goes with fc6 padded by {pads[kind][0]} here")
+        _refuse(sampling, f"rate {p.rates[-1]} goes with fc6 padded by {pads[kind][0]} here")
     names = (*(block[-1] for block in BLOCKS), "fc7_conv")[:len(maps)]
     steps = [_steps(network, blob, sampling) for blob in maps]
     for name, found in zip(names, steps, strict=True):
         if found[0] not in names_in_files(name):
             _refuse(sampling, f"it reads {found[0]!r} where the project's model has {name!r}")
     forms = {tuple(t for t in found[1:] if t != "Dropout") for found in steps}
-    if forms == {("ReLU",)}:
-        return {"fc7": kind, "batch_norm": False}
-    if forms == {("BatchNorm",)}:
-        return {"fc7": kind, "batch_norm": True}
-    _refuse(sampling, "its maps come from different or other layers than a ReLU each, or a "
-                      "BatchNorm each")
+    if forms not in ({("ReLU",)}, {("BatchNorm",)}):
+        _refuse(sampling, "its maps come from different or other layers than a ReLU each, or a "
+                          "BatchNorm each")
+    return kind, forms == {("BatchNorm",)}
 
 
 def _steps(network: Network, blob: str, reader: Layer) -> list[str]:
@@ -140,7 +161,10 @@ def _steps(network: Network, blob: str, reader: Layer) -> list[str]:
     return ["", *steps]
 
 
-def _head(network: Network, layers: dict[str, Layer], sampling: Layer) -> tuple[dict, int]:
+def _head(
+    network: Network, layers: dict[str, Layer], sampling: Layer
+) -> tuple[Head, tuple[int, ...], int]:
+    """`head` and `head_widths` of the configuration, and the number of classes."""
     after = network.layers[network.layers.index(sampling) + 1:]
     products = [layer for layer in after if layer.type == "InnerProduct"]
     known = [*("fc6_new", "fc7_new")[:len(products) - 1], "cls_score_new"]
@@ -148,19 +172,18 @@ def _head(network: Network, layers: dict[str, Layer], sampling: Layer) -> tuple[
     if not products or found != products:
         _refuse(sampling, f"the layers after it are {', '.join(p.name for p in products)}, the "
                           f"project's model has {', '.join(known)}")
-    classes = products[-1].params.num_output
+    classes = _outputs(products[-1])
     between = {layer.type for layer in after[:after.index(products[0])]}
     if len(products) == 1:
         if "ReLU" not in between:
             _refuse(sampling, "a linear head without a ReLU on the hypercolumn is not covered")
-        return {"head": "linear"}, classes
+        return Head.LINEAR, ModelConfig.head_widths, classes
     if "ReLU" in between:
         _refuse(sampling, "a perceptron after a ReLU on the hypercolumn is not covered")
-    widths = tuple(layer.params.num_output for layer in products[:-1])
-    return {"head": "mlp", "head_widths": widths}, classes
+    return Head.MLP, tuple(_outputs(layer) for layer in products[:-1]), classes
 
 
-def _refuse(layer: Layer, reason: str):
+def _refuse(layer: Layer, reason: str) -> NoReturn:
     line = f", line {layer.line}" if layer.line else ""
     raise ModelError(
         f"layer {layer.name!r} (type {layer.type}{line}): {reason}. This form cannot become the "

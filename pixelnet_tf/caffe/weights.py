@@ -134,7 +134,8 @@ def match_weights(
                 f"layer {name!r} is missing (looked for {', '.join(names_in_files(name))}); "
                 f"layers with weights: {listed(sources)}"
             )
-        found[name] = match = source and _match(name, wanted, source, channel_rule)
+        match = None if source is None else _match(name, wanted, source, channel_rule)
+        found[name] = match
         if match is None or match.blobs is None:
             new += sum(math.prod(shape) for shape in wanted)
     if not any(match and match.blobs for match in found.values()):

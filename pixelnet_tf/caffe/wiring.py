@@ -120,9 +120,10 @@ def _with_agreed_multipliers(layers: Sequence[Layer]) -> list[Layer]:
                     )
 
     def agreed(spec: ParamSpec) -> ParamSpec:
-        found = {name: stated[spec.name, name][0] for name in ("lr_mult", "decay_mult")
-                 if (spec.name, name) in stated}
-        return dataclasses.replace(spec, **found)
+        values = (stated.get((spec.name, name), (getattr(spec, name),))[0]
+                  for name in ("lr_mult", "decay_mult"))
+        lr_mult, decay_mult = values
+        return dataclasses.replace(spec, lr_mult=lr_mult, decay_mult=decay_mult)
 
     return [
         dataclasses.replace(layer, param_specs=tuple(map(agreed, layer.param_specs)))

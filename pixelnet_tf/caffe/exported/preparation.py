@@ -17,6 +17,9 @@ VIEW = orientations.axcodes2ornt("LPS")
 
 
 def prepare(files, about):
+
+
+    # type: (list[nib.Nifti1Image], dict) -> tuple[np.ndarray, np.ndarray]
     """Return slices (slice, height, width, channel) float32, and the pixels to classify (slice,
     height, width) bool, of one loaded NIfTI file a channel."""
     normal, first = about["normalisation"], files[0]
@@ -45,6 +48,9 @@ def prepare(files, about):
 
 
 def put_together(labels, first, about):
+
+
+    # type: (np.ndarray, nib.Nifti1Image, dict) -> nib.Nifti1Image
     """Labels (slice, height, width) of the slices as an image like the first channel's file."""
     to_view = orientations.ornt_transform(orientation_of(first.affine), VIEW)
     width, height = [first.shape[np.flatnonzero(to_view[:, 0] == axis)[0]] for axis in (0, 1)]
@@ -57,6 +63,9 @@ def put_together(labels, first, about):
 
 
 def z_score(array, brain, region):
+
+
+    # type: (np.ndarray, np.ndarray, str) -> np.ndarray
     """Mean 0 and standard deviation 1 over the region of the volume; a constant channel is 0."""
     over = {"brain": brain, "core": core_of(brain), "volume": np.ones_like(brain)}[region]
     values = array[over].astype(np.float64)
@@ -65,17 +74,26 @@ def z_score(array, brain, region):
 
 
 def fill_holes(mask):
+
+
+    # type: (np.ndarray) -> np.ndarray
     """Holes are filled slice by slice."""
     return np.stack([ndimage.binary_fill_holes(one) for one in mask])
 
 
 def core_of(brain):
+
+
+    # type: (np.ndarray) -> np.ndarray
     """What has nothing but brain in the 21 x 21 pixels around it; all of it where nothing has."""
     deep = ndimage.minimum_filter(brain, size=(1, 21, 21), mode="constant", cval=False)
     return deep if deep.any() else brain
 
 
 def find_head(channels):
+
+
+    # type: (np.ndarray) -> np.ndarray
     """Otsu's threshold on the mean of the channels (each scaled by its 99th percentile); closed,
     the largest piece, holes filled, grown by a voxel."""
     positive = np.clip(channels, 0, None)
@@ -92,6 +110,9 @@ def find_head(channels):
 
 
 def orientation_of(affine):
+
+
+    # type: (np.ndarray) -> np.ndarray
     """World axis and direction of each axis of a file, as nibabel writes an orientation; oblique
     axes are assigned so that they agree best in all."""
     matrix = affine[:3, :3]
@@ -110,6 +131,9 @@ def orientation_of(affine):
 
 
 def sides_mm(file):
+
+
+    # type: (nib.Nifti1Image) -> list[float]
     """Sides of a voxel along width, height and slices of the view."""
     unit = {"meter": 1000.0, "micron": 0.001}.get(file.header.get_xyzt_units()[0], 1.0)
     sides = unit * np.sqrt((file.affine[:3, :3] ** 2).sum(axis=0))
@@ -118,10 +142,15 @@ def sides_mm(file):
 
 
 def without_bias_field(array, brain, spacing_mm, settings):
+
+
+    # type: (np.ndarray, np.ndarray, list[float], dict) -> np.ndarray
     """Divide by N4's field, which is fitted to positive voxels of the brain on a coarser grid."""
     import SimpleITK as sitk
 
     def image(values):
+
+        # type: (np.ndarray) -> sitk.Image
         made = sitk.GetImageFromArray(np.ascontiguousarray(values))
         made.SetSpacing(spacing_mm)
         return made
@@ -144,6 +173,9 @@ def without_bias_field(array, brain, spacing_mm, settings):
 
 
 def places(height, width, size):
+
+
+    # type: (int, int, int) -> tuple[np.ndarray, np.ndarray, tuple[int, int], tuple[int, int]]
     """Where voxels and slices meet, for slices scaled to `size` pixels (0: as they are): the row
     and the column that each voxel is read at, height and width when scaled, the first row and
     column that are not padding."""
@@ -156,6 +188,9 @@ def places(height, width, size):
 
 
 def scale(channels, brain, size):
+
+
+    # type: (np.ndarray, np.ndarray, int) -> tuple[np.ndarray, np.ndarray, np.ndarray]
     """Return slices and brain scaled and padded to `size` pixels, and which pixels stand for a
     voxel; with size 0 as they are."""
     native = brain.shape[1:]
@@ -174,6 +209,9 @@ def scale(channels, brain, size):
 
 
 def linear_weights(native, scaled):
+
+
+    # type: (int, int) -> np.ndarray
     """Weights (scaled, native) of linear interpolation, pixel centres on one scale."""
     position = np.clip((np.arange(scaled) + 0.5) * native / scaled - 0.5, 0, native - 1)
     low = np.minimum(np.floor(position).astype(int), max(native - 2, 0))

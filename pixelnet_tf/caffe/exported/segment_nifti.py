@@ -16,11 +16,18 @@ import nibabel as nib
 import numpy as np
 from preparation import prepare, put_together
 
+MYPY = False  # a checker of types takes it for true
+if MYPY:
+    import caffe  # noqa: F401 (in a comment that states types)
+
 HERE = os.path.dirname(os.path.abspath(__file__))
 PIXELS_AT_ONCE = 10000  # a hypercolumn of the original network has 5568 numbers
 
 
 def main(out, *paths):
+
+
+    # type: (str, *str) -> None
     import caffe
     with open(os.path.join(HERE, "serving.json")) as file:
         about = json.load(file)
@@ -43,6 +50,9 @@ def main(out, *paths):
 
 
 def scores_of(net, image, pixels, border):
+
+
+    # type: (caffe.Net, np.ndarray, np.ndarray, int) -> np.ndarray
     """Scores before the softmax (pixel, class) of pixels (row, column) of a slice."""
     data = np.pad(image, ((border, border), (border, border), (0, 0)), "constant")
     net.blobs["data"].reshape(1, *data.transpose(2, 0, 1).shape)
@@ -58,6 +68,9 @@ def scores_of(net, image, pixels, border):
 
 
 def within_reach(wanted, rates):
+
+
+    # type: (np.ndarray, list[int]) -> np.ndarray
     """Without border Caffe aborts at a pixel past the centre of the last cell of a map."""
     reached = np.zeros_like(wanted)
     ends = [min(rate * (-(-length // min(rate, 32)) - 1 - 6 * (rate == 224)) + (rate + 1) // 2

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import keras
 import tensorflow as tf
 
-from pixelnet_tf.caffe.layers.base import CaffeLayer
-from pixelnet_tf.caffe.layout import keras_axis
+from pixelnet_tf.caffe.layers.base import CaffeLayer, GivenFiller
+from pixelnet_tf.caffe.layout import Shape, keras_axis
 
 
 @keras.saving.register_keras_serializable("pixelnet_tf")
@@ -18,21 +19,22 @@ class PReLU(CaffeLayer):
     One slope for all channels with `channel_shared`. The channels are Caffe's axis 1.
     """
 
-    def __init__(self, channel_shared=False, filler=None, **kwargs):
+    def __init__(self, channel_shared: bool = False, filler: GivenFiller = None,
+                 **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.channel_shared = channel_shared
         self.filler = keras.initializers.get(filler)
 
-    def build(self, input_shape):
+    def build(self, input_shape: Shape) -> None:
         channels = input_shape[keras_axis(1, len(input_shape))]
         shape = () if self.channel_shared else self.require_known((channels,))
         self.slope = self.add_weight(name="slope", shape=shape, initializer=self.filler)
 
     @property
-    def blob_variables(self):
+    def blob_variables(self) -> tuple[keras.Variable, ...]:
         return (self.slope,)
 
-    def call(self, inputs):
+    def call(self, inputs: tf.Tensor) -> tf.Tensor:
         slope = tf.convert_to_tensor(self.slope)
         if not self.channel_shared:
             rank = len(inputs.shape)
@@ -40,7 +42,7 @@ class PReLU(CaffeLayer):
             slope = tf.reshape(slope, (-1, *ones))
         return tf.where(inputs > 0, inputs, slope * inputs)
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         return {
             **super().get_config(),
             "channel_shared": self.channel_shared,
@@ -52,28 +54,28 @@ class PReLU(CaffeLayer):
 class ELU(keras.layers.Layer):
     """Caffe's ELU: x above zero, alpha (exp(x) - 1) below."""
 
-    def __init__(self, alpha=1.0, **kwargs):
+    def __init__(self, alpha: float = 1.0, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.alpha = alpha
 
-    def call(self, inputs):
+    def call(self, inputs: tf.Tensor) -> tf.Tensor:
         # Bounded on the side that is not taken, whose infinite gradient would make it NaN.
         below = self.alpha * tf.math.expm1(tf.minimum(inputs, 0))
         return tf.where(inputs > 0, inputs, below)
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         return {**super().get_config(), "alpha": self.alpha}
 
 
 class _Scaled(keras.layers.Layer):
     """A function of shift + scale x."""
 
-    def __init__(self, scale=1.0, shift=0.0, **kwargs):
+    def __init__(self, scale: float = 1.0, shift: float = 0.0, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.scale = scale
         self.shift = shift
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         return {**super().get_config(), "scale": self.scale, "shift": self.shift}
 
 
@@ -81,11 +83,11 @@ class _Scaled(keras.layers.Layer):
 class Power(_Scaled):
     """Caffe's Power: (shift + scale x)^power."""
 
-    def __init__(self, power=1.0, **kwargs):
+    def __init__(self, power: float = 1.0, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.power = power
 
-    def call(self, inputs):
+    def call(self, inputs: tf.Tensor) -> tf.Tensor:
         if self.power * self.scale == 0:
             # Of no input, so that 0^0 is 1 and infinity times 0 does not become NaN.
             value = 1.0 if self.power == 0 else tf.pow(self.shift, self.power)
@@ -93,7 +95,7 @@ class Power(_Scaled):
         values = self.scale * inputs + self.shift
         return values if self.power == 1 else tf.pow(values, self.power)
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         return {**super().get_config(), "power": self.power}
 
 
@@ -101,15 +103,15 @@ class Power(_Scaled):
 class Exp(_Scaled):
     """Caffe's Exp: base^(shift + scale x); a base of -1 is e."""
 
-    def __init__(self, base=-1.0, **kwargs):
+    def __init__(self, base: float = -1.0, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.base = base
 
-    def call(self, inputs):
+    def call(self, inputs: tf.Tensor) -> tf.Tensor:
         log_base = 1.0 if self.base == -1 else math.log(self.base)
         return math.exp(log_base * self.shift) * tf.exp(log_base * self.scale * inputs)
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         return {**super().get_config(), "base": self.base}
 
 
@@ -117,15 +119,15 @@ class Exp(_Scaled):
 class Log(_Scaled):
     """Caffe's Log: the logarithm to `base` of shift + scale x; a base of -1 is e."""
 
-    def __init__(self, base=-1.0, **kwargs):
+    def __init__(self, base: float = -1.0, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.base = base
 
-    def call(self, inputs):
+    def call(self, inputs: tf.Tensor) -> tf.Tensor:
         log_base = 1.0 if self.base == -1 else math.log(self.base)
         return tf.math.log(self.scale * inputs + self.shift) / log_base
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         return {**super().get_config(), "base": self.base}
 
 
@@ -133,7 +135,7 @@ class Log(_Scaled):
 class AbsVal(keras.layers.Layer):
     """Caffe's AbsVal: |x|; its gradient at 0 is 0."""
 
-    def call(self, inputs):
+    def call(self, inputs: tf.Tensor) -> tf.Tensor:
         return tf.abs(inputs)
 
 
@@ -141,7 +143,7 @@ class AbsVal(keras.layers.Layer):
 class BNLL(keras.layers.Layer):
     """Caffe's BNLL, the binomial normal log likelihood: log(1 + exp(x))."""
 
-    def call(self, inputs):
+    def call(self, inputs: tf.Tensor) -> tf.Tensor:
         return tf.math.softplus(inputs)
 
 
@@ -149,12 +151,12 @@ class BNLL(keras.layers.Layer):
 class Threshold(keras.layers.Layer):
     """Caffe's Threshold: 1 above the threshold, else 0; no gradient."""
 
-    def __init__(self, threshold=0.0, **kwargs):
+    def __init__(self, threshold: float = 0.0, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.threshold = threshold
 
-    def call(self, inputs):
+    def call(self, inputs: tf.Tensor) -> tf.Tensor:
         return tf.cast(inputs > self.threshold, inputs.dtype)
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         return {**super().get_config(), "threshold": self.threshold}

@@ -4,15 +4,23 @@ from __future__ import annotations
 
 import contextlib
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextvars import ContextVar
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import keras
 import tensorflow as tf
 
 from pixelnet_tf.errors import ModelError
+
+#: A filler, or the configuration that a saved model has of it; None for Keras' zeros.
+GivenFiller = keras.initializers.Initializer | Mapping[str, Any] | str | None
+#: The gradient that goes with the value of a `tf.custom_gradient`.
+GradientOf = Callable[..., Any]
+#: A size: a number where it is known, else a scalar tensor.
+Size = int | tf.Tensor
+TensorOrSpec = tf.Tensor | keras.KerasTensor
 
 #: Axes of Caffe's kernel (out, in, height, width) taken from Keras' (height, width, in, out).
 KERNEL_ORDER = (3, 2, 0, 1)
@@ -91,7 +99,7 @@ class CaffeLayer(keras.layers.Layer):
     """
 
     def __init__(self, multipliers: Sequence[Sequence[float]] = (),
-                 blob_names: Sequence[str] = (), **kwargs):
+                 blob_names: Sequence[str] = (), **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.caffe_multipliers = tuple(tuple(map(float, pair)) for pair in multipliers)
         self.blob_names = tuple(blob_names)
@@ -110,7 +118,8 @@ class CaffeLayer(keras.layers.Layer):
         """Hold a shared blob in another layer's order; `ValueError` where the layer cannot."""
         raise ValueError("layers that hold a blob so differently cannot share it here")
 
-    def add_weight(self, *args, shape=(), name=None, **kwargs):
+    def add_weight(self, *args: Any, shape: tuple[int, ...] = (), name: str | None = None,
+                   **kwargs: Any) -> keras.Variable:
         """Add the next blob, or take it from the layer that has one of its name.
 
         Raises `ValueError` where that one has another shape.
@@ -145,7 +154,7 @@ class CaffeLayer(keras.layers.Layer):
             self.take_order(blob.order)
         return blob.variable
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         return {
             **super().get_config(),
             "multipliers": [list(pair) for pair in self.caffe_multipliers],
@@ -154,9 +163,10 @@ class CaffeLayer(keras.layers.Layer):
 
     def require_known(self, sizes: Sequence[int | None]) -> tuple[int, ...]:
         """Return the sizes, all of which the weights depend on."""
-        if None in sizes:
+        known = tuple(size for size in sizes if size is not None)
+        if len(known) < len(sizes):
             raise UnknownSizeError(
                 f"layer {self.name!r} needs an input of fixed size (its weights depend on "
                 f"{tuple(sizes)}); build the network with fixed_shape=True, or with its weights"
             )
-        return tuple(sizes)
+        return known

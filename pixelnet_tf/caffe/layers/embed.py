@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import keras
 import tensorflow as tf
 
-from pixelnet_tf.caffe.layers.base import CaffeLayer, require
-from pixelnet_tf.caffe.layout import from_caffe, to_caffe
+from pixelnet_tf.caffe.layers.base import CaffeLayer, GivenFiller, require
+from pixelnet_tf.caffe.layout import Shape, from_caffe, to_caffe
 
 
 @keras.saving.register_keras_serializable("pixelnet_tf")
@@ -17,8 +19,9 @@ class Embed(CaffeLayer):
     Raises `tf.errors.InvalidArgumentError` for a number below 0 or of `inputs` and above.
     """
 
-    def __init__(self, units, inputs, use_bias=True, kernel_filler=None, bias_filler=None,
-                 **kwargs):
+    def __init__(self, units: int, inputs: int, use_bias: bool = True,
+                 kernel_filler: GivenFiller = None, bias_filler: GivenFiller = None,
+                 **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.units = units
         self.inputs_ = inputs
@@ -26,8 +29,8 @@ class Embed(CaffeLayer):
         self.kernel_filler = keras.initializers.get(kernel_filler)
         self.bias_filler = keras.initializers.get(bias_filler)
 
-    def build(self, input_shape):
-        def filled(shape, dtype=None):
+    def build(self, input_shape: Shape) -> None:
+        def filled(shape: tuple[int, ...], dtype: str | None = None) -> tf.Tensor:
             # Fillers take Keras' order, whose last axis is the first of Caffe's blob.
             return tf.transpose(self.kernel_filler(shape[::-1], dtype))
 
@@ -40,10 +43,10 @@ class Embed(CaffeLayer):
             )
 
     @property
-    def blob_variables(self):
+    def blob_variables(self) -> tuple[keras.Variable, ...]:
         return (self.kernel, self.bias) if self.use_bias else (self.kernel,)
 
-    def call(self, inputs):
+    def call(self, inputs: tf.Tensor) -> tf.Tensor:
         rows = tf.cast(to_caffe(inputs), tf.int32)
         rows = require(
             tf.reduce_all((rows >= 0) & (rows < self.inputs_)),
@@ -54,7 +57,7 @@ class Embed(CaffeLayer):
         values = tf.gather(tf.convert_to_tensor(self.kernel), rows)
         return from_caffe(values + self.bias if self.use_bias else values)
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         return {
             **super().get_config(),
             "units": self.units, "inputs": self.inputs_, "use_bias": self.use_bias,

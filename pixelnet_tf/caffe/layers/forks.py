@@ -3,11 +3,14 @@ Interp."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import Any
+
 import keras
 import tensorflow as tf
 
-from pixelnet_tf.caffe.layers.base import CaffeLayer, require
-from pixelnet_tf.caffe.layout import from_caffe, to_caffe
+from pixelnet_tf.caffe.layers.base import CaffeLayer, GivenFiller, GradientOf, Size, require
+from pixelnet_tf.caffe.layout import Shape, from_caffe, to_caffe
 from pixelnet_tf.model.batch_norm import channel_means
 
 
@@ -17,12 +20,14 @@ class _ChannelNorm(CaffeLayer):
     The blobs have the old form of four axes, (1, channel, 1, 1).
     """
 
-    def __init__(self, factor_filler=None, term_filler=None, **kwargs):
+    def __init__(self, factor_filler: GivenFiller = None,
+                 term_filler: GivenFiller = None, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.factor_filler = keras.initializers.get(factor_filler)
         self.term_filler = keras.initializers.get(term_filler)
 
-    def _add_blob(self, name, input_shape, filler, trainable=True):
+    def _add_blob(self, name: str, input_shape: Shape, filler: GivenFiller,
+                  trainable: bool = True) -> keras.Variable:
         if len(input_shape) != 4:
             raise ValueError(f"its input must have 4 axes, got shape {tuple(input_shape)}")
         (channels,) = self.require_known(input_shape[-1:])
@@ -30,7 +35,7 @@ class _ChannelNorm(CaffeLayer):
             name=name, shape=(1, channels, 1, 1), initializer=filler, trainable=trainable
         )
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         return {
             **super().get_config(),
             "factor_filler": keras.initializers.serialize(self.factor_filler),
@@ -46,19 +51,19 @@ class SegNetBN(_ChannelNorm):
     normalise before factor and term; without (mode INFERENCE) there are factor and term alone.
     """
 
-    def __init__(self, learn=True, **kwargs):
+    def __init__(self, learn: bool = True, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.learn = learn
 
-    def build(self, input_shape):
+    def build(self, input_shape: Shape) -> None:
         self.factor = self._add_blob("factor", input_shape, self.factor_filler)
         self.term = self._add_blob("term", input_shape, self.term_filler)
 
     @property
-    def blob_variables(self):
+    def blob_variables(self) -> tuple[keras.Variable, ...]:
         return (self.factor, self.term)
 
-    def call(self, inputs):
+    def call(self, inputs: tf.Tensor) -> tf.Tensor:
         values = inputs
         if self.learn:
             mean = channel_means(inputs)
@@ -67,7 +72,7 @@ class SegNetBN(_ChannelNorm):
         return values * from_caffe(tf.convert_to_tensor(self.factor)) + from_caffe(
             tf.convert_to_tensor(self.term))
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         return {**super().get_config(), "learn": self.learn}
 
 
@@ -81,13 +86,14 @@ class PSPNetBN(_ChannelNorm):
     `frozen`.
     """
 
-    def __init__(self, momentum=0.9, epsilon=1e-5, frozen=False, **kwargs):
+    def __init__(self, momentum: float = 0.9, epsilon: float = 1e-5, frozen: bool = False,
+                 **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.momentum = momentum
         self.epsilon = epsilon
         self.frozen = frozen
 
-    def build(self, input_shape):
+    def build(self, input_shape: Shape) -> None:
         trained = not self.frozen
         start = "ones" if self.frozen else "zeros"
         self.factor = self._add_blob("factor", input_shape, self.factor_filler, trained)
@@ -96,10 +102,10 @@ class PSPNetBN(_ChannelNorm):
         self.variance = self._add_blob("variance", input_shape, start, trainable=False)
 
     @property
-    def blob_variables(self):
+    def blob_variables(self) -> tuple[keras.Variable, ...]:
         return (self.factor, self.term, self.mean, self.variance)
 
-    def call(self, inputs, training=False):
+    def call(self, inputs: tf.Tensor, training: bool | None = False) -> tf.Tensor:
         if training and not self.frozen:
             mean = channel_means(inputs)
             variance = channel_means(tf.square(inputs - mean))
@@ -113,7 +119,7 @@ class PSPNetBN(_ChannelNorm):
         return values * from_caffe(tf.convert_to_tensor(self.factor)) + from_caffe(
             tf.convert_to_tensor(self.term))
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         return {
             **super().get_config(),
             "momentum": self.momentum, "epsilon": self.epsilon, "frozen": self.frozen,
@@ -129,25 +135,29 @@ class Interp(keras.layers.Layer):
     (s - 1) // shrink + 1, then (s - 1) * zoom + 1. `crop` cells are left out before and after.
     """
 
-    def __init__(self, size=None, zoom=None, shrink=None, crop=(0, 0), **kwargs):
+    def __init__(self, size: Sequence[int] | None = None, zoom: int | None = None,
+                 shrink: int | None = None, crop: Sequence[int] = (0, 0), **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.size = None if size is None else tuple(size)
         self.zoom = zoom
         self.shrink = shrink
         self.crop = tuple(crop)
 
-    def call(self, inputs):
+    def call(self, inputs: tf.Tensor | Sequence[tf.Tensor]) -> tf.Tensor:
         values, reference = inputs if isinstance(inputs, (list, tuple)) else (inputs, None)
         for place in (0, 1):
             values = self._along(values, place, reference)
         return values
 
-    def _along(self, values, place, reference):
+    def _along(self, values: tf.Tensor, place: int, reference: tf.Tensor | None) -> tf.Tensor:
         """Crop and interpolate along height (0) or width (1)."""
         axis = 1 + place
         before, after = self.crop
         cells = tf.shape(values)[axis] - before - after
-        count = self._count(place, cells, None if reference is None else tf.shape(reference)[axis])
+        if self.size is not None:
+            count = tf.constant(self.size[place])
+        else:
+            count = self._count(cells) if reference is None else tf.shape(reference)[axis]
         # Positions are float32 in Caffe, whatever the network's type.
         step = tf.where(count > 1, tf.cast(cells - 1, tf.float32)
                         / tf.cast(tf.maximum(count - 1, 1), tf.float32), 0.0)
@@ -159,37 +169,36 @@ class Interp(keras.layers.Layer):
         return (tf.gather(values, before + first, axis=axis) * (1 - ratio)
                 + tf.gather(values, before + second, axis=axis) * ratio)
 
-    def _count(self, place, cells, reference):
-        if self.size is not None:
-            return tf.constant(self.size[place])
-        if reference is not None:
-            return reference
+    def _count(self, cells: Size) -> Size:
+        """Size that the factors make of one, which is a number or a scalar tensor."""
         count = cells
         if self.shrink is not None:
             count = (count - 1) // self.shrink + 1
         return (count - 1) * (self.zoom or 1) + 1
 
-    def compute_output_spec(self, inputs):
+    def compute_output_spec(
+        self, inputs: keras.KerasTensor | Sequence[keras.KerasTensor]
+    ) -> keras.KerasTensor:
         values, reference = inputs if isinstance(inputs, (list, tuple)) else (inputs, None)
         if len(values.shape) != 4:
             raise ValueError(f"its input must have 4 axes, got shape {tuple(values.shape)}")
-        sizes = []
+        sizes: list[int | None] = []
         for place in (0, 1):
             known = values.shape[1 + place]
             cells = None if known is None else known - sum(self.crop)
             if cells is not None and cells < 1:
                 raise ValueError(f"pad_beg and pad_end {tuple(-c for c in self.crop)} leave "
                                  f"nothing of an input of {known} cells")
-            if self.size is None and reference is None and cells is None:
-                sizes.append(None)
+            if self.size is not None:
+                sizes.append(self.size[place])
+            elif reference is not None:
+                sizes.append(reference.shape[1 + place])
             else:
-                sizes.append(self.size[place] if self.size is not None
-                             else reference.shape[1 + place] if reference is not None
-                             else self._count(place, cells, None))
+                sizes.append(None if cells is None else self._count(cells))
         batch, channels = values.shape[0], values.shape[3]
         return keras.KerasTensor((batch, *sizes, channels), dtype=values.dtype)
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         return {
             **super().get_config(),
             "size": self.size, "zoom": self.zoom, "shrink": self.shrink, "crop": self.crop,
@@ -208,13 +217,14 @@ class Upsample(keras.layers.Layer):
     Raises `tf.errors.InvalidArgumentError` for a cell outside the output.
     """
 
-    def __init__(self, size=None, scale=(2, 2), pad_out=(0, 0), **kwargs):
+    def __init__(self, size: Sequence[int] | None = None, scale: Sequence[int] = (2, 2),
+                 pad_out: Sequence[int] = (0, 0), **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.size = None if size is None else tuple(size)
         self.scale = tuple(scale)
         self.pad_out = tuple(pad_out)
 
-    def call(self, inputs):
+    def call(self, inputs: Sequence[tf.Tensor]) -> tf.Tensor:
         values, mask = (to_caffe(each) for each in inputs)
         batch, channels, *sizes = tf.unstack(tf.shape(values))
         height, width = self._sizes(sizes)
@@ -231,13 +241,13 @@ class Upsample(keras.layers.Layer):
                        batch * channels * height * width)
         return from_caffe(tf.reshape(rows, (batch, channels, height, width)))
 
-    def _sizes(self, sizes):
+    def _sizes(self, sizes: Sequence[Size]) -> Sequence[Size]:
         if self.size is not None:
             return self.size
         return [size * scale - pad
                 for size, scale, pad in zip(sizes, self.scale, self.pad_out, strict=True)]
 
-    def compute_output_spec(self, inputs):
+    def compute_output_spec(self, inputs: Sequence[keras.KerasTensor]) -> keras.KerasTensor:
         values, mask = inputs
         if len(values.shape) != 4 or len(mask.shape) != 4:
             raise ValueError("its inputs must have 4 axes")
@@ -250,7 +260,7 @@ class Upsample(keras.layers.Layer):
                               for place, size in enumerate((height, width))]
         return keras.KerasTensor((batch, *sizes, channels), dtype=values.dtype)
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         return {
             **super().get_config(),
             "size": self.size, "scale": self.scale, "pad_out": self.pad_out,
@@ -258,13 +268,14 @@ class Upsample(keras.layers.Layer):
 
 
 @tf.custom_gradient
-def _unpool(values, cells, count):
+def _unpool(values: tf.Tensor, cells: tf.Tensor,
+            count: tf.Tensor) -> tuple[tf.Tensor, GradientOf]:
     """Values (number,) at their cells (number,) of (count,) zeros; the last one of a cell stays."""
     last = tf.math.unsorted_segment_max(tf.range(tf.size(values)), cells, count)
     placed = tf.gather(values, tf.maximum(last, 0))
     top = tf.where(last >= 0, placed, tf.zeros_like(placed))
 
-    def gradient(top_diff):
+    def gradient(top_diff: tf.Tensor) -> tuple[tf.Tensor | None, ...]:
         return tf.gather(top_diff, cells), None, None
 
     return top, gradient

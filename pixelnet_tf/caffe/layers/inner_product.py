@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import keras
 import tensorflow as tf
 
-from pixelnet_tf.caffe.layers.base import MATRIX_ORDER, CaffeLayer
-from pixelnet_tf.caffe.layout import caffe_shape, from_caffe, keras_axis, to_caffe
+from pixelnet_tf.caffe.layers.base import MATRIX_ORDER, CaffeLayer, GivenFiller
+from pixelnet_tf.caffe.layout import Shape, caffe_shape, from_caffe, keras_axis, to_caffe
 
 
 @keras.saving.register_keras_serializable("pixelnet_tf")
@@ -20,8 +21,9 @@ class InnerProduct(CaffeLayer):
     Caffe's blob is (in, out) instead of (out, in).
     """
 
-    def __init__(self, units, axis=1, use_bias=True, inputs=None, kernel_filler=None,
-                 bias_filler=None, transpose=False, **kwargs):
+    def __init__(self, units: int, axis: int = 1, use_bias: bool = True,
+                 inputs: int | None = None, kernel_filler: GivenFiller = None,
+                 bias_filler: GivenFiller = None, transpose: bool = False, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.units = units
         self.axis = axis
@@ -33,7 +35,7 @@ class InnerProduct(CaffeLayer):
         self.kernel_filler = keras.initializers.get(kernel_filler)
         self.bias_filler = keras.initializers.get(bias_filler)
 
-    def build(self, input_shape):
+    def build(self, input_shape: Shape) -> None:
         shape = caffe_shape(input_shape)
         keras_axis(self.axis, len(shape))
         sizes = shape[self.axis:]
@@ -51,17 +53,17 @@ class InnerProduct(CaffeLayer):
             )
 
     @property
-    def blob_variables(self):
+    def blob_variables(self) -> tuple[keras.Variable, ...]:
         return (self.kernel, self.bias) if self.use_bias else (self.kernel,)
 
-    def blob_order(self, rank):
+    def blob_order(self, rank: int) -> tuple[int, ...]:
         is_natural = self.transpose != self.kernel_is_turned
         return MATRIX_ORDER if rank == 2 and not is_natural else super().blob_order(rank)
 
-    def take_order(self, order):
+    def take_order(self, order: tuple[int, ...]) -> None:
         self.kernel_is_turned = True
 
-    def call(self, inputs):
+    def call(self, inputs: tf.Tensor) -> tf.Tensor:
         inputs = to_caffe(inputs)
         axis = self.axis % len(inputs.shape)
         before = tf.shape(inputs)[:axis]
@@ -72,7 +74,7 @@ class InnerProduct(CaffeLayer):
         values = tf.reshape(values, tf.concat([before, [self.units]], 0))
         return from_caffe(tf.ensure_shape(values, (*inputs.shape[:axis], self.units)))
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         return {
             **super().get_config(),
             "units": self.units, "axis": self.axis, "use_bias": self.use_bias,

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
+from typing import Any
 
 import keras
 import numpy as np
 import tensorflow as tf
 
-from pixelnet_tf.caffe.layers.base import require
+from pixelnet_tf.caffe.layers.base import GradientOf, Size, require
 from pixelnet_tf.caffe.layout import caffe_shape, keras_axis, to_caffe
 
 _SMALLEST = float(np.finfo(np.float32).tiny)
@@ -27,18 +29,19 @@ class CaffeLoss(keras.layers.Layer):
     else `tf.errors.InvalidArgumentError`.
     """
 
-    def __init__(self, top, weight=1.0, normalization="VALID", ignore_label=None, **kwargs):
+    def __init__(self, top: str, weight: float = 1.0, normalization: str = "VALID",
+                 ignore_label: int | None = None, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.top = top
         self.weight = weight
         self.normalization = normalization
         self.ignore_label = ignore_label
 
-    def labelled_shape(self, shape):
+    def labelled_shape(self, shape: list[Size | None]) -> list[Size | None]:
         """Sizes (of Caffe's axes) whose product is the number of labels for a prediction."""
         return shape
 
-    def _flat_labels(self, values, labels):
+    def _flat_labels(self, values: tf.Tensor, labels: tf.Tensor) -> tf.Tensor:
         """Labels in Caffe's order as one row, after a check that they are as many as needed."""
         shape, given = (list(tf.unstack(tf.shape(to_caffe(each)), num=len(each.shape)))
                         for each in (values, labels))
@@ -50,13 +53,13 @@ class CaffeLoss(keras.layers.Layer):
             tf.reshape(to_caffe(labels), (-1,)),
         )
 
-    def _valid(self, labels):
+    def _valid(self, labels: tf.Tensor) -> tf.Tensor:
         working = _working(self.compute_dtype)
         if self.ignore_label is None:
             return tf.ones_like(labels, working)
         return tf.cast(tf.cast(labels, tf.int32) != self.ignore_label, working)
 
-    def _normalizer(self, valid, batch):
+    def _normalizer(self, valid: tf.Tensor, batch: tf.Tensor) -> tf.Tensor:
         counts = {
             "FULL": tf.size(valid),
             "VALID": tf.reduce_sum(valid),
@@ -65,7 +68,7 @@ class CaffeLoss(keras.layers.Layer):
         }
         return tf.maximum(tf.cast(counts[self.normalization], valid.dtype), 1)
 
-    def compute_output_spec(self, inputs):
+    def compute_output_spec(self, inputs: Sequence[keras.KerasTensor]) -> keras.KerasTensor:
         shape, given = (caffe_shape(each.shape) for each in inputs)
         if not shape or not given:
             raise ValueError("predictions and labels must have an axis")
@@ -84,7 +87,7 @@ class CaffeLoss(keras.layers.Layer):
             )
         return keras.KerasTensor((), dtype=_working(self.compute_dtype))
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         return {
             **super().get_config(),
             "top": self.top, "weight": self.weight, "normalization": self.normalization,
@@ -97,15 +100,15 @@ class LossTerm(keras.layers.Layer):
     """A blob as it is, whose sum times `weight` is part of what is minimised: Caffe's
     `loss_weight` on a layer that is no loss."""
 
-    def __init__(self, top, weight, **kwargs):
+    def __init__(self, top: str, weight: float, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.top = top
         self.weight = weight
 
-    def call(self, inputs):
+    def call(self, inputs: tf.Tensor) -> tf.Tensor:
         return tf.identity(inputs)
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         return {**super().get_config(), "top": self.top, "weight": self.weight}
 
 
@@ -117,16 +120,16 @@ class SoftmaxWithLoss(CaffeLoss):
     Raises `tf.errors.InvalidArgumentError` for a label that is no class.
     """
 
-    def __init__(self, top, axis=1, **kwargs):
+    def __init__(self, top: str, axis: int = 1, **kwargs: Any) -> None:
         super().__init__(top, **kwargs)
         self.axis = axis
 
-    def labelled_shape(self, shape):
+    def labelled_shape(self, shape: list[Size | None]) -> list[Size | None]:
         keras_axis(self.axis, len(shape))
         axis = self.axis % len(shape)
         return [*shape[:axis], *shape[axis + 1:]]
 
-    def call(self, inputs):
+    def call(self, inputs: Sequence[tf.Tensor]) -> tf.Tensor:
         logits, labels = inputs
         rank = len(logits.shape)
         axis = self.axis % rank
@@ -147,19 +150,20 @@ class SoftmaxWithLoss(CaffeLoss):
         batch = tf.reduce_prod(tf.shape(to_caffe(logits))[:axis])
         return _softmax_loss(rows, labels, valid, self._normalizer(valid, batch))
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         return {**super().get_config(), "axis": self.axis}
 
 
 @tf.custom_gradient
-def _softmax_loss(rows, labels, valid, normalizer):
+def _softmax_loss(rows: tf.Tensor, labels: tf.Tensor, valid: tf.Tensor,
+                  normalizer: tf.Tensor) -> tuple[tf.Tensor, GradientOf]:
     targets = tf.one_hot(labels, rows.shape[-1], dtype=rows.dtype)
     probabilities = tf.nn.softmax(rows)
     picked = tf.reduce_sum(probabilities * targets, axis=-1)
     losses = -tf.math.log(tf.maximum(picked, _SMALLEST)) * valid
     loss = tf.reduce_sum(losses) / normalizer
 
-    def gradient(upstream):
+    def gradient(upstream: tf.Tensor) -> tuple[tf.Tensor | None, ...]:
         difference = (probabilities - targets) * valid[:, None]
         return difference * (upstream / normalizer), None, None, None
 
@@ -173,7 +177,7 @@ class EuclideanLoss(CaffeLoss):
     Both inputs get a gradient.
     """
 
-    def call(self, inputs):
+    def call(self, inputs: Sequence[tf.Tensor]) -> tf.Tensor:
         working = _working(inputs[0].dtype)
         values, targets = (tf.cast(each, working) for each in inputs)
         difference = tf.reshape(to_caffe(values), (-1,)) - self._flat_labels(values, targets)
@@ -185,7 +189,7 @@ class EuclideanLoss(CaffeLoss):
 class SigmoidCrossEntropyLoss(CaffeLoss):
     """Caffe's SigmoidCrossEntropyLoss against targets in [0, 1], which get no gradient."""
 
-    def call(self, inputs):
+    def call(self, inputs: Sequence[tf.Tensor]) -> tf.Tensor:
         working = _working(inputs[0].dtype)
         logits, targets = (tf.cast(each, working) for each in inputs)
         targets = tf.stop_gradient(self._flat_labels(logits, targets))
@@ -196,6 +200,6 @@ class SigmoidCrossEntropyLoss(CaffeLoss):
         return tf.reduce_sum(losses * valid) / self._normalizer(valid, tf.shape(logits)[0])
 
 
-def _working(dtype) -> str:
+def _working(dtype: tf.DType | str) -> str:
     """Type that a loss is computed in: float64 in a float64 network, else float32."""
     return "float64" if tf.as_dtype(dtype) == tf.float64 else "float32"

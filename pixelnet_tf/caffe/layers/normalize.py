@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import Any
+
 import keras
 import tensorflow as tf
 
-from pixelnet_tf.caffe.layers.base import CaffeLayer
-from pixelnet_tf.caffe.layout import four_axes
+from pixelnet_tf.caffe.layers.base import CaffeLayer, GivenFiller, GradientOf
+from pixelnet_tf.caffe.layout import Shape, four_axes
 from pixelnet_tf.model.batch_norm import CaffeBatchNorm
 
 
@@ -19,8 +22,9 @@ class Normalize(CaffeLayer):
     position. One scale for all channels with `channel_shared`; it is not trained with `fix_scale`.
     """
 
-    def __init__(self, across_spatial=True, channel_shared=True, fix_scale=True, epsilon=1e-10,
-                 scale_filler=None, **kwargs):
+    def __init__(self, across_spatial: bool = True, channel_shared: bool = True,
+                 fix_scale: bool = True, epsilon: float = 1e-10, scale_filler: GivenFiller = None,
+                 **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.across_spatial = across_spatial
         self.channel_shared = channel_shared
@@ -28,7 +32,7 @@ class Normalize(CaffeLayer):
         self.epsilon = epsilon
         self.scale_filler = keras.initializers.get(scale_filler)
 
-    def build(self, input_shape):
+    def build(self, input_shape: Shape) -> None:
         if len(input_shape) not in (2, 4):
             raise ValueError(f"its input must have 2 or 4 axes, got shape {tuple(input_shape)}")
         shape = () if self.channel_shared else self.require_known(input_shape[-1:])
@@ -37,15 +41,15 @@ class Normalize(CaffeLayer):
         )
 
     @property
-    def blob_variables(self):
+    def blob_variables(self) -> tuple[keras.Variable, ...]:
         return (self.scale,)
 
-    def call(self, inputs):
+    def call(self, inputs: tf.Tensor) -> tf.Tensor:
         axes = list(range(1, len(inputs.shape))) if self.across_spatial else [-1]
         square = tf.reduce_sum(inputs * inputs, axis=axes, keepdims=True)
         return inputs / tf.sqrt(square + self.epsilon) * self.scale
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         return {
             **super().get_config(),
             "across_spatial": self.across_spatial, "channel_shared": self.channel_shared,
@@ -59,7 +63,7 @@ class SharedBatchNorm(CaffeLayer, CaffeBatchNorm):
     """Caffe's BatchNorm whose statistics belong to other layers as well, by their names."""
 
     @property
-    def blob_variables(self):
+    def blob_variables(self) -> tuple[keras.Variable, ...]:
         return (self.mean_sum, self.variance_sum, self.factor)
 
 
@@ -71,7 +75,8 @@ class LRN(keras.layers.Layer):
     channel: over a square of `size` pixels, zeros beyond the edge counted, with k = 1.
     """
 
-    def __init__(self, size=5, alpha=1.0, beta=0.75, k=1.0, within_channel=False, **kwargs):
+    def __init__(self, size: int = 5, alpha: float = 1.0, beta: float = 0.75, k: float = 1.0,
+                 within_channel: bool = False, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.size = size
         self.alpha = alpha
@@ -79,7 +84,7 @@ class LRN(keras.layers.Layer):
         self.k = k
         self.within_channel = within_channel
 
-    def call(self, inputs):
+    def call(self, inputs: tf.Tensor) -> tf.Tensor:
         reach = (self.size - 1) // 2
         if not self.within_channel:
             return tf.nn.local_response_normalization(
@@ -89,7 +94,7 @@ class LRN(keras.layers.Layer):
         mean = tf.nn.avg_pool2d(squares, self.size, 1, "VALID")
         return inputs * (1 + self.alpha * mean) ** -self.beta
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         return {
             **super().get_config(),
             "size": self.size, "alpha": self.alpha, "beta": self.beta, "k": self.k,
@@ -106,19 +111,20 @@ class MVN(keras.layers.Layer):
     epsilon for small, so it is finite where all numbers are equal.
     """
 
-    def __init__(self, normalize_variance=True, across_channels=False, epsilon=1e-9, **kwargs):
+    def __init__(self, normalize_variance: bool = True, across_channels: bool = False,
+                 epsilon: float = 1e-9, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.normalize_variance = normalize_variance
         self.across_channels = across_channels
         self.epsilon = epsilon
 
-    def call(self, inputs):
+    def call(self, inputs: tf.Tensor) -> tf.Tensor:
         axes = (1, 2, 3) if self.across_channels else (1, 2)
         values = four_axes(inputs)
         values = values - tf.reduce_mean(values, axes, keepdims=True)
         return _over_deviation(values, axes, self.epsilon) if self.normalize_variance else values
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         return {
             **super().get_config(),
             "normalize_variance": self.normalize_variance,
@@ -126,15 +132,15 @@ class MVN(keras.layers.Layer):
         }
 
 
-def _over_deviation(values, axes, epsilon):
+def _over_deviation(values: tf.Tensor, axes: Sequence[int], epsilon: float) -> tf.Tensor:
     """Values of mean 0 over their standard deviation plus epsilon."""
 
     @tf.custom_gradient
-    def divided(values):
+    def divided(values: tf.Tensor) -> tuple[tf.Tensor, GradientOf]:
         deviation = tf.sqrt(tf.reduce_mean(tf.square(values), axes, keepdims=True)) + epsilon
         top = values / deviation
 
-        def gradient(top_diff):
+        def gradient(top_diff: tf.Tensor) -> tf.Tensor:
             common = tf.reduce_mean(top * top_diff, axes, keepdims=True)
             return (top_diff - top * common) / deviation
 

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
+from typing import Any
+
 import keras
 import tensorflow as tf
 
 from pixelnet_tf.caffe.layers.base import UnknownSizeError, require
-from pixelnet_tf.caffe.layout import to_caffe
+from pixelnet_tf.caffe.layout import Shape, to_caffe
 
 
 @keras.saving.register_keras_serializable("pixelnet_tf")
@@ -24,8 +28,9 @@ class Pooling(keras.layers.Layer):
     there is no window, for which Caffe aborts; `ValueError` where sizes are known beforehand.
     """
 
-    def __init__(self, pool="MAX", kernel=None, stride=(1, 1), pad=(0, 0), ceil_mode=True,
-                 mask=False, **kwargs):
+    def __init__(self, pool: str = "MAX", kernel: Sequence[int] | None = None,
+                 stride: Sequence[int] = (1, 1), pad: Sequence[int] = (0, 0),
+                 ceil_mode: bool = True, mask: bool = False, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.pool = pool
         self.kernel = None if kernel is None else tuple(kernel)
@@ -34,32 +39,34 @@ class Pooling(keras.layers.Layer):
         self.ceil_mode = ceil_mode
         self.mask = mask
 
-    def call(self, inputs):
+    def call(self, inputs: tf.Tensor) -> tf.Tensor | list[tf.Tensor]:
         if self.kernel is None:
             return self._global(inputs)
-        sizes = tf.unstack(tf.shape(inputs)[1:3])
-        counts = [self._count(axis, size) for axis, size in enumerate(sizes)]
+        kernel, sizes = self.kernel, tf.unstack(tf.shape(inputs)[1:3])
+        counts = [self._count(axis, size, kernel[axis]) for axis, size in enumerate(sizes)]
         after = [
-            tf.maximum((count - 1) * stride + kernel - size - pad, 0)
-            for count, stride, kernel, size, pad in zip(
-                counts, self.stride, self.kernel, sizes, self.pad, strict=True
+            tf.maximum((count - 1) * stride + length - size - pad, 0)
+            for count, stride, length, size, pad in zip(
+                counts, self.stride, kernel, sizes, self.pad, strict=True
             )
         ]
         padding = [[0, 0], [self.pad[0], after[0]], [self.pad[1], after[1]], [0, 0]]
         if self.pool == "MAX":
             values = tf.pad(inputs, padding, constant_values=inputs.dtype.min)
             largest = self._crop(
-                tf.nn.max_pool2d(values, self.kernel, self.stride, "VALID"), counts
+                tf.nn.max_pool2d(values, kernel, self.stride, "VALID"), counts
             )
-            return [largest, self._places(values, counts, sizes)] if self.mask else largest
-        means = tf.nn.avg_pool2d(tf.pad(inputs, padding), self.kernel, self.stride, "VALID")
-        rows, columns = (self._lengths(axis, counts[axis], sizes[axis]) for axis in (0, 1))
+            return [largest, self._places(values, kernel, counts, sizes)] if self.mask else largest
+        means = tf.nn.avg_pool2d(tf.pad(inputs, padding), kernel, self.stride, "VALID")
+        rows, columns = (
+            self._lengths(axis, counts[axis], sizes[axis], kernel[axis]) for axis in (0, 1)
+        )
         cells = tf.cast(rows[:, None] * columns[None, :], inputs.dtype)[None, :, :, None]
-        scale = self.kernel[0] * self.kernel[1] / cells
+        scale = kernel[0] * kernel[1] / cells
         return self._crop(means, counts) * scale
 
-    def _count(self, axis, size):
-        kernel, stride, pad = self.kernel[axis], self.stride[axis], self.pad[axis]
+    def _count(self, axis: int, size: tf.Tensor, kernel: int) -> tf.Tensor:
+        stride, pad = self.stride[axis], self.pad[axis]
         steps = size + 2 * pad - kernel
         count = (-(-steps // stride) if self.ceil_mode else steps // stride) + 1
         if any(self.pad):
@@ -72,15 +79,16 @@ class Pooling(keras.layers.Layer):
             count,
         )
 
-    def _lengths(self, axis, count, size):
+    def _lengths(self, axis: int, count: tf.Tensor, size: tf.Tensor, kernel: int) -> tf.Tensor:
         """Cells of each window within the input and its padding."""
         start = tf.range(count) * self.stride[axis] - self.pad[axis]
-        return tf.minimum(start + self.kernel[axis], size + self.pad[axis]) - start
+        return tf.minimum(start + kernel, size + self.pad[axis]) - start
 
-    def _places(self, padded, counts, sizes):
+    def _places(self, padded: tf.Tensor, kernel: tuple[int, ...], counts: Sequence[tf.Tensor],
+                sizes: Sequence[tf.Tensor]) -> tf.Tensor:
         """Place of each window's first maximum in the input without its padding."""
         _, places = tf.nn.max_pool_with_argmax(
-            tf.stop_gradient(padded), self.kernel, self.stride, "VALID"
+            tf.stop_gradient(padded), kernel, self.stride, "VALID"
         )
         cell = self._crop(places, counts) // padded.shape[-1]  # places count channels, too
         width = tf.cast(tf.shape(padded)[2], cell.dtype)
@@ -90,10 +98,10 @@ class Pooling(keras.layers.Layer):
         return tf.cast(tf.where(inside, row * width + column, -1), padded.dtype)
 
     @staticmethod
-    def _crop(values, counts):
+    def _crop(values: tf.Tensor, counts: Sequence[tf.Tensor]) -> tf.Tensor:
         return values[:, :counts[0], :counts[1]]
 
-    def _global(self, inputs):
+    def _global(self, inputs: tf.Tensor) -> tf.Tensor | list[tf.Tensor]:
         if self.pool == "AVE":
             return tf.reduce_mean(inputs, axis=(1, 2), keepdims=True)
         batch, channels = tf.shape(inputs)[0], inputs.shape[-1]
@@ -104,21 +112,23 @@ class Pooling(keras.layers.Layer):
         top, place = (tf.reshape(each, (batch, 1, 1, channels)) for each in (largest, first))
         return [top, tf.cast(place, top.dtype)] if self.mask else top
 
-    def compute_output_shape(self, input_shape):
+    def compute_output_shape(self, input_shape: Shape) -> Shape:
         batch, height, width, channels = input_shape
         if self.kernel is None:
             return (batch, 1, 1, channels)
-        return (batch, self._static(0, height), self._static(1, width), channels)
+        rows, columns = (self._static(axis, size, self.kernel[axis])
+                         for axis, size in enumerate((height, width)))
+        return (batch, rows, columns, channels)
 
-    def _static(self, axis, size):
+    def _static(self, axis: int, size: int | None, kernel: int) -> int | None:
         if size is None:
             return None
-        kernel, stride, pad = self.kernel[axis], self.stride[axis], self.pad[axis]
+        stride, pad = self.stride[axis], self.pad[axis]
         steps = size + 2 * pad - kernel
         if steps < 0 and not self.ceil_mode:
             raise ValueError(f"kernel {kernel} is larger than the input's {size} with padding")
         count = (-(-steps // stride) if self.ceil_mode else steps // stride) + 1
-        count -= any(self.pad) and (count - 1) * stride >= size + pad
+        count -= int(any(self.pad) and (count - 1) * stride >= size + pad)
         if count < 1:
             raise ValueError(
                 f"the input's {size} cells are fewer than the pooling kernel {kernel} (Caffe "
@@ -126,14 +136,16 @@ class Pooling(keras.layers.Layer):
             )
         return count
 
-    def compute_output_spec(self, inputs):
+    def compute_output_spec(
+        self, inputs: keras.KerasTensor
+    ) -> keras.KerasTensor | list[keras.KerasTensor]:
         if len(inputs.shape) != 4:
             raise ValueError(f"its input must have 4 axes, got shape {tuple(inputs.shape)}")
         shape = self.compute_output_shape(inputs.shape)
         tops = [keras.KerasTensor(shape, dtype=inputs.dtype) for _ in range(1 + self.mask)]
         return tops if self.mask else tops[0]
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         return {
             **super().get_config(),
             "pool": self.pool, "kernel": self.kernel, "stride": self.stride, "pad": self.pad,
@@ -153,16 +165,16 @@ class SPP(keras.layers.Layer):
     aborts.
     """
 
-    def __init__(self, levels, pool="MAX", **kwargs):
+    def __init__(self, levels: int, pool: str = "MAX", **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.levels = levels
         self.pool = pool
 
-    def build(self, input_shape):
+    def build(self, input_shape: Shape) -> None:
         if len(input_shape) != 4:
             raise ValueError(f"its input must have 4 axes, got shape {tuple(input_shape)}")
-        sizes = input_shape[1:3]
-        if None in sizes:
+        sizes = [size for size in input_shape[1:3] if size is not None]
+        if len(sizes) < 2:
             raise UnknownSizeError(f"layer {self.name!r} needs an input of fixed size (its windows "
                                    "depend on it); build the network with fixed_shape=True")
         self.poolings = []
@@ -174,7 +186,7 @@ class SPP(keras.layers.Layer):
                                  f"{2**level} x {2**level} bins (Caffe aborts)")
             self.poolings.append(Pooling(self.pool, kernel, kernel, pad, dtype=self.dtype_policy))
 
-    def call(self, inputs):
+    def call(self, inputs: tf.Tensor) -> tf.Tensor:
         tops = [to_caffe(pooling(inputs)) for pooling in self.poolings]
         if self.levels == 1:
             return self.poolings[0](inputs)
@@ -183,14 +195,14 @@ class SPP(keras.layers.Layer):
             tf.reshape(top, (batch, top.shape[1] * top.shape[2] * top.shape[3])) for top in tops
         ], axis=1)
 
-    def compute_output_spec(self, inputs):
+    def compute_output_spec(self, inputs: keras.KerasTensor) -> keras.KerasTensor:
         if not self.built:
             self.build(inputs.shape)
         shapes = [pooling.compute_output_shape(inputs.shape) for pooling in self.poolings]
         if self.levels == 1:
             return keras.KerasTensor(shapes[0], dtype=inputs.dtype)
-        length = sum(height * width * channels for _, height, width, channels in shapes)
+        length = sum(math.prod(size for size in shape[1:] if size is not None) for shape in shapes)
         return keras.KerasTensor((inputs.shape[0], length), dtype=inputs.dtype)
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         return {**super().get_config(), "levels": self.levels, "pool": self.pool}

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import math
+from typing import Any
+
 import keras
 import tensorflow as tf
 
@@ -13,13 +16,14 @@ class Reduction(keras.layers.Layer):
     """Caffe's Reduction of all axes from Caffe's `axis` on: SUM, ASUM (of absolute values), SUMSQ
     (of squares) or MEAN, times `factor`."""
 
-    def __init__(self, operation="SUM", axis=0, factor=1.0, **kwargs):
+    def __init__(self, operation: str = "SUM", axis: int = 0, factor: float = 1.0,
+                 **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.operation = operation
         self.axis = axis
         self.factor = factor
 
-    def call(self, inputs):
+    def call(self, inputs: tf.Tensor) -> tf.Tensor:
         inputs = to_caffe(inputs)
         rank = len(inputs.shape)
         keras_axis(self.axis, rank)
@@ -28,7 +32,7 @@ class Reduction(keras.layers.Layer):
         reduce = tf.reduce_mean if self.operation == "MEAN" else tf.reduce_sum
         return self.factor * reduce(values, axes)
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         return {
             **super().get_config(),
             "operation": self.operation, "axis": self.axis, "factor": self.factor,
@@ -45,13 +49,14 @@ class ArgMax(keras.layers.Layer):
     as the input has.
     """
 
-    def __init__(self, top_k=1, axis=None, values=False, **kwargs):
+    def __init__(self, top_k: int = 1, axis: int | None = None, values: bool = False,
+                 **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.top_k = top_k
         self.axis = axis
         self.values = values
 
-    def call(self, inputs):
+    def call(self, inputs: tf.Tensor) -> tf.Tensor:
         inputs = tf.stop_gradient(to_caffe(inputs))
         rank = len(inputs.shape)
         if self.axis is None:
@@ -65,17 +70,18 @@ class ArgMax(keras.layers.Layer):
         top = self._largest(tf.transpose(inputs, order))[self.values]
         return from_caffe(tf.transpose(top, [order.index(i) for i in range(rank)]))
 
-    def _largest(self, rows):
+    def _largest(self, rows: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         """Places and values of the largest along the last axis."""
         values, places = tf.math.top_k(tf.reverse(rows, [-1]), self.top_k)
         return tf.cast(tf.shape(rows)[-1] - 1 - places, values.dtype), values
 
-    def compute_output_spec(self, inputs):
+    def compute_output_spec(self, inputs: keras.KerasTensor) -> keras.KerasTensor:
         shape = caffe_shape(inputs.shape)
         if self.axis is None:
             sizes = [shape[0], 2 if self.values else 1, self.top_k]
             sizes += [1] * (len(shape) - 3)
-            available = None if None in shape[1:] else _product(shape[1:])
+            known = [size for size in shape[1:] if size is not None]
+            available = math.prod(known) if len(known) == len(shape) - 1 else None
         else:
             keras_axis(self.axis, len(shape))
             sizes = list(shape)
@@ -87,15 +93,8 @@ class ArgMax(keras.layers.Layer):
             sizes = [sizes[0], sizes[2], sizes[3], sizes[1]]
         return keras.KerasTensor(tuple(sizes), dtype=inputs.dtype)
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         return {
             **super().get_config(),
             "top_k": self.top_k, "axis": self.axis, "values": self.values,
         }
-
-
-def _product(sizes):
-    total = 1
-    for size in sizes:
-        total *= size
-    return total

@@ -4,13 +4,18 @@ from __future__ import annotations
 
 import itertools
 import math
+from collections.abc import Sequence
 from functools import reduce
+from typing import Any, TypeVar
 
 import keras
 import tensorflow as tf
 
-from pixelnet_tf.caffe.layers.base import require
+from pixelnet_tf.caffe.layers.base import Size, TensorOrSpec, require
 from pixelnet_tf.caffe.layout import caffe_shape, four_axes, from_caffe, keras_axis, to_caffe
+
+#: Sizes as they are known: when a layer is built (None: free) or run (tensors).
+Known = TypeVar("Known", int | None, Size)
 
 
 @keras.saving.register_keras_serializable("pixelnet_tf")
@@ -21,21 +26,22 @@ class Reshape(keras.layers.Layer):
     is `shape` (-1,).
     """
 
-    def __init__(self, shape, axis=0, num_axes=-1, **kwargs):
+    def __init__(self, shape: Sequence[int], axis: int = 0, num_axes: int = -1,
+                 **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.shape = tuple(shape)
         self.axis = axis
         self.num_axes = num_axes
 
-    def _target(self, shape):
+    def _target(self, shape: Sequence[Known]) -> list[Known | int]:
         """Sizes, with -1 where one is to be found out, from sizes that may be tensors."""
-        start = self.axis if self.axis >= 0 else len(shape) + self.axis + 1
-        end = len(shape) if self.num_axes < 0 else start + self.num_axes
+        start: int = self.axis if self.axis >= 0 else len(shape) + self.axis + 1
+        end: int = len(shape) if self.num_axes < 0 else start + self.num_axes
         if not 0 <= start <= end <= len(shape):
             raise ValueError(
                 f"axis {self.axis} and num_axes {self.num_axes} do not fit {len(shape)} axes"
             )
-        copied = list(self.shape)
+        copied: list[Known | int] = list(self.shape)
         for i, size in enumerate(copied):
             if size == 0:
                 if start + i >= len(shape):
@@ -43,7 +49,7 @@ class Reshape(keras.layers.Layer):
                 copied[i] = shape[start + i]
         return [*shape[:start], *copied, *shape[end:]]
 
-    def call(self, inputs):
+    def call(self, inputs: tf.Tensor) -> tf.Tensor:
         inputs = to_caffe(inputs)
         sizes = _sizes(inputs)
         target = self._target(sizes)
@@ -57,13 +63,15 @@ class Reshape(keras.layers.Layer):
         )
         return from_caffe(tf.reshape(values, tf.stack(target)))
 
-    def compute_output_spec(self, inputs):
+    def compute_output_spec(self, inputs: keras.KerasTensor) -> keras.KerasTensor:
         shape = list(caffe_shape(inputs.shape))
         target = self._target(shape)
         # An axis that is not known on both sides, as the batch, cancels out.
         if shape.count(None) == target.count(None) <= 1:
-            given, asked = (math.prod(size for size in each if size not in (None, -1))
-                            for each in (shape, target))
+            given, asked = (
+                math.prod(size for size in each if size is not None and size != -1)
+                for each in (shape, target)
+            )
             if given % asked if -1 in target else given != asked:
                 raise ValueError(
                     f"an input of shape {tuple(shape)} (Caffe's order) does not fill {self.shape} "
@@ -75,7 +83,7 @@ class Reshape(keras.layers.Layer):
             target = [target[0], target[2], target[3], target[1]]
         return keras.KerasTensor(tuple(target), dtype=inputs.dtype)
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         return {
             **super().get_config(),
             "shape": self.shape, "axis": self.axis, "num_axes": self.num_axes,
@@ -89,12 +97,13 @@ class Crop(keras.layers.Layer):
     `offset` is empty (0), one number for all cropped axes, or one for each.
     """
 
-    def __init__(self, axis=2, offset=(), **kwargs):
+    def __init__(self, axis: int = 2, offset: Sequence[int] = (), **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.axis = axis
         self.offset = tuple(offset)
 
-    def _cuts(self, values, reference):
+    def _cuts(self, values: TensorOrSpec,
+              reference: TensorOrSpec) -> list[tuple[int, int, int, int]]:
         """Of each cropped axis: its number, its place here in both inputs, and the offset."""
         rank, other = len(values.shape), len(reference.shape)
         keras_axis(self.axis, rank)
@@ -110,7 +119,7 @@ class Crop(keras.layers.Layer):
         return [(axis, keras_axis(axis, rank), keras_axis(axis, other), offset)
                 for axis, offset in zip(cropped, offsets, strict=True)]
 
-    def call(self, inputs):
+    def call(self, inputs: Sequence[tf.Tensor]) -> tf.Tensor:
         values, reference = inputs
         begin, size = [0] * len(values.shape), _sizes(values)
         for axis, place, other, offset in self._cuts(values, reference):
@@ -124,7 +133,7 @@ class Crop(keras.layers.Layer):
             )
         return tf.slice(values, begin, tf.stack(size))
 
-    def compute_output_spec(self, inputs):
+    def compute_output_spec(self, inputs: Sequence[keras.KerasTensor]) -> keras.KerasTensor:
         values, reference = inputs
         shape = list(values.shape)
         for axis, place, other, offset in self._cuts(values, reference):
@@ -137,7 +146,7 @@ class Crop(keras.layers.Layer):
             shape[place] = wanted
         return keras.KerasTensor(tuple(shape), dtype=values.dtype)
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         return {**super().get_config(), "axis": self.axis, "offset": self.offset}
 
 
@@ -145,13 +154,14 @@ class Crop(keras.layers.Layer):
 class Slice(keras.layers.Layer):
     """Caffe's Slice: cut along Caffe's `axis` at the points, or into `parts` equal parts."""
 
-    def __init__(self, axis=1, points=(), parts=1, **kwargs):
+    def __init__(self, axis: int = 1, points: Sequence[int] = (), parts: int = 1,
+                 **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.axis = axis
         self.points = tuple(points)
         self.parts = parts
 
-    def call(self, inputs):
+    def call(self, inputs: tf.Tensor) -> list[tf.Tensor]:
         place = keras_axis(self.axis, len(inputs.shape))
         size = _sizes(inputs)[place]
         fits = size > self.points[-1] if self.points else size % self.parts == 0
@@ -168,7 +178,7 @@ class Slice(keras.layers.Layer):
         sizes = [end - start for start, end in itertools.pairwise(edges)]
         return tf.split(values, [*sizes, -1], axis=place, num=self.parts)
 
-    def compute_output_spec(self, inputs):
+    def compute_output_spec(self, inputs: keras.KerasTensor) -> list[keras.KerasTensor]:
         place = keras_axis(self.axis, len(inputs.shape))
         size = inputs.shape[place]
         if self.points and len(self.points) != self.parts - 1:
@@ -176,8 +186,8 @@ class Slice(keras.layers.Layer):
                 f"{self.parts} tops need {self.parts - 1} slice points, got {self.points}"
             )
         edges = (0, *self.points)
-        sizes = [end - start for start, end in itertools.pairwise(edges)]
-        if min(sizes, default=1) < 1:
+        lengths = [end - start for start, end in itertools.pairwise(edges)]
+        if min(lengths, default=1) < 1:
             raise ValueError(f"slice points must increase from 1 on, got {self.points}")
         if not self.points and size is not None and size % self.parts:
             raise ValueError(
@@ -188,14 +198,15 @@ class Slice(keras.layers.Layer):
             raise ValueError(
                 f"slice points {self.points} reach past axis {self.axis} of size {size}"
             )
+        sizes: list[int | None]
         if self.points:
-            sizes.append(None if size is None else size - self.points[-1])
+            sizes = [*lengths, None if size is None else size - self.points[-1]]
         else:
             sizes = [None if size is None else size // self.parts] * self.parts
         shapes = [(*inputs.shape[:place], part, *inputs.shape[place + 1:]) for part in sizes]
         return [keras.KerasTensor(shape, dtype=inputs.dtype) for shape in shapes]
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         return {
             **super().get_config(),
             "axis": self.axis, "points": self.points, "parts": self.parts,
@@ -210,12 +221,13 @@ class Eltwise(keras.layers.Layer):
     sizes are known beforehand, else `tf.errors.InvalidArgumentError`.
     """
 
-    def __init__(self, operation="SUM", factors=(), **kwargs):
+    def __init__(self, operation: str = "SUM", factors: Sequence[float] = (),
+                 **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.operation = operation
         self.factors = tuple(factors)
 
-    def call(self, inputs):
+    def call(self, inputs: Sequence[tf.Tensor]) -> tf.Tensor:
         first, *others = inputs
         inputs = [first, *(
             require(
@@ -235,7 +247,7 @@ class Eltwise(keras.layers.Layer):
         terms = [v if f == 1 else v * f for v, f in zip(inputs, factors, strict=True)]
         return reduce(tf.add, terms)
 
-    def compute_output_spec(self, inputs):
+    def compute_output_spec(self, inputs: Sequence[keras.KerasTensor]) -> keras.KerasTensor:
         shape = list(inputs[0].shape)
         for values in inputs[1:]:
             if len(values.shape) != len(shape) or any(
@@ -250,7 +262,7 @@ class Eltwise(keras.layers.Layer):
             shape = [b if a is None else a for a, b in zip(shape, values.shape, strict=True)]
         return keras.KerasTensor(tuple(shape), dtype=inputs[0].dtype)
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         return {
             **super().get_config(), "operation": self.operation, "factors": self.factors,
         }
@@ -260,7 +272,7 @@ class Eltwise(keras.layers.Layer):
 class FourAxes(keras.layers.Layer):
     """A blob as Caffe's old layers see it: axes that are missing after the last are 1."""
 
-    def call(self, inputs):
+    def call(self, inputs: tf.Tensor) -> tf.Tensor:
         return four_axes(inputs)
 
 
@@ -268,17 +280,17 @@ class FourAxes(keras.layers.Layer):
 class Tile(keras.layers.Layer):
     """Caffe's Tile: the input `tiles` times, one after the other along Caffe's `axis`."""
 
-    def __init__(self, tiles, axis=1, **kwargs):
+    def __init__(self, tiles: int, axis: int = 1, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.tiles = tiles
         self.axis = axis
 
-    def call(self, inputs):
+    def call(self, inputs: tf.Tensor) -> tf.Tensor:
         place = keras_axis(self.axis, len(inputs.shape))
         return tf.tile(inputs, [self.tiles if axis == place else 1
                                 for axis in range(len(inputs.shape))])
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         return {**super().get_config(), "tiles": self.tiles, "axis": self.axis}
 
 
@@ -287,12 +299,12 @@ class Filter(keras.layers.Layer):
     """Caffe's Filter: called with `[values_1, ..., selector]`, the samples of each that the
     selector (one number a sample) does not have 0 for. The selector gets no gradient."""
 
-    def call(self, inputs):
+    def call(self, inputs: Sequence[tf.Tensor]) -> list[tf.Tensor]:
         *blobs, selector = inputs
         kept = tf.where(tf.reshape(selector, (-1,)) != 0)[:, 0]
         return [tf.gather(values, kept) for values in blobs]
 
-    def compute_output_spec(self, inputs):
+    def compute_output_spec(self, inputs: Sequence[keras.KerasTensor]) -> list[keras.KerasTensor]:
         return [keras.KerasTensor((None, *values.shape[1:]), dtype=values.dtype)
                 for values in inputs[:-1]]
 
@@ -304,7 +316,7 @@ class BatchReindex(keras.layers.Layer):
     Raises `tf.errors.InvalidArgumentError` for a sample that is not there.
     """
 
-    def call(self, inputs):
+    def call(self, inputs: Sequence[tf.Tensor]) -> tf.Tensor:
         values, numbers = inputs
         if len(numbers.shape) != 1:
             raise ValueError(f"its numbers must have one axis, got shape {tuple(numbers.shape)}")
@@ -318,7 +330,7 @@ class BatchReindex(keras.layers.Layer):
         return tf.gather(values, rows)
 
 
-def _sizes(values):
+def _sizes(values: tf.Tensor) -> list[Size]:
     """Sizes of a tensor: numbers where they are known, else scalar tensors."""
     dynamic = tf.unstack(tf.shape(values), num=len(values.shape))
     return [there if known is None else known
