@@ -364,8 +364,11 @@ class Segmenter:
         if missing:
             raise DataError(f"modality {missing[0]!r} is missing", case=name, value=missing[0],
                             hint=f"give all of {list(study.modalities)}")
-        volumes = {modality: read_image(images[modality], modality)
-                   for modality in study.modalities}
+        try:
+            volumes = {modality: read_image(images[modality], modality)
+                       for modality in study.modalities}
+        except DataError as error:
+            raise DataError.of(error, case=name) from None
         problems = check_volumes(volumes.values(), study, self.config.prepare.slice_size)
         if problems:
             raise DataError.of(problems[0], case=name)

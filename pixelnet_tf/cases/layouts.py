@@ -239,6 +239,7 @@ def _case(case_dir: Path, study: StudyConfig, required: bool,
                 + (f"{held[:8]}" if held else "no NIfTI file")
                 + (f"; pairs of .hdr and .img ({pairs[:4]}) are not read" if pairs else ""),
                 file=case_dir, value=modality,
-                hint="save each pair as one .nii.gz" if pairs else None))
+                hint="save each pair as one .nii.gz" if pairs else
+                "add it, or say by study.layout and study.files where it lies"))
     return Case(case_name(case_dir.name), {m: files[m] for m in study.modalities if m in files},
                 files.get(SEGMENTATION), smir_id, tuple(faults), tuple(segmentation_faults))

@@ -71,7 +71,8 @@ class Split:
         if not 0 <= number < len(self.folds):
             raise ConfigError(
                 f"fold {number} does not exist; " + (f"the folds are 0 to {len(self.folds) - 1}"
-                if self.folds else "the study was prepared without folds (split.folds is 0)"))
+                if self.folds else "the study was prepared without folds (split.folds is 0)"),
+                value=number)
         patient = {name: group[0] for group in self.patients for name in group}
         after: dict[str, list[str]] = {}
         for i in range(1, len(self.folds)):

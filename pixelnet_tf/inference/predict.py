@@ -101,7 +101,8 @@ class CaseSource(ABC):
         prepared = None
         if tf.io.gfile.exists(os.path.join(data, "index.json")):
             prepared = PreparedStudy.open(data)
-            check_fit(Basis("the model", config), Basis(data, prepared.config), PREDICT)
+            check_fit(Basis("the model", config, on_disk=False), Basis(data, prepared.config),
+                      PREDICT)
             known = prepared.cases
         else:
             raw = {case.name: case if truth else case.without_segmentation()

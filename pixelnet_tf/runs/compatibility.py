@@ -26,12 +26,13 @@ class Basis:
     """What a training, a network or a prepared study stands on, as far as it is known.
 
     Attributes:
-        name: its path, or, of the side that asks, what it is called in a message.
+        name: its path, or what a message calls what is not on the disk.
         config: how its slices are made, and how it was or is to be trained.
         split: the cases of its parts.
         slices: digest of the prepared slices that shape the weights (`PreparedStudy.digest`); empty
             if unknown.
         model: the network that was loaded.
+        on_disk: whether the name is a path.
     """
 
     name: str
@@ -39,6 +40,7 @@ class Basis:
     split: Split | None = None
     slices: str = ""
     model: PixelNet | None = None
+    on_disk: bool = True
 
 
 def _preparation(basis: Basis) -> dict[str, Any]:
@@ -129,12 +131,15 @@ def check_fit(mine: Basis, theirs: Basis, purpose: Purpose) -> None:
         PixelNetError: the purpose's own; it names every difference, both values and the next step.
     """
     found, advice = [], []
+    against = f"{mine.name}: " if theirs.on_disk else "not "
     for values, step in purpose.compared.items():
         one, other = values(mine), values(theirs)
-        different = [f"{key}={_short.repr(other[key])} ({mine.name}: {_short.repr(one[key])})"
+        different = [f"{key}={_short.repr(other[key])} ({against}{_short.repr(one[key])})"
                      for key in one.keys() & other.keys() if one[key] != other[key]]
         found += sorted(different)
         if different and step not in advice:
             advice.append(step)
     if found:
-        raise purpose.error(f"has {', '.join(found)}", file=theirs.name, hint="; ".join(advice))
+        raise purpose.error(
+            f"{'' if theirs.on_disk else theirs.name + ' '}has {', '.join(found)}",
+            file=theirs.name if theirs.on_disk else mine.name, hint="; ".join(advice))

@@ -222,8 +222,8 @@ class Trainer:
 
     def _basis(self) -> Basis:
         # Validation cases choose the best checkpoint, and so the weights.
-        return Basis("this call", self.config, self.split,
-                     self.study.digest((*self.split.train, *self.split.validation)))
+        slices = self.study.digest((*self.split.train, *self.split.validation))
+        return Basis("this call", self.config, self.split, slices, on_disk=False)
 
     def _initialise(self, model: PixelNet, balance: bool) -> StartWeights:
         """Give the model its start weights."""

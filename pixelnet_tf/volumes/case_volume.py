@@ -189,7 +189,7 @@ def _check_image(array: np.ndarray) -> None:
                         value=int((~finite).sum()), hint="replace them")
     if array.min() == array.max():
         raise DataError(f"every voxel is {array.flat[0]:g}; the volume is empty",
-                        value=float(array.flat[0]))
+                        value=float(array.flat[0]), hint="fetch or convert it again")
 
 
 def _is_on(geometry: VolumeGeometry, grid: VolumeGeometry, study: StudyConfig) -> bool:

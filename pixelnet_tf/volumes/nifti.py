@@ -213,7 +213,8 @@ def _unchecked_header(start: bytes) -> nib.Nifti1Header:
                 raise DataError(_PAIR[0], hint=_PAIR[1])
             return kind(start[:size], check=False)
     akin, advice = next(((words, step) for mark, words, step in _AKIN if mark in start[:64]),
-                        ("not a NIfTI file in one piece (.nii or .nii.gz)", None))
+                        ("not a NIfTI file in one piece (.nii or .nii.gz)",
+                         "convert it, DICOM for instance by dcm2niix"))
     raise DataError(f"cannot be read as NIfTI: {akin}", hint=advice)
 
 

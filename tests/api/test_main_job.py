@@ -67,6 +67,28 @@ def test_every_form_gives_the_labels_of_the_command_line(tmp_path, main_job, mod
         tmp_path / "out" / f"{CASE}.nii.gz").read_bytes()
 
 
+def test_real_scans_give_the_labels_of_the_command_line(tmp_path, shared, main_job):  # noqa: F811
+    """Blocks of volumes of the BraTS layout, given as nibabel's images; to the voxel."""
+    images: dict[str, dict[str, nib.Nifti1Image]] = {}
+    for folder in sorted((shared / "data" / "brats_layout").iterdir()):
+        name = folder.name
+        images[name] = {m: nib.load(folder / f"{name}_{m}.nii.gz").slicer[60:160, 60:180, 60:90]
+                        for m in ("flair", "t1ce", "t2")}
+        (tmp_path / "study" / name).mkdir(parents=True)
+        for modality, image in images[name].items():
+            nib.save(image, tmp_path / "study" / name / f"{name}_{modality}.nii.gz")
+    assert len(images) == 2
+    assert run_main("predict", "--model", main_job / "run", "--data", tmp_path / "study", "--out",
+                    tmp_path / "out", "--mode", "adaptive") == 0
+    model = px.Segmenter.from_run(main_job / "run", mode="adaptive")
+    for name, of_case in images.items():
+        result = model.predict(of_case, probabilities=False)
+        wanted = nib.load(tmp_path / "out" / f"{name}.nii.gz")
+        np.testing.assert_array_equal(result.labels, np.asarray(wanted.dataobj))
+        np.testing.assert_array_equal(result.affine, wanted.affine)
+        assert 0 < np.count_nonzero(result.labels) < result.labels.size
+
+
 def test_predictions_name_the_file_of_their_network(tmp_path, main_job, model):  # noqa: F811
     """`report` and `postprocess` refuse predictions of another run by it."""
     model.predict_study(main_job / "prepared", tmp_path / "out", cases=[CASE])
