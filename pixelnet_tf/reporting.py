@@ -15,7 +15,23 @@ logger = logging.getLogger("pixelnet_tf")
 
 @runtime_checkable
 class Reporter(Protocol):
-    """What long work calls; any object with these three methods will do."""
+    """What long work calls; any object with these three methods will do.
+
+    Examples
+    --------
+    >>> import pixelnet_tf as px
+    >>> class Printer:
+    ...     def message(self, text):
+    ...         print(text)
+    ...     warning = message
+    ...     def progress(self, task, done, total, detail=""):
+    ...         print(task, done, total)
+    >>> isinstance(Printer(), px.Reporter)
+    True
+    >>> study = px.write_phantom("reported", cases=2, size=(32, 32, 16), reporter=Printer())
+    drawing 1 2
+    drawing 2 2
+    """
 
     def message(self, text: str) -> None:
         """Say something that a reader may want to know."""

@@ -27,6 +27,16 @@ class CaffeFormatError(ValueError):
 
     The text names the file (with line and column where known), what was found there and
     what to do next. `path`, `line` and `column` (both counted from 1) are kept for programs.
+
+    Examples
+    --------
+    >>> from prototxt_import import CaffeFormatError, load_network
+    >>> _ = open("bad.prototxt", "w").write("name: 'net'\\nlayer { type: 3 }")
+    >>> try:
+    ...     load_network("bad.prototxt")
+    ... except CaffeFormatError as error:
+    ...     print(error.path, error.line)
+    bad.prototxt 2
     """
 
     def __init__(

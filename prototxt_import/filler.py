@@ -16,6 +16,12 @@ class Filler:
 
     `value` is for constant, `min` and `max` for uniform, `mean`, `std` and `sparse` (expected
     non-zero weights of an input, -1 for all) for gaussian, `variance_norm` for xavier and msra.
+
+    Examples
+    --------
+    >>> from prototxt_import import Filler
+    >>> Filler(type="gaussian", std=0.01)
+    Filler(type='gaussian', value=0.0, min=0.0, max=1.0, mean=0.0, std=0.01, ...)
     """
 
     type: str = "constant"

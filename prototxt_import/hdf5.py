@@ -20,7 +20,14 @@ from prototxt_import.schema import new_message
 
 
 def is_hdf5(path: str | os.PathLike) -> bool:
-    """Whether the file begins as HDF5 files do; raises CaffeFormatError for no usable file."""
+    """Whether the file begins as HDF5 files do; raises CaffeFormatError for no usable file.
+
+    Examples
+    --------
+    >>> from prototxt_import import is_hdf5
+    >>> is_hdf5("weights.caffemodel")
+    False
+    """
     return check_model_file(path, "caffemodel").startswith(HDF5_MAGIC)
 
 
@@ -56,7 +63,16 @@ def read_hdf5_weights(
 
 def hdf5_layer_names(path: str | os.PathLike) -> tuple[str, ...]:
     """Return the names of the layers of an HDF5 model (and of the groups that one called `a/b`
-    lies in); it does not say their order."""
+    lies in); it does not say their order.
+
+    Examples
+    --------
+    >>> from prototxt_import import hdf5_layer_names, load_network, save_caffemodel
+    >>> network = load_network("deploy.prototxt", "weights.caffemodel")
+    >>> save_caffemodel(network, "weights.caffemodel.h5")
+    >>> "conv1_1" in hdf5_layer_names("weights.caffemodel.h5")
+    True
+    """
     names: list[str] = []
     with open_hdf5(path) as file:
         file["data"].visit(names.append)

@@ -43,6 +43,15 @@ def open_hdf5(path: str | os.PathLike, most_bytes: int | None = None) -> Iterato
     Raises CaffeFormatError for a damaged file (also where the block inside finds it damaged), one
     that reads other files or needs code of others, and one whose arrays take together more than
     `most_bytes` (None: `MAX_INFLATION` times as many as the file). Needs h5py.
+
+    Examples
+    --------
+    >>> from prototxt_import import count_values, load_network, open_hdf5, save_caffemodel
+    >>> network = load_network("deploy.prototxt", "weights.caffemodel")
+    >>> save_caffemodel(network, "opened.caffemodel.h5")
+    >>> with open_hdf5("opened.caffemodel.h5") as file:
+    ...     count_values(file) > 0
+    True
     """
     h5py, path = import_h5py(path), os.fspath(path)
     if most_bytes is None:
@@ -60,7 +69,17 @@ def open_hdf5(path: str | os.PathLike, most_bytes: int | None = None) -> Iterato
 
 
 def count_values(file: Any) -> int:
-    """Return how many numbers there are in all arrays of an open file."""
+    """Return how many numbers there are in all arrays of an open file.
+
+    Examples
+    --------
+    >>> import h5py, numpy as np
+    >>> from prototxt_import import count_values
+    >>> with h5py.File("counted.h5", "w") as file:
+    ...     file["a"] = np.zeros((2, 3))
+    ...     count_values(file)
+    6
+    """
     found = []
     file.visititems(lambda name, one: found.append(getattr(one, "size", 0) or 0))
     return sum(found)

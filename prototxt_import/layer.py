@@ -21,6 +21,13 @@ class ParamSpec:
     name under which layers share it ("" for a blob of the layer's own).
 
     `stated` names the factors that the file states: layers that share a blob must agree in them.
+
+    Examples
+    --------
+    >>> from prototxt_import import load_network
+    >>> weights, bias = load_network("deploy.prototxt").layer("conv1_1").param_specs
+    >>> bias.lr_mult, bias.decay_mult
+    (2.0, 0.0)
     """
 
     name: str = ""
@@ -36,6 +43,13 @@ class Layer:
 
     `param_specs` has an entry for each `param` of the file, so fewer than blobs where Caffe's
     defaults hold. `line` is the line in the prototxt, None for a layer from a binary model.
+
+    Examples
+    --------
+    >>> from prototxt_import import load_network
+    >>> layer = load_network("deploy.prototxt").layer("relu1_1")
+    >>> layer.type, layer.bottoms, layer.tops, layer.line
+    ('ReLU', ('conv1_1',), ('conv1_1',), 14)
     """
 
     name: str

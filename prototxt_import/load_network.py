@@ -38,6 +38,15 @@ def load_network(
     and exclude rules.
 
     Raises CaffeFormatError for anything that is wrong with the files: see its text.
+
+    Examples
+    --------
+    >>> from prototxt_import import load_network
+    >>> network = load_network("deploy.prototxt", "weights.caffemodel", phase="TEST")
+    >>> network.layer("conv1_1").params.kernel
+    (3, 3)
+    >>> network.layer("conv1_1").blobs[0].shape                   # (out, in, height, width)
+    (4, 3, 3, 3)
     """
     if prototxt is not None:
         network = build_network(read_prototxt(prototxt), phase, level, tuple(stages))
@@ -58,7 +67,15 @@ def load_network(
 
 
 def attach_weights(network: Network, caffemodel: Path, *, allow_nan: bool = False) -> Network:
-    """Return a network with the weights of a caffemodel, by layer name, as `load_network` does."""
+    """Return a network with the weights of a caffemodel, by layer name, as `load_network` does.
+
+    Examples
+    --------
+    >>> from prototxt_import import attach_weights, load_network
+    >>> network = attach_weights(load_network("deploy.prototxt"), "weights.caffemodel")
+    >>> len(network.layer("conv1_1").blobs), network.unmatched
+    (2, ())
+    """
     if is_hdf5(caffemodel):
         weighted = [layer for layer in network.layers if expected_blobs(layer) != ()]
         wanted = {layer.name: layer for layer in (*network.layers, *weighted)}

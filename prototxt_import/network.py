@@ -16,7 +16,14 @@ _SIZES = ("kernel", "stride", "pad", "dilation")  # printed as 3x3
 
 
 class Input(NamedTuple):
-    """An input blob and its shape in Caffe's axis order, () where the file declares none."""
+    """An input blob and its shape in Caffe's axis order, () where the file declares none.
+
+    Examples
+    --------
+    >>> from prototxt_import import Input
+    >>> Input("data", (1, 3, 224, 224)).shape
+    (1, 3, 224, 224)
+    """
 
     name: str
     shape: tuple[int, ...]
@@ -29,6 +36,13 @@ class Network:
     `unmatched` names the layers of the model file that the prototxt does not have; `notes` says
     what reading brought to the current form or left out. `state` says what the layers were chosen
     by; where its phase is None, its level and stages are those to choose by.
+
+    Examples
+    --------
+    >>> from prototxt_import import load_network
+    >>> network = load_network("deploy.prototxt")
+    >>> network.name, network.layers[0].name, network.inputs[0].shape
+    ('narrow_pixelnet_mlp', 'conv1_1', (1, 3, 261, 277))
     """
 
     name: str

@@ -28,6 +28,13 @@ class LayerParams:
     """Base of all settings: fields named as in Caffe's schema, with Caffe's defaults.
 
     `messages` names the parts of LayerParameter that hold them, e.g. `convolution_param`.
+
+    Examples
+    --------
+    >>> from prototxt_import import ConvolutionParams, LayerParams
+    >>> settings = ConvolutionParams(num_output=8, kernel=(3, 3))
+    >>> isinstance(settings, LayerParams), settings.group, settings.messages
+    (True, 1, ('convolution_param',))
     """
 
     messages: ClassVar[tuple[str, ...]] = ()
@@ -82,7 +89,14 @@ NO_PARAMS = NoParams()
 @dataclass(frozen=True)
 class GenericParams(LayerParams):
     """Settings of a layer type without a class here: what the file sets, as nested mappings,
-    e.g. `{"power_param": {"power": 2.0}}`."""
+    e.g. `{"power_param": {"power": 2.0}}`.
+
+    Examples
+    --------
+    >>> from prototxt_import import GenericParams
+    >>> GenericParams({"my_param": {"scale": 2.0}}).settings["my_param"]
+    {'scale': 2.0}
+    """
 
     raw: Mapping[str, Any] = field(default_factory=lambda: MappingProxyType({}))
 

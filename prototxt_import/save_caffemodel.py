@@ -25,6 +25,14 @@ def save_caffemodel(path: str | os.PathLike, network: Network) -> None:
     A path that ends in `.h5` gets Caffe's HDF5 form, weights only. Weights go from their arrays
     to the file without a second copy. Raises CaffeFormatError for a layer outside Caffe's schema
     and for models larger than the 2 GiB that Caffe can read.
+
+    Examples
+    --------
+    >>> from prototxt_import import load_network, save_caffemodel
+    >>> network = load_network("deploy.prototxt", "weights.caffemodel")
+    >>> save_caffemodel(network, "copy.caffemodel")
+    >>> load_network(None, "copy.caffemodel").layer("conv1_1").blobs[0].shape
+    (4, 3, 3, 3)
     """
     if os.fspath(path).endswith(".h5"):
         with atomic_path(path) as temporary:

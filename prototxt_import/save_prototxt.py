@@ -16,6 +16,13 @@ def save_prototxt(path: str | os.PathLike, network: Network) -> None:
     """Write the description of `network`, without weights, as current prototxt.
 
     Raises CaffeFormatError for a layer that is outside Caffe's schema.
+
+    Examples
+    --------
+    >>> from prototxt_import import load_network, save_prototxt
+    >>> save_prototxt(load_network("deploy.prototxt"), "copy.prototxt")
+    >>> load_network("copy.prototxt").name
+    'narrow_pixelnet_mlp'
     """
     net = net_message(network)
     for layer in network.layers:

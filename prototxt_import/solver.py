@@ -40,6 +40,12 @@ class Solver:
 
     `stepvalues` are the file's `stepvalue`. `network` is a description inside the solver file
     (`net_param` or `train_net_param`), with the layers of all phases.
+
+    Examples
+    --------
+    >>> from prototxt_import import Solver
+    >>> Solver().momentum, Solver().type
+    (0.0, 'SGD')
     """
 
     base_lr: float = 0.0
@@ -85,6 +91,15 @@ def load_solver(path: str | os.PathLike) -> Solver:
 
     Raises CaffeFormatError for text that is not Caffe's, an unknown policy, and settings that
     the policy needs and the file lacks.
+
+    Examples
+    --------
+    >>> from prototxt_import import load_solver
+    >>> _ = open("solver.prototxt", "w").write(
+    ...     'base_lr: 0.01 lr_policy: "step" stepsize: 100 gamma: 0.1 momentum: 0.9')
+    >>> solver = load_solver("solver.prototxt")
+    >>> solver.base_lr, solver.stepsize
+    (0.01, 100)
     """
     path = os.fspath(path)
     message = parse_text(new_message("SolverParameter"), read_text(path, "solver prototxt"), path)

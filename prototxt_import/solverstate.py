@@ -33,6 +33,13 @@ class SolverState:
     blob shared by name once, with its first layer), in Caffe's axis order; AdaDelta and Adam have
     a second array for each after all the first ones. `learned_net` is the caffemodel's path as
     Caffe wrote it. `current_step` counts the falls of the learning rate so far.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from prototxt_import import SolverState
+    >>> SolverState(iter=100, learned_net="net.caffemodel", history=(np.zeros(3, "float32"),)).iter
+    100
     """
 
     iter: int
@@ -46,6 +53,15 @@ def load_solverstate(path: str | os.PathLike, *, allow_nan: bool = False) -> Sol
 
     Raises CaffeFormatError for a damaged or foreign file, and (unless `allow_nan`) for histories
     that are NaN or infinite.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from prototxt_import import SolverState, load_solverstate, save_solverstate
+    >>> state = SolverState(7, "net.caffemodel", (np.ones(3, "float32"),))
+    >>> save_solverstate(state, "7.solverstate")
+    >>> load_solverstate("7.solverstate").history[0].tolist()
+    [1.0, 1.0, 1.0]
     """
     head = check_model_file(path, "solverstate")
     path = os.fspath(path)
@@ -62,6 +78,15 @@ def save_solverstate(path: str | os.PathLike, state: SolverState) -> None:
     """Write a state as Caffe does; a path that ends in `.h5` gets the HDF5 form.
 
     Raises CaffeFormatError for states larger than the 2 GiB that Caffe can read.
+
+    Examples
+    --------
+    >>> import os
+    >>> from prototxt_import import SolverState, save_solverstate
+    >>> state = SolverState(iter=9, learned_net="net.caffemodel", history=())
+    >>> save_solverstate(state, "9.solverstate")
+    >>> os.path.exists("9.solverstate")
+    True
     """
     if os.fspath(path).endswith(".h5"):
         with atomic_path(path) as temporary:

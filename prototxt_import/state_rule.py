@@ -22,7 +22,14 @@ UNCHOSEN = NetState()
 
 @dataclass(frozen=True)
 class StateRule:
-    """One `include` or `exclude` of a layer; None and empty tuples ask for nothing."""
+    """One `include` or `exclude` of a layer; None and empty tuples ask for nothing.
+
+    Examples
+    --------
+    >>> from prototxt_import import StateRule
+    >>> StateRule(phase="TRAIN").phase
+    'TRAIN'
+    """
 
     phase: str | None = None
     min_level: int | None = None

@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.main_job import do_main_job
+
 # TensorFlow reads it when it is imported: its start-up lines would fill every report.
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
@@ -35,3 +37,9 @@ def shared_caffe(shared: Path) -> Path:
     if not folder.is_dir():
         pytest.skip(f"needs the golden arrays of Caffe in {folder}")
     return folder
+
+
+@pytest.fixture(scope="session")
+def main_job(tmp_path_factory) -> Path:
+    """A folder with `study`, `prepared` and `run`, made by the verbs; not to be changed."""
+    return do_main_job(tmp_path_factory.mktemp("main_job"))

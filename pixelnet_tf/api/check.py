@@ -154,6 +154,13 @@ def check_folder(folder: str | os.PathLike[str], *, repair: bool = False,
         No such folder, or none of this project.
     ConfigError
         Nothing fits an entry of `accept`.
+
+    Examples
+    --------
+    >>> import pixelnet_tf as px
+    >>> found = px.check_folder("run")
+    >>> found.whole, found.findings
+    (True, ())
     """
     top = os.fspath(folder)
     if is_url(top):

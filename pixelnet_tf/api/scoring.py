@@ -42,6 +42,16 @@ class Scores(list):
     ----------
     evaluation
         The same with definitions of the measures, means and spread.
+
+    Examples
+    --------
+    >>> import pixelnet_tf as px
+    >>> truth = "study/phantom_001/phantom_001_seg.nii.gz"
+    >>> scores = px.evaluate({"one": truth}, {"one": truth}, "brats", config="phantom")
+    >>> [(row["case"], row["region"], row["Dice"]) for row in scores]
+    [('one', 'ET', 1.0), ('one', 'WT', 1.0), ('one', 'TC', 1.0)]
+    >>> [path.name for path in scores.save("scores")]
+    ['summary.json', 'cases.csv']
     """
 
     def __init__(self, evaluation: Evaluation):
@@ -102,6 +112,16 @@ def evaluate(predictions: Any, references: Any, protocol: str | None = None, *,
         A segmentation that cannot be scored: unreadable, unknown labels, another grid.
     ConfigError
         Labels that nobody named and that are not BraTS'.
+
+    Examples
+    --------
+    >>> import numpy as np, pixelnet_tf as px
+    >>> truth, found = np.zeros((2, 8, 8, 4), "uint8")
+    >>> truth[2:6, 2:6], found[2:6, 2:5] = 1, 1                   # 64 voxels, of which 48 are found
+    >>> scores = px.evaluate((found, np.eye(4)), (truth, np.eye(4)), overrides=[
+    ...     "study.labels={0: background, 1: lesion}", "study.regions={lesion: [1]}"])
+    >>> round(scores.mean("Dice", "lesion"), 4)                   # 2 x 48 / (48 + 64)
+    0.8571
     """
     if _is_folder(predictions) and _is_folder(references):
         return FolderScoring(predictions, references, protocol, config=config,

@@ -50,6 +50,21 @@ class Segmentation:
         Label value -> name, the background first; the order is that of the probabilities.
     regions
         Name -> label values that it unites, as the challenge scores them.
+
+    Examples
+    --------
+    >>> import nibabel as nib, pixelnet_tf as px
+    >>> images = {name: nib.load(f"study/phantom_001/phantom_001_{name}.nii.gz")
+    ...           for name in ("flair", "t1ce", "t2")}
+    >>> result = px.Segmenter.from_run("run").predict(images)
+    >>> result.class_names
+    {0: 'background', 1: 'necrosis', 2: 'edema', 4: 'enhancing'}
+    >>> result.probabilities.shape
+    (30, 28, 16, 4)
+    >>> sorted(result.volumes_ml())
+    ['ET', 'TC', 'WT', 'edema', 'enhancing', 'necrosis']
+    >>> bool((result.image.affine == images["flair"].affine).all())
+    True
     """
 
     labels: np.ndarray
@@ -154,11 +169,14 @@ class Segmenter:
 
     Examples
     --------
-    >>> import pixelnet_tf as px                                       # doctest: +SKIP
-    >>> model = px.Segmenter.from_run("RUN")                           # doctest: +SKIP
-    >>> result = model.predict({"flair": "flair.nii.gz", "t1ce": t1ce, "t2": (array, affine)}
-    ...                        )                                       # doctest: +SKIP
-    >>> result.save("seg.nii.gz")                                      # doctest: +SKIP
+    >>> import pixelnet_tf as px
+    >>> model = px.Segmenter.from_run("run")
+    >>> result = model.predict({name: f"study/phantom_001/phantom_001_{name}.nii.gz"
+    ...                         for name in ("flair", "t1ce", "t2")})
+    >>> result.labels.shape
+    (30, 28, 16)
+    >>> result.save("segmentation.nii.gz").name
+    'segmentation.nii.gz'
     """
 
     def __init__(self, config: Config, load: Callable[[], tuple[SegmentVolume, dict[str, Any]]],

@@ -38,6 +38,18 @@ class Study:
         Layout, modalities, labels, preparation, split.
     cases
         The cases found, ordered by name, with what is wrong with their folders.
+
+    Examples
+    --------
+    >>> import pixelnet_tf as px
+    >>> study = px.Study.open("study", "phantom", ["prepare.bias_field.enabled=false"])
+    >>> [case.name for case in study.cases]
+    ['phantom_001', 'phantom_002', 'phantom_003', 'phantom_004']
+    >>> study.check()
+    []
+    >>> prepared = study.prepare("prepared_again", workers=1)
+    >>> len(prepared.split.train)
+    2
     """
 
     def __init__(self, path: Path, config: Config, cases: Sequence[Case]):
@@ -138,6 +150,15 @@ def train(prepared: PreparedStudy | Path_, config: Config | Path_, out: Path_, *
     -------
     RunFolder
         The run; `path` is its folder.
+
+    Examples
+    --------
+    >>> import pixelnet_tf as px
+    >>> run = px.train("prepared", "phantom", "another_run", overrides=[
+    ...     "training.steps=2", "training.batch_slices=2", "sampling.pixels=60",
+    ...     "model.widths=[3, 4, 4, 5, 5]", "model.head_widths=[8]", "model.border=16"])
+    >>> run.model().classes
+    4
     """
     trainer = make_trainer(prepared, config, out, overrides=overrides, fold=fold,
                            reporter=reporter)
@@ -218,6 +239,13 @@ def write_phantom(out: Path_, cases: int = 16, *, seed: int = 0, layout: str = "
         "brats" (tumours in flair, t1, t1ce, t2) or "isles" (strokes in dwi, adc, cbf).
     size
         Voxels left-right, front-back and bottom-top; by default the layout's own.
+
+    Examples
+    --------
+    >>> import pixelnet_tf as px
+    >>> study = px.write_phantom("heads", cases=1, size=(32, 32, 16))
+    >>> list(study.cases[0].volumes), study.cases[0].segmentation.name
+    (['flair', 't1ce', 't2'], 'phantom_001_seg.nii.gz')
     """
     _write_phantom(Path(out), cases, seed, layout, phantom_size(layout, size), reporter)
     return Study.open(out, "phantom" if layout == "brats" else "isles2017")

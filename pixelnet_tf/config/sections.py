@@ -675,7 +675,15 @@ class EvaluationConfig:
 
 @dataclass(frozen=True)
 class Config:
-    """The whole configuration of a study, as a YAML file holds it."""
+    """The whole configuration of a study, as a YAML file holds it.
+
+    Examples
+    --------
+    >>> import pixelnet_tf as px
+    >>> config = px.Config()
+    >>> config.sampling.pixels, config.study.class_names
+    (2000, ('background', 'necrosis', 'edema', 'enhancing'))
+    """
 
     study: StudyConfig = field(default_factory=StudyConfig)
     prepare: PrepareConfig = field(default_factory=PrepareConfig)

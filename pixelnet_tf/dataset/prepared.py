@@ -41,6 +41,15 @@ class PreparedStudy:
         One row a slice.
     summary
         What the call that prepared it did; None where it was opened later.
+
+    Examples
+    --------
+    >>> import pixelnet_tf as px
+    >>> prepared = px.PreparedStudy.open("prepared")
+    >>> prepared.split.test
+    ('phantom_003',)
+    >>> prepared.read_volume("phantom_003").images.shape        # (slice, height, width, channel)
+    (16, 28, 30, 3)
     """
 
     def __init__(self, path: str, config: Config, split: Split, index: SliceIndex,

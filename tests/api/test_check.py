@@ -14,14 +14,14 @@ from pixelnet_tf.errors import ConfigError, DataError
 from pixelnet_tf.io.files import begin_folder, write_json
 from pixelnet_tf.io.manifest import MANIFEST
 from pixelnet_tf.runs.folder import RunFolder
-from tests.cli.conftest import TINY, main_job, run_main  # noqa: F401 - a fixture is used below.
+from tests.main_job import TINY, run_main
 
 CASE = "phantom_001"
 FLIP_BYTES = runpy.run_path(str(Path(__file__).parents[2] / "scripts" / "flip_bytes.py"))
 
 
 @pytest.fixture(scope="module")
-def results(main_job, tmp_path_factory) -> Path:  # noqa: F811
+def results(main_job, tmp_path_factory) -> Path:
     """A folder of `prepared`, `run`, `labels`, `scores`, `models`, `caffe`; not to be changed."""
     folder = tmp_path_factory.mktemp("results")
     for name in ("prepared", "run", "study"):

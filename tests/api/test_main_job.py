@@ -13,23 +13,23 @@ import pixelnet_tf as px
 from pixelnet_tf.errors import ConfigError, DataError, ModelError
 from pixelnet_tf.io.files import file_digest
 from pixelnet_tf.runs.folder import RunFolder
-from tests.cli.conftest import main_job, run_main  # noqa: F401 - the fixture is used below.
 from tests.listening import Listening
+from tests.main_job import run_main
 
 CASE = "phantom_001"
 
 
 @pytest.fixture(scope="module")
-def model(main_job):  # noqa: F811
+def model(main_job):
     return px.Segmenter.from_run(main_job / "run", prior="corrected")
 
 
 @pytest.fixture(scope="module")
-def paths(main_job):  # noqa: F811
+def paths(main_job):
     return {m: main_job / "study" / CASE / f"{CASE}_{m}.nii.gz" for m in ("flair", "t1ce", "t2")}
 
 
-def test_from_a_phantom_to_a_run(tmp_path, main_job):  # noqa: F811
+def test_from_a_phantom_to_a_run(tmp_path, main_job):
     ears = Listening()
     study = px.write_phantom(tmp_path / "study", 4, seed=1, size=(30, 28, 16), reporter=ears)
     assert len(study) == 4
@@ -45,7 +45,7 @@ def test_from_a_phantom_to_a_run(tmp_path, main_job):  # noqa: F811
         np.testing.assert_array_equal(one, other)
 
 
-def test_every_form_gives_the_labels_of_the_command_line(tmp_path, main_job, model, paths):  # noqa: F811
+def test_every_form_gives_the_labels_of_the_command_line(tmp_path, main_job, model, paths):
     assert run_main("predict", "--model", main_job / "run", "--data", main_job / "study",
                     "--prior", "corrected", "--case", CASE, "--out", tmp_path / "out") == 0
     file = nib.load(tmp_path / "out" / f"{CASE}.nii.gz")
@@ -67,7 +67,7 @@ def test_every_form_gives_the_labels_of_the_command_line(tmp_path, main_job, mod
         tmp_path / "out" / f"{CASE}.nii.gz").read_bytes()
 
 
-def test_real_scans_give_the_labels_of_the_command_line(tmp_path, shared, main_job):  # noqa: F811
+def test_real_scans_give_the_labels_of_the_command_line(tmp_path, shared, main_job):
     """Blocks of volumes of the BraTS layout, given as nibabel's images; to the voxel."""
     images: dict[str, dict[str, nib.Nifti1Image]] = {}
     for folder in sorted((shared / "data" / "brats_layout").iterdir()):
@@ -89,7 +89,7 @@ def test_real_scans_give_the_labels_of_the_command_line(tmp_path, shared, main_j
         assert 0 < np.count_nonzero(result.labels) < result.labels.size
 
 
-def test_predictions_name_the_file_of_their_network(tmp_path, main_job, model):  # noqa: F811
+def test_predictions_name_the_file_of_their_network(tmp_path, main_job, model):
     """`report` and `postprocess` refuse predictions of another run by it."""
     model.predict_study(main_job / "prepared", tmp_path / "out", cases=[CASE])
     network, = json.loads((tmp_path / "out" / "prediction.json").read_text())["networks"]
@@ -117,7 +117,7 @@ def test_what_a_result_tells(tmp_path, model, paths):
         result.save(tmp_path / "seg.png")
 
 
-def test_an_export_gives_the_same(tmp_path, main_job, model, paths):  # noqa: F811
+def test_an_export_gives_the_same(tmp_path, main_job, model, paths):
     assert run_main("export", "--model", main_job / "run", "--prior", "corrected",
                     "--out", tmp_path / "models") == 0
     exported = px.Segmenter.from_export(tmp_path / "models" / "phantom" / "1")
@@ -126,7 +126,7 @@ def test_an_export_gives_the_same(tmp_path, main_job, model, paths):  # noqa: F8
     np.testing.assert_allclose(mine.probabilities, theirs.probabilities, atol=1e-5)
 
 
-def test_scores_are_a_table(tmp_path, main_job, model, paths):  # noqa: F811
+def test_scores_are_a_table(tmp_path, main_job, model, paths):
     truth = {CASE: paths["flair"].with_name(f"{CASE}_seg.nii.gz")}
     result = model.predict(paths)
     scores = px.evaluate({CASE: result.image}, truth, "brats", config=model.config)
@@ -160,7 +160,7 @@ def test_wrong_images_are_named(model, paths, change, value, message):
     assert raised.value.value == value
 
 
-def test_wrong_folders_are_named(tmp_path, main_job):  # noqa: F811
+def test_wrong_folders_are_named(tmp_path, main_job):
     with pytest.raises(ModelError, match="not a trained run"):
         px.Segmenter.from_run(tmp_path)
     with pytest.raises(ConfigError, match="at least one run"):
@@ -176,7 +176,7 @@ def test_wrong_folders_are_named(tmp_path, main_job):  # noqa: F811
         other.predict_study(main_job / "prepared", tmp_path / "out")
 
 
-def test_an_export_is_of_one_run_with_the_settings_of_its_prediction(model, main_job, tmp_path):  # noqa: F811
+def test_an_export_is_of_one_run_with_the_settings_of_its_prediction(model, main_job, tmp_path):
     assert model.export(tmp_path, name="m", dry_run=True) == tmp_path / "m" / "1"
     assert not (tmp_path / "m").exists()
     two = px.Segmenter.from_run(main_job / "run", main_job / "run")
@@ -187,7 +187,7 @@ def test_an_export_is_of_one_run_with_the_settings_of_its_prediction(model, main
         slow.export(tmp_path)
 
 
-def test_a_preparation_can_be_looked_at_before(main_job, tmp_path):  # noqa: F811
+def test_a_preparation_can_be_looked_at_before(main_job, tmp_path):
     config = px.load_config(main_job / "run" / "config.yaml")
     study = px.Study.open(main_job / "study", config)
     found = study.update(tmp_path / "new", workers=1, dry_run=True)
@@ -198,7 +198,7 @@ def test_a_preparation_can_be_looked_at_before(main_job, tmp_path):  # noqa: F81
     assert px.PreparedStudy.open(main_job / "prepared").summary is None
 
 
-def test_a_network_of_caffe_gives_the_same(tmp_path, main_job, paths):  # noqa: F811
+def test_a_network_of_caffe_gives_the_same(tmp_path, main_job, paths):
     """Out to Caffe's files and back: the same labels as from the run."""
     run = main_job / "run"
     assert run_main("export-caffe", "--model", run, "--out", tmp_path / "caffe") == 0

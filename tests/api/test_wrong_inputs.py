@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 import pixelnet_tf as px
-from tests.cli.conftest import TINY, main_job, run_main  # noqa: F401 - the fixture is used below.
+from tests.main_job import TINY, run_main
 
 CASE = "phantom_001"
 
@@ -22,7 +22,7 @@ class Wrong(NamedTuple):
     """One call in both its forms, and the parts that its error must have.
 
     `call` and `command` take the folder of the study, the preparation and the run, and a folder of
-    spoiled things; `file` is within one of the two, `name` is one that no file has. `hint` stands in
+    spoiled things; `file` is within one of the two, `name` is one that no file has. `hint` is of
     the next step.
     """
 
@@ -166,7 +166,7 @@ WRONG = {
 
 
 @pytest.fixture(scope="module")
-def spoiled(main_job, tmp_path_factory) -> Path:  # noqa: F811
+def spoiled(main_job, tmp_path_factory) -> Path:
     """A folder of everything that is wrong."""
     bad = tmp_path_factory.mktemp("spoiled")
     (bad / "empty").mkdir()
@@ -214,7 +214,7 @@ def spoiled(main_job, tmp_path_factory) -> Path:  # noqa: F811
 
 
 @pytest.mark.parametrize("name", WRONG)
-def test_python_and_the_command_line_say_the_same(name, main_job, spoiled, capsys):  # noqa: F811
+def test_python_and_the_command_line_say_the_same(name, main_job, spoiled, capsys):
     wrong = WRONG[name]
     with pytest.raises(px.PixelNetError) as raised:
         wrong.call(main_job, spoiled)
@@ -238,7 +238,7 @@ def _images(bad: Path, name: str) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("name", ["two_grids", "no_affine", "text_image", "flat", "nan"])
-def test_an_image_is_refused_in_one_scan_as_in_a_study(name, main_job, spoiled, capsys):  # noqa: F811
+def test_an_image_is_refused_in_one_scan_as_in_a_study(name, main_job, spoiled, capsys):
     """Paths, and nibabel's images where there are any, against the files that `predict` reads."""
     model = _model(main_job)
     assert run_main(*_predict(main_job, spoiled / name)) == 3
@@ -267,7 +267,7 @@ def test_an_image_is_refused_in_one_scan_as_in_a_study(name, main_job, spoiled, 
      "intensities"),
     (lambda images: images.update(t2=(np.ones((30, 28, 16)), np.zeros((4, 4)))), None, "header"),
 ])
-def test_images_in_memory_have_no_file(change, value, hint, main_job):  # noqa: F811
+def test_images_in_memory_have_no_file(change, value, hint, main_job):
     images = _images(main_job, "study")
     change(images)
     with pytest.raises(px.PixelNetError) as raised:

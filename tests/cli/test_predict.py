@@ -10,8 +10,7 @@ import pytest
 
 from pixelnet_tf.config import config_to_yaml, load_config
 from tests.earlier_version import copy_without_manifest
-
-from .conftest import TINY, run_main
+from tests.main_job import TINY, run_main
 
 
 def predict(main_job, out, *more, data="prepared") -> int:

@@ -14,8 +14,7 @@ import pytest
 import pixelnet_tf as px
 from pixelnet_tf.runs.folder import RunFolder
 from tests.listening import Listening
-
-from .conftest import TINY, run_main
+from tests.main_job import TINY, run_main
 
 
 def train(main_job, out, *more) -> int:

@@ -15,8 +15,7 @@ from pixelnet_tf.evaluation.submission import CHALLENGES
 from pixelnet_tf.evaluation.tables import FORMATS
 from pixelnet_tf.serving.export import FORMATS as EXPORT_FORMATS
 from pixelnet_tf.volumes.phantom_study import DEFAULT_SIZES
-
-from .conftest import run_main
+from tests.main_job import run_main
 
 README = Path(__file__).parents[2] / "README.md"
 

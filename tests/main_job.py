@@ -1,12 +1,10 @@
-"""The main job on a tiny phantom, verb by verb, once."""
+"""The main job on a tiny phantom, verb by verb; the fixture `main_job` of tests/conftest.py."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
 import pytest
-
-from pixelnet_tf.cli import main
 
 #: Narrow, short, without bias field correction.
 TINY = [f"--set={option}" for option in (
@@ -17,15 +15,15 @@ TINY = [f"--set={option}" for option in (
 
 def run_main(*arguments: object) -> int:
     """Call the command line as a shell would; return the exit code."""
+    from pixelnet_tf.cli import main
+
     with pytest.raises(SystemExit) as exit_:
         main([str(argument) for argument in arguments])
     return int(exit_.value.code or 0)
 
 
-@pytest.fixture(scope="session")
-def main_job(tmp_path_factory) -> Path:
-    """A folder with `study`, `prepared` and `run`, made by the verbs; not to be changed."""
-    folder = tmp_path_factory.mktemp("main_job")
+def do_main_job(folder: Path) -> Path:
+    """Make `study`, `prepared` and `run` in a folder, by the verbs."""
     assert run_main("phantom", folder / "study", "--cases", 4, "--seed", 1,
                     "--size", 30, 28, 16) == 0
     assert run_main("prepare", "--config", "phantom", *TINY, "--data", folder / "study",
