@@ -69,7 +69,7 @@ def hdf5_layer_names(path: str | os.PathLike) -> tuple[str, ...]:
     --------
     >>> from prototxt_import import hdf5_layer_names, load_network, save_caffemodel
     >>> network = load_network("deploy.prototxt", "weights.caffemodel")
-    >>> save_caffemodel(network, "weights.caffemodel.h5")
+    >>> save_caffemodel("weights.caffemodel.h5", network)
     >>> "conv1_1" in hdf5_layer_names("weights.caffemodel.h5")
     True
     """

@@ -48,7 +48,7 @@ def open_hdf5(path: str | os.PathLike, most_bytes: int | None = None) -> Iterato
     --------
     >>> from prototxt_import import count_values, load_network, open_hdf5, save_caffemodel
     >>> network = load_network("deploy.prototxt", "weights.caffemodel")
-    >>> save_caffemodel(network, "opened.caffemodel.h5")
+    >>> save_caffemodel("opened.caffemodel.h5", network)
     >>> with open_hdf5("opened.caffemodel.h5") as file:
     ...     count_values(file) > 0
     True

@@ -49,7 +49,7 @@ class Layer:
     >>> from prototxt_import import load_network
     >>> layer = load_network("deploy.prototxt").layer("relu1_1")
     >>> layer.type, layer.bottoms, layer.tops, layer.line
-    ('ReLU', ('conv1_1',), ('conv1_1',), 14)
+    ('ReLU', ('conv1_1',), ('conv1_1',), 15)
     """
 
     name: str

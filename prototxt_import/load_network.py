@@ -74,7 +74,7 @@ def attach_weights(network: Network, caffemodel: Path, *, allow_nan: bool = Fals
     >>> from prototxt_import import attach_weights, load_network
     >>> network = attach_weights(load_network("deploy.prototxt"), "weights.caffemodel")
     >>> len(network.layer("conv1_1").blobs), network.unmatched
-    (2, ())
+    (2, ('loss_cls',))
     """
     if is_hdf5(caffemodel):
         weighted = [layer for layer in network.layers if expected_blobs(layer) != ()]

@@ -41,8 +41,8 @@ class Network:
     --------
     >>> from prototxt_import import load_network
     >>> network = load_network("deploy.prototxt")
-    >>> network.name, network.layers[0].name, network.inputs[0].shape
-    ('narrow_pixelnet_mlp', 'conv1_1', (1, 3, 261, 277))
+    >>> network.name, network.layers[-1].name, network.inputs[0].shape
+    ('narrow_pixelnet_mlp', 'loss_opt', (1, 3, 261, 277))
     """
 
     name: str

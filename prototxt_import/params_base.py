@@ -94,7 +94,7 @@ class GenericParams(LayerParams):
     Examples
     --------
     >>> from prototxt_import import GenericParams
-    >>> GenericParams({"my_param": {"scale": 2.0}}).settings["my_param"]
+    >>> GenericParams({"my_param": {"scale": 2.0}}).raw["my_param"]
     {'scale': 2.0}
     """
 

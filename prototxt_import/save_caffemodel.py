@@ -30,7 +30,7 @@ def save_caffemodel(path: str | os.PathLike, network: Network) -> None:
     --------
     >>> from prototxt_import import load_network, save_caffemodel
     >>> network = load_network("deploy.prototxt", "weights.caffemodel")
-    >>> save_caffemodel(network, "copy.caffemodel")
+    >>> save_caffemodel("copy.caffemodel", network)
     >>> load_network(None, "copy.caffemodel").layer("conv1_1").blobs[0].shape
     (4, 3, 3, 3)
     """

@@ -20,7 +20,7 @@ def save_prototxt(path: str | os.PathLike, network: Network) -> None:
     Examples
     --------
     >>> from prototxt_import import load_network, save_prototxt
-    >>> save_prototxt(load_network("deploy.prototxt"), "copy.prototxt")
+    >>> save_prototxt("copy.prototxt", load_network("deploy.prototxt"))
     >>> load_network("copy.prototxt").name
     'narrow_pixelnet_mlp'
     """

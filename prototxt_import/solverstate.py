@@ -59,7 +59,7 @@ def load_solverstate(path: str | os.PathLike, *, allow_nan: bool = False) -> Sol
     >>> import numpy as np
     >>> from prototxt_import import SolverState, load_solverstate, save_solverstate
     >>> state = SolverState(7, "net.caffemodel", (np.ones(3, "float32"),))
-    >>> save_solverstate(state, "7.solverstate")
+    >>> save_solverstate("7.solverstate", state)
     >>> load_solverstate("7.solverstate").history[0].tolist()
     [1.0, 1.0, 1.0]
     """
@@ -84,7 +84,7 @@ def save_solverstate(path: str | os.PathLike, state: SolverState) -> None:
     >>> import os
     >>> from prototxt_import import SolverState, save_solverstate
     >>> state = SolverState(iter=9, learned_net="net.caffemodel", history=())
-    >>> save_solverstate(state, "9.solverstate")
+    >>> save_solverstate("9.solverstate", state)
     >>> os.path.exists("9.solverstate")
     True
     """

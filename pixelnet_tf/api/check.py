@@ -160,7 +160,7 @@ def check_folder(folder: str | os.PathLike[str], *, repair: bool = False,
     >>> import pixelnet_tf as px
     >>> found = px.check_folder("run")
     >>> found.whole, found.findings
-    (True, ())
+    (True, [])
     """
     top = os.fspath(folder)
     if is_url(top):
