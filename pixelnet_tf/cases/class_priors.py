@@ -51,8 +51,11 @@ class ClassPriors:
                               "unknown", hint="give --prior sampled, or train it on a study first")
         # A class that never occurs in training gets no say either way.
         real, sampled = (np.maximum(np.array(side), 1e-12) for side in (self.real, self.sampled))
-        scale = self.strength if prior == Prior.FITTED else 1.0
-        return (scale * np.log(real / sampled)).astype(np.float32)
+        return (self.strength_under(prior) * np.log(real / sampled)).astype(np.float32)
+
+    def strength_under(self, prior: str) -> float:
+        """Factor on log(real / sampled) that a prior stands for: 0, 1, or the fitted one."""
+        return {Prior.SAMPLED: 0.0, Prior.CORRECTED: 1.0, Prior.FITTED: self.strength}[Prior(prior)]
 
     def lines(self) -> list[str]:
         """Both frequencies of each class, in words."""

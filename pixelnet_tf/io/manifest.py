@@ -248,12 +248,6 @@ def record(*paths: Pathname, grows: bool = False) -> None:
         _add(folder, told)
 
 
-def record_folder(folder: Pathname) -> None:
-    """`begin`, and `record` every file in a folder and below it."""
-    begin(folder)
-    record(*files_in(folder))
-
-
 def forget(*paths: Pathname) -> None:
     """Say, before they are removed, that files will not be there any more; raises OSError."""
     lines: dict[str, list[bytes]] = {}

@@ -10,7 +10,7 @@ import keras
 import tensorflow as tf
 
 from pixelnet_tf import __version__
-from pixelnet_tf.config import Config, Prior, config_from_json, config_to_json
+from pixelnet_tf.config import Config, config_from_json, config_to_json
 from pixelnet_tf.errors import ConfigError, ModelError
 from pixelnet_tf.evaluation.summary import Evaluation
 from pixelnet_tf.runs.folder import RunFolder
@@ -40,8 +40,6 @@ def describe_export(run: RunFolder, config: Config, name: str, version: int,
         weights: digest of the exported weights (`TrainedNetwork.digest`).
     """
     priors, prediction = run.priors(), config.prediction
-    strength = {Prior.SAMPLED: 0.0, Prior.CORRECTED: 1.0,
-                Prior.FITTED: priors.strength}[prediction.prior]
     tree = config_to_json(config)
     if tree["training"]["initial_weights"] not in ("random", "imagenet"):
         tree["training"]["initial_weights"] = "caffemodel"
@@ -57,7 +55,7 @@ def describe_export(run: RunFolder, config: Config, name: str, version: int,
         "classified_pixels": "not zero in every channel" if brain_is_zero_free(config) else "all",
         "classes": describe_classes(config.study),
         "regions": {region: list(values) for region, values in config.study.regions.items()},
-        "prior": {"kind": prediction.prior, "strength": strength,
+        "prior": {"kind": prediction.prior, "strength": priors.strength_under(prediction.prior),
                   "correction": [float(v) for v in priors.correction(prediction.prior)]},
         "mode": prediction.mode,
         "precision": prediction.precision,

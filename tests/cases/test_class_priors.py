@@ -13,6 +13,8 @@ def test_corrections_by_hand():
     np.testing.assert_allclose(PRIORS.correction("corrected"), bayes, rtol=1e-6)
     np.testing.assert_allclose(PRIORS.correction("fitted"), bayes / 2, rtol=1e-6)
     assert PRIORS.correction("sampled").tolist() == [0, 0]
+    assert [PRIORS.strength_under(prior) for prior in ("sampled", "corrected", "fitted")] == [
+        0, 1, 0.5]
     assert PRIORS.correction("corrected").dtype == np.float32
 
 
