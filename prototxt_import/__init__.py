@@ -9,7 +9,6 @@ Needs numpy and protobuf only (h5py for HDF5 models); no Caffe and no TensorFlow
 """
 
 from prototxt_import.errors import CaffeFormatError
-from prototxt_import.filler import Filler
 from prototxt_import.hdf5 import hdf5_layer_names, is_hdf5
 from prototxt_import.hdf5_file import count_values, open_hdf5
 from prototxt_import.layer import Layer, ParamSpec
@@ -71,6 +70,7 @@ from prototxt_import.params import (
     UpsampleParams,
     WindowDataParams,
 )
+from prototxt_import.params_base import Filler
 from prototxt_import.params_data import TransformParams
 from prototxt_import.save_caffemodel import save_caffemodel
 from prototxt_import.save_prototxt import save_prototxt

@@ -7,8 +7,7 @@ from typing import Any, ClassVar
 
 from google.protobuf.message import Message
 
-from prototxt_import.filler import Filler
-from prototxt_import.params_base import LayerParams
+from prototxt_import.params_base import Filler, LayerParams
 
 
 @dataclass(frozen=True)

@@ -7,9 +7,16 @@ from typing import Any, ClassVar
 
 from google.protobuf.message import Message
 
-from prototxt_import.filler import ONE_FILLER, ZERO_FILLER, Filler
-from prototxt_import.params_base import LayerParams
-from prototxt_import.window import Pair, read_pair, read_window, write_window
+from prototxt_import.params_base import (
+    ONE_FILLER,
+    ZERO_FILLER,
+    Filler,
+    LayerParams,
+    Pair,
+    read_pair,
+    read_window,
+    write_window,
+)
 
 #: Twice those of the widest depthwise convolutions: each is a convolution of its own.
 MAX_GROUPS = 4096

@@ -7,8 +7,7 @@ from typing import Any, ClassVar
 
 from google.protobuf.message import Message
 
-from prototxt_import.params_base import LayerParams
-from prototxt_import.window import Pair, read_window, write_window
+from prototxt_import.params_base import LayerParams, Pair, read_window, write_window
 
 
 @dataclass(frozen=True)
