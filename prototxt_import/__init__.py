@@ -67,11 +67,11 @@ from prototxt_import.params import (
     TanHParams,
     ThresholdParams,
     TileParams,
+    TransformParams,
     UpsampleParams,
     WindowDataParams,
 )
 from prototxt_import.params_base import Filler
-from prototxt_import.params_data import TransformParams
 from prototxt_import.save_caffemodel import save_caffemodel
 from prototxt_import.save_prototxt import save_prototxt
 from prototxt_import.solver import Solver, load_solver

@@ -8,7 +8,7 @@ from typing import NamedTuple
 from prototxt_import.errors import listed
 from prototxt_import.expected_blobs import expected_blobs
 from prototxt_import.layer import Layer
-from prototxt_import.params_data import InputParams
+from prototxt_import.params import InputParams
 from prototxt_import.state_rule import UNCHOSEN, NetState
 
 _WIDEST = 80
