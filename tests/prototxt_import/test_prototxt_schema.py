@@ -1,7 +1,6 @@
 import pytest
 
-from prototxt_import.schema import new_message
-from prototxt_import.schema_fields import ENUMS, MESSAGES
+from prototxt_import.schema import ENUMS, MESSAGES, new_message
 
 
 def test_pixelnet_fields_have_the_original_numbers(encode):
