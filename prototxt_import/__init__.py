@@ -11,7 +11,7 @@ Needs numpy and protobuf only (h5py for HDF5 models); no Caffe and no TensorFlow
 from prototxt_import.errors import CaffeFormatError
 from prototxt_import.hdf5 import hdf5_layer_names, is_hdf5
 from prototxt_import.hdf5_file import count_values, open_hdf5
-from prototxt_import.layer import Layer, ParamSpec
+from prototxt_import.layer import Layer, ParamSpec, StateRule
 from prototxt_import.load_network import attach_weights, load_network
 from prototxt_import.network import Input, Network
 from prototxt_import.params import (
@@ -76,7 +76,6 @@ from prototxt_import.save_caffemodel import save_caffemodel
 from prototxt_import.save_prototxt import save_prototxt
 from prototxt_import.solver import Solver, load_solver
 from prototxt_import.solverstate import SolverState, load_solverstate, save_solverstate
-from prototxt_import.state_rule import StateRule
 
 __all__ = [
     "PARAMS_BY_TYPE", "AccuracyParams", "ArgMaxParams", "BNParams", "BatchNormParams",

@@ -9,15 +9,21 @@ from types import MappingProxyType
 from google.protobuf.message import Message
 
 from prototxt_import.errors import CaffeFormatError
-from prototxt_import.expected_blobs import expected_blobs, fold_legacy_shape
-from prototxt_import.layer import Layer, ParamSpec
+from prototxt_import.layer import (
+    PHASES,
+    Layer,
+    NetState,
+    ParamSpec,
+    StateRule,
+    expected_blobs,
+    fold_legacy_shape,
+)
 from prototxt_import.message_value import get_value, set_value, shortest_float, to_mapping
 from prototxt_import.network import Network
 from prototxt_import.params import params_class
 from prototxt_import.params_base import GenericParams
 from prototxt_import.raw_net import RawLayer, RawNet
 from prototxt_import.schema import new_message
-from prototxt_import.state_rule import PHASES, NetState, StateRule
 from prototxt_import.upgrade import upgrade_net
 
 

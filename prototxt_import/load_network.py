@@ -9,9 +9,8 @@ from collections.abc import Sequence
 from prototxt_import.binary import read_caffemodel
 from prototxt_import.build_network import build_network
 from prototxt_import.errors import CaffeFormatError
-from prototxt_import.expected_blobs import blob_mismatch, expected_blobs, fold_legacy_shape
 from prototxt_import.hdf5 import is_hdf5, read_hdf5_weights
-from prototxt_import.layer import Layer
+from prototxt_import.layer import Layer, blob_mismatch, expected_blobs, fold_legacy_shape
 from prototxt_import.network import Network
 from prototxt_import.raw_net import RawLayer
 from prototxt_import.text import read_prototxt

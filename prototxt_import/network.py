@@ -6,10 +6,8 @@ from dataclasses import dataclass, fields
 from typing import NamedTuple
 
 from prototxt_import.errors import listed
-from prototxt_import.expected_blobs import expected_blobs
-from prototxt_import.layer import Layer
+from prototxt_import.layer import UNCHOSEN, Layer, NetState, expected_blobs
 from prototxt_import.params import InputParams
-from prototxt_import.state_rule import UNCHOSEN, NetState
 
 _WIDEST = 80
 _SIZES = ("kernel", "stride", "pad", "dilation")  # printed as 3x3
