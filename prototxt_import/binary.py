@@ -13,8 +13,8 @@ from google.protobuf.message import DecodeError, Message
 from prototxt_import import wire
 from prototxt_import.blob import Blob, BlobError, read_blob
 from prototxt_import.errors import CaffeFormatError
+from prototxt_import.files import check_model_file
 from prototxt_import.message_value import is_repeated
-from prototxt_import.model_file import check_model_file
 from prototxt_import.raw_net import RawLayer, RawNet
 from prototxt_import.schema import new_message
 

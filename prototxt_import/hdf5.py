@@ -11,9 +11,9 @@ import numpy as np
 from prototxt_import.binary import check_finite
 from prototxt_import.blob import Blob
 from prototxt_import.errors import CaffeFormatError
+from prototxt_import.files import HDF5_MAGIC, check_model_file
 from prototxt_import.hdf5_file import import_h5py, open_hdf5
 from prototxt_import.layer import Layer
-from prototxt_import.model_file import HDF5_MAGIC, check_model_file
 from prototxt_import.network import Network
 from prototxt_import.raw_net import RawLayer
 from prototxt_import.schema import new_message

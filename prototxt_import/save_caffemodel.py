@@ -7,10 +7,10 @@ import os
 import numpy as np
 
 from prototxt_import import wire
-from prototxt_import.atomic_write import atomic_path
 from prototxt_import.blob import blob_header
 from prototxt_import.build_network import layer_message, net_message
 from prototxt_import.errors import CaffeFormatError
+from prototxt_import.files import atomic_path
 from prototxt_import.hdf5 import write_hdf5
 from prototxt_import.layer import Layer
 from prototxt_import.network import Network

@@ -6,9 +6,9 @@ import os
 
 from google.protobuf import text_format
 
-from prototxt_import.atomic_write import atomic_path
 from prototxt_import.build_network import layer_message, net_message
 from prototxt_import.errors import CaffeFormatError
+from prototxt_import.files import atomic_path
 from prototxt_import.network import Network
 
 

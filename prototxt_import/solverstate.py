@@ -11,13 +11,12 @@ import numpy as np
 from google.protobuf.message import DecodeError
 
 from prototxt_import import wire
-from prototxt_import.atomic_write import atomic_path
 from prototxt_import.binary import check_finite
 from prototxt_import.blob import BlobError, blob_header, read_blob
 from prototxt_import.errors import CaffeFormatError
+from prototxt_import.files import HDF5_MAGIC, atomic_path, check_model_file
 from prototxt_import.hdf5 import read_arrays
 from prototxt_import.hdf5_file import import_h5py, open_hdf5
-from prototxt_import.model_file import HDF5_MAGIC, check_model_file
 from prototxt_import.schema import new_message
 
 _LEARNED_NET, _HISTORY = 2, 3

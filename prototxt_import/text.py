@@ -12,8 +12,8 @@ from google.protobuf import text_format
 from google.protobuf.message import Message
 
 from prototxt_import.errors import CaffeFormatError
+from prototxt_import.files import HDF5_MAGIC, check_model_file
 from prototxt_import.message_value import get_value, set_value
-from prototxt_import.model_file import HDF5_MAGIC, check_model_file
 from prototxt_import.params import PARAMS_BY_TYPE
 from prototxt_import.raw_net import RawLayer, RawNet
 from prototxt_import.schema import new_message

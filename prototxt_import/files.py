@@ -1,9 +1,12 @@
-"""First look at a file: is it there, a file, and no obvious stand-in for a Caffe model?"""
+"""Files on disk: a first look at one that is to be read, and writing one whole or not at all."""
 
 from __future__ import annotations
 
+import contextlib
 import os
 import stat
+import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 from prototxt_import.errors import CaffeFormatError
@@ -55,3 +58,45 @@ def check_model_file(path: str | os.PathLike, kind: str) -> bytes:
         if head.startswith(magic):
             raise CaffeFormatError(f"this is no {kind} but {name}", path)
     return head
+
+
+@contextlib.contextmanager
+def atomic_path(path: str | os.PathLike) -> Iterator[str]:
+    """Give a temporary path beside `path`, which replaces it when the block ends well."""
+    path = os.path.abspath(os.fspath(path))
+    if os.path.isdir(path):
+        raise CaffeFormatError("this is a directory; give the name of a file to write", path)
+    try:
+        os.makedirs(os.path.dirname(path), exist_ok=True)
+        handle, temporary = tempfile.mkstemp(
+            prefix=f".{os.path.basename(path)}.", dir=os.path.dirname(path)
+        )
+    except OSError as error:
+        raise CaffeFormatError(f"cannot be written: {error.strerror}", path) from None
+    os.close(handle)
+    umask = os.umask(0)
+    os.umask(umask)
+    os.chmod(temporary, 0o666 & ~umask)
+    try:
+        yield temporary
+        # After a power cut the old file is there or the new one, never an empty one.
+        _sync(temporary)
+        os.replace(temporary, path)
+        _sync(os.path.dirname(path))
+    except OSError as error:
+        raise CaffeFormatError(f"cannot be written: {error.strerror or error}", path) from None
+    finally:
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(temporary)
+
+
+def _sync(path: str) -> None:
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    except OSError:
+        # Some network shares cannot sync a folder.
+        if not os.path.isdir(path):
+            raise
+    finally:
+        os.close(handle)
