@@ -72,8 +72,7 @@ from prototxt_import.params import (
     WindowDataParams,
 )
 from prototxt_import.params_base import Filler
-from prototxt_import.save_caffemodel import save_caffemodel
-from prototxt_import.save_prototxt import save_prototxt
+from prototxt_import.save_network import save_caffemodel, save_prototxt
 from prototxt_import.solver import Solver, load_solver
 from prototxt_import.solverstate import SolverState, load_solverstate, save_solverstate
 

@@ -1,10 +1,11 @@
-"""Writing a network as a `.caffemodel` (or, by its ending, `.caffemodel.h5`)."""
+"""Writing a network: `.prototxt`, `.caffemodel` or, by its ending, `.caffemodel.h5`."""
 
 from __future__ import annotations
 
 import os
 
 import numpy as np
+from google.protobuf import text_format
 
 from prototxt_import import wire
 from prototxt_import.blob import blob_header
@@ -17,6 +18,33 @@ from prototxt_import.network import Network
 
 _LAYER, _BLOBS = 100, 7
 _MAX_BYTES = (1 << 31) - 1  # protobuf's limit, and so Caffe's
+
+
+def save_prototxt(path: str | os.PathLike, network: Network) -> None:
+    """Write the description of `network`, without weights, as current prototxt.
+
+    Raises CaffeFormatError for a layer that is outside Caffe's schema.
+
+    Examples
+    --------
+    >>> from prototxt_import import load_network, save_prototxt
+    >>> save_prototxt("copy.prototxt", load_network("deploy.prototxt"))
+    >>> load_network("copy.prototxt").name
+    'narrow_pixelnet_mlp'
+    """
+    net = net_message(network)
+    for layer in network.layers:
+        try:
+            net.layer.append(layer_message(layer))
+        except (ValueError, TypeError) as error:
+            raise CaffeFormatError(
+                f"layer {layer.name!r} ({layer.type}) cannot be written: {error}",
+                path,
+                layer.line,
+            ) from None
+    text = text_format.MessageToString(net, as_utf8=True)
+    with atomic_path(path) as temporary, open(temporary, "w", encoding="utf-8") as file:
+        file.write(text)
 
 
 def save_caffemodel(path: str | os.PathLike, network: Network) -> None:
