@@ -5,15 +5,16 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import Collection, Iterator, Sequence
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from pathlib import Path
 
 from pixelnet_tf.cases.split import SPLIT_ADVICE
-from pixelnet_tf.errors import ConfigError, DataError
+from pixelnet_tf.errors import ConfigError, DataError, RunError
 from pixelnet_tf.io import manifest
 from pixelnet_tf.io.disk import is_temporary, is_url, sync
+from pixelnet_tf.io.locks import LOCK, exclusive
 from pixelnet_tf.io.manifest import MANIFEST, Manifest
 from pixelnet_tf.reporting import Reporter, reporter_or_log
 
@@ -154,6 +155,9 @@ def check_folder(folder: str | os.PathLike[str], *, repair: bool = False,
         No such folder, or none of this project.
     ConfigError
         Nothing fits an entry of `accept`.
+    RunError
+        Another program is at work there, or the folder cannot be written to; where it is to be
+        changed.
 
     Examples
     --------
@@ -168,7 +172,21 @@ def check_folder(folder: str | os.PathLike[str], *, repair: bool = False,
                           "of its own", file=top)
     if not os.path.isdir(top):
         raise DataError("no such folder", file=top)
-    _accept(top, accept)
+    reporter = reporter_or_log(reporter)
+    if not (repair or accept):
+        return _check(top, False, reporter)
+    with ExitStack() as locks:
+        for each, _, names in os.walk(top):
+            if MANIFEST in names or LOCK in names or _kind(each):
+                locks.enter_context(exclusive(each, "check", reporter))
+        try:
+            _accept(top, accept)
+            return _check(top, repair, reporter)
+        except OSError as error:
+            raise RunError(f"cannot be mended: {error}", file=top) from None
+
+
+def _check(top: str, repair: bool, reporter: Reporter) -> FolderCheck:
     found = FolderCheck()
     folders = [each for each, _, names in os.walk(top) if MANIFEST in names]
     known = [each for each in {top: None, **dict.fromkeys(folders)} if each in folders
@@ -180,7 +198,6 @@ def check_folder(folder: str | os.PathLike[str], *, repair: bool = False,
     work = [(each, read) for each in known if (read := _read(each, found)) is not None]
     paths = {each: _covered(each, folders) for each, _ in work}
     total, done = sum(len(each) for each in paths.values()), 0
-    reporter = reporter_or_log(reporter)
     for each, read in work:
         for path in _check_one(read, paths[each], repair, found):
             done += 1

@@ -37,7 +37,8 @@ STALE_SECONDS = 300.0
 #: A program that waits for its turn, or for a case, looks this often.
 _POLL_SECONDS = 0.05
 
-_LOCK = ".lock"
+#: A folder's lock.
+LOCK = ".lock"
 
 
 class Named(Protocol):
@@ -213,7 +214,7 @@ def shared(folder: Pathname, verb: str, key: str, reporter: Reporter,
                 if other is None or other.key != key:
                     raise _in_use(folder, other, " with other settings or data")
             with _saying(folder):
-                member = _create(os.path.join(folder, f"{_LOCK}.{owner.id}"), owner)
+                member = _create(os.path.join(folder, f"{LOCK}.{owner.id}"), owner)
             try:
                 if others:
                     reporter.message(f"{folder}: {others[0]} is at work on the same; the cases are "
@@ -301,7 +302,7 @@ class Sharing:
 
     def _case_path(self, name: str) -> str:
         # Names that are equal in so many characters are done one after the other.
-        return os.path.join(self._folder, f".{name[:180]}{_LOCK}")
+        return os.path.join(self._folder, f".{name[:180]}{LOCK}")
 
     def _take_case(self, name: str) -> Lock | None:
         if self._member is None:
@@ -356,7 +357,7 @@ def _take_or_refuse(folder: str, owner: Owner, reporter: Reporter, wait: bool = 
     """
     while True:
         with _saying(folder):
-            taken = _take(os.path.join(folder, _LOCK), owner, reporter)
+            taken = _take(os.path.join(folder, LOCK), owner, reporter)
         if isinstance(taken, _FileLock):
             return taken
         # Those that share hold it for moments; whoever has no key holds it to the end.
@@ -370,14 +371,14 @@ def _members(folder: str, lock: _FileLock, reporter: Reporter) -> list[Owner | N
     now, found, cases = lock.now(), [], []
     for name in os.listdir(folder):
         path = os.path.join(folder, name)
-        if path == lock.path or not (name.startswith(".") and _LOCK in name):
+        if path == lock.path or not (name.startswith(".") and LOCK in name):
             continue
         owner, age = _read(path, now)
         if age is None:
             continue
         if not _stale(owner, age):
             found += [owner] * _is_lock(name)
-        elif name.endswith(_LOCK):
+        elif name.endswith(LOCK):
             cases.append(path)
         elif _is_lock(name) or name.endswith((".new", ".heir")):
             if _is_lock(name):
@@ -395,7 +396,7 @@ def _members(folder: str, lock: _FileLock, reporter: Reporter) -> list[Owner | N
 
 def _is_lock(name: str) -> bool:
     """Whether it is the lock of a folder, or of a program that shares it."""
-    return name == _LOCK or (name.startswith(_LOCK + ".") and name.count(".") == 2)
+    return name == LOCK or (name.startswith(LOCK + ".") and name.count(".") == 2)
 
 
 @dataclass(frozen=True)

@@ -10,10 +10,12 @@ import numpy as np
 import pytest
 
 import pixelnet_tf as px
-from pixelnet_tf.errors import ConfigError, DataError
+from pixelnet_tf.errors import ConfigError, DataError, RunError
 from pixelnet_tf.io.files import begin_folder, write_json
+from pixelnet_tf.io.locks import exclusive
 from pixelnet_tf.io.manifest import MANIFEST
 from pixelnet_tf.runs.folder import RunFolder
+from tests.listening import Listening
 from tests.main_job import TINY, run_main
 
 CASE = "phantom_001"
@@ -201,6 +203,16 @@ def test_temporary_files_are_removed_by_a_repair(copy):
     assert "2 temporary files" in found.notes[0]
     px.check_folder(copy, repair=True)
     assert px.check_folder(copy).notes == []
+
+
+def test_a_folder_in_use_is_looked_at_and_not_changed(copy):
+    flip(copy / "prepared" / "index.json")
+    with exclusive(copy / "prepared", "prepare", Listening()):
+        assert len(px.check_folder(copy).findings) == 1
+        for change in ({"repair": True}, {"accept": ["prepared/index.json"]}):
+            with pytest.raises(RunError, match=r"prepared: is in use by `prepare`"):
+                px.check_folder(copy, **change)
+    assert px.check_folder(copy, accept=["prepared/index.json"]).whole
 
 
 def test_other_folders_are_refused(tmp_path, results, capsys):
