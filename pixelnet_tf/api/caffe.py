@@ -98,7 +98,8 @@ def import_caffe(caffemodel: Path_, prototxt: Path_ | None = None, *, out: Path_
     overrides
         Settings as `--set` takes them, such as "model.fc7=aligned".
     classes, channels
-        Of the model; by default those of the configuration, else of the file.
+        Numbers of the model's classes and channels; by default those of the configuration, else
+        of the file.
     channel_rule
         How the first kernel is fitted to another number of channels: "average" or "repeat".
     border

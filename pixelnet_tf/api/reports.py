@@ -41,9 +41,9 @@ def compare(folders: Sequence[Path_], names: Sequence[str] | None = None, *, see
     folders
         Folders that `Scores.save` or `pixelnet-tf evaluate --out` wrote.
     names
-        In the tables; by default the folders'.
+        Names in the tables; by default the folders'.
     seed
-        Of the bootstrap.
+        Seed of the bootstrap's resampling.
     per_case
         Add the difference of every case.
     single
@@ -235,7 +235,7 @@ def choose_postprocess(run: Path_, predictions: Path_, references: Path_,
     run
         The trained run, for its split.
     predictions
-        Of this run's validation cases, made without post-processing.
+        Predictions of this run's validation cases, made without post-processing.
     references
         Study with segmentations, or a folder of <case>.nii.gz.
 

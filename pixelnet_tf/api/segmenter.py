@@ -362,7 +362,7 @@ class Segmenter:
             Modality -> image: a path, a nibabel or SimpleITK image, or a pair (array, affine), all
             on one grid unless `study.resample` is on.
         name
-            Of the scan, for messages and pictures.
+            Name of the scan, which messages and pictures give.
         probabilities
             Keep the probability of every class at every voxel, four bytes each.
 
@@ -456,7 +456,7 @@ class Segmenter:
         out
             Receives OUT/<name>/<version>/, as TensorFlow Serving mounts it.
         name
-            Of the model; by default the study's.
+            Name of the model; by default the study's.
         version
             Its number; by default the next one.
         form

@@ -22,11 +22,11 @@ def serve(model: str | os.PathLike[str], host: str = "127.0.0.1", port: int = 85
     model
         Folder that `Segmenter.export` wrote into, or the model's folder in it.
     host, port
-        To listen on; "0.0.0.0" opens the server to the network. Port 0 takes a free one.
+        Where to listen; "0.0.0.0" opens the server to the network. Port 0 takes a free one.
     limits
         Largest requests, and how many at once.
     token
-        That every request must carry as a bearer token.
+        Token that every request must carry as a bearer token.
     poll_seconds
         Time between two looks for a new version.
     hosts

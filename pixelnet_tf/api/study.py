@@ -189,7 +189,8 @@ def make_experiment(prepared: PreparedStudy | Path_, references: Path_, config: 
     references
         The study with its segmentations.
     config
-        Of both trainings; the study and its preparation come from the prepared folder.
+        Configuration of both trainings; the study and its preparation come from the prepared
+        folder.
     out
         Receives runs, predictions, scores and tables.
 

@@ -19,9 +19,9 @@ class ClassPriors:
     Both are empty where they are unknown.
 
     Attributes:
-        class_names: in the order of the class indices.
-        real: of all pixels that may be drawn.
-        sampled: of the pixels that the sampler draws.
+        class_names: names of the classes, in the order of the class indices.
+        real: frequency of each class among all pixels that may be drawn.
+        sampled: frequency of each class among the pixels that the sampler draws.
         strength: factor on the correction, fitted on validation cases; 1 is Bayes' rule.
     """
 

@@ -20,7 +20,7 @@ class NetworkRecord:
         model: where it came from: a run, or a server's URL.
         weights, file: SHA-256 of its weights and of the model's file; None where they are unknown.
         correction: what was added to its scores, a number for each class.
-        version: of an export.
+        version: number of an export's version.
     """
 
     model: str = ""
@@ -59,11 +59,12 @@ class PredictionRecord:
     """What `prediction.json` holds; whatever is absent is empty.
 
     Attributes:
-        cases: that were asked for, the ones that were left out among them; None: nothing says it.
+        cases: the cases that were asked for, the ones that were left out among them;
+            None: nothing says it.
         left_out: what is wrong with some of them.
         trained_on: the ones that a network has learned from, or was chosen by.
         networks: several were averaged.
-        prior, mode: of the last call.
+        prior, mode: prior and mode of the last call.
         config: its whole configuration, as `config_to_json` gave it.
         made_from: case -> what its segmentation was made from.
     """

@@ -20,7 +20,7 @@ from pixelnet_tf.io.files import write_text
 @click.option("--per-case", is_flag=True, help="Add the difference of every case.")
 @click.option("--single", is_flag=True, help="Add each run's own table (the paper's Table 1 or 3) "
               "and its spread.")
-@click.option("--seed", default=0, show_default=True, help="Of the bootstrap.")
+@click.option("--seed", default=0, show_default=True, help="Seed of the bootstrap's resampling.")
 def command(folders: tuple[Path, ...], names: str | None, form: str, out: Path | None,
             per_case: bool, single: bool, seed: int) -> None:
     """Set evaluated runs side by side.

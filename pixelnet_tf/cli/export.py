@@ -21,7 +21,7 @@ from pixelnet_tf.errors import require
 @click.option("--version", type=int, help="Number of the version; the next one when left out.")
 @click.option("--prior", type=click.Choice(Prior.texts()),
               help="What is added to the scores, as in predict; the run's when left out.")
-@click.option("--mode", help="As in predict.",
+@click.option("--mode", help="How slices are computed, as in predict.",
               type=click.Choice([text for text in Mode.texts() if text != Mode.REFERENCE]))
 @click.option("--precision", type=click.Choice(Precision.texts()))
 @click.option("--format", "model_format", type=click.Choice(["savedmodel", "onnx"]),

@@ -71,7 +71,7 @@ class PrepareSummary:
         prepared, kept: cases done now, and finished earlier and unchanged.
         left_out: what was wrong with the cases that were left out.
         split: the parts of the study.
-        index: of all slices; None on a dry run.
+        index: the index of all slices; None on a dry run.
         notes: what the user should know, in sentences.
     """
 

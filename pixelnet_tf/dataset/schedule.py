@@ -23,7 +23,7 @@ class SliceSchedule:
         study: prepared study.
         cases: names of the training cases.
         sampling: its `lesion_free_slices`.
-        seed: of the order.
+        seed: seed of the order.
 
     Raises:
         DataError: no slice with a lesion among the cases.

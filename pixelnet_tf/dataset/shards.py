@@ -60,7 +60,7 @@ def read_record(path: str, offset: int, length: int) -> bytes:
     """Read the payload of one record by its place, and verify its checksum.
 
     Args:
-        offset, length: of the payload, as `write_shard` gave them.
+        offset, length: where the payload lies, as `write_shard` gave them.
 
     Raises:
         DataError: the file is missing, cut short, or not what was written there.
@@ -80,8 +80,8 @@ def check_shard(path: str, places: Sequence[tuple[int, int]], size: int) -> None
     """Read a whole shard and compare every record with its checksum; raises as `read_record`.
 
     Args:
-        places: of each record, as `write_shard` gave them, in order.
-        size: of the file, in bytes.
+        places: where each record lies, as `write_shard` gave them, in order.
+        size: size of the file in bytes.
     """
     try:
         whole = tf.io.gfile.stat(path).length == size
@@ -131,7 +131,7 @@ def parse_record(serialized: tf.Tensor, channels: int) -> dict[str, tf.Tensor]:
     Args:
         serialized: scalar string, as `PreparedStudy.read_record_bytes` or a TFRecordDataset
             gives it.
-        channels: of the image.
+        channels: number of the image's channels.
 
     Returns:
         image (height, width, channel) float32, labels (height, width) int32 class indices,

@@ -36,7 +36,7 @@ class PairedDifference:
 
     Attributes:
         differences: case -> value of the first minus value of the second.
-        mean, median: of the differences; None without cases.
+        mean, median: mean and median of the differences; None without cases.
         low, high: 95% bootstrap interval of the mean; None below two cases.
         p_value: two-sided Wilcoxon signed-rank test; None where every difference is zero.
     """
@@ -124,7 +124,7 @@ def comparison_tables(
 
     Args:
         runs: name -> evaluation, at least one; the first is the one that others are held against.
-        seed: of the bootstrap.
+        seed: seed of the bootstrap's resampling.
         per_case: add a table of every case's difference.
 
     Returns:

@@ -94,7 +94,7 @@ def overlay_figure(shown: CaseImage, truth: np.ndarray | None, prediction: np.nd
         shown: one modality, and the brain.
         truth: label values, uint8 `(x, y, z)`; None where there is none.
         prediction: label values, uint8, the same shape.
-        geometry: of all three; gives orientation and voxel size.
+        geometry: the grid of all three; gives orientation and voxel size.
         study: class names and their label values.
         title: over the figure.
         dice: region -> Dice of the whole case, to stand under the title.

@@ -79,7 +79,8 @@ def training_curves(rows: Sequence[Mapping[str, Any]]) -> Figure:
     """Draw loss, learning rate and validation Dice over the steps.
 
     Args:
-        rows: with `step` and any of `loss`, `learning_rate` and `validation/dice_<class>`.
+        rows: rows of the log, with `step` and any of `loss`, `learning_rate` and
+            `validation/dice_<class>`.
     """
     scores = sorted({key for row in rows for key in row if key.startswith("validation/")})
     figure = new_figure(4.2 * (3 if scores else 2), 3.2)

@@ -53,7 +53,7 @@ def tune_postprocess(matching: Matching, split: Split, study: StudyConfig,
 
     Args:
         matching: predictions of validation cases, made without post-processing.
-        split: of the run; a case outside its validation cases is refused.
+        split: the split of the run; a case outside its validation cases is refused.
         reporter: hears of the task "choosing", in steps.
 
     Raises:

@@ -64,7 +64,7 @@ class DenseScorer(tf.Module):
         """Scores of the wanted pixels; the same numbers as `reference`, but for rounding.
 
         Args:
-            taps: of the same slices.
+            taps: taps of the same slices.
             wanted: (batch, height, width) bool.
 
         Returns `(pixels_nyx, scores)`: (pixel, 3) int32 and (pixel, class) float32, tile by tile.

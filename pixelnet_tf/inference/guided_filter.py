@@ -38,7 +38,8 @@ def guided_filter(guide: tf.Tensor, values: tf.Tensor, domain: tf.Tensor, radius
     Args:
         domain: (batch, height, width) bool, the pixels that count. What is returned outside it has
             no meaning.
-        radius: of the windows, pixels: their side is 2 * radius + 1, less at the domain's edges.
+        radius: radius of the windows in pixels: their side is 2 * radius + 1, less at the
+            domain's edges.
         epsilon: weight of the ridge: the guide's variance, in its units squared, below which it
             counts as flat and the values are merely averaged.
     """

@@ -88,7 +88,8 @@ class CaseSource(ABC):
         """Find the cases.
 
         Args:
-            config: of the model: what the cases must have been prepared by, or will be.
+            config: the model's configuration: what the cases must have been prepared by, or will
+            be.
             names: the ones of a split; None takes all.
             only: of these, the ones that are asked for; empty takes all.
             truth: read segmentations too, for pictures. Otherwise they are not looked at.
@@ -250,7 +251,7 @@ def predict_cases(networks: Sequence[TrainedNetwork], source: CaseSource, config
 
     Args:
         networks: one, or several whose scores are averaged (`Ensemble`).
-        options: as `write_cases` takes them.
+        options: what else `write_cases` takes.
 
     Raises:
         ModelError: the study has other numbers of modalities or labels than a model.
@@ -279,7 +280,7 @@ def write_cases(segment: Callable[[PreparedVolume], SegmentedVolume], about: dic
     case is segmented by one of them.
 
     Args:
-        segment: of one volume.
+        segment: function that segments one volume.
         about: `networks` is a list of what `NetworkRecord` says of each.
         draw: called for every case that has no picture yet.
         trained_on: names of the cases that a network has learned from.

@@ -28,7 +28,7 @@ class Convolution:
     """A convolution with bias, of stride 1, which a ReLU follows.
 
     Attributes:
-        name: of the layer in Caffe's files.
+        name: name of the layer in Caffe's files.
         width: output channels.
         kernel: side of the square kernel.
         padding: zeros on each side of its input: none, or as many as keep the size.
@@ -158,7 +158,7 @@ class Architecture:
         is taken.
 
         Args:
-            channels: of the image.
+            channels: number of the image's channels.
 
         Raises `ModelError` where there are none.
         """

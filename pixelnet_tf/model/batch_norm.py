@@ -24,7 +24,7 @@ class CaffeBatchNorm(keras.layers.Layer):
         epsilon: added to the variance.
         fraction: Caffe's moving_average_fraction.
         use_global_stats: None follows `training`; True or False fixes the choice.
-        axis: that of the channels.
+        axis: number of the axis that holds the channels.
     """
 
     def __init__(self, epsilon: float = 1e-5, fraction: float = 0.999,

@@ -29,9 +29,9 @@ def grid_scores(model: PixelNet, taps: Sequence[Tap], canvas_nyx: tf.Tensor, str
     Args:
         canvas_nyx: (pixel, 3) float32 rows of n, y, x in canvas coordinates (`canvas_pixels`); at
             least one. The y of all pixels differ by multiples of the stride, and so do the x.
-        stride: of the lattice, in pixels; 1 takes any pixels.
+        stride: distance of the lattice's rows and columns in pixels; 1 takes any pixels.
         precision: type of the matrix products.
-        dropout: as in `fast_taps`.
+        dropout: the dropout, as `fast_taps` takes it.
     """
     table = model.architecture
     places = tf.cast(tf.round(canvas_nyx), tf.int32)

@@ -44,7 +44,7 @@ class PixelNet(keras.Model):
     classes
         Number of scores a pixel.
     seed
-        For the random start weights; None draws afresh.
+        Seed of the random start weights; None draws afresh.
     draw
         False leaves the kernels undefined, which is quick: for weights that are read next.
 

@@ -53,7 +53,7 @@ class RunFolder:
     for a training that has not ended.
 
     Attributes:
-        path: of the run.
+        path: path of the run.
         name: the path as it was given.
         kind: `best` or `last` where the weights are those of a checkpoint, else None.
     """

@@ -28,7 +28,7 @@ def imported_config(model: PixelNet, new_layers: Collection[str], caffemodel: Pa
     images.
 
     Args:
-        model: with the imported weights.
+        model: the network with the imported weights.
         new_layers: names of its layers that keep random start weights.
         caffemodel, out: where they come from and go to.
         given: study, prepare and the rest; its `model` section is replaced by the model's.

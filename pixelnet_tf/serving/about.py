@@ -35,7 +35,7 @@ def describe_export(run: RunFolder, config: Config, name: str, version: int,
     Args:
         run: the trained run.
         config: the run's configuration with the export's prior, mode and precision.
-        name, version: of the export.
+        name, version: name and version of the export.
         evaluation: scores to state, or None; only what is averaged over cases is taken.
         weights: digest of the exported weights (`TrainedNetwork.digest`).
     """

@@ -68,7 +68,7 @@ def build_app(registry: ModelRegistry, limits: ServerLimits | None = None,
 
     Args:
         registry: models to serve.
-        limits: of requests; None takes the defaults.
+        limits: limits of requests; None takes the defaults.
         token: bearer token that every request must carry, but for health and readiness.
         log: receives a line for each request.
         hosts: names by which the server may be called, beside addresses and `localhost`.

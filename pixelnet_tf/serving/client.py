@@ -36,7 +36,7 @@ class ServedModel:
     Args:
         url: the model's; of a server with one model, `http://host:port` will do.
         token: bearer token, or None.
-        timeout_seconds: for one answer.
+        timeout_seconds: longest wait for one answer.
         reporter: receives a message when a request is tried again.
 
     Raises:
@@ -74,7 +74,7 @@ class ServedModel:
 
         Args:
             images: (batch, height, width, channel) float32.
-            label_values: of the study, a class each.
+            label_values: label values of the study, one for each class.
             domain: (batch, height, width) bool, the pixels to classify; None leaves it to the
                 model to find them.
             probabilities: they come as JSON numbers, many times slower than labels alone.

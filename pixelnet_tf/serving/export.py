@@ -50,7 +50,7 @@ def export_model(run: RunFolder, config: Config, out: Path, name: str | None = N
         run: a trained run.
         config: its own, with the section `prediction` that is to go out with the model; the mode
             `reference` is not exported.
-        name: of the model; None takes the study's.
+        name: name of the model; None takes the study's.
         version: None takes the one after the highest there.
         evaluation: scores for the card.
         dry_run: check everything, write nothing.

@@ -36,7 +36,7 @@ class Guard:
     Args:
         app: the application.
         log: receives an event `request` for each request.
-        token: that `Authorization: Bearer` must carry; None asks for none.
+        token: the token that `Authorization: Bearer` must carry; None asks for none.
         url_characters: longest path with query.
         hosts: names by which the server may be called, beside all IP addresses (no page of
             another origin has one of these in its place) and `localhost`.

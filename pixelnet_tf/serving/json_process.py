@@ -40,7 +40,7 @@ class JsonProcesses:
     One is started when none is free, and kept for the next body.
 
     Args:
-        limits: of what a body may hold and how long reading may take.
+        limits: bounds of what a body may hold and how long reading may take.
     """
 
     def __init__(self, limits: ServerLimits):

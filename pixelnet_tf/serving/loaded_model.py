@@ -26,10 +26,10 @@ class LoadedModel:
     """A version folder that `pixelnet-tf export` (or any TensorFlow) wrote.
 
     Attributes:
-        name, version: of the model.
+        name, version: name and version of the model.
         about: `serving.json`, or None for a SavedModel of other origin.
         config: the configuration in it, or None.
-        signatures: by name.
+        signatures: the signatures by their names.
 
     Raises:
         ModelError: the folder holds no SavedModel that can be loaded.

@@ -16,7 +16,7 @@ def describe_api(names: list[str], modalities: list[str], limits: ServerLimits,
     """OpenAPI 3.1 of the server.
 
     Args:
-        names: of the models.
+        names: names of the models.
         modalities: fields of `/v1/segment`.
         with_token: whether a bearer token is asked for.
     """

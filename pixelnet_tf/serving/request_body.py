@@ -55,8 +55,8 @@ class Intake:
     the slowest is answered 503.
 
     Args:
-        most_mib: of one body.
-        seconds: in which it must be there.
+        most_mib: largest size of one body in MiB.
+        seconds: time in which it must be there.
         stall_seconds: longest silence, and what a body may lag behind `LEAST_BYTES_PER_SECOND`.
     """
 

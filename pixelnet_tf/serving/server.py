@@ -50,8 +50,8 @@ def run_server(root: Path, host: str = "127.0.0.1", port: int = 8501,
 
     Args:
         root: a model's folder, or a folder of these.
-        host, port: to listen on; port 0 takes a free one (the log names it).
-        limits, token: as `build_app` takes them.
+        host, port: where to listen; port 0 takes a free one (the log names it).
+        limits, token: what `build_app` takes under these names.
         poll_seconds: between two looks for new versions.
         hosts: names by which the server may be called, beside addresses, `localhost`, `host` and
             the machine's name.

@@ -33,7 +33,8 @@ def check_source(source: str, steps: int = 0, balance: bool = False) -> None:
     """Check what can be told of start weights before there is a model.
 
     Args:
-        steps: of the whole training. balance: whether `balance_taps` is asked for.
+        steps: number of steps of the whole training.
+        balance: whether `balance_taps` is asked for.
 
     Raises:
         ModelError: the file does not exist, or is a snapshot that cannot be read.

@@ -23,8 +23,8 @@ def cross_entropy(scores: tf.Tensor, classes: tf.Tensor,
 
     Args:
         scores: (pixel, class) float32, before the softmax. classes: (pixel,) int32.
-        weights: of each class, (class,); the mean is then the weighted one. Empty: all 1, as in
-            the paper.
+        weights: weight of each class, (class,); the mean is then the weighted one. Empty: all 1,
+            as in the paper.
     """
     losses = tf.nn.sparse_softmax_cross_entropy_with_logits(classes, scores)
     losses = tf.minimum(losses, _LARGEST)

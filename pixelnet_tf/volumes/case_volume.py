@@ -26,12 +26,12 @@ class PreparedVolume:
     """A case as the network sees it.
 
     Attributes:
-        name: of the case.
+        name: name of the case.
         images: (slice, height, width, channel) float32.
         labels: (slice, height, width) uint8 class indices; None without segmentation.
         brain: (slice, height, width) bool.
         plan: leads slices back to the volume.
-        geometry: of the first modality's file.
+        geometry: where the first modality's file lies in space.
         normalization: modality -> {mean, std}, in the order of the channels.
     """
 
@@ -88,7 +88,7 @@ def prepare_volumes(name: str, volumes: Mapping[str, Callable[[], RawVolume]],
     its axes.
 
     Args:
-        name: of the case, for messages.
+        name: name of the case, which messages give.
         volumes: modality -> function that gives its volume; each is called once, in turn, so that
             no more than one volume as it came is held.
         segmentation: the same for label values; None: there are none.

@@ -73,7 +73,7 @@ def check_cases(cases: Iterable[Case], study: StudyConfig,
     is a problem of each case that is otherwise sound.
 
     Args:
-        cases: as `find_cases` lists them.
+        cases: the cases as `find_cases` lists them.
         study: modalities, labels, `resample`.
         slice_size: `prepare.slice_size`, into which every slice must fit.
         reporter: hears of the task "checking", in cases.

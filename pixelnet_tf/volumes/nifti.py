@@ -54,7 +54,7 @@ class NiftiHeader:
 
     Attributes:
         geometry: shape, affine, header.
-        stored: as it stands in the file, with the voxels' scale and beginning.
+        stored: the header as it stands in the file, with the voxels' scale and beginning.
         size: bytes of the unpacked file.
     """
 

@@ -20,8 +20,8 @@ class SlicePlan:
     from no other, so labels come back unchanged.
 
     Attributes:
-        geometry: of the volume.
-        slices, height, width: of the prepared slices.
+        geometry: where the volume lies in space.
+        slices, height, width: number and size of the prepared slices.
 
     Raises:
         DataError: the volume's slices are larger than `slice_size`.
