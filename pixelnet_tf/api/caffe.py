@@ -10,9 +10,9 @@ from typing import Any
 
 from pixelnet_tf.caffe import export as _export
 from pixelnet_tf.caffe.import_pixelnet import import_pixelnet
-from pixelnet_tf.caffe.match_table import MatchTable
 from pixelnet_tf.caffe.parity import compare_with_golden as compare_with_golden
 from pixelnet_tf.caffe.solver_config import training_section, training_yaml
+from pixelnet_tf.caffe.weights import MatchTable
 from pixelnet_tf.config import Config, as_config
 from pixelnet_tf.errors import ConfigError
 from pixelnet_tf.model.pixelnet import PixelNet

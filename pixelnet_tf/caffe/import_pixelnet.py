@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from pixelnet_tf.caffe.match_table import MatchTable
 from pixelnet_tf.caffe.pixelnet_form import pixelnet_form
 from pixelnet_tf.caffe.reading import read_network
-from pixelnet_tf.caffe.weights import CONVOLUTIONS, load_caffe_weights, match_weights
+from pixelnet_tf.caffe.weights import CONVOLUTIONS, MatchTable, load_caffe_weights, match_weights
 from pixelnet_tf.config import ModelConfig, config_from_dict, config_to_dict
 from pixelnet_tf.errors import ModelError
 from pixelnet_tf.model.architecture import Architecture

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import NoReturn
 
-from pixelnet_tf.caffe.layer_names import names_in_files
+from pixelnet_tf.caffe.weights import names_in_files
 from pixelnet_tf.config import Fc7, Head, ModelConfig
 from pixelnet_tf.errors import ModelError
 from pixelnet_tf.model.architecture import BLOCKS, CONTEXT_RATES, STRIDES

@@ -11,8 +11,6 @@ import numpy as np
 
 from pixelnet_tf.caffe.blobs import blob_variables, from_blob, to_blob
 from pixelnet_tf.caffe.export import caffe_network
-from pixelnet_tf.caffe.layer_names import names_in_files
-from pixelnet_tf.caffe.match_table import MATCHED, MatchTable
 from pixelnet_tf.caffe.reading import (
     hdf5_names,
     read_network,
@@ -21,7 +19,7 @@ from pixelnet_tf.caffe.reading import (
     write_caffemodel,
     write_solver_state,
 )
-from pixelnet_tf.caffe.weights import load_caffe_weights
+from pixelnet_tf.caffe.weights import MATCHED, MatchTable, load_caffe_weights, names_in_files
 from pixelnet_tf.errors import ModelError
 from pixelnet_tf.model.pixelnet import PixelNet
 from prototxt_import import Layer, Network, SolverState

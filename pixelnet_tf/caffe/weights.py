@@ -1,9 +1,14 @@
-"""Weights of Caffe files into this project's model, layer by layer by name."""
+"""Weights of Caffe files into this project's model, layer by layer by name.
+
+With the names that the layers of PixelNet and VGG-16 have in Caffe's files, and the table of what
+became of each layer.
+"""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Collection, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
@@ -11,21 +16,76 @@ import keras
 import numpy as np
 
 from pixelnet_tf.caffe.blobs import check_blobs, set_blobs
-from pixelnet_tf.caffe.layer_names import names_in_files
-from pixelnet_tf.caffe.match_table import (
-    CONVERTED,
-    LEFT_OUT,
-    MATCHED,
-    NOT_IN_FILE,
-    MatchRow,
-    MatchTable,
-)
 from pixelnet_tf.caffe.reading import read_network
 from pixelnet_tf.errors import ModelError
 from pixelnet_tf.model.architecture import BLOCKS
 from pixelnet_tf.model.pixelnet import PixelNet
 from prototxt_import import Layer, Network
 from prototxt_import.errors import listed
+
+#: Layer of this project's model -> its names in the authors' files, in VGG-16's, and in those of
+#: the Python port, the most specific first.
+ALIASES = {
+    "fc6_conv": ("fc6_conv", "fc6o", "fc6-conv", "fc6"),
+    "fc7_conv": ("fc7_conv", "fc7o", "fc7-conv", "fc7"),
+    "bn_fc7_conv": ("bn_fc7_conv", "bn_conv7"),
+    "fc6_new": ("fc6_new", "fc6n", "fc6_hcol"),
+    "fc7_new": ("fc7_new", "fc7n", "fc7_hcol"),
+    "cls_score_new": ("cls_score_new", "cls_score", "fc8_hcol"),
+}
+
+
+def names_in_files(layer: str) -> tuple[str, ...]:
+    """Names under which a layer of the model may stand in a Caffe file."""
+    return ALIASES.get(layer, (layer,))
+
+
+_WIDEST = 80
+MATCHED, CONVERTED, LEFT_OUT, NOT_IN_FILE = "matched", "converted", "left out", "not in the file"
+
+
+@dataclass(frozen=True)
+class MatchRow:
+    """One layer: its name here and in the file (empty: it has none), and what was done."""
+
+    layer: str
+    source: str
+    status: str
+    detail: str = ""
+
+
+@dataclass(frozen=True)
+class MatchTable:
+    """What was taken from a weight file; `print(table)` shows a line for each layer."""
+
+    rows: tuple[MatchRow, ...]
+
+    @property
+    def loaded(self) -> tuple[str, ...]:
+        """Names of the model's layers whose weights come from the file."""
+        return tuple(row.layer for row in self.rows if row.status in (MATCHED, CONVERTED))
+
+    @property
+    def new_layers(self) -> frozenset[str]:
+        """Names of the model's layers that have weights, but keep their start weights."""
+        return frozenset(row.layer for row in self.rows if row.layer) - set(self.loaded)
+
+    def __str__(self) -> str:
+        cells = [("layer", "in the file", "what was done", "")]
+        cells += [(r.layer or "-", r.source or "-", r.status, r.detail) for r in self.rows]
+        # A cell that is longer stands out of its column: names of files may have any length.
+        widths = [min(max(len(row[column]) for row in cells), _WIDEST) for column in range(4)]
+        lines = [
+            "  ".join(c.ljust(w) for c, w in zip(row, widths, strict=True)).rstrip()
+            for row in cells
+        ]
+        counts = {
+            status: sum(row.status == status for row in self.rows)
+            for status in (MATCHED, CONVERTED, LEFT_OUT, NOT_IN_FILE)
+        }
+        lines.append(", ".join(f"{count} {status}" for status, count in counts.items()))
+        return "\n".join(lines)
+
 
 #: How the first kernel is fitted to another number of channels.
 CHANNEL_RULES = ("average", "repeat")

@@ -14,9 +14,8 @@ import pixelnet_tf.caffe.parity as parity
 from pixelnet_tf.caffe.blobs import get_blobs
 from pixelnet_tf.caffe.build import build_model
 from pixelnet_tf.caffe.import_pixelnet import import_pixelnet
-from pixelnet_tf.caffe.layer_names import names_in_files
-from pixelnet_tf.caffe.match_table import MatchRow, MatchTable
 from pixelnet_tf.caffe.parity import compare_with_golden
+from pixelnet_tf.caffe.weights import MatchRow, MatchTable, names_in_files
 from pixelnet_tf.config import ModelConfig
 from pixelnet_tf.errors import DataError, ModelError, nearest_hint
 from pixelnet_tf.model.architecture import Architecture
