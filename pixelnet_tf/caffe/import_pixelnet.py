@@ -1,5 +1,6 @@
-"""A Caffe PixelNet, or a VGG-16, as this project's own model: its form, read off its layers, then its
-weights.
+"""A Caffe PixelNet, or a VGG-16, as this project's own model.
+
+Its form is read off the layers of the Caffe network, then it is given their weights.
 """
 
 from __future__ import annotations
