@@ -1,8 +1,9 @@
 """The network as one table of layers, which every form of it reads.
 
 The Keras model (`vgg16.py`, `pixelnet.py`), its fast forms (`fast_trunk.py`, `fast_head.py`), the
-response to an empty canvas, and Caffe's files (`caffe/export.py`, `caffe/pixelnet_form.py`) are
-interpreters of this table: a layer is named, sized and ordered here and nowhere else.
+response to an empty canvas, and Caffe's files (`caffe/export.py`,
+`caffe/import_pixelnet.py`) are interpreters of this table: a layer is named, sized and ordered here
+and nowhere else.
 """
 
 from __future__ import annotations
