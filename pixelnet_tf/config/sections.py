@@ -83,7 +83,7 @@ class HeadFiller(Choice):
 
 
 class SolverType(Choice):
-    """`training.solver.type`: Caffe's solvers."""
+    """`training.solver.type`: Caffe's solvers, and Keras' AdamW."""
 
     SGD = "SGD"
     NESTEROV = "Nesterov"
@@ -91,10 +91,11 @@ class SolverType(Choice):
     RMSPROP = "RMSProp"
     ADADELTA = "AdaDelta"
     ADAM = "Adam"
+    ADAMW = "adamw"
 
 
 class LrPolicy(Choice):
-    """`training.solver.lr_policy`: Caffe's learning-rate policies."""
+    """`training.solver.lr_policy`: Caffe's learning-rate policies, and the cosine."""
 
     FIXED = "fixed"
     STEP = "step"
@@ -103,6 +104,7 @@ class LrPolicy(Choice):
     MULTISTEP = "multistep"
     POLY = "poly"
     SIGMOID = "sigmoid"
+    COSINE = "cosine"
 
 
 class LossKind(Choice):
@@ -439,22 +441,25 @@ class ModelConfig:
 
 @dataclass(frozen=True)
 class SolverConfig:
-    """Caffe's solver and its learning-rate policy; the defaults are the authors' solver."""
+    """The solver and its learning-rate policy; the defaults are the authors', Caffe's SGD."""
 
-    #: Caffe's `SGD`, `Nesterov`, `AdaGrad`, `RMSProp`, `AdaDelta` or `Adam`. [original]
+    #: Caffe's `SGD`, `Nesterov`, `AdaGrad`, `RMSProp`, `AdaDelta` or `Adam`, or `adamw`: Keras'
+    #: AdamW, whose decay acts on the weights themselves. [original]
     type: SolverType = SolverType.SGD
     #: Learning rate at the start. [original]
     base_lr: float = 0.001
     #: The learning rate is inside the momentum: `h = momentum * h + lr * g`. `AdaGrad` and
     #: `RMSProp` have none: 0. [original]
     momentum: float = 0.9
-    #: Share of its running mean of squared gradients that `Adam` keeps at each step. [Caffe]
+    #: Share of its running mean of squared gradients that `Adam` or `adamw` keeps at each step.
+    #: [Caffe]
     momentum2: float = 0.999
     #: Share of its running mean of squared gradients that `RMSProp` keeps at each step. [Caffe]
     rms_decay: float = 0.99
-    #: Added to what `AdaGrad`, `RMSProp`, `AdaDelta` and `Adam` divide by. [Caffe]
+    #: Added to what `AdaGrad`, `RMSProp`, `AdaDelta`, `Adam` and `adamw` divide by. [Caffe]
     delta: float = 1e-8
-    #: L2 decay, added to the gradient before the momentum. [original]
+    #: L2 decay, added to the gradient before the momentum. With `adamw` the share by which a step
+    #: of rate 1 lowers the kernels, the gradient left alone; 0.01 is common there. [original]
     weight_decay: float = 0.0005
     #: Scale the gradients down where their L2 norm over all layers exceeds this, that of their sum
     #: over `iter_size` mini-batches; 0: never. [Caffe]
@@ -462,8 +467,11 @@ class SolverConfig:
     #: Mini-batches of a step, whose gradients are averaged: a larger batch in the memory of a small
     #: one. [Caffe]
     iter_size: int = 1
-    #: `fixed`, `step`, `exp`, `inv`, `multistep`, `poly` or `sigmoid`. [original]
+    #: `fixed`, `step`, `exp`, `inv`, `multistep`, `poly` or `sigmoid`, or `cosine`: half a wave
+    #: from base_lr down to 0 at the last step. [original]
     lr_policy: LrPolicy = LrPolicy.STEP
+    #: Steps at the start in which the rate rises in a straight line to the policy's; 0: none.
+    warmup_steps: int = 0
     #: Factor of `step`, `exp`, `multistep`; slope of `inv` and `sigmoid`. [original]
     gamma: float = 0.1
     #: Exponent of `inv` and `poly`. [Caffe]
@@ -497,12 +505,14 @@ class SolverConfig:
         for name in ("momentum2", "rms_decay"):
             in_range(f"training.solver.{name}", getattr(self, name), 0.0, 1.0)
         shares = {SolverType.RMSPROP: ("rms_decay",), SolverType.ADADELTA: ("momentum",),
-                  SolverType.ADAM: ("momentum", "momentum2")}
+                  SolverType.ADAM: ("momentum", "momentum2"),
+                  SolverType.ADAMW: ("momentum", "momentum2")}
         for name in shares.get(self.type, ()):
             if getattr(self, name) == 1:
                 raise ConfigError(f"training.solver.{name} must be below 1 with {self.type}")
         in_range("training.solver.delta", self.delta, 0.0, 1e6)
         in_range("training.solver.iter_size", self.iter_size, 1)
+        in_range("training.solver.warmup_steps", self.warmup_steps, 0)
 
 
 @dataclass(frozen=True)
@@ -515,6 +525,9 @@ class TrainingConfig:
     loss: LossKind = LossKind.CROSS_ENTROPY
     #: Weight of each class in the loss, in the order of `study.labels`; empty: all weigh the same.
     class_weights: tuple[float, ...] = ()
+    #: Share of themselves that averaged weights keep at each step (0.99 to 0.9999). They are what
+    #: is validated, kept as the best and written as the final model; 0: the solver's own weights.
+    average_weights: float = 0.0
     #: Passes over the training slices. [original]
     epochs: int = 80
     #: Number of solver steps; replaces `epochs` when it is not 0.
@@ -559,6 +572,7 @@ class TrainingConfig:
             raise ConfigError("training.class_weights must not be negative, and some lesion class "
                               f"must weigh something, got {list(self.class_weights)}",
                               value=list(self.class_weights))
+        in_range("training.average_weights", self.average_weights, 0.0, 0.999999)
         in_range("training.pretrained_intensity", self.pretrained_intensity, 1e-3, 1e6)
         # TensorFlow takes it as an int32.
         in_range("training.seed", self.seed, 0, 2**31 - 1)

@@ -12,6 +12,7 @@ import tensorflow as tf
 
 from pixelnet_tf.caffe.snapshot import Snapshot, check_snapshot, is_snapshot, load_snapshot
 from pixelnet_tf.caffe.weights import load_caffemodel
+from pixelnet_tf.config import SolverType
 from pixelnet_tf.errors import ConfigError, ModelError
 from pixelnet_tf.model.architecture import BLOCKS
 from pixelnet_tf.model.fast_trunk import fast_taps
@@ -29,12 +30,13 @@ class StartWeights:
     snapshot: Snapshot | None = None
 
 
-def check_source(source: str, steps: int = 0, balance: bool = False) -> None:
+def check_source(source: str, steps: int = 0, balance: bool = False, solver: str = "") -> None:
     """Check what can be told of start weights before there is a model.
 
     Args:
         steps: number of steps of the whole training.
         balance: whether `balance_taps` is asked for.
+        solver: its type.
 
     Raises:
         ModelError: the file does not exist, or is a snapshot that cannot be read.
@@ -53,6 +55,10 @@ def check_source(source: str, steps: int = 0, balance: bool = False) -> None:
         raise ConfigError(f"training.initial_weights: {source} has {done} steps behind it, the "
                           f"training is to have {steps}: nothing is left to do",
                           hint="raise training.steps")
+    if solver == SolverType.ADAMW:
+        raise ConfigError(f"training.initial_weights: {source} is the state of one of Caffe's "
+                          "solvers; set training.solver.type to the one that wrote it, or start "
+                          "from its .caffemodel")
     if balance:
         raise ConfigError("training.balance_taps changes the weights, and the momentum of "
                           f"{source} is of the weights as they are",

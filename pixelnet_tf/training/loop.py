@@ -110,7 +110,10 @@ class Trainer:
                            hint="give another --out")
         self._check_folder(resume)
         if self._starts():
-            check_source(training.initial_weights, self.plan.steps, training.balance_taps)
+            check_source(training.initial_weights, self.plan.steps, training.balance_taps,
+                         training.solver.type)
+            # Raises where the policy asks for more steps than there are.
+            policy_from_config(training.solver, self.plan.steps)
         for case in (*self.split.train, *self.split.validation):
             self.study.check_shard(case)
         index = self.study.index
@@ -202,6 +205,7 @@ class Trainer:
         for line in priors.lines():
             self.reporter.message(line)
         _Loop(self, whole, checkpoints, priors, interruption, lock).run()
+        model = whole.result
         if checkpoints.restore("best"):
             self.reporter.message(f"best validation at step {checkpoints.state['best']['step']}: "
                                   f"{checkpoints.state['best']['score']:.4f}")
@@ -264,6 +268,7 @@ class _Loop:
                  priors: ClassPriors, interruption: Interruption, lock: Lock):
         self.config, self.plan = trainer.config, trainer.plan
         self.reporter = trainer.reporter
+        self.state = whole
         self.model, self.optimizer, self.trained = whole.model, whole.optimizer, whole.trained
         self.checkpoints, self.interruption, self.lock = checkpoints, interruption, lock
         self.study_path = trainer.study.path
@@ -271,10 +276,10 @@ class _Loop:
             trainer.study, trainer.split.validation, self.config.prediction,
             self.config.training.precision, priors)
         self.policy = policy_from_config(self.config.training.solver, self.plan.steps)
-        state = checkpoints.state.get("last", {})
+        saved = checkpoints.state.get("last", {})
         #: The last step whose update is complete, and whether it still lacks its validation.
-        self.done = state.get("step", 0)
-        self.unvalidated = state.get("unvalidated", False)
+        self.done = saved.get("step", 0)
+        self.unvalidated = saved.get("unvalidated", False)
         #: Whether the variables hold the state after `done`, and nothing of a later step.
         self.whole = True
         columns = [f"validation/dice_{name}" for name in self.config.study.class_names[1:]]
@@ -332,6 +337,7 @@ class _Loop:
     def _step_function(self) -> Callable:
         """The function from the mini-batches of a step and its number to its loss."""
         model, optimizer, trained = self.model, self.optimizer, self.trained
+        average = self.state.average
         training = self.config.training
         precision = tf.as_dtype(training.precision)
         loss_of = make_loss(training.loss, training.class_weights)
@@ -346,6 +352,7 @@ class _Loop:
         def one_batch(batch: Batch, step: tf.Tensor) -> tf.Tensor:
             loss, gradients = of_batch(batch, tf.stack([training.seed, step]))
             optimizer.apply(gradients, trained)
+            average()
             return loss
 
         # A function of its own for each mini-batch, or the memory of all would be taken at once.
@@ -360,6 +367,7 @@ class _Loop:
         @tf.function
         def apply_mean(gradients: list[tf.Tensor]) -> None:
             optimizer.apply([g / training.solver.iter_size for g in gradients], trained)
+            average()
 
         def several_batches(batches: Sequence[Batch], step: tf.Tensor) -> tf.Tensor:
             loss, gradients = tf.zeros([]), [tf.zeros_like(tensor) for tensor in tensors]
@@ -392,7 +400,7 @@ class _Loop:
 
         A stop in between costs the scores alone: they are taken first thing after a resume.
         """
-        scores = self.validate(self.model)
+        scores = self.validate(self.state.result)
         with self.interruption.held():
             mean = sum(scores.values()) / len(scores)
             row = {f"validation/{name}": value for name, value in scores.items()}

@@ -1,7 +1,8 @@
-"""Caffe's learning-rate policies as a Keras schedule."""
+"""Learning-rate policies as a Keras schedule: Caffe's, the cosine, and a warm-up for each."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -21,6 +22,10 @@ class CaffePolicy(keras.optimizers.schedules.LearningRateSchedule):
     poly: base_lr * (1 - iter / max_steps)^power, 0 from max_steps on;
     sigmoid: base_lr / (1 + exp(-gamma * (iter - stepsize))).
 
+    Caffe has neither of these: cosine: base_lr * (1 + cos(pi * share)) / 2, share the part of the
+    steps from the warm-up's end to max_steps that is done (Loshchilov and Hutter, 2017); and
+    warmup_steps, which multiply any policy by (iter + 1) / warmup_steps until that is 1.
+
     Raises `ConfigError` for an unknown policy, or for one that lacks what it needs.
     """
 
@@ -34,6 +39,7 @@ class CaffePolicy(keras.optimizers.schedules.LearningRateSchedule):
         stepsize: int = 0,
         stepvalues: Sequence[int] = (),
         max_steps: int = 0,
+        warmup_steps: int = 0,
     ):
         if policy not in LrPolicy.texts():
             raise ConfigError(f"lr_policy must be one of {LrPolicy.texts()}, got {policy!r}",
@@ -44,6 +50,9 @@ class CaffePolicy(keras.optimizers.schedules.LearningRateSchedule):
         if policy == LrPolicy.POLY and max_steps < 1:
             raise ConfigError(f"lr_policy 'poly' needs the number of steps, got {max_steps}",
                               value=max_steps)
+        if policy == LrPolicy.COSINE and max_steps <= warmup_steps:
+            raise ConfigError(f"lr_policy 'cosine' needs more steps than those of its warm-up, got "
+                              f"{max_steps} with warmup_steps {warmup_steps}")
         if policy == LrPolicy.MULTISTEP and not stepvalues:
             raise ConfigError("lr_policy 'multistep' needs stepvalues")
         self.base_lr = float(base_lr)
@@ -53,10 +62,14 @@ class CaffePolicy(keras.optimizers.schedules.LearningRateSchedule):
         self.stepsize = stepsize
         self.stepvalues = tuple(stepvalues)
         self.max_steps = max_steps
+        self.warmup_steps = warmup_steps
 
     def __call__(self, step: tf.Tensor | int) -> tf.Tensor:
         step = tf.cast(step, tf.int64)
-        return self.base_lr * getattr(self, f"_{self.policy}")(step)
+        rate = self.base_lr * getattr(self, f"_{self.policy}")(step)
+        if not self.warmup_steps:
+            return rate
+        return rate * tf.minimum((tf.cast(step, tf.float32) + 1) / self.warmup_steps, 1.0)
 
     def falls(self, steps: int) -> int:
         """How often the rate has fallen after `steps` steps, as Caffe's snapshots count it."""
@@ -70,7 +83,7 @@ class CaffePolicy(keras.optimizers.schedules.LearningRateSchedule):
         return {
             "base_lr": self.base_lr, "policy": self.policy.value, "gamma": self.gamma,
             "power": self.power, "stepsize": self.stepsize, "stepvalues": list(self.stepvalues),
-            "max_steps": self.max_steps,
+            "max_steps": self.max_steps, "warmup_steps": self.warmup_steps,
         }
 
     def _fixed(self, step: tf.Tensor) -> tf.Tensor:
@@ -95,6 +108,10 @@ class CaffePolicy(keras.optimizers.schedules.LearningRateSchedule):
 
     def _sigmoid(self, step: tf.Tensor) -> tf.Tensor:
         return tf.sigmoid(self.gamma * tf.cast(step - self.stepsize, tf.float32))
+
+    def _cosine(self, step: tf.Tensor) -> tf.Tensor:
+        done = tf.cast(step - self.warmup_steps, tf.float32) / (self.max_steps - self.warmup_steps)
+        return 0.5 * (1 + tf.cos(math.pi * tf.clip_by_value(done, 0.0, 1.0)))
 
 
 def _power(base: tf.Tensor | float, exponent: tf.Tensor | float) -> tf.Tensor:

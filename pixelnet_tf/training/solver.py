@@ -1,4 +1,4 @@
-"""Caffe's solvers as Keras optimisers."""
+"""Caffe's solvers as Keras optimisers, and Keras' own AdamW with their multipliers."""
 
 from __future__ import annotations
 
@@ -18,7 +18,30 @@ REGULARIZATIONS = ("L2", "L1")
 _Pairs = list[tuple[tf.Tensor, keras.Variable]]
 
 
-class CaffeSolver(keras.optimizers.Optimizer):
+class _OneDevice(keras.optimizers.Optimizer):
+    """Updates that need not wait for the last gradient, and multipliers by the variable."""
+
+    multipliers: dict[str, tuple[float, float]]
+
+    def _multipliers_of(self, variable: keras.Variable | tf.Variable) -> tuple[float, float]:
+        """(lr_mult, decay_mult) of a variable, which Keras may give as the one behind it."""
+        path = self._trainable_variables[self._get_variable_index(variable)].path
+        return self.multipliers.get(path, (1.0, 1.0))
+
+    def _clip_gradients(self, grads: Sequence[tf.Tensor]) -> Sequence[tf.Tensor]:
+        # Keras asks for it before the replicas' gradients are added up; see below.
+        return grads
+
+    def _all_reduce_sum_gradients(self, grads_and_vars: _Pairs) -> _Pairs:
+        # On one replica there is nothing to add up, but Keras' own call would hold every update
+        # back until the last gradient is there, and so all gradients in memory at once.
+        if tf.distribute.get_strategy().num_replicas_in_sync > 1:
+            grads_and_vars = super()._all_reduce_sum_gradients(grads_and_vars)
+        gradients, variables = zip(*grads_and_vars, strict=True)
+        return list(zip(super()._clip_gradients(gradients), variables, strict=True))
+
+
+class CaffeSolver(_OneDevice):
     """What all of Caffe's solvers share: multipliers, decay, clipping, histories.
 
     `g += weight_decay * decay_mult * w` comes first, with the weights before the update (L1 takes
@@ -68,10 +91,7 @@ class CaffeSolver(keras.optimizers.Optimizer):
         self.delta = float(delta)
         self.decay = float(weight_decay)
         self.regularization_type = regularization_type
-        self.multipliers = {
-            path: (float(lr_mult), float(decay_mult))
-            for path, (lr_mult, decay_mult) in (multipliers or {}).items()
-        }
+        self.multipliers = _as_floats(multipliers)
 
     def build(self, variables: list[keras.Variable]) -> None:
         if self.built:
@@ -107,8 +127,7 @@ class CaffeSolver(keras.optimizers.Optimizer):
     def update_step(self, gradient: tf.Tensor, variable: keras.Variable, learning_rate: tf.Tensor
                     ) -> None:
         index = self._get_variable_index(variable)
-        path = self._trainable_variables[index].path
-        lr_mult, decay_mult = self.multipliers.get(path, (1.0, 1.0))
+        lr_mult, decay_mult = self._multipliers_of(variable)
         if lr_mult == 0:
             return
         weights = tf.convert_to_tensor(variable)
@@ -130,18 +149,6 @@ class CaffeSolver(keras.optimizers.Optimizer):
 
     def _penalty(self, weights: tf.Tensor) -> tf.Tensor:
         return weights if self.regularization_type == "L2" else tf.sign(weights)
-
-    def _clip_gradients(self, grads: Sequence[tf.Tensor]) -> Sequence[tf.Tensor]:
-        # Keras asks for it before the replicas' gradients are added up; see below.
-        return grads
-
-    def _all_reduce_sum_gradients(self, grads_and_vars: _Pairs) -> _Pairs:
-        # On one replica there is nothing to add up, but Keras' own call would hold every update
-        # back until the last gradient is there, and so all gradients in memory at once.
-        if tf.distribute.get_strategy().num_replicas_in_sync > 1:
-            grads_and_vars = super()._all_reduce_sum_gradients(grads_and_vars)
-        gradients, variables = zip(*grads_and_vars, strict=True)
-        return list(zip(super()._clip_gradients(gradients), variables, strict=True))
 
     def get_config(self) -> dict[str, Any]:
         return {
@@ -265,12 +272,57 @@ class CaffeAdam(CaffeSolver):
         return rate * first / (tf.sqrt(second) + self.delta)
 
 
+@keras.saving.register_keras_serializable("pixelnet_tf")
+class DecoupledAdam(_OneDevice, keras.optimizers.AdamW):
+    """Keras' AdamW with Caffe's multipliers (Loshchilov and Hutter, 2019).
+
+    The rate of a variable is `lr * lr_mult`. Kernels lose `rate * weight_decay * decay_mult` of
+    themselves before each step; biases and the other parameters of a number a channel, such as
+    those of a normalisation, never decay. A variable with an lr multiplier of 0 stays as it is.
+
+    Parameters
+    ----------
+    multipliers
+        Variable path -> (lr_mult, decay_mult); (1, 1) for a variable not in it.
+
+    The others are those of `keras.optimizers.AdamW`.
+    """
+
+    def __init__(self, *args: Any,
+                 multipliers: Mapping[str, tuple[float, float]] | None = None, **kwargs: Any):
+        super().__init__(*args, **kwargs)
+        self.multipliers = _as_floats(multipliers)
+
+    def update_step(self, gradient: tf.Tensor, variable: keras.Variable, learning_rate: tf.Tensor
+                    ) -> None:
+        lr_mult, _ = self._multipliers_of(variable)
+        if lr_mult:
+            super().update_step(gradient, variable, learning_rate * lr_mult)
+
+    def _apply_weight_decay(self, variables: Sequence[keras.Variable]) -> None:
+        for variable in variables:
+            lr_mult, decay_mult = self._multipliers_of(variable)
+            if len(variable.shape) > 1 and (share := self.weight_decay * lr_mult * decay_mult):
+                self.assign_sub(variable, variable * tf.cast(
+                    self.learning_rate * share, variable.dtype))
+
+    def get_config(self) -> dict[str, Any]:
+        return {**super().get_config(),
+                "multipliers": {path: list(pair) for path, pair in self.multipliers.items()}}
+
+
 #: Caffe's solver types.
 SOLVERS: dict[SolverType, type[CaffeSolver]] = {
     SolverType.SGD: CaffeSGD, SolverType.NESTEROV: CaffeNesterov,
     SolverType.ADAGRAD: CaffeAdaGrad, SolverType.RMSPROP: CaffeRMSProp,
     SolverType.ADADELTA: CaffeAdaDelta, SolverType.ADAM: CaffeAdam,
 }
+
+
+def _as_floats(multipliers: Mapping[str, tuple[float, float]] | None
+               ) -> dict[str, tuple[float, float]]:
+    return {path: (float(lr_mult), float(decay_mult))
+            for path, (lr_mult, decay_mult) in (multipliers or {}).items()}
 
 
 def _blend(share: float, history: tf.Variable, new: tf.Tensor) -> tf.Tensor:
@@ -288,11 +340,12 @@ def _resource(variable: keras.Variable | tf.Variable) -> tf.Tensor:
 def policy_from_config(config: SolverConfig, max_steps: int) -> CaffePolicy:
     """The learning rate that a configuration's `training.solver` describes.
 
-    max_steps is the number of solver steps of the whole training (policy `poly`).
+    max_steps is the number of solver steps of the whole training (policies `poly` and `cosine`).
     """
     return CaffePolicy(
         config.base_lr, config.lr_policy, gamma=config.gamma, power=config.power,
         stepsize=config.stepsize, stepvalues=config.stepvalues, max_steps=max_steps,
+        warmup_steps=config.warmup_steps,
     )
 
 
@@ -300,13 +353,18 @@ def solver_from_config(
     config: SolverConfig,
     max_steps: int,
     multipliers: Mapping[str, tuple[float, float]] | None = None,
-) -> CaffeSolver:
+) -> CaffeSolver | DecoupledAdam:
     """The optimiser that a configuration's `training.solver` describes; see
     `policy_from_config`.
 
     It is to be given the mean gradient of `iter_size` mini-batches. Caffe clips their sum.
     """
     clip = config.clip_gradients / config.iter_size
+    if config.type == SolverType.ADAMW:
+        return DecoupledAdam(
+            policy_from_config(config, max_steps), beta_1=config.momentum,
+            beta_2=config.momentum2, epsilon=config.delta, weight_decay=config.weight_decay,
+            multipliers=multipliers, global_clipnorm=clip or None)
     return SOLVERS[config.type](
         policy_from_config(config, max_steps), config.momentum, config.weight_decay,
         multipliers=multipliers, momentum2=config.momentum2, rms_decay=config.rms_decay,

@@ -1,4 +1,4 @@
-"""The state of a training, which its checkpoints hold: a model and its solver."""
+"""The state of a training, which its checkpoints hold: a model, its solver, averaged weights."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from pathlib import Path
 import tensorflow as tf
 
 from pixelnet_tf.caffe.snapshot import Snapshot, save_snapshot, snapshot_paths
-from pixelnet_tf.config import TrainingConfig
+from pixelnet_tf.config import LrPolicy, SolverType, TrainingConfig
 from pixelnet_tf.errors import ModelError
 from pixelnet_tf.model.pixelnet import PixelNet
 from pixelnet_tf.runs.checkpoints import Checkpoints
 from pixelnet_tf.runs.folder import RunFolder
-from pixelnet_tf.training.solver import policy_from_config, solver_from_config
+from pixelnet_tf.training.solver import CaffeSolver, policy_from_config, solver_from_config
 
 
 class TrainingState:
@@ -22,6 +22,10 @@ class TrainingState:
     Args:
         new_layers: names of the layers that do not come from pretrained weights.
         steps: solver steps of the whole training.
+
+    Attributes:
+        result: the model that is validated and kept: with `training.average_weights` one of its
+            own, of the averaged weights, else the trained one.
     """
 
     def __init__(self, model: PixelNet, config: TrainingConfig, new_layers: Collection[str],
@@ -32,17 +36,38 @@ class TrainingState:
         self.trained = [variable for variable in model.trainable_variables
                         if self.optimizer.multipliers[variable.path][0] > 0]
         self.optimizer.build(self.trained)
+        self.result = model
+        if config.average_weights:
+            self.result = PixelNet(model.config, model.channels, model.classes, draw=False)
+            self.result.set_weights(model.get_weights())
 
     @property
     def variables(self) -> list[tf.Variable]:
-        """What a checkpoint holds, in its order."""
-        return [v.value for v in (*self.model.variables, *self.optimizer.variables)]
+        """What a checkpoint holds, in its order: the weights to predict with come first."""
+        own = () if self.result is self.model else self.model.variables
+        return [v.value for v in (*self.result.variables, *self.optimizer.variables, *own)]
+
+    def average(self) -> None:
+        """Let the averaged weights follow the model's, after a step of the solver.
+
+        They keep the share `average_weights` of themselves, but less in the first steps,
+        (1 + t) / (10 + t) after t of them, so that the start is soon forgotten. The stored
+        statistics of a BatchNorm are averaged likewise. Without averaging it does nothing.
+        """
+        if self.result is self.model:
+            return
+        step = tf.cast(tf.convert_to_tensor(self.optimizer.iterations), tf.float32)
+        new = 1 - tf.minimum(self.config.average_weights, (1 + step) / (10 + step))
+        for mean, weight in zip(self.result.variables, self.model.variables, strict=True):
+            now = tf.convert_to_tensor(weight)
+            mean.assign_add(tf.cast(new, now.dtype) * (now - tf.convert_to_tensor(mean)))
 
     def go_on_from(self, snapshot: Snapshot) -> None:
         """Take over step and histories of Caffe's solver; the model has the weights already.
 
         Raises `ModelError` for a snapshot of another type of solver.
         """
+        assert isinstance(self.optimizer, CaffeSolver)  # `check_source` has seen to it.
         self.optimizer.set_histories(snapshot.histories)
         self.optimizer.iterations.assign(snapshot.step)
 
@@ -51,13 +76,14 @@ class TrainingState:
         """The last state that a run has saved, or the one that the run's path names.
 
         Raises:
-            ModelError: it has none. RunError: it is broken.
+            ModelError: it has none, or one that Caffe could not go on from. RunError: it is broken.
         """
         kind = run.kind or "last"
         if not run.exists() or run.state(kind) is None:
             raise ModelError("holds no state of a training that Caffe could go on from",
                              file=run.path, hint="give the --out of `pixelnet-tf train`")
         config = run.config()
+        check_caffe_follows(config.training, run.name)
         model = PixelNet(config.model, len(config.study.modalities), len(config.study.labels),
                          draw=False)
         # Only the policy `poly` asks for the number of steps, and no state holds it.
@@ -72,8 +98,23 @@ class TrainingState:
     def save_snapshot(self, folder: Path, form: str) -> tuple[Path, Path]:
         """Write the state as Caffe's snapshot, `binaryproto` or `hdf5`; returns the two files."""
         step = int(self.optimizer.iterations)
+        assert isinstance(self.optimizer, CaffeSolver)  # `of_run` has seen to it.
         falls = policy_from_config(self.config.solver, max_steps=1).falls(step)
         return save_snapshot(self.model, self.optimizer.histories(), step, falls, folder, form)
+
+
+def check_caffe_follows(training: TrainingConfig, run: str) -> None:
+    """Raise `ModelError` where Caffe's solvers have no counterpart to what a run trains by."""
+    solver = training.solver
+    unknown = [text for there, text in (
+        (solver.type == SolverType.ADAMW, f"solver.type={solver.type}"),
+        (solver.lr_policy == LrPolicy.COSINE, f"solver.lr_policy={solver.lr_policy}"),
+        (solver.warmup_steps, f"solver.warmup_steps={solver.warmup_steps}"),
+        (training.average_weights, f"average_weights={training.average_weights:g}")) if there]
+    if unknown:
+        raise ModelError(f"{run}: was trained with training.{', training.'.join(unknown)}, which "
+                         "Caffe's solvers do not know, so that none could go on from its state; "
+                         "export the network alone, without --snapshot")
 
 
 def training_multipliers(model: PixelNet, config: TrainingConfig, new_layers: Collection[str]

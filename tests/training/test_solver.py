@@ -148,6 +148,57 @@ def test_five_steps_of_each_type_are_caffes(kind, dtype):
         np.testing.assert_array_equal(one.numpy(), other.numpy())
 
 
+def test_adamw_by_hand_with_multipliers_clipping_and_no_decay_of_vectors():
+    rng = np.random.default_rng(3)
+    start = {"kernel": rng.normal(size=(3, 2)), "bias": rng.normal(size=2),
+             "scale": rng.normal(size=2), "frozen": rng.normal(size=(2, 2))}
+    gradients = [{name: np.float32(rng.normal(size=value.shape)) for name, value in start.items()}
+                 for _ in range(5)]
+    multipliers = {"kernel": (3, 1), "bias": (2, 0), "frozen": (0, 1)}
+    # The sum over two mini-batches is clipped at 2, hence their mean at 1.
+    solver = solver_from_config(SolverConfig(
+        type="adamw", base_lr=0.1, lr_policy="cosine", weight_decay=0.05, momentum=0.9,
+        momentum2=0.95, delta=1e-3, clip_gradients=2.0, iter_size=2), 10, multipliers)
+    variables = [variable(value, name) for name, value in start.items()]
+    weights = {name: np.float64(np.float32(value)) for name, value in start.items()}
+    first = {name: np.zeros_like(value) for name, value in weights.items()}
+    second = dict(first)
+    for step, batch in enumerate(gradients):
+        solver.apply([tf.constant(batch[v.name]) for v in variables], variables)
+        norm = np.sqrt(sum((np.float64(g) ** 2).sum() for g in batch.values()))
+        for name in weights:
+            rate = (0.05 * (1 + np.cos(np.pi * step / 10)) * multipliers.get(name, (1, 1))[0])
+            g, t = batch[name] / max(norm, 1.0), step + 1
+            first[name] = 0.9 * first[name] + 0.1 * g
+            second[name] = 0.95 * second[name] + 0.05 * g ** 2
+            if name == "kernel":
+                weights[name] = weights[name] * (1 - rate * 0.05)
+            weights[name] = weights[name] - (
+                rate * np.sqrt(1 - 0.95 ** t) / (1 - 0.9 ** t) * first[name]
+                / (np.sqrt(second[name]) + 1e-3))
+    for each in variables:
+        np.testing.assert_allclose(each.numpy(), weights[each.name], rtol=2e-5, atol=2e-6,
+                                   err_msg=each.name)
+    again = keras.optimizers.deserialize(keras.optimizers.serialize(solver))
+    assert again.get_config() == solver.get_config()
+
+
+def test_adamw_without_multipliers_is_keras_own():
+    rng = np.random.default_rng(4)
+    start = {"kernel": rng.normal(size=(3, 2)), "bias": rng.normal(size=2)}
+    mine, theirs = ([variable(value, name) for name, value in start.items()] for _ in range(2))
+    solver = solver_from_config(SolverConfig(type="adamw", base_lr=0.01, lr_policy="fixed",
+                                             weight_decay=0.1), 5)
+    keras_own = keras.optimizers.AdamW(0.01, weight_decay=0.1, epsilon=1e-8)
+    keras_own.exclude_from_weight_decay(var_list=theirs[1:])
+    for _ in range(4):
+        gradients = [tf.constant(rng.normal(size=v.shape), tf.float32) for v in mine]
+        solver.apply(gradients, mine)
+        keras_own.apply(gradients, theirs)
+    for one, other in zip(mine, theirs, strict=True):
+        np.testing.assert_allclose(one.numpy(), other.numpy(), rtol=1e-6)
+
+
 def test_clipping_counts_the_sum_over_the_mini_batches_of_a_step():
     gradients = [[{"a": np.float32([3.0])}, {"a": np.float32([1.0])}],
                  [{"a": np.float32([0.5])}, {"a": np.float32([0.5])}]]
@@ -168,6 +219,8 @@ def test_clipping_counts_the_sum_over_the_mini_batches_of_a_step():
         ({"type": "AdaGrad"}, "has no momentum; set training.solver.momentum=0"),
         ({"type": "RMSProp", "momentum": 0.0, "rms_decay": 1.0}, "rms_decay must be below 1"),
         ({"type": "Adam", "momentum2": 1.0}, "momentum2 must be below 1"),
+        ({"type": "adamw", "momentum2": 1.0}, "momentum2 must be below 1"),
+        ({"warmup_steps": -1}, "warmup_steps"),
         ({"iter_size": 0}, "iter_size"),
         ({"delta": -1.0}, "delta"),
     ],

@@ -1,5 +1,6 @@
 """Loss and gradients of one solver step, fast against plain."""
 
+import keras
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -154,3 +155,23 @@ def test_batch_norm_learns_its_statistics(batch):
 def test_a_variable_that_no_gradient_reaches(batch):
     with pytest.raises(ValueError, match="no gradient reaches"):
         loss_and_gradients(make(fc7="none"), batch, SEED, variables=[tf.Variable(1.0)])
+
+
+def test_the_gradient_of_cross_entropy_and_dice_is_that_of_a_plain_keras_computation(batch):
+    """The loss written in Keras' own words, through the model as Keras calls it."""
+    model = make()
+    loss, found = run(model, batch, loss_of=make_loss("cross_entropy_dice"))
+    with tf.GradientTape() as tape:
+        scores = model([batch["image"], batch["pixels"]])
+        truth = keras.ops.one_hot(batch["classes"], 3)
+        likely = keras.ops.softmax(scores)
+        dice = (2 * keras.ops.sum(truth * likely, axis=0)
+                / (keras.ops.sum(truth, axis=0) + keras.ops.sum(likely, axis=0)))
+        plain = (keras.losses.SparseCategoricalCrossentropy(from_logits=True)(
+            batch["classes"], scores) + 1 - keras.ops.mean(dice[1:]))
+    expected = tape.gradient(plain, [v.value for v in model.trainable_variables])
+    assert loss == pytest.approx(float(plain), abs=1e-5)
+    for variable, mine, theirs in zip(model.trainable_variables, found, expected, strict=True):
+        theirs = tf.convert_to_tensor(theirs).numpy()
+        np.testing.assert_allclose(mine, theirs, rtol=0, atol=1e-4 * np.abs(theirs).max(),
+                                   err_msg=variable.path)
