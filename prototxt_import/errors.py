@@ -25,8 +25,15 @@ def _shortened(text: str) -> str:
 class CaffeFormatError(ValueError):
     """A Caffe file that cannot be read, understood or written.
 
-    The text names the file (with line and column where known), what was found there and
-    what to do next. `path`, `line` and `column` (both counted from 1) are kept for programs.
+    The text names the file, with line and column where they are known, says what was found there
+    and what to do next.
+
+    Attributes
+    ----------
+    message
+        The text without the place.
+    path, line, column
+        The place, for programs; None where it is not known. Lines and columns count from 1.
 
     Examples
     --------

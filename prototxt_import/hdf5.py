@@ -20,7 +20,12 @@ from prototxt_import.schema import new_message
 
 
 def is_hdf5(path: str | os.PathLike) -> bool:
-    """Whether the file begins as HDF5 files do; raises CaffeFormatError for no usable file.
+    """Return whether a file begins as HDF5 files do.
+
+    Raises
+    ------
+    CaffeFormatError
+        There is no such file, it cannot be read, or it is clearly no model.
 
     Examples
     --------
@@ -62,8 +67,14 @@ def read_hdf5_weights(
 
 
 def hdf5_layer_names(path: str | os.PathLike) -> tuple[str, ...]:
-    """Return the names of the layers of an HDF5 model (and of the groups that one called `a/b`
-    lies in); it does not say their order.
+    """Return the names of the layers of an HDF5 model, whose order such a file does not say.
+
+    The names of groups are among them, too: a layer called `a/b` lies in the group `a`.
+
+    Raises
+    ------
+    CaffeFormatError
+        The file is damaged or refused (see `open_hdf5`).
 
     Examples
     --------

@@ -40,9 +40,19 @@ def import_h5py(path: str | os.PathLike) -> Any:
 def open_hdf5(path: str | os.PathLike, most_bytes: int | None = None) -> Iterator[Any]:
     """Open an `h5py.File` for reading, once all that it holds was looked at.
 
-    Raises CaffeFormatError for a damaged file (also where the block inside finds it damaged), one
-    that reads other files or needs code of others, and one whose arrays take together more than
-    `most_bytes` (None: `MAX_INFLATION` times as many as the file). Needs h5py.
+    Parameters
+    ----------
+    path
+        The file.
+    most_bytes
+        How much memory its arrays may take together; None stands for `MAX_INFLATION` times the size
+        of the file.
+
+    Raises
+    ------
+    CaffeFormatError
+        The file is damaged (also where the block inside finds it so), reads other files, needs code
+        of others, holds too much, or h5py is not installed.
 
     Examples
     --------

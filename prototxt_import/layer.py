@@ -30,7 +30,9 @@ PHASES = ("TRAIN", "TEST")
 
 @dataclass(frozen=True)
 class NetState:
-    """What a network's layers were chosen by; `phase` None: they were not, all are there."""
+    """The phase, level and stages by which the layers of a network were chosen.
+
+    A phase of None says that none was chosen: all layers are there."""
 
     phase: str | None = None
     level: int = 0
@@ -42,7 +44,9 @@ UNCHOSEN = NetState()
 
 @dataclass(frozen=True)
 class StateRule:
-    """One `include` or `exclude` of a layer; None and empty tuples ask for nothing.
+    """One `include` or `exclude` of a layer, which is met where all that it asks for holds.
+
+    A field that is None or an empty tuple asks for nothing.
 
     Examples
     --------
@@ -74,10 +78,18 @@ ParamsClass = type[Params]
 
 @dataclass(frozen=True)
 class ParamSpec:
-    """How one blob is trained: factors on the learning rate and on the weight decay, and the
-    name under which layers share it ("" for a blob of the layer's own).
+    """How one blob of a layer is trained.
 
-    `stated` names the factors that the file states: layers that share a blob must agree in them.
+    Attributes
+    ----------
+    name
+        The name under which layers share the blob, empty for a blob of the layer's own.
+    lr_mult, decay_mult
+        Factors on the learning rate and on the weight decay.
+    share_mode
+        STRICT or PERMISSIVE.
+    stated
+        The names of the factors that the file states: layers that share a blob must agree in them.
 
     Examples
     --------
@@ -96,10 +108,25 @@ class ParamSpec:
 
 @dataclass(frozen=True, eq=False)
 class Layer:
-    """One layer; immutable, its blobs are read-only float32 arrays in Caffe's axis order.
+    """One layer of a network, which cannot be changed.
 
-    `param_specs` has an entry for each `param` of the file, so fewer than blobs where Caffe's
-    defaults hold. `line` is the line in the prototxt, None for a layer from a binary model.
+    Attributes
+    ----------
+    name, type, bottoms, tops
+        As in the file.
+    params
+        The settings of the layer's type.
+    blobs
+        The weights as read-only float32 arrays in Caffe's axis order.
+    param_specs
+        An entry for each `param` of the file; there are fewer of them than blobs where Caffe's
+        defaults hold (see `param_spec`).
+    phase, include, exclude
+        To which networks the layer belongs.
+    loss_weights, propagate_down
+        Caffe's settings of these names, one number for each top and for each bottom.
+    line
+        The line in the prototxt, None for a layer from a binary model.
 
     Examples
     --------

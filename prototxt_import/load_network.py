@@ -31,12 +31,31 @@ def load_network(
 
     Either file may be left out: a caffemodel alone gives the description it carries itself.
     Together, weights are attached by layer name as Caffe's `CopyTrainedLayersFrom` does: layers
-    that only the model file has are listed in `network.unmatched`, layers that only the prototxt
-    has keep no blobs. Where layers share a name, at most one of them may have weights. `phase`
-    ("TRAIN", "TEST", None for all layers), `level` and `stages` choose among layers with include
-    and exclude rules.
+    that only the model file has are listed in `network.unmatched`, and layers that only the
+    prototxt has keep no blobs. Where layers share a name, at most one of them may have weights.
 
-    Raises CaffeFormatError for anything that is wrong with the files: see its text.
+    Parameters
+    ----------
+    prototxt
+        The description of the network.
+    caffemodel
+        The weights: a binary model in the current format, V1 or V0, or an HDF5 model.
+    phase
+        "TRAIN" or "TEST" leaves out the layers of the other phase; None keeps all layers.
+    level, stages
+        What the include and exclude rules of layers are asked beside the phase.
+    allow_nan
+        Whether weights may be NaN or infinite.
+
+    Returns
+    -------
+    Network
+        The layers in the order of the file, brought to Caffe's current form.
+
+    Raises
+    ------
+    CaffeFormatError
+        Something is wrong with the files; its text says what and where.
 
     Examples
     --------
@@ -67,6 +86,25 @@ def load_network(
 
 def attach_weights(network: Network, caffemodel: Path, *, allow_nan: bool = False) -> Network:
     """Return a network with the weights of a caffemodel, by layer name, as `load_network` does.
+
+    Parameters
+    ----------
+    network
+        The network, whose own weights, if it has any, give way to those of the file.
+    caffemodel
+        A binary or an HDF5 model.
+    allow_nan
+        Whether weights may be NaN or infinite.
+
+    Returns
+    -------
+    Network
+        The same layers with the blobs of the file.
+
+    Raises
+    ------
+    CaffeFormatError
+        The file cannot be read, or its weights do not fit the network.
 
     Examples
     --------

@@ -14,7 +14,7 @@ _SIZES = ("kernel", "stride", "pad", "dilation")  # printed as 3x3
 
 
 class Input(NamedTuple):
-    """An input blob and its shape in Caffe's axis order, () where the file declares none.
+    """An input blob and its shape in Caffe's axis order; the shape is () where no file states it.
 
     Examples
     --------
@@ -31,9 +31,19 @@ class Input(NamedTuple):
 class Network:
     """An immutable network description; `print(network)` shows it as a table.
 
-    `unmatched` names the layers of the model file that the prototxt does not have; `notes` says
-    what reading brought to the current form or left out. `state` says what the layers were chosen
-    by; where its phase is None, its level and stages are those to choose by.
+    Attributes
+    ----------
+    name, layers
+        As in the file, the layers in its order.
+    unmatched
+        Names of the layers of the model file that the prototxt does not have.
+    notes
+        What was brought to the current form, or left out, when the files were read.
+    force_backward
+        Caffe's setting of that name.
+    state
+        The phase, level and stages by which the layers were chosen. Where the phase is None, all
+        layers are there, and the level and stages are those to choose by.
 
     Examples
     --------

@@ -31,10 +31,21 @@ VARIANCE_NORMS = ("FAN_IN", "FAN_OUT", "AVERAGE")
 
 @dataclass(frozen=True)
 class Filler:
-    """A filler with Caffe's defaults: constant zero.
+    """How the weights of a new layer start; without settings they are zero, as in Caffe.
 
-    `value` is for constant, `min` and `max` for uniform, `mean`, `std` and `sparse` (expected
-    non-zero weights of an input, -1 for all) for gaussian, `variance_norm` for xavier and msra.
+    Attributes
+    ----------
+    type
+        One of `FILLER_TYPES`.
+    value
+        Every weight, of constant.
+    min, max
+        The range of uniform.
+    mean, std, sparse
+        The distribution of gaussian; `sparse` is how many weights of an input are expected not to
+        be zero, or -1 for all of them.
+    variance_norm
+        By what xavier and msra scale: FAN_IN, FAN_OUT or AVERAGE.
 
     Examples
     --------
@@ -145,9 +156,10 @@ Self = TypeVar("Self", bound="LayerParams")
 
 @dataclass(frozen=True)
 class LayerParams:
-    """Base of all settings: fields named as in Caffe's schema, with Caffe's defaults.
+    """Base of the settings of all layer types: fields as in Caffe's schema, with its defaults.
 
-    `messages` names the parts of LayerParameter that hold them, e.g. `convolution_param`.
+    `messages` names the parts of Caffe's LayerParameter that hold them, for example
+    `convolution_param`.
 
     Examples
     --------
@@ -208,8 +220,10 @@ NO_PARAMS = NoParams()
 
 @dataclass(frozen=True)
 class GenericParams(LayerParams):
-    """Settings of a layer type without a class here: what the file sets, as nested mappings,
-    e.g. `{"power_param": {"power": 2.0}}`.
+    """Settings of a layer of a type that has no class here.
+
+    `raw` has what the file sets, as nested mappings, for example
+    `{"power_param": {"power": 2.0}}`.
 
     Examples
     --------

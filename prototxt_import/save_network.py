@@ -23,7 +23,10 @@ _MAX_BYTES = (1 << 31) - 1  # protobuf's limit, and so Caffe's
 def save_prototxt(path: str | os.PathLike, network: Network) -> None:
     """Write the description of `network`, without weights, as current prototxt.
 
-    Raises CaffeFormatError for a layer that is outside Caffe's schema.
+    Raises
+    ------
+    CaffeFormatError
+        A layer has settings for which Caffe's schema has no field.
 
     Examples
     --------
@@ -50,9 +53,14 @@ def save_prototxt(path: str | os.PathLike, network: Network) -> None:
 def save_caffemodel(path: str | os.PathLike, network: Network) -> None:
     """Write `network` with its weights in Caffe's current format.
 
-    A path that ends in `.h5` gets Caffe's HDF5 form, weights only. Weights go from their arrays
-    to the file without a second copy. Raises CaffeFormatError for a layer outside Caffe's schema
-    and for models larger than the 2 GiB that Caffe can read.
+    A path that ends in `.h5` gets Caffe's HDF5 form, which holds the weights alone. Weights go from
+    their arrays to the file without a second copy.
+
+    Raises
+    ------
+    CaffeFormatError
+        A layer has settings for which Caffe's schema has no field, or the model is larger than the
+        2 GiB that Caffe can read.
 
     Examples
     --------

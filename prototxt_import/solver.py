@@ -36,10 +36,11 @@ _NEEDED = {
 
 @dataclass(frozen=True)
 class Solver:
-    """How a network is trained, in Caffe's terms and with its defaults (0 where it has none).
+    """How a network is trained, in Caffe's terms.
 
-    `stepvalues` are the file's `stepvalue`. `network` is a description inside the solver file
-    (`net_param` or `train_net_param`), with the layers of all phases.
+    The fields are named as in Caffe's schema and have its defaults; a number for which Caffe has no
+    default is 0. `stepvalues` are what the file calls `stepvalue`. `network` is the description
+    inside the solver file (`net_param` or `train_net_param`), with the layers of all phases.
 
     Examples
     --------
@@ -89,8 +90,16 @@ class Solver:
 def load_solver(path: str | os.PathLike) -> Solver:
     """Return the solver that a `solver.prototxt` describes.
 
-    Raises CaffeFormatError for text that is not Caffe's, an unknown policy, and settings that
-    the policy needs and the file lacks.
+    Parameters
+    ----------
+    path
+        The text file.
+
+    Raises
+    ------
+    CaffeFormatError
+        The text is not Caffe's, the policy is unknown, or a setting that the policy needs is
+        missing.
 
     Examples
     --------

@@ -28,10 +28,18 @@ _DAMAGED = "the file is damaged or no solverstate; copy it again"
 class SolverState:
     """What a solver goes on from.
 
-    `history` has an array for each learnable blob of the network, in the order of the layers (a
-    blob shared by name once, with its first layer), in Caffe's axis order; AdaDelta and Adam have
-    a second array for each after all the first ones. `learned_net` is the caffemodel's path as
-    Caffe wrote it. `current_step` counts the falls of the learning rate so far.
+    Attributes
+    ----------
+    iter
+        How many steps are done.
+    learned_net
+        The path of the caffemodel, as Caffe wrote it.
+    history
+        An array for each learnable blob of the network in Caffe's axis order, in the order of the
+        layers; a blob that layers share by name stands once, with the first of them. AdaDelta and
+        Adam have a second array for each blob, after all the first ones.
+    current_step
+        How many times the learning rate has fallen so far.
 
     Examples
     --------
@@ -50,8 +58,17 @@ class SolverState:
 def load_solverstate(path: str | os.PathLike, *, allow_nan: bool = False) -> SolverState:
     """Return the state in a binary or HDF5 snapshot, histories as read-only float32 arrays.
 
-    Raises CaffeFormatError for a damaged or foreign file, and (unless `allow_nan`) for histories
-    that are NaN or infinite.
+    Parameters
+    ----------
+    path
+        A `.solverstate` or `.solverstate.h5`.
+    allow_nan
+        Whether histories may hold numbers that are NaN or infinite.
+
+    Raises
+    ------
+    CaffeFormatError
+        The file is damaged or another program's, or a history is not finite.
 
     Examples
     --------
@@ -76,7 +93,10 @@ def load_solverstate(path: str | os.PathLike, *, allow_nan: bool = False) -> Sol
 def save_solverstate(path: str | os.PathLike, state: SolverState) -> None:
     """Write a state as Caffe does; a path that ends in `.h5` gets the HDF5 form.
 
-    Raises CaffeFormatError for states larger than the 2 GiB that Caffe can read.
+    Raises
+    ------
+    CaffeFormatError
+        The state is larger than the 2 GiB that Caffe can read.
 
     Examples
     --------

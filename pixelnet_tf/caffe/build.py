@@ -56,22 +56,45 @@ def build_model(
     Dropout and BatchNorm follow `training` of the call: a TRAIN network is to be called with
     `training=True`.
 
-    Args:
-        network: with or without weights; without, the fillers give the start weights.
-        phase: TRAIN or TEST; layers of the other phase are left out.
-        blobs: which blobs the model returns: `outputs` (the tops that no layer reads, and those
-            that carry a loss weight), `all`, or names.
-        losses: build the losses, or drop them and their labels; None: build them for TRAIN.
-        fixed_shape: heights and widths as in the prototxt, or free; None: free where the network
-            allows it. The first axis is free unless weights depend on it.
-        shapes: of inputs by name, in Caffe's order, None for a size that is free; for data whose
-            shape stands in no file, and in the place of what the file says.
-        seed: of fillers and dropout.
-        dtype: `float32` as in Caffe, or `float64`, which tells rounding from a real difference.
+    Parameters
+    ----------
+    network
+        The layers, with weights or without; where there are none, the fillers give the start
+        weights.
+    phase
+        "TRAIN" or "TEST"; layers of the other phase are left out.
+    blobs
+        Which blobs the model returns: `outputs` (the tops that no layer reads, and those that carry
+        a loss weight), `all`, or names.
+    losses
+        Whether to build the losses, or to drop them and their labels. None builds them for TRAIN.
+    fixed_shape
+        Whether heights and widths are fixed to those of the prototxt. None leaves them free where
+        the network allows it. The first axis is free unless weights depend on it.
+    shapes
+        Shapes of inputs by name, in Caffe's order, with None for a size that is free. They count
+        for data whose shape is stated in no file, and in place of what the file says.
+    seed
+        The seed of fillers and dropout.
+    dtype
+        `float32` as in Caffe, or `float64`, which tells rounding from a real difference.
 
-    Raises `ModelError` for a layer that is not supported (with its name, type and line, and the
-    supported types), for a bottom that no layer makes, for weights that do not fit, for more than
-    `MAX_NEW_WEIGHTS` that are in no file, and for what Caffe itself refuses.
+    Raises
+    ------
+    ModelError
+        A layer is not supported (the text has its name, type and line, and the types that are), no
+        layer makes a bottom, weights do not fit, more than `MAX_NEW_WEIGHTS` are in no file, or
+        Caffe itself would refuse the network.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from pixelnet_tf.caffe.build import build_model
+    >>> from pixelnet_tf.caffe.reading import read_network
+    >>> network = read_network("deploy.prototxt", "weights.caffemodel")
+    >>> model = build_model(network, blobs=["conv1_1"])
+    >>> model.run_caffe({"data": np.zeros((1, 3, 32, 32))})["conv1_1"].shape
+    (1, 4, 32, 32)
     """
     losses = phase == "TRAIN" if losses is None else losses
     layers = wired_layers(network, phase)

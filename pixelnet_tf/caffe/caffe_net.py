@@ -22,8 +22,11 @@ from prototxt_import.errors import listed
 
 @contextmanager
 def names_of_caffe() -> Iterator[None]:
-    """Keras is not to warn where an input's name in the dictionary is Caffe's, which its own
-    cannot be (a `/`, or the name of a layer)."""
+    """Keep Keras from warning of inputs whose name in the dictionary is not the tensor's.
+
+    The dictionary has Caffe's names, which tensors of Keras cannot always have: a name with a `/`,
+    or that of a layer.
+    """
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "When providing `inputs` as a dict", UserWarning)
         yield
@@ -35,6 +38,16 @@ class CaffeNet(keras.Model):
 
     Called with a dictionary of inputs by their Caffe names, it returns a dictionary of blobs.
     Blobs with four axes are `(batch, height, width, channel)`, others as in Caffe.
+
+    Examples
+    --------
+    >>> from pixelnet_tf.caffe.build import build_model
+    >>> from pixelnet_tf.caffe.reading import read_network
+    >>> network = read_network("deploy.prototxt", "weights.caffemodel")
+    >>> model = build_model(network, blobs=["conv1_1"])
+    >>> weights, bias = model.caffe_weights()["conv1_1"]
+    >>> weights.shape                               # (out, in, height, width), as in Caffe
+    (4, 3, 3, 3)
     """
 
     @classmethod
@@ -45,7 +58,7 @@ class CaffeNet(keras.Model):
 
     @property
     def multipliers(self) -> dict[str, tuple[float, float]]:
-        """Trained variable's path -> (lr_mult, decay_mult) of the prototxt's `param` blocks."""
+        """The `lr_mult` and `decay_mult` of each trained variable, by its path."""
         found = {}
         for layer in self.layers:
             given = getattr(layer, "caffe_multipliers", ())
@@ -56,7 +69,7 @@ class CaffeNet(keras.Model):
         return found
 
     def total_loss(self, blobs: Mapping[str, tf.Tensor]) -> tf.Tensor:
-        """Sum of the blobs that carry a loss weight, times it, from the model's outputs."""
+        """What Caffe minimises: the sum of the outputs that carry a loss weight, each times it."""
         terms = [layer for layer in self.layers
                  if isinstance(layer, (CaffeLoss, LossTerm)) and layer.weight]
         if not terms:
@@ -70,15 +83,25 @@ class CaffeNet(keras.Model):
         return tf.add_n([term.weight * tf.reduce_sum(blobs[term.top]) for term in terms])
 
     def caffe_weights(self) -> dict[str, tuple[np.ndarray, ...]]:
-        """Layer name -> weights in Caffe's axis order."""
+        """The weights of each layer, by its name, in Caffe's axis order."""
         return {layer.name: get_blobs(layer) for layer in self.layers if blob_variables(layer)}
 
     def run_caffe(
         self, arrays: Mapping[str, np.ndarray], training: bool = False
     ) -> dict[str, np.ndarray]:
-        """Blobs in Caffe's axis order from inputs in Caffe's axis order, both by name.
+        """Run the network on arrays in Caffe's axis order, and return its blobs in this order.
 
-        Raises `ModelError` for an input that is missing or does not fit.
+        Parameters
+        ----------
+        arrays
+            The inputs by name.
+        training
+            Whether dropout and BatchNorm do what they do in training.
+
+        Raises
+        ------
+        ModelError
+            An input is missing or does not fit.
         """
         missing = [name for name in self.input if name not in arrays]
         if missing:

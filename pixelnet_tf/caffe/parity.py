@@ -100,11 +100,41 @@ def compare_with_golden(
 
     The golden `.npz` holds the inputs under their names (`data` is the whole canvas, `(batch,
     channel, height, width)`; `pixels` rows of n, y, x) and the expected blobs under
-    `blob/<name>`, all in Caffe's axis order. An in-place layer's blob holds its final value. With
-    dtype `float64` the network is computed without float32's rounding.
+    `blob/<name>`, all in Caffe's axis order. An in-place layer's blob holds its final value.
 
-    Raises `ModelError` for files that are not Caffe's or do not belong together, `DataError` for
-    a golden file that cannot be read or that holds no blob of the network.
+    Parameters
+    ----------
+    prototxt, caffemodel, golden
+        The files.
+    tolerance
+        How large the largest relative difference of a blob may be.
+    phase
+        "TRAIN" or "TEST".
+    dtype
+        With `float64` the network is computed without the rounding of float32.
+    allow_nan
+        Whether weights may be NaN or infinite.
+
+    Raises
+    ------
+    ModelError
+        The files are not Caffe's, or do not belong together.
+    DataError
+        The golden file cannot be read, or holds no blob of the network.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from pixelnet_tf.api.caffe import compare_with_golden
+    >>> from pixelnet_tf.caffe.build import build_model
+    >>> from pixelnet_tf.caffe.reading import read_network
+    >>> arrays = {"data": np.ones((1, 3, 261, 277)), "pixels": np.array([[0, 120, 130]])}
+    >>> network = read_network("deploy.prototxt", "weights.caffemodel")
+    >>> model = build_model(network, blobs=["fc8_new"])
+    >>> scores = model.run_caffe(arrays)["fc8_new"]
+    >>> np.savez("scores.npz", **arrays, **{"blob/fc8_new": scores})
+    >>> compare_with_golden("deploy.prototxt", "weights.caffemodel", "scores.npz").passed
+    True
     """
     network = read_network(prototxt, caffemodel, phase=phase, allow_nan=allow_nan)
     if network.without_weights:

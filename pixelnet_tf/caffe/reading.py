@@ -44,9 +44,20 @@ def read_network(
     stages: Sequence[str] = (),
     allow_nan: bool = False,
 ) -> Network:
-    """Network of a prototxt, a caffemodel or both; see `prototxt_import.load_network`.
+    """Return the network of a prototxt, a caffemodel or both.
 
-    Raises `ModelError` for whatever is wrong with the files.
+    The parameters are those of `prototxt_import.load_network`.
+
+    Raises
+    ------
+    ModelError
+        Something is wrong with the files; its text says what and where.
+
+    Examples
+    --------
+    >>> from pixelnet_tf.caffe.reading import read_network
+    >>> read_network("deploy.prototxt", "weights.caffemodel").layer("conv1_1").blobs[0].shape
+    (4, 3, 3, 3)
     """
     with caffe_errors():
         return load_network(

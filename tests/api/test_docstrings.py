@@ -18,12 +18,19 @@ import pytest
 
 import pixelnet_tf as px
 import prototxt_import
+from pixelnet_tf.caffe.build import build_model
+from pixelnet_tf.caffe.caffe_net import CaffeNet
+from pixelnet_tf.caffe.parity import compare_with_golden
+from pixelnet_tf.caffe.reading import read_network
 
 NAMES = {f"px.{name}": getattr(px, name) for name in px.__all__ if name != "__version__"}
 #: The settings of each type of layer are told by their fields; the base class has the example.
 NAMES |= {name: getattr(prototxt_import, name) for name in prototxt_import.__all__
           if name in ("LayerParams", "GenericParams") or not name.endswith("Params")
           if name != "PARAMS_BY_TYPE"}
+#: What the document on Caffe names beside them.
+NAMES |= {found.__name__: found for found in (CaffeNet, build_model, compare_with_golden,
+                                              read_network)}
 GOLDEN = Path(__file__).parents[1] / "golden"
 
 
