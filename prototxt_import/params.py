@@ -310,7 +310,7 @@ class NormalizeParams(LayerParams):
 
 @dataclass(frozen=True)
 class EmbedParams(LayerParams):
-    """Embed: row i of the weights (input_dim, num_output) for each number i of the bottom."""
+    """Embed: for each number i of the bottom, row i of the weights (input_dim, num_output)."""
 
     messages: ClassVar = ("embed_param",)
     num_output: int
@@ -412,7 +412,7 @@ class TanHParams(LayerParams):
 
 @dataclass(frozen=True)
 class PReLUParams(LayerParams):
-    """PReLU: a learnt slope below zero for each channel, or one for all (`channel_shared`)."""
+    """PReLU: a slope below zero that is learnt for each channel, or for all (`channel_shared`)."""
 
     messages: ClassVar = ("prelu_param",)
     filler: Filler = _QUARTER_FILLER
@@ -501,7 +501,7 @@ class SoftmaxParams(LayerParams):
 
 @dataclass(frozen=True)
 class LRNParams(LayerParams):
-    """Local response normalisation."""
+    """LRN: local response normalisation over `local_size` channels, or pixels of one channel."""
 
     messages: ClassVar = ("lrn_param",)
     local_size: int = 5
@@ -520,8 +520,11 @@ class LRNParams(LayerParams):
 
 @dataclass(frozen=True)
 class MVNParams(LayerParams):
-    """MVN: each channel of each sample (`across_channels`: each sample) to mean 0, and to
-    variance 1 where `normalize_variance`; `eps` is added to the standard deviation."""
+    """MVN: each channel of each sample less its mean.
+
+    With `across_channels` a sample is taken as a whole. With `normalize_variance` the result is
+    divided by the standard deviation, to which `eps` is added.
+    """
 
     messages: ClassVar = ("mvn_param",)
     normalize_variance: bool = True
@@ -531,8 +534,11 @@ class MVNParams(LayerParams):
 
 @dataclass(frozen=True)
 class ArgMaxParams(LayerParams):
-    """ArgMax: places (or values, `out_max_val`) of the `top_k` largest, along `axis`; without an
-    axis over all of a sample, with `out_max_val` then both."""
+    """ArgMax: the places of the `top_k` largest numbers along `axis`.
+
+    With `out_max_val` the top has their values instead. Without an axis it looks at all numbers of
+    a sample, and has with `out_max_val` both places and values.
+    """
 
     messages: ClassVar = ("argmax_param",)
     out_max_val: bool = False
@@ -571,7 +577,7 @@ class TileParams(LayerParams):
 
 @dataclass(frozen=True)
 class SPPParams(LayerParams):
-    """SPP: pooling into 1, 2 x 2, 4 x 4, ... bins, one after the other."""
+    """SPP: pooling into 1, 2 x 2, 4 x 4 and more bins, whose numbers follow one another."""
 
     messages: ClassVar = ("spp_param",)
     pyramid_height: int
@@ -609,8 +615,11 @@ class Im2colParams(LayerParams):
 
 @dataclass(frozen=True)
 class InterpParams(LayerParams):
-    """DeepLab's Interp: bilinear, corners on corners, to `height` x `width`, or to sizes shrunk
-    and zoomed; `pad_beg` and `pad_end` are 0 or negative, which crops the input first."""
+    """DeepLab's Interp: bilinear interpolation with the output's corners on those of the input.
+
+    The output is `height` x `width`, or the input's size shrunk and zoomed by the factors.
+    `pad_beg` and `pad_end` are 0 or negative; negative numbers crop the input first.
+    """
 
     messages: ClassVar = ("interp_param",)
     height: int | None = None
@@ -697,7 +706,7 @@ class SliceParams(LayerParams):
 
 @dataclass(frozen=True)
 class EltwiseParams(LayerParams):
-    """Eltwise: `operation` PROD, SUM or MAX; `coeff` has one factor a bottom, for SUM."""
+    """Eltwise: `operation` is PROD, SUM or MAX; for SUM `coeff` has a factor for each bottom."""
 
     messages: ClassVar = ("eltwise_param",)
     operation: str = "SUM"
@@ -746,7 +755,7 @@ class CropParams(LayerParams):
 
 @dataclass(frozen=True)
 class RandBIParams(LayerParams):
-    """PixelNet's hypercolumn, RandBI (bilinear) and RandComp (nearest): one rate a map."""
+    """PixelNet's hypercolumn, RandBI (bilinear) or RandComp (nearest), with a rate for each map."""
 
     messages: ClassVar = ("rand_comp_param",)
     pad: bool = False
@@ -784,9 +793,9 @@ def _merge_axis(values: dict[str, Any], message: Message, old_name: str) -> None
 
 @dataclass(frozen=True)
 class LossParams(LayerParams):
-    """A loss: the label left out, and what the sum is divided by.
+    """A loss: which label it leaves out, and by what its sum is divided.
 
-    `normalization` is FULL (all positions), VALID (positions not ignored), BATCH_SIZE or NONE.
+    `normalization` is FULL (all positions), VALID (those not left out), BATCH_SIZE or NONE.
     """
 
     messages: ClassVar[tuple[str, ...]] = ("loss_param",)
@@ -796,7 +805,7 @@ class LossParams(LayerParams):
 
     @classmethod
     def adjust(cls, values: dict[str, Any], layer: Message) -> None:
-        """Apply Caffe's order: normalization, else the old `normalize`, else the default."""
+        """Take `normalization`, if it is not given the old `normalize`, else Caffe's default."""
         loss = layer.loss_param
         if loss.HasField("normalization"):
             return

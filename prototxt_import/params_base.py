@@ -186,7 +186,7 @@ class LayerParams:
 
     @classmethod
     def adjust(cls, values: dict[str, Any], layer: Message) -> None:
-        """Change `values` where Caffe's rules are more than one field to one setting."""
+        """Check and change `values` where a setting is not simply one field of Caffe's message."""
 
     def to_message(self, layer: Message) -> None:
         """Set in a LayerParameter what differs from Caffe's defaults."""
@@ -241,7 +241,7 @@ class GenericParams(LayerParams):
         return cls(MappingProxyType({k: v for k, v in values.items() if k.endswith("_param")}))
 
     def to_message(self, layer: Message) -> None:
-        """Set the parts again; a part outside Caffe's schema raises ValueError."""
+        """Set every part again; ValueError for a part that Caffe's schema does not have."""
         try:
             set_mapping(layer, self.raw)
         except (KeyError, TypeError, AttributeError) as error:

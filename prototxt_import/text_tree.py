@@ -26,7 +26,7 @@ _CLOSING = {"{": "}", "<": ">"}
 
 
 class TextTreeError(ValueError):
-    """Text of no regular structure, with `line` and `column` counted from 1."""
+    """Text whose brackets or fields are not in order; `line` and `column` count from 1."""
 
     def __init__(self, message: str, line: int, column: int) -> None:
         super().__init__(message)

@@ -1,1 +1,4 @@
-"""Caffe networks as Keras models, and weights both ways; knows `prototxt_import` alone."""
+"""Caffe networks as Keras models, and weights from Caffe and to it.
+
+No other part of the package imports `prototxt_import`.
+"""

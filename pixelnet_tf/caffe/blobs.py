@@ -36,12 +36,12 @@ def get_blobs(layer: keras.layers.Layer) -> tuple[np.ndarray, ...]:
 
 
 def to_blob(layer: keras.layers.Layer, array: np.ndarray) -> np.ndarray:
-    """One of a layer's arrays (a weight, its gradient, its momentum) as Caffe's blob."""
+    """Return one of a layer's arrays (a weight, its gradient or its momentum) as Caffe's blob."""
     return array.transpose(_order(layer, array.ndim)).copy(order="C")
 
 
 def from_blob(layer: keras.layers.Layer, blob: np.ndarray) -> np.ndarray:
-    """The array that one of a layer's blobs stands for; `to_blob` the other way."""
+    """Return the array that one of a layer's blobs stands for, which undoes `to_blob`."""
     return blob.transpose(np.argsort(_order(layer, blob.ndim)))
 
 

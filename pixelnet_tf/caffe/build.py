@@ -108,7 +108,7 @@ def build_model(
 
 @contextmanager
 def _policy(dtype: str) -> Iterator[None]:
-    """Keras' type of new layers, for a while."""
+    """Make layers of this type inside the block, and put back the type that was set before."""
     before = keras.config.dtype_policy()
     keras.config.set_dtype_policy(dtype)
     try:
@@ -198,7 +198,7 @@ def _built(
 
 
 def _is_dropped(layer: Layer, losses: bool) -> bool:
-    """Whether a model goes without the layer: losses of any type where none are wanted."""
+    """Whether the model is built without a layer that computes nothing, or an unwanted loss."""
     if layer.type in DROPPED_TYPES:
         return True
     is_extra = layer.type not in BUILDERS and any(layer.loss_weights)
@@ -254,7 +254,7 @@ def _weighted(layer: Layer, number: int, tensor: keras.KerasTensor) -> keras.Ker
 
 
 def _tops(layer: Layer, bottoms: list, seed: int) -> list:
-    """Run a layer's builder; its failures name the layer."""
+    """Build a layer and return its tops; what goes wrong is told with the layer's name."""
     builder = BUILDERS.get(layer.type)
     if layer.type in REFUSED_TYPES:
         raise ModelError(f"{place(layer)}: {REFUSED_TYPES[layer.type]}")
@@ -303,7 +303,10 @@ def _bottom(name: str, layer: Layer, tensors: Tensors,
 
 
 def _anchor(layer: Layer, inputs: Tensors, layers: Sequence[Layer]) -> keras.KerasTensor:
-    """What Keras calls a layer without bottoms with: an input, if possible one that is read."""
+    """Return the input that a layer without bottoms is called with, as Keras wants one.
+
+    It is one that some layer reads, if there is any.
+    """
     read = {name for other in layers for name in other.bottoms}
     names = sorted(inputs, key=lambda name: name not in read)
     if not names:
@@ -337,7 +340,10 @@ def _used_inputs(inputs: Tensors, outputs: Tensors) -> Tensors:
 
 
 def _input_names(sources: Sequence[Layer], layers: Sequence[Layer]) -> dict[str, str]:
-    """Keras' name of each input: it wants one name space for inputs and layers, Caffe has two."""
+    """Return the name in Keras of each input.
+
+    Inputs and layers share their names in Keras, but not in Caffe.
+    """
     taken = {keras_name(layer.name) for layer in layers if not is_input(layer)}
     names = {}
     for top in (top for layer in sources for top in layer.tops):

@@ -102,9 +102,9 @@ Params = TypeVar("Params", bound=LayerParams)
 
 @dataclass(frozen=True)
 class Site:
-    """Where a Keras layer is built: a layer of the description, what it reads, and the seed.
+    """What a builder is given: a layer of the description, what it reads, and the seed.
 
-    `bottoms` are Keras tensors, one for each of the layer's.
+    `bottoms` has a Keras tensor for each bottom of the layer.
     """
 
     layer: Layer
@@ -156,7 +156,7 @@ BUILDERS: dict[str, Callable[[Site], Tops]] = {}
 
 
 def is_input(layer: Layer) -> bool:
-    """Whether a layer's tops are inputs: a Python layer within a network is none."""
+    """Whether a layer's tops are inputs of the network, which needs a layer without bottoms."""
     return layer.type in INPUT_TYPES and not layer.bottoms
 
 
@@ -501,10 +501,11 @@ def supported_types() -> tuple[str, ...]:
 
 
 def constant_layers(layers: Sequence[Layer]) -> list[Layer]:
-    """The DummyData layers that state constants for all their tops, which are no inputs then.
+    """Return the DummyData layers that are constants, and therefore no inputs.
 
-    One without a filler, whose zeros are of no use, stands for data that a program puts in; so do
-    all where a network would have no other input.
+    Such a layer states a constant for each of its tops. A layer without a filler would be zeros,
+    which are of no use: it stands for data that a program puts in. So do all DummyData layers of a
+    network that would have no other input.
     """
     found = [layer for layer in layers
              if layer.type == "DummyData" and _is_constant(layer.params_as(DummyDataParams))]

@@ -227,7 +227,7 @@ def _product(model: PixelNet, layer: Dense, bottom: str, top: str) -> Layer:
 
 
 def _specs(layer: Convolution | Dense) -> tuple[ParamSpec, ...]:
-    """`param` blocks of kernel and bias; none where both have Caffe's defaults."""
+    """Return the `param` blocks of kernel and bias, or none where both have Caffe's defaults."""
     if layer.bias_multipliers == (1.0, 1.0):
         return ()
     return ParamSpec("", 1, 1), ParamSpec("", *layer.bias_multipliers)

@@ -37,7 +37,7 @@ _BORDER = 100  # that of the authors' files; no file states it
 
 @dataclass(frozen=True)
 class PixelNetForm:
-    """Configuration, image channels and number of classes (0: the file has no scores)."""
+    """What was read off a network; `classes` is 0 where the file has no scores."""
 
     config: ModelConfig
     channels: int
@@ -111,7 +111,10 @@ def _is_fc6(layer: Layer | None, width: int) -> bool:
 
 
 def _convolution(layers: dict[str, Layer], name: str, is_start: bool) -> Layer:
-    """A convolution of the trunk; to start from, its weights count, not its padding or dilation."""
+    """Return a convolution of the trunk, once its settings are those that PixelNet has.
+
+    Where the network is only to start from, its padding and dilation may be others.
+    """
     layer = layers.get(name)
     if layer is None:
         raise ModelError(
@@ -220,12 +223,12 @@ def import_pixelnet(
     """Make the project's model from Caffe's files, and say what became of each layer.
 
     Args:
-        prototxt: the network; None: the description inside the caffemodel.
-        config: form of a model with the trunk of a VGG-16; None: read off the network, as always
-            for a PixelNet (`pixelnet_form`).
+        prototxt: the network; with None the description inside the caffemodel is taken.
+        config: the form of a model that begins with the trunk of a VGG-16. With None the form is
+            read off the network; that of a PixelNet always is (`pixelnet_form`).
         overrides: changes to the form that was read off, as in `model.fc7=aligned`.
-        classes, channels: None: those of the file. A VGG-16 has no classes of PixelNet's, so they
-            must be given.
+        classes, channels: with None they are those of the file. A VGG-16 has none of PixelNet's
+            classes, so that their number must be given.
         border: zero pixels around the image, which no Caffe file states.
         channel_rule: see `load_caffe_weights`.
         seed: of the layers that the file does not have.

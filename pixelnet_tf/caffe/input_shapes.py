@@ -110,7 +110,7 @@ _KEEPING = (
 
 
 def _channels_read(layers: Sequence[Layer]) -> dict[str, Channels]:
-    """Channels of each blob that is read, from the weights of what reads it, the first that says.
+    """Return the channels of each blob that is read, as the first weights that it comes to say.
 
     Where nothing says, the first Slice that cuts them. From the last layer to the first, so that
     each layer is asked once, however many ways lead to it.

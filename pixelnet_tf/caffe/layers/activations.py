@@ -14,9 +14,9 @@ from pixelnet_tf.caffe.layout import Shape, keras_axis
 
 @keras.saving.register_keras_serializable("pixelnet_tf")
 class PReLU(CaffeLayer):
-    """Caffe's PReLU: x above zero, below it x times a learnt slope of the channel.
+    """Caffe's PReLU: numbers below zero are multiplied by a slope that is learnt for each channel.
 
-    One slope for all channels with `channel_shared`. The channels are Caffe's axis 1.
+    With `channel_shared` all channels have one slope. The channels are Caffe's axis 1.
     """
 
     def __init__(self, channel_shared: bool = False, filler: GivenFiller = None,
@@ -149,7 +149,7 @@ class BNLL(keras.layers.Layer):
 
 @keras.saving.register_keras_serializable("pixelnet_tf")
 class Threshold(keras.layers.Layer):
-    """Caffe's Threshold: 1 above the threshold, else 0; no gradient."""
+    """Caffe's Threshold: 1 for numbers above the threshold, else 0. It has no gradient."""
 
     def __init__(self, threshold: float = 0.0, **kwargs: Any) -> None:
         super().__init__(**kwargs)

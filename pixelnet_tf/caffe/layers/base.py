@@ -52,7 +52,7 @@ _network: ContextVar[_NetworkBlobs | None] = ContextVar("network", default=None)
 
 @contextlib.contextmanager
 def network_blobs(limit: float = math.inf) -> Iterator[None]:
-    """Layers that are built inside are one network's: blobs of one name are one variable.
+    """Build the layers of one network inside the block: blobs of one name are one variable.
 
     More weights than `limit`, of all its layers together, raise `ModelError` before memory is
     taken for them.
@@ -65,7 +65,7 @@ def network_blobs(limit: float = math.inf) -> Iterator[None]:
 
 
 def claim_weights(*shapes: Sequence[int]) -> None:
-    """Take weights of these shapes off what the network that is being built may still have."""
+    """Count new weights of these shapes; `ModelError` where the network may have no more."""
     network = _network.get()
     if network is None:
         return
@@ -79,9 +79,10 @@ def claim_weights(*shapes: Sequence[int]) -> None:
 
 
 def require(condition: tf.Tensor, said: Sequence, values: tf.Tensor) -> tf.Tensor:
-    """Return the values, which can be had only where the condition holds.
+    """Return the values once it is clear that a condition holds.
 
-    Raises `tf.errors.InvalidArgumentError` with what is `said` (texts and tensors), where not.
+    Raises `tf.errors.InvalidArgumentError` where it does not, with what is `said` (texts and
+    tensors).
     """
     holds = tf.debugging.Assert(condition, said)
     with tf.control_dependencies([] if holds is None else [holds]):

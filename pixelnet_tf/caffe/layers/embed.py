@@ -15,8 +15,9 @@ from pixelnet_tf.caffe.layout import Shape, from_caffe, to_caffe
 class Embed(CaffeLayer):
     """Caffe's Embed: row i of the kernel `(inputs, units)` for each number i of the input.
 
-    The input's fractions are cut off; the new axis is Caffe's last. The input gets no gradient.
-    Raises `tf.errors.InvalidArgumentError` for a number below 0 or of `inputs` and above.
+    Fractions of the input are cut off. The new axis is the last of Caffe's. The input gets no
+    gradient. Raises `tf.errors.InvalidArgumentError` for a number that is negative, or not below
+    `inputs`.
     """
 
     def __init__(self, units: int, inputs: int, use_bias: bool = True,
