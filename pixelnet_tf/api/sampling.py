@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import tensorflow as tf
 
-from pixelnet_tf.config import SamplingConfig
+from pixelnet_tf.config import SamplingConfig, Strategy
 from pixelnet_tf.dataset import sampler
 
 
@@ -45,5 +45,6 @@ def sample_pixels(labels: np.ndarray, pixels: int = 2000, strategy: str = "balan
     inside = np.ones(labels.shape, bool) if allowed is None else np.asarray(allowed, bool)
     drawn = sampler.sample_pixels(
         tf.constant(labels, tf.int32), tf.constant(inside), tf.constant([seed, 0]),
-        classes=int(labels.max()) + 1, config=SamplingConfig(strategy=strategy, pixels=pixels))  # type: ignore[arg-type]
+        classes=int(labels.max()) + 1,
+        config=SamplingConfig(strategy=Strategy.of(strategy, "sampling.strategy"), pixels=pixels))
     return drawn[0].numpy(), drawn[1].numpy()

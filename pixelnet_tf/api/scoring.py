@@ -258,7 +258,8 @@ def scoring_config(predictions: Any, config: Config | Path_ | None = None,
 def _with_protocol(config: Config, protocol: str | None) -> Config:
     if protocol is None:
         return config
-    return replace(config, evaluation=replace(config.evaluation, protocol=protocol))  # type: ignore[arg-type]
+    name = ProtocolName.of(protocol, "evaluation.protocol")
+    return replace(config, evaluation=replace(config.evaluation, protocol=name))
 
 
 def _is_folder(given: Any) -> bool:

@@ -11,12 +11,14 @@ from __future__ import annotations
 import re
 from dataclasses import asdict, dataclass, field
 from enum import Enum
-from typing import Any, get_type_hints
+from typing import Any, TypeVar, get_type_hints
 
 from pixelnet_tf.errors import ConfigError, nearest_hint
 
 #: Names of the classes that BraTS' rule of the small enhancing tumour turns one into the other.
 ENHANCING, NECROSIS = "enhancing", "necrosis"
+
+C = TypeVar("C", bound="Choice")
 
 
 class Choice(str, Enum):
@@ -34,6 +36,13 @@ class Choice(str, Enum):
     def texts(cls) -> list[str]:
         """Every value as plain text: what the command line offers."""
         return [member.value for member in cls]
+
+    @classmethod
+    def of(cls: type[C], text: str, key: str) -> C:
+        """The member of a plain text; raises `ConfigError`, which names the key, for any other."""
+        if text not in cls.texts():
+            raise ConfigError(f"{key} must be one of {cls.texts()}, got {text!r}", value=text)
+        return cls(text)
 
 
 class Layout(Choice):
@@ -167,11 +176,8 @@ def choices(section: Any, where: str) -> None:
     """
     for name, kind in get_type_hints(type(section)).items():
         if isinstance(kind, type) and issubclass(kind, Choice):
-            value = getattr(section, name)
-            if value not in kind.texts():
-                raise ConfigError(f"{where}.{name} must be one of {kind.texts()}, got {value!r}",
-                                  value=value)
-            object.__setattr__(section, name, kind(value))
+            member = kind.of(getattr(section, name), f"{where}.{name}")
+            object.__setattr__(section, name, member)
 
 
 def in_range(name: str, value: float, low: float, high: float = float("inf")) -> None:

@@ -78,8 +78,8 @@ class Evaluation:
 
     def lesions(self, region: str) -> LesionCounts:
         """Lesions of a region over all cases, which must have been counted."""
-        return LesionCounts.total([by_region[region].lesions  # type: ignore[misc]
-                                   for by_region in self.scores.values()])
+        return LesionCounts.total([counts for by_region in self.scores.values()
+                                   if (counts := by_region[region].lesions) is not None])
 
     def values(self, region: str, measure: str) -> dict[str, float]:
         """Case -> value, of the cases that are averaged; the measure may be one of lesions."""

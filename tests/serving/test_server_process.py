@@ -144,7 +144,8 @@ def test_a_server_that_goes_in_mid_case(study, tmp_path, exported, monkeypatch, 
     assert verb("predict", "--server", url, "--data", study, "--out", tmp_path / "out") == 5
     assert "no answer after 3 tries" in capsys.readouterr().err
     assert served == [3]
-    assert [path.name for path in (tmp_path / "out").iterdir()] == ["prediction.json"]
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == [
+        "manifest.jsonl", "prediction.json"]
 
 
 def test_a_server_ends_soon_whoever_is_silent(small, exported, tmp_path):
