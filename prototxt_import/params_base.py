@@ -26,7 +26,6 @@ from prototxt_import.message_value import (
 FILLER_TYPES = (
     "constant", "uniform", "gaussian", "positive_unitball", "xavier", "msra", "bilinear",
 )  # fmt: skip
-VARIANCE_NORMS = ("FAN_IN", "FAN_OUT", "AVERAGE")
 
 
 @dataclass(frozen=True)

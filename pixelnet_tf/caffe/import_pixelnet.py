@@ -33,6 +33,7 @@ from prototxt_import import (
 from prototxt_import.errors import listed
 
 _BORDER = 100  # that of the authors' files; no file states it
+_SEED = 1989  # of the layers that a file does not have
 
 
 @dataclass(frozen=True)
@@ -218,7 +219,6 @@ def import_pixelnet(
     border: int = 100,
     channel_rule: str = "average",
     allow_nan: bool = False,
-    seed: int = 1989,
 ) -> tuple[PixelNet, MatchTable]:
     """Make the project's model from Caffe's files, and say what became of each layer.
 
@@ -231,7 +231,6 @@ def import_pixelnet(
             classes, so that their number must be given.
         border: zero pixels around the image, which no Caffe file states.
         channel_rule: see `load_caffe_weights`.
-        seed: of the layers that the file does not have.
 
     Raises `ModelError` for files that are not Caffe's, weights of a wrong shape, and forms that the
     project's model does not have.
@@ -250,7 +249,7 @@ def import_pixelnet(
         # All of a PixelNet's layers must be in the file, of a VGG-16 the convolutions.
         required = tuple(shapes) if form.classes else CONVOLUTIONS
         match_weights(shapes, network, required, channel_rule)
-        model = PixelNet(config, channels or form.channels, classes, seed)
+        model = PixelNet(config, channels or form.channels, classes, _SEED)
         return model, load_caffe_weights(
             model, network, required=required, channel_rule=channel_rule
         )

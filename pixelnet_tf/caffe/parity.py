@@ -94,7 +94,6 @@ def compare_with_golden(
     tolerance: float = TOLERANCE,
     phase: str = "TEST",
     dtype: str = "float32",
-    allow_nan: bool = False,
 ) -> ParityReport:
     """Build and run a Caffe network, and compare its blobs with those of a golden file.
 
@@ -112,8 +111,6 @@ def compare_with_golden(
         "TRAIN" or "TEST".
     dtype
         With `float64` the network is computed without the rounding of float32.
-    allow_nan
-        Whether weights may be NaN or infinite.
 
     Raises
     ------
@@ -136,7 +133,7 @@ def compare_with_golden(
     >>> compare_with_golden("deploy.prototxt", "weights.caffemodel", "scores.npz").passed
     True
     """
-    network = read_network(prototxt, caffemodel, phase=phase, allow_nan=allow_nan)
+    network = read_network(prototxt, caffemodel, phase=phase)
     if network.without_weights:
         raise ModelError(f"it has no weights for layer {network.without_weights[0]!r} of "
                          f"{prototxt}", file=caffemodel, hint="check that the two belong together")

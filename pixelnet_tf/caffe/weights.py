@@ -95,16 +95,14 @@ MAX_NEW_WEIGHTS = 200_000_000
 _SCORES = "cls_score_new"
 
 
-def load_caffemodel(
-    model: PixelNet, path: str | Path, *, channel_rule: str = "average", allow_nan: bool = False
-) -> MatchTable:
+def load_caffemodel(model: PixelNet, path: str | Path) -> MatchTable:
     """Start a model from the weights of a `.caffemodel`: PixelNet's own, or VGG-16's.
 
     The file must have all thirteen convolutions; see `load_caffe_weights`.
     """
-    network = read_network(None, path, allow_nan=allow_nan)
+    network = read_network(None, path)
     try:
-        return load_caffe_weights(model, network, required=CONVOLUTIONS, channel_rule=channel_rule)
+        return load_caffe_weights(model, network, required=CONVOLUTIONS)
     except ModelError as error:
         raise ModelError.of(error, file=path) from error
 

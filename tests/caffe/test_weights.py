@@ -7,13 +7,20 @@ import numpy as np
 import pytest
 
 from pixelnet_tf.caffe.blobs import get_blobs
-from pixelnet_tf.caffe.import_pixelnet import import_pixelnet
+from pixelnet_tf.caffe.import_pixelnet import import_pixelnet, pixelnet_form
 from pixelnet_tf.caffe.reading import read_network, write_caffemodel
 from pixelnet_tf.caffe.weights import fit_channels, load_caffe_weights, load_caffemodel
 from pixelnet_tf.config import ModelConfig
 from pixelnet_tf.errors import ModelError
 from pixelnet_tf.model.pixelnet import PixelNet
-from prototxt_import import ConvolutionParams, InnerProductParams, Layer, Network, NoParams
+from prototxt_import import (
+    ConvolutionParams,
+    InnerProductParams,
+    Layer,
+    Network,
+    NoParams,
+    ReLUParams,
+)
 
 GOLDEN = Path(__file__).parents[1] / "golden"
 NARROW = (GOLDEN / "narrow_deploy.prototxt", GOLDEN / "narrow_init.caffemodel")
@@ -261,6 +268,14 @@ def prototxt_with(tmp_path, *changes: tuple[str, str]) -> Path:
 def test_forms_that_are_not_covered(change, message, tmp_path):
     with pytest.raises(ModelError, match=message):
         import_pixelnet(prototxt_with(tmp_path, change), NARROW[1])
+
+
+@pytest.mark.parametrize("name", ["fc7", "fc7_conv"])
+def test_a_layer_without_outputs_under_the_name_of_one_with_them_is_refused(name):
+    network = vgg(fully_connected=False)
+    strange = Layer(name, "ReLU", ("x",), ("x",), ReLUParams())
+    with pytest.raises(ModelError, match=rf"layer '{name}' \(type ReLU\) is no convolution"):
+        pixelnet_form(dataclasses.replace(network, layers=(*network.layers, strange)))
 
 
 def test_networks_that_are_no_pixelnet(tmp_path):

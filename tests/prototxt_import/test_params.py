@@ -13,6 +13,7 @@ from prototxt_import import (
     load_network,
     save_prototxt,
 )
+from prototxt_import.layer import expected_blobs
 
 # type, bottoms, settings, expected attributes
 CASES = [
@@ -233,3 +234,15 @@ def test_everything_is_immutable(tiny_prototxt):
     for target, name in ((layer, "name"), (layer.params, "pad"), (layer.param_specs[0], "lr_mult")):
         with pytest.raises(dataclasses.FrozenInstanceError):
             setattr(target, name, 1)
+
+
+def test_settings_are_had_as_their_own_class_only():
+    layer = Layer("norm", "Normalize", params=NormalizeParams(eps=0.5))
+    assert layer.params_as(NormalizeParams).eps == 0.5
+    with pytest.raises(TypeError, match=r"'norm' .* NormalizeParams, but .* RandBIParams"):
+        layer.params_as(RandBIParams)
+
+
+def test_layers_with_settings_of_another_type_are_not_taken_for_layers_without_weights():
+    with pytest.raises(TypeError, match="has NormalizeParams, but such a layer needs Conv"):
+        expected_blobs(Layer("conv", "Convolution", params=NormalizeParams()))
