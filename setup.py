@@ -32,8 +32,8 @@ HDF5 = ["h5py>=3.13"]
 ONNX = ["tf2onnx>=1.17", "onnxruntime>=1.17"]
 TENSORBOARD = ["tensorboard>=2.18"]
 # Starlette's test client stands on httpx, its newest releases on httpx2.
-TEST = ["pytest>=8", "hypothesis>=6.100", "ruff>=0.5", "mypy>=1.15", "types-PyYAML>=6.0.12",
-        "httpx>=0.27", "httpx2>=2.0"]
+TEST = ["pytest>=8", "pytest-cov>=7", "coverage>=7.10.6", "hypothesis>=6.100", "ruff>=0.5",
+        "mypy>=1.15", "types-PyYAML>=6.0.12", "httpx>=0.27", "httpx2>=2.0"]
 
 DOCS = ["sphinx>=8", "myst-parser>=4", "numpydoc>=1.8", "sphinx-gallery>=0.19", "furo>=2024.8"]
 

@@ -21,6 +21,7 @@ from pixelnet_tf.errors import DataError, ModelError, nearest_hint
 from pixelnet_tf.model.architecture import Architecture
 from pixelnet_tf.model.pixelnet import PixelNet
 
+pytestmark = pytest.mark.no_cover
 GOLDEN = Path(__file__).parents[1] / "golden"
 NARROW = {"widths": (2, 3, 4, 4, 4), "fc_width": 3, "head_widths": (5, 6)}
 INPUT = 'input: "data" input_dim: 1 input_dim: {} input_dim: {} input_dim: 8\n'

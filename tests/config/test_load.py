@@ -224,6 +224,7 @@ MERGED = "a: &a {k: 1}\n" + "".join(
     for before, name in zip("abcdefgh", "bcdefghi", strict=True))
 
 
+@pytest.mark.no_cover
 @pytest.mark.parametrize(("text", "said"), [
     (BILLIONS, "unfold to more than 100,000 values"),
     ("study: [" + ", ".join(line.partition(": ")[2] for line in BILLIONS.splitlines()) + "]",

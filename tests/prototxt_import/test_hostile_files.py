@@ -18,6 +18,7 @@ from prototxt_import.hdf5 import hdf5_layer_names
 from prototxt_import.text_tree import MAX_BACKSLASHES, MAX_FIELDS
 
 h5py = pytest.importorskip("h5py")
+pytestmark = pytest.mark.no_cover
 
 #: Of the processor. No file here takes more; before they were refused, some took over a minute.
 SECONDS = 2.0
