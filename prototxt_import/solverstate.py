@@ -167,9 +167,9 @@ def _read_hdf5(path: str) -> SolverState:
         if "iter" not in file or "history" not in file:
             raise CaffeFormatError(
                 "this HDF5 file has no `iter` and `history`: no solverstate", path)
-        numbers = {name: int(_single(file, name, path))
+        numbers = {name: _single(file, name, int, path)
                    for name in ("iter", "current_step") if name in file}
-        name = _single(file, "learned_net", path) if "learned_net" in file else ""
+        name = _single(file, "learned_net", (bytes, str), path) if "learned_net" in file else ""
         found = read_arrays(file["history"], "history", path)
     if sorted(found) != list(range(len(found))):
         raise CaffeFormatError(f"histories {sorted(found)} are not all there", path)
@@ -179,11 +179,14 @@ def _read_hdf5(path: str) -> SolverState:
     return SolverState(numbers["iter"], os.fsdecode(name), history, numbers.get("current_step", 0))
 
 
-def _single(file: Any, name: str, path: str) -> Any:
-    """The only number or text of an array."""
+def _single(file: Any, name: str, kind: type | tuple[type, ...], path: str) -> Any:
+    """The only value of an array, of this kind."""
     if getattr(file[name], "size", None) != 1:
         raise CaffeFormatError(f"its {name} is no single value; {_DAMAGED}", path)
-    return np.asarray(file[name][()]).item()
+    value = np.asarray(file[name][()]).item()
+    if not isinstance(value, kind):
+        raise CaffeFormatError(f"its {name} is {value!r:.80}; {_DAMAGED}", path)
+    return value
 
 
 def _write_hdf5(path: str, state: SolverState) -> None:

@@ -5,10 +5,11 @@ Its form is read off the layers of the Caffe network, then it is given their wei
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from pixelnet_tf.caffe.reading import read_network
 from pixelnet_tf.caffe.weights import (
@@ -19,7 +20,7 @@ from pixelnet_tf.caffe.weights import (
     names_in_files,
 )
 from pixelnet_tf.config import Fc7, Head, ModelConfig, config_from_dict, config_to_dict
-from pixelnet_tf.errors import ModelError
+from pixelnet_tf.errors import ConfigError, ModelError
 from pixelnet_tf.model.architecture import BLOCKS, CONTEXT_RATES, STRIDES, Architecture
 from pixelnet_tf.model.pixelnet import PixelNet
 from prototxt_import import (
@@ -75,17 +76,27 @@ def pixelnet_form(network: Network, border: int = _BORDER) -> PixelNetForm:
     if not sampling:
         # VGG-16: the trunk alone; the hypercolumn and its head are the project's own.
         kind = Fc7.FAITHFUL if fc7 is not None and _is_fc6(fc6, widths[-1]) else Fc7.NONE
-        config = ModelConfig(tuple(widths), fc_width, kind, border=border)
+        config = _form(border, widths=tuple(widths), fc_width=fc_width, fc7=kind)
         return PixelNetForm(config, channels, 0)
     kind, batch_norm = _taps(network, sampling[0], fc6)
     head, head_widths, classes = _head(network, layers, sampling[0])
     ratios = {one.params_as(DropoutParams).dropout_ratio
               for one in network.layers if one.type == "Dropout"}
-    config = ModelConfig(
-        tuple(widths), fc_width, kind, head, head_widths, batch_norm,
-        dropout=max(ratios, default=0.0), border=border,
+    config = _form(
+        border, widths=tuple(widths), fc_width=fc_width, fc7=kind, head=head,
+        head_widths=head_widths, batch_norm=batch_norm, dropout=max(ratios, default=0.0),
     )
     return PixelNetForm(config, channels, classes)
+
+
+def _form(border: int, **of_file: Any) -> ModelConfig:
+    """A configuration of what the file says: a value out of range is the file's fault, but for the
+    border, which no file says."""
+    form = ModelConfig(border=border)
+    try:
+        return dataclasses.replace(form, **of_file)
+    except ConfigError as error:
+        raise ModelError(f"the project's model cannot have this form: {error}") from None
 
 
 def _outputs(layer: Layer) -> int:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from pixelnet_tf.errors import ModelError
 from prototxt_import import (
@@ -86,10 +87,17 @@ def hdf5_names(caffemodel: str | Path) -> tuple[str, ...] | None:
 def checked_hdf5(path: str | Path, most_bytes: int) -> int:
     """Look through an HDF5 file that Keras reads next; returns how many values it holds.
 
-    Raises `ModelError` for a file that is damaged or reads other files, or whose arrays take more
-    than `most_bytes` (see `prototxt_import.open_hdf5`).
+    Raises `ModelError` for a file that is damaged or reads other files, whose arrays take more
+    than `most_bytes` (see `prototxt_import.open_hdf5`), or are of something else than real numbers:
+    of complex ones Keras would drop a half.
     """
+    def check(name: str, one: Any) -> None:
+        dtype = getattr(one, "dtype", None)
+        if dtype is not None and dtype.kind not in "fiub":
+            raise CaffeFormatError(f"its array {name} is of {dtype}, not of real numbers", path)
+
     with caffe_errors(), open_hdf5(path, most_bytes) as file:
+        file.visititems(check)
         return count_values(file)
 
 

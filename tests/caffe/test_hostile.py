@@ -17,7 +17,7 @@ from pixelnet_tf.caffe.import_pixelnet import import_pixelnet
 from pixelnet_tf.caffe.parity import compare_with_golden
 from pixelnet_tf.caffe.weights import MatchRow, MatchTable, names_in_files
 from pixelnet_tf.config import ModelConfig
-from pixelnet_tf.errors import DataError, ModelError, nearest_hint
+from pixelnet_tf.errors import ConfigError, DataError, ModelError, nearest_hint
 from pixelnet_tf.model.architecture import Architecture
 from pixelnet_tf.model.pixelnet import PixelNet
 
@@ -48,6 +48,18 @@ def test_what_the_weights_lack_is_said_before_a_network_is_built(layer, tmp_path
     monkeypatch.setattr(importing, "PixelNet", lambda *_, **__: pytest.fail("it was built"))
     with pytest.raises(ModelError, match=rf"layer '{layer}' is missing|needs \(20000"):
         import_pixelnet(wide, GOLDEN / "narrow_init.caffemodel")
+
+
+def test_a_form_that_the_model_cannot_have_is_the_file_s_fault(tmp_path):
+    """Exit code 4, as for all that is wrong with a model; the border is an option's."""
+    model = GOLDEN / "narrow_init.caffemodel"
+    text = (GOLDEN / "narrow_deploy.prototxt").read_text()
+    assert "dropout_ratio: 0.5" in text
+    (tmp_path / "net.prototxt").write_text(text.replace("dropout_ratio: 0.5", "dropout_ratio: 4"))
+    with pytest.raises(ModelError, match="cannot have this form: model"):
+        import_pixelnet(tmp_path / "net.prototxt", model)
+    with pytest.raises(ConfigError, match=r"model\.border"):
+        import_pixelnet(GOLDEN / "narrow_deploy.prototxt", model, border=-1)
 
 
 @pytest.mark.parametrize("layer", [

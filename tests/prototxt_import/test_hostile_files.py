@@ -154,6 +154,18 @@ def test_a_state_says_each_thing_once(name, tmp_path):
         load_solverstate(path)
 
 
+@pytest.mark.parametrize(("name", "value"), [
+    ("iter", 5.5), ("iter", b"5"), ("current_step", b"x"), ("learned_net", 7), ("learned_net", 1j)])
+def test_a_state_holds_numbers_and_texts_in_their_places(name, value, tmp_path):
+    path = tmp_path / "x.solverstate.h5"
+    save_solverstate(path, SolverState(5, "net", (np.ones(4, np.float32),), 1))
+    with h5py.File(path, "r+") as file:
+        del file[name]
+        file[name] = value
+    with pytest.raises(CaffeFormatError, match=f"its {name} is "):
+        load_solverstate(path)
+
+
 LAYER = 'layer { name: "a" type: "InnerProduct" bottom: "x" top: "y" ' \
         "inner_product_param { num_output: 1 } include { min_level: %d } }\n"
 TEXTS = {

@@ -154,7 +154,19 @@ def _arrays_without_end(path, content):
     return with_member(path, "model.weights.h5", weights.read_bytes())
 
 
+def _complex(path, content):
+    weights = path.with_name("weights.h5")
+    weights.write_bytes(content)
+    with h5py.File(weights, "r+") as file:
+        bias = file["layers/conv2d/vars/1"]
+        name, values = bias.name, bias[()]
+        del file[name]
+        file[name] = values.astype(np.complex64)
+    return with_member(path, "model.weights.h5", weights.read_bytes())
+
+
 @pytest.mark.parametrize(("damage", "said"), [
+    (_complex, "layers/conv2d/vars/1 is of complex64, not of real numbers"),
     (_bomb, "unpacks to 67,108,864 bytes, more than"),
     (_unusual_packing, "packed by the method 14"),
     (_reads_another_file, "layers/conv2d/vars/1 reads its values from other files"),
