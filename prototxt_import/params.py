@@ -56,7 +56,7 @@ class TransformParams(LayerParams):
 
 @dataclass(frozen=True)
 class DataParams(TransformParams):
-    """Data, from a LevelDB or LMDB."""
+    """Data: images from a LevelDB or LMDB."""
 
     messages: ClassVar = ("data_param", "transform_param")
     source: str | None = None
@@ -69,7 +69,7 @@ class DataParams(TransformParams):
 
 @dataclass(frozen=True)
 class ImageDataParams(TransformParams):
-    """ImageData, from a list of image files."""
+    """ImageData: images from a list of files."""
 
     messages: ClassVar = ("image_data_param", "transform_param")
     source: str | None = None
@@ -84,7 +84,7 @@ class ImageDataParams(TransformParams):
 
 @dataclass(frozen=True)
 class HDF5DataParams(LayerParams):
-    """HDF5Data, from a list of HDF5 files."""
+    """HDF5Data: arrays from a list of HDF5 files."""
 
     messages: ClassVar = ("hdf5_data_param",)
     source: str | None = None
@@ -105,7 +105,7 @@ class MemoryDataParams(TransformParams):
 
 @dataclass(frozen=True)
 class WindowDataParams(TransformParams):
-    """WindowData, windows of images for detection."""
+    """WindowData: windows of images, for detection."""
 
     messages: ClassVar = ("window_data_param", "transform_param")
     source: str | None = None
@@ -266,7 +266,7 @@ class PoolingParams(LayerParams):
 
 @dataclass(frozen=True)
 class BatchNormParams(LayerParams):
-    """BatchNorm: `use_global_stats` None means true in the TEST phase, false in training."""
+    """BatchNorm; without `use_global_stats` (None) it is true in the TEST phase, false in TRAIN."""
 
     messages: ClassVar = ("batch_norm_param",)
     use_global_stats: bool | None = None
@@ -340,7 +340,7 @@ class BNParams(LayerParams):
     """BN of two forks, which is a normalisation with a factor and a term for each channel.
 
     SegNet's (`scale_filler`, `shift_filler`, `bn_mode`) has two blobs, PSPNet's (`slope_filler`,
-    `bias_filler`, `momentum`, `eps`, `frozen`) four. None: not given; see `fork`.
+    `bias_filler`, `momentum`, `eps`, `frozen`) four. A setting that is not given is None.
     """
 
     messages: ClassVar = ("bn_param",)
@@ -387,7 +387,7 @@ _QUARTER_FILLER = Filler(value=0.25)
 
 @dataclass(frozen=True)
 class ReLUParams(LayerParams):
-    """ReLU: `negative_slope` times the input below zero."""
+    """ReLU: numbers below zero are multiplied by `negative_slope`."""
 
     messages: ClassVar = ("relu_param",)
     negative_slope: float = 0.0
@@ -396,7 +396,7 @@ class ReLUParams(LayerParams):
 
 @dataclass(frozen=True)
 class SigmoidParams(LayerParams):
-    """Sigmoid."""
+    """Sigmoid, whose only setting is the engine that computes it."""
 
     messages: ClassVar = ("sigmoid_param",)
     engine: str = "DEFAULT"
@@ -404,7 +404,7 @@ class SigmoidParams(LayerParams):
 
 @dataclass(frozen=True)
 class TanHParams(LayerParams):
-    """TanH."""
+    """TanH, whose only setting is the engine that computes it."""
 
     messages: ClassVar = ("tanh_param",)
     engine: str = "DEFAULT"

@@ -351,7 +351,7 @@ def _interp(at: Site, p: InterpParams) -> Tops:
 def _upsample(at: Site, p: UpsampleParams) -> Tops:
     if len(at.bottoms) != 2:
         raise ValueError(
-            f"SegNet's needs values and a pooling's mask, got {len(at.bottoms)} bottoms"
+            f"SegNet's Upsample needs values and a pooling's mask, got {len(at.bottoms)} bottoms"
         )
     height, width = p.upsample_h, p.upsample_w
     size = None if height is None or width is None else (height, width)

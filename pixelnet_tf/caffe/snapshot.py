@@ -46,7 +46,7 @@ def is_snapshot(path: str) -> bool:
 
 
 def check_snapshot(path: str | Path) -> int:
-    """Number of steps that a solver's state has behind it.
+    """Return how many steps were done when a solver's state was written.
 
     Raises `ModelError` for a file that cannot be read, or whose learned net is missing.
     """
@@ -58,8 +58,9 @@ def check_snapshot(path: str | Path) -> int:
 def load_snapshot(model: PixelNet, path: str | Path) -> Snapshot:
     """Give a model the weights that a solver's state belongs to, and return its histories.
 
-    The state names its caffemodel; it is looked for beside the state, then as it is named. The
-    network must be the model's own, layer by layer, since histories have no meaning for another.
+    The caffemodel that the state names is looked for beside the state, then under the path that it
+    names. The network must be the model's own, layer by layer, since histories have no meaning for
+    another.
 
     Raises `ModelError` for broken files, and for a network that is not the model's.
     """

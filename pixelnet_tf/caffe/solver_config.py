@@ -8,7 +8,7 @@ from typing import Any
 import yaml
 
 from pixelnet_tf.caffe.reading import read_solver
-from pixelnet_tf.config import LrPolicy, SolverType, config_from_dict
+from pixelnet_tf.config import config_from_dict
 from pixelnet_tf.errors import ModelError
 
 #: What a type of solver has beside a momentum.
@@ -19,17 +19,13 @@ _OWN_SETTINGS = {"AdaGrad": ("delta",), "RMSProp": ("rms_decay", "delta"), "AdaD
 def training_section(path: str | Path) -> dict[str, Any]:
     """What `training:` of a configuration says for a Caffe solver.
 
-    Raises `ModelError` for a solver that this project's training cannot follow (L1 decay), or that
-    is none of Caffe's.
+    Raises `ModelError` for a file that `read_solver` refuses, also for a type or policy that is not
+    one of Caffe's, and for a solver that this project's training cannot follow (L1 decay).
     """
     solver = read_solver(path)
     if solver.regularization_type != "L2":
         raise ModelError(f"regularization_type {solver.regularization_type!r} is not supported, "
                          "only 'L2'", file=path)
-    for name, value, own in (("type", solver.type, SolverType.ADAMW),
-                             ("lr_policy", solver.lr_policy, LrPolicy.COSINE)):
-        if value == own:
-            raise ModelError(f"{path}: {name} {value!r} is none of Caffe's")
     section: dict[str, Any] = {
         "solver": {
             "type": solver.type,

@@ -120,8 +120,9 @@ def load_caffe_weights(
     the order C, H, W). A score layer of another number of classes is left out. Where the file's
     first kernel has another number of channels than the model's images, with `average` every
     channel gets the mean of the kernel's channels, with `repeat` channel i gets channel i modulo
-    theirs; both times the file's number over the model's, so that an image with equal channels
-    gives the response that it gave. The order of channels is the file's (BGR for VGG-16).
+    the number of its channels. Both are multiplied by the file's number of channels over the
+    model's, so that an image with equal channels gives the response that it gave. The order of the
+    channels is the file's (BGR for VGG-16).
 
     Args:
         required: names of layers without which the file is refused.
@@ -232,7 +233,7 @@ def _match(name: str, shapes: tuple[tuple[int, ...], ...], source: Layer, channe
 
 
 def _other_geometry(source: Layer, target: keras.layers.Layer) -> list[str]:
-    """How the file's convolution is laid over its input otherwise than the model's."""
+    """Say how the file's convolution is laid over its input otherwise than the model's."""
     if source.type != "Convolution" or not isinstance(target, keras.layers.Conv2D):
         return []
     same = target.padding == "same"
@@ -258,11 +259,11 @@ def _as_kernel(name: str, source: Layer, matrix: np.ndarray, wanted: tuple) -> n
 
 
 def fit_channels(kernel: np.ndarray, channels: int, rule: str = "average") -> np.ndarray:
-    """A kernel `(out, in, height, width)` for another number of input channels.
+    """Return a kernel `(out, in, height, width)` for another number of input channels.
 
-    `average`: the mean over the channels for each; `repeat`: the channels in turn. Scaled by
-    in / channels: an image with equal channels keeps its response (for `repeat` where channels is
-    a multiple of in).
+    With `average` each channel gets the mean over the channels, with `repeat` the channels follow
+    in turn. Both are scaled by in / channels, so that an image with equal channels keeps its
+    response (with `repeat` only where `channels` is a multiple of `in`).
     """
     given = kernel.shape[1]
     if rule == "average":

@@ -64,6 +64,14 @@ def test_types_and_accumulated_gradients(text, expected, tmp_path):
     assert {key: getattr(solver, key) for key in expected} == expected
 
 
+@pytest.mark.parametrize("text", [
+    'base_lr: 0.1 lr_policy: "fixed" type: "AdamW"', 'base_lr: 0.1 lr_policy: "cosine"',
+])
+def test_solvers_of_this_project_are_none_of_caffes(text, tmp_path):
+    with pytest.raises(ModelError, match="must be one of"):
+        training_section(written(tmp_path, text))
+
+
 def test_a_solver_without_momentum(tmp_path):
     text = AUTHORS.replace("momentum: 0.9", "") + 'type: "RMSProp" rms_decay: 0.98'
     section = training_section(written(tmp_path, text))["solver"]

@@ -117,7 +117,7 @@ class CaffeLayer(keras.layers.Layer):
 
     def take_order(self, order: tuple[int, ...]) -> None:
         """Hold a shared blob in another layer's order; `ValueError` where the layer cannot."""
-        raise ValueError("layers that hold a blob so differently cannot share it here")
+        raise ValueError("layers that keep a blob in different orders of its axes cannot share it")
 
     def add_weight(self, *args: Any, shape: tuple[int, ...] = (), name: str | None = None,
                    **kwargs: Any) -> keras.Variable:

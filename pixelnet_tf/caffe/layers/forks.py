@@ -47,8 +47,9 @@ class _ChannelNorm(CaffeLayer):
 class SegNetBN(_ChannelNorm):
     """BN of SegNet's Caffe (alexgkendall/caffe-segnet), in both phases the same.
 
-    With `learn` (mode LEARN) the batch's mean and biased variance, to which 1e-9 is added,
-    normalise before factor and term; without (mode INFERENCE) there are factor and term alone.
+    With `learn` (mode LEARN) the input is normalised by the batch's mean and biased variance, to
+    which 1e-9 is added, before the factor and the term are applied. Without it (mode INFERENCE)
+    only the factor and the term are applied.
     """
 
     def __init__(self, learn: bool = True, **kwargs: Any) -> None:
@@ -130,9 +131,10 @@ class PSPNetBN(_ChannelNorm):
 class Interp(keras.layers.Layer):
     """Interp of DeepLab's Caffe: bilinear, the corners of the output on those of the input.
 
-    Called with `(batch, height, width, channel)`, and with a second input whose size is taken
-    where neither `size` (height, width) nor factors are given. With factors the size s becomes
-    (s - 1) // shrink + 1, then (s - 1) * zoom + 1. `crop` cells are left out before and after.
+    It is called with `(batch, height, width, channel)`. Where neither `size` (height, width) nor
+    factors are given, a second input gives the size. With factors the size s becomes
+    (s - 1) // shrink + 1, and this (s - 1) * zoom + 1. `crop` says how many cells of the input are
+    left out before and after.
     """
 
     def __init__(self, size: Sequence[int] | None = None, zoom: int | None = None,
@@ -210,9 +212,10 @@ class Upsample(keras.layers.Layer):
     """Upsample of SegNet's Caffe: called with `[values, mask]`, both of one shape `(batch, height,
     width, channel)`, where the mask is the second top of a max pooling.
 
-    Each number goes to the cell of the output that the mask names, the others are 0; where two go
-    to one cell the later (in Caffe's order) stays, and both get its gradient. The output is `size`
-    (height, width), else the input's size times `scale`, less `pad_out`.
+    Each number goes to the cell of the output that the mask names; all other cells are 0. Where two
+    numbers go to one cell, the later one in Caffe's order stays, and both get its gradient. The
+    output has the `size` (height, width) or, where there is none, the input's size times `scale`,
+    less `pad_out`.
 
     Raises `tf.errors.InvalidArgumentError` for a cell outside the output.
     """

@@ -19,11 +19,12 @@ _SMALLEST = float(np.finfo(np.float32).tiny)
 class CaffeLoss(keras.layers.Layer):
     """A loss: the name of its top and its factor in the sum that is minimised.
 
-    As in Caffe, labels are numbers in a row: they may have another shape than the predictions, if
-    it has the same first size and as many numbers, and belong to them in Caffe's axis order.
+    As in Caffe, labels belong to predictions by their place in Caffe's axis order. They may have
+    another shape, if its first size is the same and it holds as many numbers as there are labels.
 
-    `normalization`: FULL divides by the number of positions, VALID by those without `ignore_label`,
-    BATCH_SIZE by the size of the first axis, NONE by 1; never by less than 1.
+    The `normalization` says by what the sum is divided: FULL by the number of positions, VALID by
+    that of the positions without `ignore_label`, BATCH_SIZE by the size of the first axis, NONE by
+    1. It is never divided by less than 1.
 
     Raises `ValueError` for a number of labels that does not fit, where sizes are known beforehand,
     else `tf.errors.InvalidArgumentError`.
@@ -97,8 +98,10 @@ class CaffeLoss(keras.layers.Layer):
 
 @keras.saving.register_keras_serializable("pixelnet_tf")
 class LossTerm(keras.layers.Layer):
-    """A blob as it is, whose sum times `weight` is part of what is minimised: Caffe's
-    `loss_weight` on a layer that is no loss."""
+    """A blob whose sum times `weight` is part of what is minimised; it is returned as it is.
+
+    In Caffe this is the `loss_weight` of a layer that is no loss.
+    """
 
     def __init__(self, top: str, weight: float, **kwargs: Any) -> None:
         super().__init__(**kwargs)

@@ -71,8 +71,9 @@ class SharedBatchNorm(CaffeLayer, CaffeBatchNorm):
 class LRN(keras.layers.Layer):
     """Caffe's local response normalisation over `(batch, height, width, channel)`.
 
-    Across channels: x / (k + alpha / size * sum of squares)^beta over `size` channels. Within a
-    channel: over a square of `size` pixels, zeros beyond the edge counted, with k = 1.
+    Across channels it is x / (k + alpha / size * sum of squares)^beta, with the sum over `size`
+    channels. Within a channel the mean of the squares is over `size` by `size` pixels, of which
+    those beyond the edge are zeros and count, and k is 1.
     """
 
     def __init__(self, size: int = 5, alpha: float = 1.0, beta: float = 0.75, k: float = 1.0,
@@ -104,11 +105,12 @@ class LRN(keras.layers.Layer):
 
 @keras.saving.register_keras_serializable("pixelnet_tf")
 class MVN(keras.layers.Layer):
-    """Caffe's MVN: each channel of each sample less its mean and, with `normalize_variance`, over
-    its standard deviation plus `epsilon`; with `across_channels` each sample as a whole.
+    """Caffe's MVN: each channel of each sample less its mean.
 
-    Fewer than four axes come out as four, as in Caffe. The gradient is Caffe's, too: it takes
-    epsilon for small, so it is finite where all numbers are equal.
+    With `across_channels` a sample is taken as a whole. With `normalize_variance` the result is
+    divided by the standard deviation plus `epsilon`. As in Caffe, an input with fewer than four
+    axes comes out with four. The gradient is Caffe's, too: it neglects epsilon, so that it is
+    finite where all numbers are equal.
     """
 
     def __init__(self, normalize_variance: bool = True, across_channels: bool = False,

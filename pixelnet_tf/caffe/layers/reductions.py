@@ -43,10 +43,10 @@ class Reduction(keras.layers.Layer):
 class ArgMax(keras.layers.Layer):
     """Caffe's ArgMax; among equal numbers the last comes first. It has no gradient.
 
-    Along Caffe's `axis`, which becomes `top_k` long: the places of the largest, or their values
-    with `values`. Without an axis (None): the places in each sample in Caffe's order, `(batch, 1,
-    top_k)`, with `values` `(batch, 2, top_k)` of places and values, and as many further axes of 1
-    as the input has.
+    With an `axis` of Caffe, which becomes `top_k` long, the result has the places of the largest
+    numbers along it, or with `values` the numbers themselves. Without one (None) it has the places
+    in each sample, counted in Caffe's order, as `(batch, 1, top_k)`, and with `values` places and
+    numbers as `(batch, 2, top_k)`. As many axes of size 1 follow as the input has more.
     """
 
     def __init__(self, top_k: int = 1, axis: int | None = None, values: bool = False,

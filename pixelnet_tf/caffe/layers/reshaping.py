@@ -296,8 +296,11 @@ class Tile(keras.layers.Layer):
 
 @keras.saving.register_keras_serializable("pixelnet_tf")
 class Filter(keras.layers.Layer):
-    """Caffe's Filter: called with `[values_1, ..., selector]`, the samples of each that the
-    selector (one number a sample) does not have 0 for. The selector gets no gradient."""
+    """Caffe's Filter: called with `[values_1, ..., selector]`, it keeps some samples of each.
+
+    The selector has one number for each sample, which is left out where the number is 0. The
+    selector gets no gradient.
+    """
 
     def call(self, inputs: Sequence[tf.Tensor]) -> list[tf.Tensor]:
         *blobs, selector = inputs
@@ -311,7 +314,7 @@ class Filter(keras.layers.Layer):
 
 @keras.saving.register_keras_serializable("pixelnet_tf")
 class BatchReindex(keras.layers.Layer):
-    """Caffe's BatchReindex: called with `[values, numbers]`, the samples of these numbers.
+    """Caffe's BatchReindex: called with `[values, numbers]`, it returns the samples so numbered.
 
     Raises `tf.errors.InvalidArgumentError` for a sample that is not there.
     """
