@@ -92,7 +92,7 @@ def test_the_whole_comparison_and_its_second_call(folded, tmp_path, monkeypatch)
     assert (kinds["prediction_empty"], kinds["none_empty"]) == (4, 0)
     # Asked for again with other settings, the old tables would be wrong.
     longer = replace(config, training=replace(config.training, steps=3))
-    with pytest.raises(ConfigError, match=r"has training\.steps=3 .*: 2\); .* a new --out"):
+    with pytest.raises(ConfigError, match=r"has training\.steps=3 \(not 2\); .* a new --out"):
         run(longer)
 
 
