@@ -133,7 +133,8 @@ def read_arrays(arrays: Mapping[str, Any], group: str, path: str) -> dict[int, n
             raise CaffeFormatError(
                 f"{where} declares the shape {dataset.shape}, without any weight; the file is "
                 "damaged", path)
-        array = np.asarray(dataset[()], dtype="<f4")
+        with np.errstate(over="ignore"):  # to infinity, which `check_finite` tells of
+            array = np.asarray(dataset[()], dtype="<f4")
         array.flags.writeable = False
         blobs[int(key)] = array
     return blobs

@@ -73,6 +73,7 @@ def test_other_hdf5_files(tiny_prototxt, tmp_path):
             "does not fit the file's size",
         ),
         (lambda f: f.create_dataset("data/conv/0", data=[np.nan]), "is nan"),
+        (lambda f: f.create_dataset("data/conv/0", data=[1e300]), "is inf"),
     )
     for fill, text in cases:
         with h5py.File(path, "w") as file:
