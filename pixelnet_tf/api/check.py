@@ -139,7 +139,7 @@ def check_folder(folder: str | os.PathLike[str], *, repair: bool = False,
         next `prepare`, `predict` or `evaluate` makes anew is set aside, as NAME.broken; of a broken
         checkpoint the one before is taken.
     accept
-        Files, as paths within the folder or patterns such as "*.nii.gz", that were changed or
+        Files, as paths within the folder or patterns such as `*.nii.gz`, that were changed or
         removed on purpose: what they are now is right from now on.
     reporter
         Hears of the task "checking", in files.
