@@ -45,12 +45,12 @@ class _Rule:
 #: Kind of folder -> a file or folder that only it has, and what to do with its files; the first
 #: pattern that fits counts.
 _KINDS: dict[str, tuple[tuple[str, ...], tuple[_Rule, ...]]] = {
-    "prepared study": (("cases", "index.json"), (
+    "prepared study": (("index.json", "cases/*.tfrecord"), (
         _Rule("split.json", SPLIT_ADVICE),
         _Rule("cases/*.tfrecord", _PREPARE, True), _Rule("cases/*.json", _PREPARE, True),
         _Rule("index.json", _PREPARE, True), _Rule("config.yaml", _PREPARE, True),
         _Rule("left_out.json", _PREPARE, True))),
-    "run": (("checkpoints", "model.keras", "*.keras", "start.json"), (
+    "run": (("checkpoints/state.json", "*.keras", "start.json"), (
         _Rule("checkpoints/state.json", _COPY + ", or train anew into a new --out"),
         _Rule("checkpoints/*", "go on by `pixelnet-tf train --resume`, which takes the state "
               "before it", True),
@@ -69,7 +69,7 @@ _KINDS: dict[str, tuple[tuple[str, ...], tuple[_Rule, ...]]] = {
         _Rule("*.nii.gz", _PREDICT, True))),
     "export": (("serving.json", "saved_model.pb", "model.onnx"), (
         _Rule("*", "export the model again, as a new version, and remove this one"),)),
-    "scores": (("summary.json",), (
+    "scores": (("cases.csv",), (
         _Rule("summary.json", "run `pixelnet-tf evaluate` again", True),
         _Rule("cases.csv", "run `pixelnet-tf evaluate` again", True))),
     "experiment": (("tables.txt",), (
@@ -167,6 +167,7 @@ def check_folder(folder: str | os.PathLike[str], *, repair: bool = False,
     (True, [])
     """
     top = os.fspath(folder)
+    top = top if is_url(top) else os.path.normpath(top)
     if is_url(top):
         raise ConfigError("folders in an object store have no manifest: it keeps checksums "
                           "of its own", file=top)
@@ -176,9 +177,9 @@ def check_folder(folder: str | os.PathLike[str], *, repair: bool = False,
     if not (repair or accept):
         return _check(top, False, reporter)
     with ExitStack() as locks:
-        for each, _, names in os.walk(top):
-            if MANIFEST in names or LOCK in names or _kind(each):
-                locks.enter_context(exclusive(each, "check", reporter))
+        in_use = [each for each, _, names in os.walk(top) if LOCK in names]
+        for each in dict.fromkeys((*in_use, *_product_folders(top))):
+            locks.enter_context(exclusive(each, "check", reporter))
         try:
             _accept(top, accept)
             return _check(top, repair, reporter)
@@ -188,14 +189,12 @@ def check_folder(folder: str | os.PathLike[str], *, repair: bool = False,
 
 def _check(top: str, repair: bool, reporter: Reporter) -> FolderCheck:
     found = FolderCheck()
-    folders = [each for each, _, names in os.walk(top) if MANIFEST in names]
-    known = [each for each in {top: None, **dict.fromkeys(folders)} if each in folders
-             or _kind(each)]
-    if not known:
+    folders = _product_folders(top)
+    if not folders:
         place = manifest.place_of(os.path.join(top, "x"))
         raise DataError(f"{top}: is nothing that pixelnet-tf wrote" + (
             f"; it is a part of {place[0]}, give that" if place else ""))
-    work = [(each, read) for each in known if (read := _read(each, found)) is not None]
+    work = [(each, read) for each in folders if (read := _read(each, found)) is not None]
     paths = {each: _covered(each, folders) for each, _ in work}
     total, done = sum(len(each) for each in paths.values()), 0
     for each, read in work:
@@ -265,8 +264,8 @@ def _check_one(read: Manifest, paths: Sequence[str], repair: bool, found: Folder
         found.notes.append(f"{folder}: {len(ours)} files are of an earlier version, without a line "
                            f"in the manifest: {_some(ours)}")
     if others:
-        found.notes.append(f"{folder}: {len(others)} files are none that pixelnet-tf keeps account "
-                           f"of: {_some(others)}")
+        found.notes.append(f"{folder}: {len(others)} files have no line in the manifest; another "
+                           f"program, or somebody, put them there: {_some(others)}")
 
 
 def _check_lines(read: Manifest, repair: bool, found: FolderCheck) -> None:
@@ -318,16 +317,17 @@ def _leftovers(top: str, repair: bool, found: FolderCheck) -> None:
 
 
 def _accept(top: str, patterns: Sequence[str]) -> None:
-    if patterns and not any(MANIFEST in names for _, _, names in os.walk(top)):
-        manifest.begin(top)
-    folders = [each for each, _, names in os.walk(top) if MANIFEST in names]
+    folders = _product_folders(top)
     for pattern in patterns:
         accepted = False
         for folder in folders:
+            there = _covered(folder, folders)
+            if any(fnmatchcase(_name(path, top), pattern) for path in there):
+                # One of an earlier version gets its manifest so.
+                manifest.begin(folder)
             read = manifest.read(folder)
             if read is None:
                 continue
-            there = _covered(folder, folders)
             gone = [os.path.join(folder, name) for name, entry in read.entries.items()
                     if entry.there and not os.path.lexists(os.path.join(folder, name))]
             for path in (*there, *gone):
@@ -343,6 +343,17 @@ def _accept(top: str, patterns: Sequence[str]) -> None:
             raise ConfigError(f"--accept {pattern}: no file of {top} is called so",
                               hint="give its path within the folder, or a pattern such as "
                                    "'*.nii.gz'")
+
+
+def _product_folders(top: str) -> list[str]:
+    """A folder and those below it that have a manifest, or are none's and of a known kind."""
+    found = []
+    for each, inner, names in os.walk(top):
+        inner[:] = sorted(name for name in inner if not is_temporary(name))
+        if MANIFEST in names or (_kind(each)
+                                 and manifest.place_of(os.path.join(each, "x")) is None):
+            found.append(each)
+    return found
 
 
 def _covered(folder: str, folders: Collection[str]) -> list[str]:
@@ -368,10 +379,14 @@ def _rule(folder: str, kind: str, name: str) -> _Rule:
 
 
 def _is_known(kind: str, name: str) -> bool:
-    """Whether a file is of the kind's own, whole ones: logs grow, and overlays may be a user's."""
+    """Whether a file without a line in the manifest must have had one.
+
+    Logs grow, checkpoints may be half written, and overlays and models of any name a user's.
+    """
     return (bool(kind) and any(fnmatchcase(name, rule.pattern) for rule in _KINDS[kind][1])
-            and not fnmatchcase(name, "log.*") and not name.startswith(
-                ("tensorboard/", "overlays/", "checkpoints/")))
+            and not name.startswith(("log.", "tensorboard/", "overlays/", "checkpoints/"))
+            and not (kind == "run" and name.endswith((".keras", ".config.yaml"))
+                     and name != "model.keras"))
 
 
 def _name(path: str, folder: str) -> str:

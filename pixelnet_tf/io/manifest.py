@@ -164,10 +164,24 @@ def begin(folder: Pathname) -> None:
         return
     make_folder(folder)
     empty = all(name.startswith(".") for name in os.listdir(folder))
-    with suppress(FileExistsError), open(path, "xb") as file:
-        file.writelines(Manifest(folder, complete=empty).lines())
-        file.flush()
-        os.fsync(file.fileno())
+    temporary = temporary_name(path)
+    try:
+        with open(temporary, "xb") as file:
+            file.writelines(Manifest(folder, complete=empty).lines())
+            file.flush()
+            os.fsync(file.fileno())
+        try:
+            # Not over the one that another process has begun meanwhile.
+            os.link(temporary, path)
+        except FileExistsError:
+            pass
+        except OSError:
+            # A file system without hard links.
+            if not os.path.exists(path):
+                os.replace(temporary, path)
+    finally:
+        with suppress(OSError):
+            os.remove(temporary)
     sync(folder)
 
 

@@ -166,6 +166,12 @@ def test_folders_of_earlier_versions_are_said_to_have_no_manifest(copy, tmp_path
     assert px.check_folder(copy / "run", accept=["*"]).whole
     flip(copy / "run" / "model.keras")
     assert not px.check_folder(copy / "run").whole
+    # One among others, from above.
+    (copy / "labels" / MANIFEST).unlink()
+    found = px.check_folder(copy)
+    assert any("labels: an earlier version wrote it" in note for note in found.notes)
+    px.check_folder(copy, accept=["labels/*"])
+    assert px.check_folder(copy).notes == []
     # One that this version goes on with.
     begin_folder(tmp_path / "other")
     shutil.copy(copy / "run" / "split.json", tmp_path / "other")
@@ -195,9 +201,21 @@ def test_a_damaged_manifest_is_seen_and_mended(copy, capsys):
     assert "no line of it can be read" in finding.problem
 
 
+def test_files_of_others_are_no_concern(copy):
+    (copy / "run" / "notes.txt").write_text("mine")
+    shutil.copy(copy / "run" / "model.keras", copy / "caffe" / "other.keras")
+    found = px.check_folder(f"{copy}/")
+    assert found.whole
+    assert [note.partition(": ")[2] for note in found.notes] == [
+        "1 files have no line in the manifest; another program, or somebody, put them there: "
+        f"{name}" for name in ("other.keras", "notes.txt")]
+
+
 def test_temporary_files_are_removed_by_a_repair(copy):
     (copy / "prepared" / "cases" / ".x.tfrecord.0123abcd.tmp").write_text("half")
-    (copy / "models" / "phantom" / ".2.0123abcd.tmp").mkdir()
+    shutil.copytree(copy / "models" / "phantom" / "1",
+                    copy / "models" / "phantom" / ".2.0123abcd.tmp")
+    flip(copy / "models" / "phantom" / ".2.0123abcd.tmp" / "serving.json")
     found = px.check_folder(copy)
     assert found.whole
     assert "2 temporary files" in found.notes[0]
