@@ -53,10 +53,10 @@ numpydoc_class_members_toctree = False
 CONTENTS = {
     "README": {
         "Begin": ["docs/tutorial", "docs/gallery/index"],
-        "How to": ["docs/own_data", "docs/training", "docs/trust", "docs/serving",
+        "How to": ["docs/howto", "docs/own_data", "docs/training", "docs/trust", "docs/serving",
                    "docs/caffe"],
         "Reference": ["docs/reference", "docs/configuration"],
-        "Why": ["docs/architecture", "docs/benchmarks", "docs/lgg_study"],
+        "Why": ["docs/explanation", "docs/architecture", "docs/benchmarks", "docs/lgg_study"],
         "Project": ["CONTRIBUTING", "CHANGELOG", "SECURITY"],
     },
 }

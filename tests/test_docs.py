@@ -161,6 +161,25 @@ def test_files_that_are_named_are_there(page):
     assert [path for path in named if not (ROOT / path).exists()] == []
 
 
+def test_what_is_to_be_copied_is_there():
+    """Names and bare file names in the lists of CONTRIBUTING.md that say how a part is added."""
+    text = (ROOT / "CONTRIBUTING.md").read_text("utf-8")
+    steps = [section for section in re.split(r"^## ", text, flags=re.MULTILINE)
+             if section.startswith("To add ")]
+    assert [section.splitlines()[0] for section in steps] == [
+        "To add a Caffe layer", "To add a layout of studies", "To add a protocol of scores"]
+    paths = [path for folder in ("pixelnet_tf", "prototxt_import", "tests")
+             for path in (ROOT / folder).rglob("*.py")]
+    written = "\n".join(path.read_text("utf-8") for path in paths)
+    names = set(re.findall(r"`(\w+(?:\.py)?)`", "".join(steps)))
+    assert {"MVNParams", "reductions.py", "_brats", "test_brats_by_hand"} <= names
+    for name in names:
+        if name.endswith(".py"):
+            assert name in {path.name for path in paths}, name
+        else:
+            assert re.search(rf"^ *(?:def |class )?{name}\b", written, re.MULTILINE), name
+
+
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_relative_links_resolve(page):
     text = _FENCED.sub("", page.read_text("utf-8"))
