@@ -164,7 +164,8 @@ class CaffeExport:
         folder = RunFolder(os.fspath(run))
         self._model, self._config = folder.model(), folder.config()
         self._model.check_study(self._config.study)
-        self._correction = folder.priors().correction(self._config.prediction.prior)
+        self._correction = folder.correction(self._config.prediction.prior,
+                                             self._config.prediction.class_offsets)
         self._form = snapshot or ""
         self._state = TrainingState.of_run(folder) if snapshot else None
         self.prototxt = str(_export.caffe_network(self._model))

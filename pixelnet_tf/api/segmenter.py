@@ -13,12 +13,18 @@ import nibabel as nib
 import numpy as np
 
 from pixelnet_tf.api.images import Image, like, read_image, to_nibabel, to_sitk
-from pixelnet_tf.config import Config, as_config, config_from_dict, config_to_dict
+from pixelnet_tf.config import (
+    Config,
+    FollowDecisions,
+    as_config,
+    config_from_dict,
+    config_to_dict,
+)
 from pixelnet_tf.errors import ConfigError, DataError, ModelError, nearest_hint, require
 from pixelnet_tf.inference.predict import CaseSource, PredictionSummary, write_cases
 from pixelnet_tf.inference.volume import SegmentedVolume
 from pixelnet_tf.io.files import read_json_object
-from pixelnet_tf.reporting import Reporter
+from pixelnet_tf.reporting import Reporter, reporter_or_log
 from pixelnet_tf.volumes.case_volume import PreparedVolume, prepare_volumes
 from pixelnet_tf.volumes.checks import check_volumes
 from pixelnet_tf.volumes.geometry import VolumeGeometry
@@ -166,6 +172,9 @@ class Segmenter:
     ----------
     config
         The configuration of the training, with the settings of the prediction.
+    follows
+        What it follows of the decisions that the training made on its validation cases, in a line;
+        empty where there are none.
 
     Examples
     --------
@@ -181,8 +190,8 @@ class Segmenter:
 
     def __init__(self, config: Config, load: Callable[[], tuple[SegmentVolume, dict[str, Any]]],
                  trained_on: frozenset[str] = frozenset(), split: Split | None = None,
-                 runs: Sequence[RunFolder] = ()):
-        self.config = config
+                 runs: Sequence[RunFolder] = (), follows: str = ""):
+        self.config, self.follows = config, follows
         self._load = load
         self._trained_on = trained_on
         self._split = split
@@ -228,11 +237,24 @@ class Segmenter:
         for other in folders[1:]:
             check_fit(folders[0].basis(), other.basis(), AVERAGE_ON_SPLIT if same_split
                       else AVERAGE)
-        resolved = adapted(folders[0].config(), config,
-                           _settings(overrides, prior, mode, precision))
+        settings = _settings(overrides, prior, mode, precision)
+        resolved, follows = adapted(folders[0].config(), config, settings), ""
+        decisions = [run.decisions() for run in folders]
+        if decisions[0] is not None and len(folders) == 1:
+            if resolved.prediction.decisions == FollowDecisions.IGNORE:
+                follows = "decisions.json is not followed: prediction.decisions is ignore"
+            else:
+                resolved = decisions[0].apply(folders[0].config(), resolved, {
+                    setting.partition("=")[0].split(".")[1] for setting in settings
+                    if setting.startswith("prediction.")})
+                follows = decisions[0].followed(resolved)
+        elif any(decisions):
+            follows = ("decisions.json of each run is for its network alone: the average takes "
+                       "the settings of the configuration")
 
         def load() -> tuple[SegmentVolume, dict[str, Any]]:
-            networks = [run.network(resolved.prediction.prior) for run in folders]
+            networks = [run.network(resolved.prediction.prior, resolved.prediction.class_offsets)
+                        for run in folders]
             scorer = segmenter_of(networks, resolved.study, resolved.prediction)
             about = {"networks": [network.record() for network in networks]}
             return lambda volume, maps: segment_volume(
@@ -240,7 +262,7 @@ class Segmenter:
 
         learned = {name for run in folders for part in ("train", "validation")
                    for name in getattr(run.split(), part)}
-        return cls(resolved, load, frozenset(learned), folders[0].split(), folders)
+        return cls(resolved, load, frozenset(learned), folders[0].split(), folders, follows)
 
     @classmethod
     def from_caffe(cls, prototxt: Path_ | None, caffemodel: Path_, *,
@@ -440,6 +462,8 @@ class Segmenter:
             source = CaseSource.open(os.fspath(data), self.config,
                                      self._split.choose(split, cases), truth=overlays)
         segment, about = self._backend
+        if self.follows:
+            reporter_or_log(reporter).message(self.follows)
         return write_cases(
             lambda volume: segment(volume, self.config.prediction.probability_maps), about, source,
             self.config, Path(out), draw=draw, trained_on=self._trained_on,

@@ -44,6 +44,8 @@ def command(model: str, out: Path, name: str | None, version: int | None, prior:
     if model_format == "onnx":
         require("--format onnx", "onnx", "tf2onnx", "onnxruntime")
     segmenter = Segmenter.from_run(model, prior=prior, mode=mode, precision=precision)
+    if segmenter.follows:
+        click.echo(segmenter.follows)
     target = segmenter.export(out, name=name, version=version, form=model_format,
                               evaluation=evaluation, dry_run=dry_run)
     click.echo(f"dry run: would write {target}" if dry_run else f"model written to {target}")

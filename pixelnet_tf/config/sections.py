@@ -147,6 +147,13 @@ class Mode(Choice):
     REFERENCE = "reference"
 
 
+class FollowDecisions(Choice):
+    """`prediction.decisions`: whether what validation cases decided is followed."""
+
+    APPLY = "apply"
+    IGNORE = "ignore"
+
+
 class BrainOnly(Choice):
     """`prediction.brain_only`: whether pixels outside the brain are background."""
 
@@ -663,12 +670,27 @@ class PredictionConfig:
     batch_slices: int = 2
     #: Also write the probability of every class.
     probability_maps: bool = False
+    #: Lesion class -> number that is added to its score, on top of the prior's correction: a
+    #: threshold's place in log-odds. Above 0 more of the class is found.
+    class_offsets: dict[str, float] = field(default_factory=dict)
+    #: Take the mean of the scores of each slice and of its mirror image; twice the time.
+    flips: bool = False
+    #: `apply`: follow what `train` decided on the validation cases (RUN/decisions.json) about
+    #: `prior`, `class_offsets`, `guided_filter`, `flips` and `postprocess`, and choose the
+    #: checkpoint under that prior; `ignore`: take them as they stand here. See training.md.
+    decisions: FollowDecisions = FollowDecisions.APPLY
     guided_filter: GuidedFilterConfig = field(default_factory=GuidedFilterConfig)
     postprocess: PostprocessConfig = field(default_factory=PostprocessConfig)
 
     def __post_init__(self) -> None:
         choices(self, "prediction")
         in_range("prediction.batch_slices", self.batch_slices, 1, 1024)
+        for name, offset in self.class_offsets.items():
+            in_range(f"prediction.class_offsets.{name}", offset, -100.0, 100.0)
+
+    def offsets(self, study: StudyConfig) -> list[float]:
+        """`class_offsets` in the order of the class indices, 0 for a class not in it."""
+        return [self.class_offsets.get(name, 0.0) for name in study.class_names]
 
     def inside_brain(self, study: StudyConfig) -> bool:
         """Whether pixels outside the brain are background unseen, as `brain_only` has it."""
@@ -720,6 +742,12 @@ class Config:
             raise ConfigError("training.class_weights needs one number for each of study.labels "
                               f"{list(labels.values())}, got {list(weights)}", value=list(weights))
         self.prediction.postprocess.check_study(self.study)
+        for name in self.prediction.class_offsets:
+            if name not in self.study.class_names[1:]:
+                raise ConfigError(
+                    f"prediction.class_offsets names {name!r}"
+                    f"{nearest_hint(name, self.study.class_names[1:])}; the lesion classes of "
+                    f"study.labels are {list(self.study.class_names[1:])}")
         for modality in self.prepare.bias_field.modalities:
             if modality not in self.study.modalities:
                 raise ConfigError(

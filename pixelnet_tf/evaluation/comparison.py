@@ -107,6 +107,38 @@ def bootstrap_interval(values: np.ndarray, seed: int) -> tuple[float, float]:
     return float(low), float(high)
 
 
+#: Cases from which on the bootstrap decides whether a gain is more than noise.
+ENOUGH_CASES = 5
+#: Mean gain that fewer cases must show, each of them gaining.
+LEAST_GAIN = 0.02
+#: The rule of `gain_of` in words.
+GAIN_RULE = (f"with {ENOUGH_CASES} cases and more, the 95% bootstrap interval over cases of the "
+             f"mean gain in Dice lies above 0; with fewer, every case gains and the mean gain is "
+             f"{LEAST_GAIN:g} or more")
+
+
+@dataclass(frozen=True)
+class Gain:
+    """What one setting gains against another over the same cases: mean and 95% interval (None
+    below two cases), and whether it is more than noise by `GAIN_RULE`."""
+
+    mean: float
+    low: float | None
+    high: float | None
+    beyond_noise: bool
+
+
+def gain_of(new: np.ndarray, old: np.ndarray, seed: int = 0) -> Gain:
+    """Compare scores (case,) of one setting with those of another, paired by case."""
+    gains = np.asarray(new, np.float64) - np.asarray(old, np.float64)
+    low, high = bootstrap_interval(gains, seed) if gains.size > 1 else (None, None)
+    if gains.size >= ENOUGH_CASES and low is not None:
+        beyond = low > 0
+    else:
+        beyond = bool(gains.min() > 0 and gains.mean() >= LEAST_GAIN)
+    return Gain(float(gains.mean()), low, high, beyond)
+
+
 def wilcoxon(differences: np.ndarray) -> float | None:
     """Return the two-sided p-value of the signed-rank test (zeros dropped), None if all are 0."""
     if not np.any(differences):

@@ -60,7 +60,7 @@ def tune_postprocess(matching: Matching, split: Split, study: StudyConfig,
         DataError: a case that is not a validation case, or a file that cannot be used.
     """
     reporter = reporter_or_log(reporter)
-    chosen, rounds, steps = PostprocessConfig(), [], list(_steps(study))
+    chosen, rounds, steps = PostprocessConfig(), [], list(tuning_steps(study))
     for step, values, settings in steps:
         candidates = [settings(chosen, value) for value in values]
         chosen, dice = best_on_validation(candidates, _cases(matching, study), split, study)
@@ -126,7 +126,7 @@ def as_overrides(config: PostprocessConfig) -> list[str]:
     return found
 
 
-def _steps(study: StudyConfig) -> Iterator[tuple[str, tuple, Callable]]:
+def tuning_steps(study: StudyConfig) -> Iterator[tuple[str, tuple, Callable]]:
     """(name, values with the one that changes nothing first, function (settings, value))."""
     for region in sorted(study.regions, key=lambda name: -len(study.regions[name])):
         def component(before: PostprocessConfig, size: int, region: str = region

@@ -541,12 +541,14 @@ class _Folder:
 def _settings(study: StudyConfig, prediction: PredictionConfig) -> str:
     """Digest of every setting that shapes the labels of prepared slices, and of the program.
 
-    How many slices are computed together, and whether probabilities are written, do not.
+    How many slices are computed together, and whether probabilities are written, do not; what
+    earlier versions did not know does where it is on.
     """
     shown, asked = config_to_json(study), config_to_json(prediction)
     return digest({"program": __version__,
                    "prediction": {key: value for key, value in asked.items()
-                                  if key not in ("batch_slices", "probability_maps")},
+                                  if key not in ("batch_slices", "probability_maps", "decisions")
+                                  and (value or key not in ("class_offsets", "flips"))},
                    "brain_only": prediction.inside_brain(study), "regions": shown["regions"],
                    # In a list: their order is that of the scores.
                    "labels": list(shown["labels"].items())})

@@ -25,16 +25,17 @@ class SliceSegmenter(tf.Module):
         mode: `exact`, `adaptive`, or `reference` (the plain hypercolumn of every pixel).
         precision: `float32` or `bfloat16`; the reference is always float32.
         smoothing: the guided filter; by default it is off.
+        flips: take the mean of the scores of each slice and of its mirror image, left and right.
     """
 
     def __init__(self, model: PixelNet, correction: np.ndarray | None = None,
                  mode: str = Mode.EXACT, precision: str = Precision.FLOAT32,
-                 smoothing: GuidedFilterConfig | None = None):
+                 smoothing: GuidedFilterConfig | None = None, flips: bool = False):
         super().__init__()
         if mode not in Mode.texts():
             raise ConfigError(f"prediction.mode must be one of {Mode.texts()}, got {mode!r}",
                               value=mode)
-        self.mode = mode
+        self.mode, self.flips = mode, flips
         self.smoothing = smoothing or GuidedFilterConfig()
         self.scorer = DenseScorer(model, precision)
         self.classes = model.classes
@@ -50,7 +51,7 @@ class SliceSegmenter(tf.Module):
     def of(cls, prediction: PredictionConfig, network: TrainedNetwork) -> SliceSegmenter:
         """The segmenter that a configuration's section `prediction` asks for."""
         return cls(network.model, network.correction, prediction.mode, prediction.precision,
-                   prediction.guided_filter)
+                   prediction.guided_filter, prediction.flips)
 
     def scores(self, image: tf.Tensor, domain: tf.Tensor, read_out: tf.Tensor | None = None
                ) -> tf.Tensor:
@@ -68,12 +69,23 @@ class SliceSegmenter(tf.Module):
 
     def _scores(self, image: tf.Tensor, domain: tf.Tensor, read_out: tf.Tensor) -> tf.Tensor:
         if not self.smoothing.radius:
-            return self._plain_scores(image, domain, domain & read_out)
+            return self._mean_scores(image, domain, domain & read_out)
         # The filter reads every pixel of the windows around the ones that are used.
-        scores = self._plain_scores(image, domain, domain)
+        scores = self._mean_scores(image, domain, domain)
         scores = refine_scores(scores, image, domain, self.smoothing.radius,
                                self.smoothing.epsilon)
         return tf.where(domain[..., None], scores, self.background)
+
+    def _mean_scores(self, image: tf.Tensor, domain: tf.Tensor, read_out: tf.Tensor) -> tf.Tensor:
+        """Scores of the slices, or their mean with those of the mirrored ones."""
+        scores = self._plain_scores(image, domain, read_out)
+        if not self.flips:
+            return scores
+        # One after the other: no more than one pass's intermediate results are held.
+        with tf.control_dependencies([scores]):
+            image = tf.reverse(image, [2])
+        mirrored = self._plain_scores(image, tf.reverse(domain, [2]), tf.reverse(read_out, [2]))
+        return (scores + tf.reverse(mirrored, [2])) / 2
 
     def _plain_scores(self, image: tf.Tensor, domain: tf.Tensor, read_out: tf.Tensor
                       ) -> tf.Tensor:

@@ -60,7 +60,10 @@ def _training(basis: Basis) -> dict[str, Any]:
     tree, study = config_to_dict(basis.config), basis.config.study
     return {**_flat("sampling", tree["sampling"]), **_flat("model", tree["model"]),
             **_flat("training", tree["training"]),
-            "brain_only": basis.config.prediction.inside_brain(study)}
+            "brain_only": basis.config.prediction.inside_brain(study),
+            # Under this prior the best checkpoint is chosen.
+            "prediction.prior": basis.config.prediction.prior,
+            "prediction.decisions": basis.config.prediction.decisions}
 
 
 def _flat(name: str, value: Any) -> dict[str, Any]:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import posixpath
 import tempfile
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import tensorflow as tf
 
 from pixelnet_tf.cases.class_priors import ClassPriors
@@ -21,6 +22,7 @@ from pixelnet_tf.io.files import (
     read_json_as,
     read_json_lines,
     read_text,
+    remove,
     replacing,
     write_json,
     write_text,
@@ -29,6 +31,7 @@ from pixelnet_tf.io.plain import build
 from pixelnet_tf.model.pixelnet import PixelNet
 from pixelnet_tf.runs.checkpoints import load_state, read_states, remove_states
 from pixelnet_tf.runs.compatibility import WEIGHTS, Basis, check_fit
+from pixelnet_tf.runs.decisions import Decisions
 from pixelnet_tf.runs.network import TrainedNetwork, load_model
 
 #: What to do with a broken file of a run.
@@ -89,6 +92,7 @@ class RunFolder:
         begin_folder(self.path)
         # What is best in there is of a training that had saved no state to go on from.
         remove_states(self.file("checkpoints"))
+        remove(self.file("decisions.json"))
         write_json(self.file("split.json"), split.to_json())
         write_json(self.file("priors.json"), priors.to_json())
         write_json(self.file("start.json"), {"slices": slices, "new_layers": sorted(new_layers)})
@@ -130,6 +134,18 @@ class RunFolder:
         """Replace the class frequencies (after fitting on validation cases)."""
         write_json(self.file("priors.json"), priors.to_json())
 
+    def decisions(self) -> Decisions | None:
+        """What the validation cases decided; None where none did, and for a checkpoint of a
+        training, whose weights nothing was decided for."""
+        path = self.file("decisions.json")
+        if self.kind is not None or not tf.io.gfile.exists(path):
+            return None
+        return read_json_as(path, Decisions.from_json, _ADVICE)
+
+    def save_decisions(self, decisions: Decisions) -> None:
+        """Write what the validation cases decided."""
+        write_json(self.file("decisions.json"), decisions.to_json())
+
     def save_model(self, model: PixelNet) -> None:
         """Write model.keras whole."""
         path = self.file("model.keras")
@@ -166,8 +182,19 @@ class RunFolder:
                                   f"`train` or `import-caffe`{best}")
         return load_model(path)
 
-    def network(self, prior: str) -> TrainedNetwork:
-        """The model with the correction of a prior, to predict with.
+    def correction(self, prior: str, class_offsets: Mapping[str, float] | None = None
+                   ) -> np.ndarray:
+        """What is added to the model's scores, (class,) float32: the correction of a prior, and
+        `prediction.class_offsets`; raises `ConfigError` where frequencies are unknown."""
+        found = self.priors().correction(prior)
+        if not class_offsets:
+            return found
+        names = self.config().study.class_names
+        return found + np.array([class_offsets.get(name, 0.0) for name in names], np.float32)
+
+    def network(self, prior: str, class_offsets: Mapping[str, float] | None = None
+                ) -> TrainedNetwork:
+        """The model with the correction of a prior and the offsets of classes, to predict with.
 
         Raises:
             ModelError: there is no model, or it is not of this run.
@@ -180,7 +207,7 @@ class RunFolder:
         check_fit(Basis(self.file("config.yaml"), self.config()), Basis(self.name, model=model),
                   WEIGHTS)
         file = None if self.kind is not None else file_digest(self.file("model.keras"))
-        return TrainedNetwork(model, self.priors().correction(prior), self.name, file)
+        return TrainedNetwork(model, self.correction(prior, class_offsets), self.name, file)
 
     def state(self, kind: str) -> dict[str, Any] | None:
         """Details of the `last` or `best` checkpoint: name, step, and score; None if none."""

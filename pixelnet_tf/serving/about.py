@@ -21,7 +21,7 @@ RESEARCH_ONLY = ("For research use only. Not a medical device; not for diagnosis
                  "other clinical decision.")
 FORMAT = 1
 #: Settings of `prediction` that are part of the exported graph.
-_EXPORTED = ("prior", "mode", "precision", "guided_filter")
+_EXPORTED = ("prior", "class_offsets", "mode", "precision", "guided_filter", "flips")
 #: What is read of a `serving.json`, and its type.
 _READ_BACK = {"version": int, "prior": dict, "signatures": dict, "config": dict}
 
@@ -56,7 +56,8 @@ def describe_export(run: RunFolder, config: Config, name: str, version: int,
         "classes": describe_classes(config.study),
         "regions": {region: list(values) for region, values in config.study.regions.items()},
         "prior": {"kind": prediction.prior, "strength": priors.strength_under(prediction.prior),
-                  "correction": [float(v) for v in priors.correction(prediction.prior)]},
+                  "correction": [float(v) for v in run.correction(
+                      prediction.prior, prediction.class_offsets)]},
         "mode": prediction.mode,
         "precision": prediction.precision,
         "training": _training(run, asdict(priors)),

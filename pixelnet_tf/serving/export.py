@@ -77,7 +77,7 @@ def export_model(run: RunFolder, config: Config, out: Path, name: str | None = N
     if target.exists():
         raise ConfigError(f"{target} is there already",
                           hint="leave --version out for the next number")
-    network = run.network(config.prediction.prior)
+    network = run.network(config.prediction.prior, config.prediction.class_offsets)
     weights = network.digest()
     if evaluation is not None:
         check_evaluated(evaluation, weights)

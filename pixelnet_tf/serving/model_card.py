@@ -56,13 +56,18 @@ def _output(about: dict[str, Any]) -> list[str]:
 
 
 def _smoothing(about: dict[str, Any]) -> list[str]:
-    """The guided filter, where it is on; what classifies single pixels has none."""
-    smoothing = about["config"]["prediction"].get("guided_filter", {"radius": 0})
-    if not smoothing["radius"] or set(about["signatures"]) == {"classify_pixels"}:
+    """Mirrored slices and the guided filter, where on; what classifies single pixels has none."""
+    prediction = about["config"]["prediction"]
+    smoothing = prediction.get("guided_filter", {"radius": 0})
+    if set(about["signatures"]) == {"classify_pixels"}:
         return []
-    return ["", f"Probabilities pass a guided filter over the slice (radius {smoothing['radius']} "
-            f"pixels, epsilon {smoothing['epsilon']}) before labels are taken; scores of "
-            "`classify_pixels` do not."]
+    mirrored = ["", "Scores are the mean of those of each slice and of its mirror image; those of "
+                "`classify_pixels` are of the slice as it is."] * bool(prediction.get("flips"))
+    if not smoothing["radius"]:
+        return mirrored
+    return [*mirrored, "", "Probabilities pass a guided filter over the slice (radius "
+            f"{smoothing['radius']} pixels, epsilon {smoothing['epsilon']}) before labels are "
+            "taken; scores of `classify_pixels` do not."]
 
 
 def _signatures(about: dict[str, Any]) -> list[str]:
@@ -97,8 +102,8 @@ def _metrics(about: dict[str, Any]) -> list[str]:
     validation, evaluation = about["metrics"]["validation"], about["metrics"]["evaluation"]
     lines = ["## Measured", ""]
     if validation:
-        lines += ["On the validation cases, under the corrected prior, these weights (after step "
-                  f"{validation['step']}): " + ", ".join(
+        lines += ["On the validation cases, under the prior of the validation, these weights "
+                  f"(after step {validation['step']}): " + ", ".join(
                       f"{key} {value:.4f}" for key, value in validation.items() if key != "step")
                   + ".", ""]
     if evaluation:

@@ -13,13 +13,14 @@ import tensorflow as tf
 
 from pixelnet_tf.cases.class_priors import ClassPriors
 from pixelnet_tf.cases.split import Split
-from pixelnet_tf.config import Config, TrainingConfig
+from pixelnet_tf.config import Config, FollowDecisions, TrainingConfig
 from pixelnet_tf.dataset.measure_priors import measure_priors
 from pixelnet_tf.dataset.pipeline import in_turn, training_batches
 from pixelnet_tf.dataset.prepared import PreparedStudy
 from pixelnet_tf.dataset.schedule import SliceSchedule
 from pixelnet_tf.dataset.shards import parse_record
 from pixelnet_tf.errors import ConfigError, DataError, RunError
+from pixelnet_tf.evaluation.comparison import ENOUGH_CASES, LEAST_GAIN
 from pixelnet_tf.io.files import check_apart, remove_leftovers
 from pixelnet_tf.io.locks import Lock, check_free, exclusive
 from pixelnet_tf.model.architecture import Architecture
@@ -28,6 +29,7 @@ from pixelnet_tf.reporting import Reporter, reporter_or_log
 from pixelnet_tf.runs.checkpoints import Checkpoints
 from pixelnet_tf.runs.compatibility import RESUME, Basis, check_fit
 from pixelnet_tf.runs.folder import RunFolder
+from pixelnet_tf.training.decisions import decide
 from pixelnet_tf.training.initial import StartWeights, balance_taps, check_source, initialise
 from pixelnet_tf.training.interruption import Interruption
 from pixelnet_tf.training.log import TrainingLog
@@ -35,7 +37,7 @@ from pixelnet_tf.training.loss import make_loss
 from pixelnet_tf.training.solver import policy_from_config
 from pixelnet_tf.training.state import TrainingState
 from pixelnet_tf.training.step import Batch, LossAndGradients, lattice_of, loss_and_gradients
-from pixelnet_tf.training.validation import case_validator, fit_prior_strength
+from pixelnet_tf.training.validation import case_validator
 
 
 @dataclass(frozen=True)
@@ -210,8 +212,7 @@ class Trainer:
             self.reporter.message(f"best validation at step {checkpoints.state['best']['step']}: "
                                   f"{checkpoints.state['best']['score']:.4f}")
         lock.check()
-        if self.split.validation:
-            self._fit_priors(model, priors)
+        self._decide(model, priors)
         folder.save_model(model)
         return model
 
@@ -251,14 +252,27 @@ class Trainer:
         self.reporter.message("taps balanced, factors "
                               + " ".join(f"{factor:.3g}" for factor in factors))
 
-    def _fit_priors(self, model: PixelNet, measured: ClassPriors) -> None:
-        priors, dice = fit_prior_strength(
-            model, self.study, self.split.validation, self.config.prediction,
-            self.config.training.precision, measured)
+    def _decide(self, model: PixelNet, measured: ClassPriors) -> None:
+        """Let the validation cases decide about the prediction, and write what they did."""
+        asked = self.config.prediction
+        if not self.split.validation:
+            self.reporter.warning(
+                "no validation cases: nothing could be decided about the prediction, which takes "
+                f"the settings of the configuration (prior {asked.prior}); set split.validation")
+            return
+        priors, decisions = decide(model, self.study, self.split.validation, asked,
+                                   self.config.training.precision, measured, self.reporter)
         self.run_folder.save_priors(priors)
-        self.reporter.message(
-            f"prior correction fitted on the validation cases: strength {priors.strength:g} (Dice "
-            + ", ".join(f"{strength:g}: {value:.3f}" for strength, value in dice.items()) + ")")
+        self.run_folder.save_decisions(decisions)
+        for trial in decisions.tried:
+            self.reporter.message(f"  {trial.line()}")
+        count = len(decisions.cases)
+        few = (f", which are few: taken is only what gains {LEAST_GAIN:g} and in each case"
+               if count < ENOUGH_CASES else "")
+        use = ("predict, export and serve follow them" if asked.decisions == FollowDecisions.APPLY
+               else "not applied, as prediction.decisions is ignore")
+        self.reporter.message(f"decided on {count} validation cases{few}: "
+                              f"{decisions.settings or 'no change'}; in decisions.json, {use}")
 
 
 class _Loop:

@@ -75,7 +75,7 @@ def test_the_validation_is_that_of_the_exported_weights(validated, serving_confi
     assert (about["training"]["steps"], about["training"]["weights_step"]) == (6, 4)
     card = model_card(about)
     assert "6 steps (the weights are those after step 4)" in card
-    assert "under the corrected prior, these weights (after step 4): dice_edema 0.7000" in card
+    assert "the validation, these weights (after step 4): dice_edema 0.7000" in card
     if checkpoints:
         # The last state's own scores, not the best one's.
         last = RunFolder(validated.file("checkpoints/last"))

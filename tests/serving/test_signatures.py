@@ -69,6 +69,21 @@ def test_the_guided_filter_is_served_too(run, serving_config, local):
     assert (labels != VALUES[local.scores(image, brain).numpy().argmax(-1)])[brain].mean() > 0.05
 
 
+def test_the_mean_with_mirrored_slices_is_served_too(run, serving_config, local):
+    flipped = SliceSegmenter(run.model(), flips=True)
+    image = slices_with_brain(5, 40, 47)
+    brain = (image != 0).any(axis=-1)
+    _, functions = build_signatures(flipped, serving_config)
+    shares = functions["serving_default"](image)["probabilities"].numpy()[brain]
+    scores = local.scores(image, brain).numpy()
+    mirrored = local.scores(image[:, :, ::-1], brain[:, :, ::-1]).numpy()[:, :, ::-1]
+    mean = ((scores + mirrored) / 2)[brain]
+    expected = np.exp(mean) / np.exp(mean).sum(axis=-1, keepdims=True)
+    np.testing.assert_allclose(shares, expected, atol=1e-6)
+    alone = np.exp(scores[brain]) / np.exp(scores[brain]).sum(axis=-1, keepdims=True)
+    assert np.abs(shares - alone).max() > 1e-3
+
+
 def test_one_trace_for_all_sizes_and_batches(local, serving_config):
     _, functions = build_signatures(local, serving_config)
     for batch, height, width in ((1, 40, 40), (8, 48, 48), (3, 37, 43)):

@@ -41,7 +41,7 @@ def test_the_loss_falls_and_the_run_is_complete(make_trainer, tmp_path):
     assert np.mean(losses[-10:]) < 0.7 * np.mean(losses[:10])
     assert {path.name for path in (tmp_path / "run").iterdir()} == {
         "config.yaml", "split.json", "priors.json", "start.json", "model.keras", "checkpoints",
-        "log.jsonl", "log.csv", "tensorboard", "manifest.jsonl"}
+        "decisions.json", "log.jsonl", "log.csv", "tensorboard", "manifest.jsonl"}
     folder = RunFolder(str(tmp_path / "run"))
     assert folder.config() == trainer.config
     assert folder.split() == trainer.split

@@ -1,22 +1,26 @@
 """Validation by whole volumes, and the fit of the prior's strength."""
 
+import tempfile
 from dataclasses import replace
+from pathlib import Path
 
 import nibabel as nib
 import numpy as np
 import pytest
 
 from pixelnet_tf.cases.class_priors import ClassPriors
-from pixelnet_tf.config import Config
+from pixelnet_tf.config import Config, StudyConfig
 from pixelnet_tf.errors import DataError
 from pixelnet_tf.inference.slice_segmenter import SliceSegmenter
 from pixelnet_tf.inference.volume import score_voxels
 from pixelnet_tf.model.pixelnet import PixelNet
+from pixelnet_tf.training.decisions import ScoredCases, fit_prior_strength
 from pixelnet_tf.training.validation import (
     STRENGTHS,
     case_validator,
-    class_dice,
-    fit_prior_strength,
+    confusion,
+    dice_of,
+    region_dice,
 )
 from pixelnet_tf.volumes.case_volume import PreparedVolume
 from pixelnet_tf.volumes.geometry import VolumeGeometry
@@ -27,9 +31,13 @@ from tests.pixel_network import pixel_network, set_head
 def test_dice_by_hand():
     labels = np.array([0, 0, 1, 1, 1, 2])
     predicted = np.array([0, 1, 1, 1, 0, 2])
-    dice = class_dice(predicted, labels, 4)
+    pairs = confusion(predicted, labels, 4)
+    np.testing.assert_array_equal(pairs[:3, :3], [[1, 1, 0], [1, 2, 0], [0, 0, 1]])
+    dice = dice_of(pairs)
     np.testing.assert_allclose(dice[:2], [2 * 2 / 6, 1.0])
     assert np.isnan(dice[2])
+    # Labels 0, 1, 2, 4: ET is nowhere, WT has 4 true, 4 predicted, 3 common voxels, TC 3, 3, 2.
+    assert region_dice(pairs, StudyConfig()) == pytest.approx((1 + 3 / 4 + 2 / 3) / 3)
 
 
 @pytest.fixture
@@ -43,8 +51,9 @@ def priors() -> ClassPriors:
     return ClassPriors(names, (0.97, 0.01, 0.01, 0.01), (0.25,) * 4)
 
 
-def asked(config):
-    return config.prediction, config.training.precision
+def asked(config, **fields):
+    fields = {"decisions": "ignore", **fields}
+    return replace(config.prediction, **fields), config.training.precision
 
 
 def test_the_validator_gives_the_dice_of_whole_volumes(tiny_study, tiny_config, model, priors):
@@ -55,11 +64,18 @@ def test_the_validator_gives_the_dice_of_whole_volumes(tiny_study, tiny_config, 
     for case in cases:
         volume = tiny_study.read_volume(case)
         scores = score_voxels(segmenter, volume, tiny_config.study, tiny_config.prediction)
-        expected.append(class_dice(scores.argmax(-1), volume.plan.read_voxels(volume.labels), 4))
+        expected.append(dice_of(confusion(
+            scores.argmax(-1), volume.plan.read_voxels(volume.labels), 4)))
     means = np.nanmean(expected, axis=0)
     assert found == {f"dice_{name}": pytest.approx(value) for name, value in
                      zip(("necrosis", "edema", "enhancing"), means, strict=True)}
     assert 0 < max(found.values()) < 1
+
+
+def fit(model, study, cases, config, priors):
+    with tempfile.TemporaryDirectory() as folder:
+        return fit_prior_strength(
+            ScoredCases(model, study, cases, *asked(config), Path(folder)), priors)
 
 
 class ScaledStudy:
@@ -93,7 +109,7 @@ def test_a_perfect_network_scores_one_whatever_the_slices_were_scaled_by(tiny_co
     study, cases = ScaledStudy(slice_size, tiny_config), tuple(ScaledStudy.sizes)
     found = case_validator(study, cases, *asked(tiny_config), priors)(perfect)
     assert found == {"dice_necrosis": 1.0, "dice_edema": 1.0, "dice_enhancing": 1.0}
-    _, dice = fit_prior_strength(perfect, study, cases, *asked(tiny_config), priors)
+    _, dice = fit(perfect, study, cases, tiny_config, priors)
     assert dice[0.0] == dice[1.0] == 1.0
 
 
@@ -123,8 +139,7 @@ def test_the_strength_with_the_best_dice_is_taken(tiny_study, tiny_config, model
     # A bias that over-segments: the correction that takes it back is the one to be found.
     head = model.parts["cls_score_new"]
     head.kernel.assign(np.zeros_like(head.kernel))
-    fitted, dice = fit_prior_strength(model, tiny_study, tiny_study.cases[:1],
-                                      *asked(tiny_config), priors)
+    fitted, dice = fit(model, tiny_study, tiny_study.cases[:1], tiny_config, priors)
     assert tuple(dice) == STRENGTHS
     assert dice[fitted.strength] == max(dice.values())
     assert replace(fitted, strength=1.0) == priors
@@ -133,6 +148,19 @@ def test_the_strength_with_the_best_dice_is_taken(tiny_study, tiny_config, model
 def test_the_fit_says_what_a_validation_with_that_strength_says(tiny_study, tiny_config, model,
                                                                priors):
     cases = tiny_study.cases[:2]
-    _, dice = fit_prior_strength(model, tiny_study, cases, *asked(tiny_config), priors)
-    found = case_validator(tiny_study, cases, *asked(tiny_config), priors)(model)
-    assert dice[1.0] == pytest.approx(np.mean(list(found.values())))
+    fitted, dice = fit(model, tiny_study, cases, tiny_config, priors)
+    for prior, strength in (("sampled", 0.0), ("corrected", 1.0), ("fitted", fitted.strength)):
+        found = case_validator(tiny_study, cases, *asked(tiny_config, prior=prior), priors)(model)
+        assert dice[strength] == pytest.approx(np.mean(list(found.values())))
+
+
+def test_a_checkpoint_is_validated_under_the_prior_that_will_be_decided(tiny_config, priors):
+    """A network that is right only without the correction; three cases, each of which gains."""
+    study, cases = ScaledStudy(0, tiny_config), tuple(ScaledStudy.sizes)
+    network = pixel_network(channels=3, classes=4)
+    set_head(network, 2 * np.eye(4)[1:], np.array([1, 0, 0, 0]))
+    ignored, applied = (
+        case_validator(study, cases, *asked(tiny_config, decisions=decisions), priors)(network)
+        for decisions in ("ignore", "apply"))
+    assert set(ignored.values()) == {0.0}
+    assert set(applied.values()) == {1.0}

@@ -1,0 +1,119 @@
+"""What a training decided on its validation cases about the prediction: RUN/decisions.json."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from pixelnet_tf.config import Config, config_from_dict, config_to_dict, config_to_json
+from pixelnet_tf.errors import ConfigError
+from pixelnet_tf.io.plain import PlainError, build
+
+#: Settings of the section `prediction` that are decided, in the order in which they are.
+DECIDED = ("prior", "class_offsets", "guided_filter", "flips", "postprocess")
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One step of the decisions.
+
+    Attributes:
+        step: the setting that was tried.
+        values: the ones tried, that without a change first.
+        dice: mean Dice over cases and regions of each value.
+        best: the value with the best mean.
+        gain: mean over the cases of what it gains against no change.
+        low, high: 95% bootstrap interval of that mean over cases; None below two cases.
+        taken: whether the gain exceeds its noise, so that the value is taken.
+    """
+
+    step: str
+    values: tuple[Any, ...]
+    dice: tuple[float, ...]
+    best: Any
+    gain: float
+    low: float | None
+    high: float | None
+    taken: bool
+
+    def line(self) -> str:
+        """The step in words."""
+        interval = "" if self.low is None else f" [{self.low:+.4f}, {self.high:+.4f}]"
+        before = self.dice[0]
+        return (f"{self.step}: {self.best} {'taken' if self.taken else 'not taken'} (Dice "
+                f"{before:.4f}, gain {self.gain:+.4f}{interval})")
+
+
+@dataclass(frozen=True)
+class Decisions:
+    """What was decided, and the table of what was tried.
+
+    Attributes:
+        rule: when a value is taken, in words.
+        cases: the validation cases that decided.
+        settings: of the section `prediction`, by their keys, what differs from the configuration.
+        tried: the steps, in their order.
+    """
+
+    rule: str
+    cases: tuple[str, ...]
+    settings: dict[str, Any] = field(default_factory=dict)
+    tried: tuple[Trial, ...] = ()
+
+    def to_json(self) -> dict[str, Any]:
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, tree: Any) -> Decisions:
+        """Build them from what `to_json` gave; raises `PlainError` for anything else."""
+        if not isinstance(tree, dict) or not isinstance(tree.get("tried"), (list, tuple)):
+            raise PlainError("tried must be a list")
+        found = build(cls, {**tree, "tried": []})
+        unknown = [key for key in found.settings if key not in DECIDED]
+        if unknown:
+            raise PlainError(f"settings names {unknown[0]!r}, which is none of {list(DECIDED)}")
+        try:
+            config_from_dict({"prediction": {
+                key: value for key, value in found.settings.items() if key != "postprocess"}})
+        except ConfigError as error:
+            raise PlainError(f"settings: {error}") from None
+        return cls(found.rule, found.cases, found.settings,
+                   tuple(build(Trial, trial, f"tried[{number}]")
+                         for number, trial in enumerate(tree["tried"])))
+
+    def apply(self, trained: Config, asked: Config, overruled: Collection[str] = ()) -> Config:
+        """A configuration with the decisions in it.
+
+        Args:
+            trained: the run's own.
+            asked: the caller's. What it changes of the run's settings stays as it is there.
+            overruled: keys that the caller set by name, to whatever value.
+
+        A prior that is not the decided one takes the class offsets with it: they were chosen on
+        top of it.
+        """
+        tree = config_to_dict(asked)
+        for key, value in self.settings.items():
+            if key not in overruled and (
+                    getattr(asked.prediction, key) == getattr(trained.prediction, key)):
+                tree["prediction"][key] = value
+        if tree["prediction"]["prior"] != self.settings.get("prior", trained.prediction.prior):
+            tree["prediction"]["class_offsets"] = dict(asked.prediction.class_offsets)
+        return config_from_dict(tree)
+
+    def followed(self, config: Config) -> str:
+        """One line that says what a configuration follows, and what it overrules."""
+        prediction = config_to_json(config)["prediction"]
+        same = {}
+        for key, value in self.settings.items():
+            now = prediction[key]
+            if key in ("guided_filter", "postprocess"):
+                now = {part: now[part] for part in value}
+            same[key] = now == value
+        words = [", ".join(f"{key} {self.settings[key]}" for key in same if same[key])
+                 or "no setting of the configuration changed"]
+        if not all(same.values()):
+            words.append("overruled: " + ", ".join(key for key in same if not same[key]))
+        return (f"follows what {len(self.cases)} validation cases decided (decisions.json): "
+                + "; ".join(words))

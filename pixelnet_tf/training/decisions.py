@@ -1,0 +1,285 @@
+"""Decisions about the prediction, made on the validation cases of a training and on no others."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+
+from pixelnet_tf.cases.class_priors import ClassPriors
+from pixelnet_tf.cases.labels import classes_to_values
+from pixelnet_tf.config import (
+    GuidedFilterConfig,
+    PostprocessConfig,
+    PredictionConfig,
+    Prior,
+    config_to_dict,
+)
+from pixelnet_tf.dataset.prepared import PreparedStudy
+from pixelnet_tf.evaluation.comparison import GAIN_RULE, Gain, gain_of
+from pixelnet_tf.evaluation.tuning import mean_dice, tuning_steps
+from pixelnet_tf.inference.guided_filter import refine_scores
+from pixelnet_tf.inference.postprocess import postprocess_labels
+from pixelnet_tf.inference.slice_segmenter import SliceSegmenter
+from pixelnet_tf.inference.volume import PredictionGrid, clean_up
+from pixelnet_tf.model.pixelnet import PixelNet
+from pixelnet_tf.reporting import Reporter
+from pixelnet_tf.runs.decisions import Decisions, Trial
+from pixelnet_tf.training.validation import (
+    STRENGTHS,
+    best_strength,
+    confusion,
+    labelled_volume,
+    region_dice,
+)
+from pixelnet_tf.volumes.case_volume import PreparedVolume
+
+#: What is added to the score of a lesion class, the others left alone: log-odds.
+OFFSETS = (0.0, -3.0, -2.0, -1.5, -1.0, -0.5, 0.5, 1.0, 1.5, 2.0, 3.0)
+#: The guided filter that is tried where the configuration has none.
+FILTER = GuidedFilterConfig(radius=8)
+
+
+@dataclass(frozen=True, eq=False)
+class _Candidate:
+    """How scores become labels: (class,) added to them, the filter, and whether they are the mean
+    with those of the mirrored slices."""
+
+    correction: np.ndarray
+    smoothing: GuidedFilterConfig
+    flips: bool
+
+
+class ScoredCases:
+    """Scores of validation cases in a folder, from which candidates make labels.
+
+    The network runs twice over every slice, mirrored the second time, and never again: memory
+    holds one case, the folder (pixels of the domain, classes) float32 twice a case.
+
+    Args:
+        folder: an empty one, for files of the work alone.
+
+    Raises:
+        DataError: a case without segmentation.
+    """
+
+    def __init__(self, model: PixelNet, study: PreparedStudy, cases: Sequence[str],
+                 prediction: PredictionConfig, precision: str, folder: Path):
+        self.study, self.cases, self._folder = study, tuple(cases), folder
+        self.classes, self._prediction = model.classes, prediction
+        segmenter = SliceSegmenter(model, precision=precision)
+        self._background = segmenter.background.numpy()
+        for number, case in enumerate(self.cases):
+            volume = labelled_volume(study, case)
+            grid = self._grid(volume)
+            plain, mirrored = [], []
+            for rows in grid.batches(prediction.batch_slices):
+                image, domain = volume.images[rows], grid.domain[rows]
+                plain.append(segmenter.scores(tf.constant(image), tf.constant(domain)
+                                              ).numpy()[domain])
+                turned = segmenter.scores(tf.constant(image[:, :, ::-1]),
+                                          tf.constant(domain[:, :, ::-1])).numpy()
+                mirrored.append(turned[:, :, ::-1][domain])
+            for name, parts in (("plain", plain), ("mirrored", mirrored)):
+                np.save(self._file(number, name), np.concatenate(
+                    [*parts, np.zeros((0, self.classes), np.float32)]))
+
+    def confusions(self, candidates: Sequence[_Candidate]) -> np.ndarray:
+        """Voxels by true and predicted class, (case, candidate, class, class) int64."""
+        return np.array([[confusion(found, truth, self.classes) for found, truth in
+                          self._labels(number, candidates)] for number in range(len(self.cases))])
+
+    def volumes(self, candidate: _Candidate, clean: PostprocessConfig
+                ) -> list[tuple[np.ndarray, np.ndarray]]:
+        """Label values of each case, predicted and cleaned up, and true: uint8 (x, y, z)."""
+        found = []
+        for number, case in enumerate(self.cases):
+            volume, study = self.study.read_volume(case), self.study.config.study
+            (predicted, truth), = self._labels(number, [candidate])
+            values = [volume.plan.to_volume(classes_to_values(classes.astype(np.uint8), study))
+                      for classes in (predicted, truth)]
+            found.append((clean_up(values[0], volume, study, clean), values[1]))
+        return found
+
+    def _labels(self, number: int, candidates: Sequence[_Candidate]
+                ) -> list[tuple[np.ndarray, np.ndarray]]:
+        """Classes of every voxel, predicted by each candidate and true."""
+        volume = labelled_volume(self.study, self.cases[number])
+        assert volume.labels is not None
+        grid, truth = self._grid(volume), volume.plan.read_voxels(volume.labels)
+        busy = np.concatenate([*grid.batches(1), np.zeros(0, int)])
+        domain, images = grid.domain[busy], volume.images[busy]
+        plain = np.load(self._file(number, "plain"))
+        found = []
+        for candidate in candidates:
+            scores = plain
+            if candidate.flips:
+                scores = (plain + np.load(self._file(number, "mirrored"))) / 2
+            scores = scores + candidate.correction
+            if candidate.smoothing.radius:
+                scores = self._smoothed(scores, images, domain, candidate.smoothing)
+            classes = np.zeros(grid.domain.shape, np.uint8)
+            inside = np.zeros(domain.shape, np.uint8)
+            inside[domain] = scores.argmax(axis=-1)
+            classes[busy] = inside
+            found.append((volume.plan.read_voxels(classes), truth))
+        return found
+
+    def _smoothed(self, scores: np.ndarray, images: np.ndarray, domain: np.ndarray,
+                  smoothing: GuidedFilterConfig) -> np.ndarray:
+        done, ends = [], np.cumsum(domain.sum(axis=(1, 2)))
+        for image, inside, part in zip(images, domain, np.split(scores, ends[:-1]), strict=True):
+            whole = np.broadcast_to(self._background, (*inside.shape, self.classes)).copy()
+            whole[inside] = part
+            refined = refine_scores(tf.constant(whole[None]), tf.constant(image[None]),
+                                    tf.constant(inside[None]), smoothing.radius,
+                                    smoothing.epsilon)
+            done.append(refined.numpy()[0][inside])
+        return np.concatenate(done)
+
+    def _grid(self, volume: PreparedVolume) -> PredictionGrid:
+        return PredictionGrid.of(volume, self._prediction.inside_brain(self.study.config.study))
+
+    def _file(self, number: int, name: str) -> Path:
+        return self._folder / f"{number}_{name}.npy"
+
+
+def fit_prior_strength(scored: ScoredCases, priors: ClassPriors
+                       ) -> tuple[ClassPriors, dict[float, float]]:
+    """Choose the strength of the prior correction by the mean Dice over validation cases.
+
+    Dice is that of the lesion classes, in voxels of the original grid.
+
+    Returns the priors with the strength and the mean Dice of every strength tried.
+    """
+    unit, off = priors.correction(Prior.CORRECTED), GuidedFilterConfig()
+    place, means = best_strength(scored.confusions(
+        [_Candidate(strength * unit, off, False) for strength in STRENGTHS]),
+        scored.study.config.study)
+    return (replace(priors, strength=STRENGTHS[place]),
+            dict(zip(STRENGTHS, means, strict=True)))
+
+
+def decide(model: PixelNet, study: PreparedStudy, cases: Sequence[str],
+           prediction: PredictionConfig, precision: str, priors: ClassPriors,
+           reporter: Reporter) -> tuple[ClassPriors, Decisions]:
+    """Choose the settings of the prediction by the mean Dice over validation cases and regions.
+
+    Step by step, each on top of what was taken before: the prior with its fitted strength, an
+    offset for each lesion class, the guided filter, the mean with mirrored slices, and the clean-up
+    as `tune_postprocess` tries it. A step is taken only where its gain over the cases exceeds its
+    noise (`gain_of`). Steps before the clean-up are judged without any.
+
+    Returns:
+        The priors with the fitted strength, and what was decided.
+
+    Raises:
+        DataError: a case without segmentation.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        scored = ScoredCases(model, study, cases, prediction, precision, Path(folder))
+        fitted, strengths = fit_prior_strength(scored, priors)
+        reporter.message(
+            "prior correction fitted on the validation cases: strength "
+            f"{fitted.strength:g} (Dice " + ", ".join(
+                f"{strength:g}: {value:.3f}" for strength, value in strengths.items()) + ")")
+        choice = _Choice(scored, prediction, fitted)
+        choice.decide_prior()
+        choice.decide_offsets()
+        choice.decide_filter()
+        choice.decide_flips()
+        choice.decide_clean_up()
+    return fitted, Decisions(GAIN_RULE, scored.cases, choice.settings(), tuple(choice.trials))
+
+
+class _Choice:
+    """The state of the decisions: the settings so far, and the steps behind them."""
+
+    def __init__(self, scored: ScoredCases, prediction: PredictionConfig, priors: ClassPriors):
+        self._scored, self._priors = scored, priors
+        self._study = scored.study.config.study
+        self._configured = self._now = prediction
+        self.trials: list[Trial] = []
+
+    def settings(self) -> dict[str, Any]:
+        """What was changed of the section `prediction`, as plain values."""
+        found = {}
+        for key in ("prior", "class_offsets", "guided_filter", "flips", "postprocess"):
+            value = getattr(self._now, key)
+            if value != getattr(self._configured, key):
+                found[key] = (config_to_dict(value) if key in ("guided_filter", "postprocess")
+                              else str(value) if key == "prior" else value)
+        return found
+
+    def decide_prior(self) -> None:
+        priors = list(dict.fromkeys((self._now.prior, Prior.FITTED)))
+        self._step("prior", priors, lambda prior: replace(self._now, prior=prior),
+                   [str(prior) for prior in priors])
+
+    def decide_offsets(self) -> None:
+        """Class by class, the most frequent lesion first."""
+        names = self._study.class_names
+        for index in sorted(range(1, len(names)), key=lambda k: -self._priors.real[k]):
+            own, before = names[index], self._now.class_offsets
+
+            def with_offset(offset: float, own: str = own, before: dict = before
+                            ) -> PredictionConfig:
+                offsets = {**before, own: before.get(own, 0.0) + offset}
+                return replace(self._now, class_offsets=offsets if offset else before)
+
+            self._step(f"class_offsets.{own}", OFFSETS, with_offset)
+
+    def decide_filter(self) -> None:
+        configured = self._now.guided_filter
+        tried = [configured, GuidedFilterConfig() if configured.radius else FILTER]
+        self._step("guided_filter", tried, lambda one: replace(self._now, guided_filter=one),
+                   [asdict(one) for one in tried])
+
+    def decide_flips(self) -> None:
+        self._step("flips", [self._now.flips, not self._now.flips],
+                   lambda flips: replace(self._now, flips=flips))
+
+    def decide_clean_up(self) -> None:
+        volumes = self._scored.volumes(self._candidate(self._now), self._now.postprocess)
+        for step, values, setting in tuning_steps(self._study):
+            before = self._now.postprocess
+            scores = np.array([[mean_dice(
+                truth, postprocess_labels(labels, None, self._study,
+                                          replace(setting(PostprocessConfig(), value))),
+                self._study) for value in values] for labels, truth in volumes])
+            if self._take(f"postprocess.{step}", values, scores, values):
+                value = self.trials[-1].best
+                self._now = replace(self._now, postprocess=setting(before, value))
+                volumes = [(postprocess_labels(labels, None, self._study,
+                                               setting(PostprocessConfig(), value)), truth)
+                           for labels, truth in volumes]
+
+    def _step(self, step: str, values: Sequence[Any], setting: Callable[[Any], PredictionConfig],
+              words: Sequence[Any] | None = None) -> None:
+        candidates = [setting(value) for value in values]
+        pairs = self._scored.confusions([self._candidate(one) for one in candidates])
+        scores = np.array([[region_dice(each, self._study) for each in case] for case in pairs])
+        if self._take(step, values, scores, words or values):
+            place = int(np.argmax(scores.mean(axis=0)))
+            self._now = candidates[place]
+
+    def _take(self, step: str, values: Sequence[Any], scores: np.ndarray, words: Sequence[Any]
+              ) -> bool:
+        """Whether the best of some values, the first of equals, gains more than its noise."""
+        means = scores.mean(axis=0)
+        place = int(np.argmax(means))
+        gain: Gain = gain_of(scores[:, place], scores[:, 0])
+        taken = bool(place) and gain.beyond_noise
+        self.trials.append(Trial(step, tuple(words), tuple(float(mean) for mean in means),
+                                 words[place], gain.mean, gain.low, gain.high, taken))
+        return taken
+
+    def _candidate(self, prediction: PredictionConfig) -> _Candidate:
+        return _Candidate(
+            self._priors.correction(prediction.prior)
+            + prediction.offsets(self._study), prediction.guided_filter, prediction.flips)
