@@ -244,10 +244,11 @@ class Segmenter:
             if resolved.prediction.decisions == FollowDecisions.IGNORE:
                 follows = "decisions.json is not followed: prediction.decisions is ignore"
             else:
-                resolved = decisions[0].apply(folders[0].config(), resolved, {
-                    setting.partition("=")[0].split(".")[1] for setting in settings
-                    if setting.startswith("prediction.")})
-                follows = decisions[0].followed(resolved)
+                resolved = replace(resolved, prediction=decisions[0].apply(
+                    folders[0].config().prediction, resolved.prediction,
+                    {setting.partition("=")[0].split(".")[1] for setting in settings
+                     if setting.startswith("prediction.")}))
+                follows = decisions[0].followed(resolved.prediction)
         elif any(decisions):
             follows = ("decisions.json of each run is for its network alone: the average takes "
                        "the settings of the configuration")

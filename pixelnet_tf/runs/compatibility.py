@@ -62,8 +62,7 @@ def _training(basis: Basis) -> dict[str, Any]:
             **_flat("training", tree["training"]),
             "brain_only": basis.config.prediction.inside_brain(study),
             # Under this prior the best checkpoint is chosen.
-            "prediction.prior": basis.config.prediction.prior,
-            "prediction.decisions": basis.config.prediction.decisions}
+            "prior": basis.config.prediction.prior, "decisions": basis.config.prediction.decisions}
 
 
 def _flat(name: str, value: Any) -> dict[str, Any]:

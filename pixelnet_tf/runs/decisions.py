@@ -6,7 +6,7 @@ from collections.abc import Collection
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from pixelnet_tf.config import Config, config_from_dict, config_to_dict, config_to_json
+from pixelnet_tf.config import PredictionConfig, config_to_dict, config_to_json
 from pixelnet_tf.errors import ConfigError
 from pixelnet_tf.io.plain import PlainError, build
 
@@ -74,40 +74,38 @@ class Decisions:
         if unknown:
             raise PlainError(f"settings names {unknown[0]!r}, which is none of {list(DECIDED)}")
         try:
-            config_from_dict({"prediction": {
-                key: value for key, value in found.settings.items() if key != "postprocess"}})
+            build(PredictionConfig, found.settings, "settings")
         except ConfigError as error:
             raise PlainError(f"settings: {error}") from None
         return cls(found.rule, found.cases, found.settings,
                    tuple(build(Trial, trial, f"tried[{number}]")
                          for number, trial in enumerate(tree["tried"])))
 
-    def apply(self, trained: Config, asked: Config, overruled: Collection[str] = ()) -> Config:
-        """A configuration with the decisions in it.
+    def apply(self, trained: PredictionConfig, asked: PredictionConfig,
+              overruled: Collection[str] = ()) -> PredictionConfig:
+        """The section `prediction` with the decisions in it.
 
         Args:
             trained: the run's own.
             asked: the caller's. What it changes of the run's settings stays as it is there.
             overruled: keys that the caller set by name, to whatever value.
 
-        A prior that is not the decided one takes the class offsets with it: they were chosen on
-        top of it.
+        A prior that is not the decided one leaves the decided class offsets out: they were chosen
+        on top of it.
         """
         tree = config_to_dict(asked)
         for key, value in self.settings.items():
-            if key not in overruled and (
-                    getattr(asked.prediction, key) == getattr(trained.prediction, key)):
-                tree["prediction"][key] = value
-        if tree["prediction"]["prior"] != self.settings.get("prior", trained.prediction.prior):
-            tree["prediction"]["class_offsets"] = dict(asked.prediction.class_offsets)
-        return config_from_dict(tree)
+            if key not in overruled and getattr(asked, key) == getattr(trained, key):
+                tree[key] = value
+        if tree["prior"] != self.settings.get("prior", trained.prior):
+            tree["class_offsets"] = dict(asked.class_offsets)
+        return build(PredictionConfig, tree)
 
-    def followed(self, config: Config) -> str:
-        """One line that says what a configuration follows, and what it overrules."""
-        prediction = config_to_json(config)["prediction"]
-        same = {}
+    def followed(self, prediction: PredictionConfig) -> str:
+        """One line that says what a section `prediction` follows, and what it overrules."""
+        tree, same = config_to_json(prediction), {}
         for key, value in self.settings.items():
-            now = prediction[key]
+            now = tree[key]
             if key in ("guided_filter", "postprocess"):
                 now = {part: now[part] for part in value}
             same[key] = now == value

@@ -35,9 +35,9 @@ SLICES = ["prepare.region=volume", "prepare.slice_size=128", "prepare.bias_field
 #: What shapes the weights beside.
 WEIGHED = ["sampling.pixels=61", "model.border=99", "training.seed=7", "training.steps=9",
            "training.solver.base_lr=0.5", "training.initial_weights=imagenet",
-           "prediction.brain_only=no"]
+           "prediction.brain_only=no", "prediction.prior=sampled", "prediction.decisions=ignore"]
 NEITHER = ["prepare.workers=3", "study.name=x", "study.regions={WT: [1]}", "split.seed=4",
-           "study.resample=true", "prediction.prior=sampled", "evaluation.workers=2",
+           "study.resample=true", "prediction.flips=true", "evaluation.workers=2",
            "prepare.bias_field.modalities=[t2, flair, t1ce]"]
 
 
