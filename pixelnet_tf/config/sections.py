@@ -446,7 +446,7 @@ class ModelConfig:
             raise ConfigError("model.head_widths needs at least one number for the mlp head")
         if len(self.head_widths) > 32:
             raise ConfigError("model.head_widths may have 32 numbers, a layer each, got "
-                              f"{len(self.head_widths)}")
+                              f"{len(self.head_widths)}", value=len(self.head_widths))
         if min(self.head_widths, default=1) < 1:
             raise ConfigError(f"model.head_widths must be positive, got {list(self.head_widths)}",
                               value=list(self.head_widths))

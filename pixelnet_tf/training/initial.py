@@ -57,8 +57,9 @@ def check_source(source: str, steps: int = 0, balance: bool = False, solver: str
                           hint="raise training.steps")
     if solver == SolverType.ADAMW:
         raise ConfigError(f"training.initial_weights: {source} is the state of one of Caffe's "
-                          "solvers; set training.solver.type to the one that wrote it, or start "
-                          "from its .caffemodel")
+                          "solvers",
+                          hint="set training.solver.type to the one that wrote it, or start from "
+                               "its .caffemodel")
     if balance:
         raise ConfigError("training.balance_taps changes the weights, and the momentum of "
                           f"{source} is of the weights as they are",

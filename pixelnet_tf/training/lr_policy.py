@@ -51,8 +51,8 @@ class CaffePolicy(keras.optimizers.schedules.LearningRateSchedule):
             raise ConfigError(f"lr_policy 'poly' needs the number of steps, got {max_steps}",
                               value=max_steps)
         if policy == LrPolicy.COSINE and max_steps <= warmup_steps:
-            raise ConfigError(f"lr_policy 'cosine' needs more steps than those of its warm-up, got "
-                              f"{max_steps} with warmup_steps {warmup_steps}")
+            raise ConfigError("lr_policy 'cosine' needs more steps than those of its warm-up, got "
+                              f"{max_steps} with warmup_steps {warmup_steps}", value=max_steps)
         if policy == LrPolicy.MULTISTEP and not stepvalues:
             raise ConfigError("lr_policy 'multistep' needs stepvalues")
         self.base_lr = float(base_lr)

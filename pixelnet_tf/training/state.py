@@ -112,9 +112,9 @@ def check_caffe_follows(training: TrainingConfig, run: str) -> None:
         (solver.warmup_steps, f"solver.warmup_steps={solver.warmup_steps}"),
         (training.average_weights, f"average_weights={training.average_weights:g}")) if there]
     if unknown:
-        raise ModelError(f"{run}: was trained with training.{', training.'.join(unknown)}, which "
-                         "Caffe's solvers do not know, so that none could go on from its state; "
-                         "export the network alone, without --snapshot")
+        raise ModelError(f"was trained with training.{', training.'.join(unknown)}, which Caffe's "
+                         "solvers do not know, so that none could go on from its state", file=run,
+                         hint="export the network alone, without --snapshot")
 
 
 def training_multipliers(model: PixelNet, config: TrainingConfig, new_layers: Collection[str]
