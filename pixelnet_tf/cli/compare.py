@@ -13,7 +13,8 @@ from pixelnet_tf.io.files import write_text
 
 @verb()
 @click.argument("folders", nargs=-1, required=True, type=PATH, metavar="RUN_A RUN_B ...")
-@click.option("--names", metavar="A,B,...", help="Names in the tables; default: the folders'.")
+@click.option("--names", metavar="A,B,...", help="Names of the runs in the tables "
+              "[default: those of the folders].")
 @click.option("--format", "form", type=click.Choice(["text", "markdown", "csv", "latex"]),
               default="text", show_default=True, help="Form of the tables.")
 @click.option("--out", type=OUT_FILE, metavar="FILE", help="Write there instead of the terminal.")

@@ -13,22 +13,25 @@ from pixelnet_tf.config import ProtocolName
 
 @verb()
 @click.option("--predictions", "predictions_dir", required=True, type=PATH, metavar="DIR",
-              help="Folder of <case>.nii.gz (or .nii), of any tool.")
+              help="Folder with a file <case>.nii.gz (or .nii) for each case, written by any tool.")
 @click.option("--references", "references_dir", required=True, type=PATH, metavar="STUDY|DIR",
-              help="Study with segmentations, or a folder of <case>.nii.gz.")
+              help="A study with segmentations, or a folder with a file <case>.nii.gz for each "
+              "case.")
 @click.option("--out", "out_dir", required=True, type=PATH, metavar="DIR",
-              help="Where summary.json and cases.csv go.")
+              help="Folder to write summary.json and cases.csv to.")
 @click.option("--protocol", type=click.Choice(ProtocolName.texts()),
-              help="The challenge's rules; default: evaluation.protocol of the configuration.")
+              help="The challenge whose rules are followed [default: evaluation.protocol of the "
+              "configuration].")
 @click.option("--hausdorff95", type=click.Choice(["pooled", "directed", "directed_lower"]),
               default="pooled", show_default=True,
-              help="Which Hausdorff95 the brats protocol computes.")
+              help="The definition of Hausdorff95 that the brats protocol takes.")
 @click.option("--workers", type=click.IntRange(min=0), default=None, metavar="N",
-              help="Processes; 0 is one per core. Default: evaluation.workers.")
+              help="How many processes score; 0 takes as many as there are processor cores "
+              "[default: evaluation.workers].")
 @click.option("--allow-missing", is_flag=True,
-              help="Score the common cases where names are missing on either side.")
+              help="Score the cases that both sides have, where one lacks some of the other's.")
 @click.option("--overwrite", is_flag=True,
-              help="Replace the scores of other predictions, or by other rules, that DIR holds.")
+              help="Replace what DIR holds, even if it is of other predictions or by other rules.")
 @dry_run_option
 @config_options
 def command(predictions_dir: Path, references_dir: Path, out_dir: Path, protocol: str | None,

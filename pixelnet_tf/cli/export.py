@@ -16,17 +16,20 @@ from pixelnet_tf.errors import require
               help="Folder that `pixelnet-tf train` or `import-caffe` wrote, or its .keras file; "
               "RUN/checkpoints/best for a training that has not ended.")
 @click.option("--out", "out", required=True, type=PATH, metavar="DIR",
-              help="Receives DIR/<name>/<version>/, as TensorFlow Serving mounts it.")
+              help="Folder to write to; the model goes to DIR/<name>/<version>/, as TensorFlow "
+              "Serving wants it.")
 @click.option("--name", help="Name of the model; the study's name when left out.")
 @click.option("--version", type=int, help="Number of the version; the next one when left out.")
 @click.option("--prior", type=click.Choice(Prior.texts()),
               help="What is added to the scores, as in predict; the run's when left out.")
 @click.option("--mode", help="How slices are computed, as in predict.",
               type=click.Choice([text for text in Mode.texts() if text != Mode.REFERENCE]))
-@click.option("--precision", type=click.Choice(Precision.texts()))
+@click.option("--precision", type=click.Choice(Precision.texts()),
+              help="Type of number to compute with, as in predict.")
 @click.option("--format", "model_format", type=click.Choice(["savedmodel", "onnx"]),
               default="savedmodel", show_default=True,
-              help="onnx holds the sparse form alone: image and pixels to scores.")
+              help="Form of the model. onnx has only the signature that gives scores of single "
+              "pixels of an image.")
 @click.option("--evaluation", "evaluation", type=PATH, metavar="DIR",
               help="Folder that `pixelnet-tf evaluate` wrote for predictions of RUN; its mean "
               "scores go into the card.")

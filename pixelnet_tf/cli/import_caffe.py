@@ -11,14 +11,18 @@ from pixelnet_tf.errors import ConfigError
 
 
 @verb("import-caffe")
-@click.option("--caffemodel", type=PATH, help="The weights (.caffemodel or .caffemodel.h5).")
+@click.option("--caffemodel", type=PATH, help="File with the weights (.caffemodel or "
+              ".caffemodel.h5).")
 @click.option("--prototxt", type=PATH,
-              help="The network; without it, the description inside the caffemodel counts.")
+              help="File with the network; without it, the description inside the caffemodel is "
+              "taken.")
 @click.option("--out", type=PATH, metavar="RUN|FILE.keras",
-              help="Folder to write, or a .keras file with its configuration beside.")
+              help="What to write: a run's folder, or a .keras file with its configuration "
+              "beside it.")
 @click.option("--solver", type=PATH,
-              help="solver.prototxt: print it as the training section of a configuration, and "
-                   "write it into the model's.")
+              help="A solver.prototxt, which is printed as the section `training` of a "
+              "configuration, "
+                   "and written into the model's.")
 @click.option("--classes", type=click.IntRange(1),
               help="Number of classes of the model; of --config, else of the file if not given. "
                    "Scores of another number are left out.")
@@ -29,8 +33,9 @@ from pixelnet_tf.errors import ConfigError
               show_default=True,
               help="How the first kernel is fitted to another number of channels.")
 @click.option("--border", type=click.IntRange(0), default=100, show_default=True,
-              help="Zero pixels around the image, which no Caffe file states.")
-@click.option("--allow-nan", is_flag=True, help="Take weights that are not finite.")
+              help="How many zero pixels are laid around the image; no file of Caffe says it.")
+@click.option("--allow-nan", is_flag=True, help="Take weights that are NaN or infinite, "
+              "too.")
 @config_options
 @dry_run_option
 def command(caffemodel: Path | None, prototxt: Path | None, out: Path | None, solver: Path | None,

@@ -64,12 +64,15 @@ verb = functools.partial(click.command, cls=_Verb)
 def config_options(function: Callable) -> Callable:
     """Add `--config`, `--set` and `--print-config`."""
     for option in (
-        click.option("--print-config", is_flag=True, help="Print the resolved configuration, "
-                     "do nothing else."),
+        click.option("--print-config", is_flag=True, help="Print the configuration with "
+                     "every default filled in, and do nothing else."),
         click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE",
-                     help="Override one value, as in --set training.steps=200; may be repeated."),
+                     help="Override one value of the configuration, as in --set "
+              "training.steps=200. "
+                          "The option may be repeated."),
         click.option("--config", "config_path", metavar="FILE",
-                     help="YAML file, or a built-in name: phantom, brats2017, isles2017, lgg."),
+                     help="The configuration: a YAML file, or one of the built-in names phantom, "
+                          "brats2017, isles2017 and lgg."),
     ):
         function = option(function)
     return function
@@ -78,7 +81,8 @@ def config_options(function: Callable) -> Callable:
 def dry_run_option(function: Callable) -> Callable:
     """Add `--dry-run`."""
     return click.option("--dry-run", is_flag=True,
-                        help="Check everything, say what would be done, change nothing.")(function)
+                        help="Check everything and say what would be done, but change "
+                        "nothing.")(function)
 
 
 def read_config(config_path: str | None, overrides: tuple[str, ...], print_config: bool) -> Config:

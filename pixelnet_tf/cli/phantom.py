@@ -13,14 +13,17 @@ from pixelnet_tf.cli.terminal import TerminalReporter
 @verb("phantom")
 @click.argument("out", type=PATH)
 @click.option("--cases", type=click.IntRange(min=1), default=16, show_default=True,
-              help="How many cases.")
+              help="How many cases to write.")
 @click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True,
-              help="The same seed gives the same files, byte for byte.")
+              help="Where the random numbers begin; the same seed gives the same files, byte for "
+              "byte.")
 @click.option("--layout", type=click.Choice(["brats", "isles"]),
-              help="brats: tumours in flair, t1, t1ce, t2; isles: strokes in dwi, adc, cbf. "
-              "[default: that of --config, else brats]")
+              help="What is drawn: brats has tumours in flair, t1, t1ce and t2, isles has "
+              "strokes in "
+              "dwi, adc and cbf. [default: that of --config, else brats]")
 @click.option("--size", type=click.IntRange(min=16), nargs=3, default=None, metavar="X Y Z",
-              help="Voxels left-right, front-back and bottom-top "
+              help="Size of a volume in voxels, from left to right, front to back and bottom to "
+              "top "
               "[default: 96 96 48 for brats, 112 96 20 for isles].")
 @dry_run_option
 @config_options

@@ -34,20 +34,33 @@ from pixelnet_tf.io.files import check_apart
 @click.option("--data", "data", required=True, metavar="PREPARED|STUDY",
               help="A prepared study, or raw images, which are then prepared as for the training.")
 @click.option("--out", "out", required=True, type=click.Path(path_type=Path), metavar="DIR",
-              help="Receives <case>.nii.gz and prediction.json.")
+              help="Folder to write to; it receives a file <case>.nii.gz for each case, and "
+              "prediction.json.")
 @click.option("--split", type=click.Choice(["all", "train", "validation", "test"]), default="all",
-              show_default=True, help="Part of the run's split; `all` takes every case.")
-@click.option("--case", "only", multiple=True, metavar="NAME", help="Only this case; repeatable.")
+              show_default=True, help="The part of the run's split to segment; `all` takes "
+              "every case.")
+@click.option("--case", "only", multiple=True, metavar="NAME", help="Segment this case "
+              "only. The option may be repeated.")
 @click.option("--prior", type=click.Choice(Prior.texts()),
-              help="sampled: the paper's arg max; corrected: by real class frequencies; fitted: "
-              "corrected with a strength fitted on validation cases.")
+              help="How often the classes are taken to occur. sampled: as often as they were "
+              "drawn in "
+              "the training, which is the paper's way and finds the most; corrected: as often as "
+              "they occur in the study; fitted: corrected by the strength that was best on the "
+              "validation cases.")
 @click.option("--mode", type=click.Choice(Mode.texts()),
-              help="exact (default), adaptive (faster, not exact), reference (slow yardstick).")
-@click.option("--precision", type=click.Choice(Precision.texts()))
-@click.option("--probabilities", is_flag=True, help="Also write DIR/probabilities/<case>.nii.gz.")
-@click.option("--overlays", is_flag=True, help="Also write a picture of each case.")
-@click.option("--skip-bad-cases", is_flag=True, help="Leave bad cases out with a warning (kept in "
-              "prediction.json) instead of refusing all.")
+              help="How slices are computed. exact is the default; adaptive is faster and "
+              "differs in "
+              "a few voxels; reference is the slow, plain computation that the others are measured "
+              "by.")
+@click.option("--precision", type=click.Choice(Precision.texts()),
+              help="Type of number to compute with; bfloat16 is faster on processors and cards "
+              "that have it.")
+@click.option("--probabilities", is_flag=True, help="Also write the probability of "
+              "each class, as DIR/probabilities/<case>.nii.gz.")
+@click.option("--overlays", is_flag=True, help="Also write a picture of each case, as "
+              "DIR/overlays/<case>.png.")
+@click.option("--skip-bad-cases", is_flag=True, help="Leave cases out that cannot be used, with "
+              "a warning that prediction.json keeps, instead of refusing all of them.")
 @click.option("--overwrite", is_flag=True, help="Remove segmentations in DIR that were made from "
               "other images, another model or by other settings; without it they are refused.")
 @dry_run_option

@@ -19,12 +19,15 @@ if TYPE_CHECKING:
 
 
 @verb("prepare")
-@click.option("--data", type=PATH, metavar="STUDY", help="Folder of cases.")
-@click.option("--out", metavar="PREPARED", help="Folder (or object store URL) to write to.")
+@click.option("--data", type=PATH, metavar="STUDY", help="Folder with the cases of the study.")
+@click.option("--out", metavar="PREPARED", help="Folder to write to, or its URL in an object "
+              "store.")
 @click.option("--workers", type=click.IntRange(min=0), default=None,
-              help="Cases in work at once; 0: one per processor core [default: prepare.workers].")
+              help="How many cases are in work at once; 0 takes as many as there are processor "
+              "cores "
+              "[default: prepare.workers].")
 @click.option("--skip-bad-cases", is_flag=True,
-              help="Leave bad cases out with a warning (kept in left_out.json).")
+              help="Leave cases out that cannot be used, with a warning that left_out.json keeps.")
 @click.option("--no-segmentation", is_flag=True,
               help="Prepare cases for prediction only; segmentations are not looked for.")
 @click.option("--redraw-split", is_flag=True,

@@ -21,40 +21,45 @@ _DEFAULT = ServerLimits()
               help="The --out folder of `pixelnet-tf export`, or DIR/<name> in it.")
 @click.option("--host", default="127.0.0.1", show_default=True,
               help="Address to listen on; 0.0.0.0 opens the server to the network.")
-@click.option("--port", default=8501, show_default=True, type=click.IntRange(0, 65535))
+@click.option("--port", default=8501, show_default=True, type=click.IntRange(0, 65535),
+              help="Port to listen on; 0 takes a free one.")
 @click.option("--allowed-host", "hosts", multiple=True, metavar="NAME",
               help="A further name by which clients may call the server; addresses, localhost and "
                    "the machine's name are taken always. May be repeated.")
-@click.option("--token-file", type=PATH, metavar="FILE", help="First line: a token that every "
-              f"request must carry as a bearer token; or set {TOKEN_VARIABLE}.")
+@click.option("--token-file", type=PATH, metavar="FILE", help="File whose first line is a "
+              f"token; every request must then carry it as a bearer token. Or set "
+              f"{TOKEN_VARIABLE}.")
 @click.option("--json-mib", default=_DEFAULT.json_mib, show_default=True, type=int,
-              help="Largest body of :predict.")
+              help="Largest body of a request to :predict, in MiB.")
 @click.option("--upload-mib", default=_DEFAULT.upload_mib, show_default=True, type=int,
-              help="Largest body of /v1/segment.")
+              help="Largest body of a request to /v1/segment, in MiB.")
 @click.option("--answer-mib", default=_DEFAULT.answer_mib, show_default=True, type=int,
-              help="Longest answer of :predict.")
+              help="Largest answer of :predict, in MiB.")
 @click.option("--slices", default=_DEFAULT.slices, show_default=True, type=int,
-              help="Most slices in a request.")
+              help="The most slices that one request may hold.")
 @click.option("--side", default=_DEFAULT.side, show_default=True, type=int,
               help="Longest side of a slice or volume, in pixels.")
 @click.option("--pixels", default=_DEFAULT.pixels, show_default=True, type=int,
-              help="Most pixels in a request, or voxels in a volume.")
+              help="The most pixels that one request may hold, or voxels that a volume may have.")
 @click.option("--memory-mib", default=_DEFAULT.memory_mib, show_default=True, type=int,
-              help="Most memory that preparing the volumes of a case may take.")
+              help="The most memory that preparing the volumes of a case may take, in MiB.")
 @click.option("--concurrency", default=_DEFAULT.concurrency, show_default=True, type=int,
-              help="Predictions computed at once.")
+              help="How many predictions are computed at once.")
 @click.option("--queue", default=_DEFAULT.queue, show_default=True, type=int,
-              help="Requests that may wait beside them; the next one is answered 503.")
+              help="How many requests may wait beside those; the next one is answered 503.")
 @click.option("--seconds", default=_DEFAULT.seconds, show_default=True, type=float,
-              help="Longest time of a body on its way, and then of the answer.")
+              help="Longest time in seconds that a body may take to arrive, and then the answer.")
 @click.option("--stall-seconds", default=_DEFAULT.stall_seconds, show_default=True, type=float,
-              help="Longest silence of a client in the middle of a request or an answer.")
+              help="Longest time in seconds that a client may be silent in the middle of a request "
+                   "or an answer.")
 @click.option("--connections", default=_DEFAULT.connections, show_default=True, type=int,
-              help="Most open connections; beyond, the one that is idle for longest is closed.")
+              help="The most open connections; for one more, the one that has been idle for "
+              "longest "
+                   "is closed.")
 @click.option("--connections-per-address", default=_DEFAULT.connections_per_address,
-              show_default=True, type=int, help="Most open connections of one address.")
+              show_default=True, type=int, help="The most open connections of one address.")
 @click.option("--poll-seconds", default=2.0, show_default=True, type=click.FloatRange(0.1),
-              help="Time between two looks for a new version.")
+              help="Time in seconds between two looks for a new version.")
 def command(model: Path, host: str, port: int, hosts: tuple[str, ...], token_file: Path | None,
             poll_seconds: float, **limits: Any) -> None:
     """Answer TensorFlow Serving's REST API, and NIfTI in, NIfTI out.

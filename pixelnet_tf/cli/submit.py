@@ -17,7 +17,8 @@ from pixelnet_tf.cli.options import (
 
 
 @verb()
-@click.option("--challenge", required=True, type=click.Choice(["brats2017", "isles2017"]))
+@click.option("--challenge", required=True, type=click.Choice(["brats2017", "isles2017"]),
+              help="The challenge that the archive is for.")
 @click.option("--predictions", "predictions_dir", required=True, type=PATH, metavar="DIR",
               help="Folder of <case>.nii.gz (or .nii).")
 @click.option("--references", "study_dir", required=True, type=PATH, metavar="STUDY",

@@ -35,6 +35,16 @@ for verb in VERBS:
 """
 
 
+@pytest.mark.parametrize("verb", VERBS)
+def test_every_option_is_explained_in_a_sentence(verb):
+    context = click.Context(cli)
+    for option in cli.get_command(context, verb).get_params(context):
+        if isinstance(option, click.Option):
+            assert option.help, option.name
+            assert re.search(r"[.\]]$", option.help.strip()), option.help
+            assert option.help[0].isupper() or option.help[0] in "`.", option.help
+
+
 def test_the_help_of_no_verb_loads_anything_heavy():
     subprocess.run([sys.executable, "-c", HELP], check=True, stdout=subprocess.DEVNULL)
 
