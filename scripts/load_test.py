@@ -50,9 +50,13 @@ class Load:
         self._port, self._path = port, f"/v1/models/{name}:predict"
         self.wrong, self.versions = 0, {}
 
+    def pair(self, number: int) -> tuple[bytes, np.ndarray]:
+        """A body and the labels that must be answered."""
+        return self._pairs[number % len(self._pairs)]
+
     def ask(self, number: int) -> float:
         """Seconds of one request; raises OSError where no answer comes."""
-        body, labels = self._pairs[number % len(self._pairs)]
+        body, labels = self.pair(number)
         start = time.monotonic()
         connection = http.client.HTTPConnection("127.0.0.1", self._port, timeout=300)
         try:

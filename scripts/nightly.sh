@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # What takes longer than continuous integration allows: damaged files for half an hour, 1,000 flips
-# and cuts of what the product writes, the main job
-# from its first verb to a picture, memory over a training, a server under load.
+# and cuts of what the product writes, the main job from its first verb to a picture, memory over a
+# training, a server under load and under attack.
 #
 #   bash scripts/nightly.sh [OUT]
 #
@@ -46,4 +46,5 @@ check memory python scripts/check_memory.py "$out/main-job/prepared" --config ph
 rm -rf "$out/models"
 check export pixelnet-tf export --model "$out/main-job/run" --out "$out/models"
 check load python scripts/load_test.py "$out/models"
+check attack python scripts/attack_server.py "$out/models"
 exit "$failed"

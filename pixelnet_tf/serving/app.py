@@ -21,6 +21,7 @@ from pixelnet_tf.serving.json_log import JsonLog
 from pixelnet_tf.serving.json_process import JsonProcesses, is_large
 from pixelnet_tf.serving.limits import Gate, ServerLimits
 from pixelnet_tf.serving.loaded_model import LoadedModel
+from pixelnet_tf.serving.memory import LARGE_BYTES, give_back_memory
 from pixelnet_tf.serving.openapi import describe_api
 from pixelnet_tf.serving.predict_json import PredictCall, parse_predict, render_predict
 from pixelnet_tf.serving.registry import ModelRegistry
@@ -29,6 +30,8 @@ from pixelnet_tf.serving.segment_upload import segment_upload
 from pixelnet_tf.serving.upload_folder import remove_leftovers, remove_own
 
 _T = TypeVar("_T")
+#: Between two returns of memory to the system.
+_GIVE_BACK_SECONDS = 5.0
 
 
 class _ModelName(Convertor[str]):
@@ -81,9 +84,11 @@ def build_app(registry: ModelRegistry, limits: ServerLimits | None = None,
         if removed := await asyncio.to_thread(remove_leftovers):
             log("leftovers_removed", folders=removed)
         registry.start()
+        giving_back = asyncio.create_task(endpoints.give_back())
         try:
             yield
         finally:
+            giving_back.cancel()
             endpoints.close()
             registry.stop()
             remove_own()
@@ -123,6 +128,7 @@ class _Endpoints:
         # Nor may bodies that take long to read: few of them are let in.
         self._large_bodies = Gate(limits.concurrency, limits.concurrency, "json")
         self._json_processes = JsonProcesses(limits)
+        self._large_since = False
         self._bodies, self._uploads = (Intake(mib, limits.seconds, limits.stall_seconds)
                                        for mib in (limits.json_mib, limits.upload_mib))
 
@@ -131,6 +137,14 @@ class _Endpoints:
         self._large_bodies.close()
         self._predictions.close()
         self._volumes.close()
+
+    async def give_back(self) -> None:
+        """Return memory to the system while requests are large, for as long as the server runs."""
+        while True:
+            await asyncio.sleep(_GIVE_BACK_SECONDS)
+            if self._large_since:
+                self._large_since = False
+                await asyncio.to_thread(give_back_memory)
 
     async def health(self, request: Request) -> Response:
         return JSONResponse({"status": "ok"})
@@ -168,7 +182,7 @@ class _Endpoints:
         model = self._model(request)
         check_json_type(request)
 
-        def parsed_if_small(body: bytes) -> PredictCall | None:
+        def parsed_if_small(body: bytearray) -> PredictCall | None:
             return None if is_large(body) else parse_predict(body, model.signatures, self._limits)
 
         def compute(call: PredictCall) -> bytes:
@@ -176,6 +190,7 @@ class _Endpoints:
 
         self._predictions.check()
         body = await self._bodies.read_body(request)
+        self._large_since |= len(body) > LARGE_BYTES
         end = self._end()
         with self._predictions as gate:
             call = await self._asked(request, end, gate.run(parsed_if_small, body))
@@ -185,11 +200,13 @@ class _Endpoints:
                         self._json_processes.read, body, model.signatures))
             del body
             answer = await self._asked(request, end, gate.run(compute, call))
+        self._large_since |= len(answer) > LARGE_BYTES
         return Response(answer, media_type="application/json", headers=_origin(model))
 
     async def segment(self, request: Request) -> Response:
         model = self._segmenting_model(request)
         self._volumes.check()
+        self._large_since = True
         async with self._uploads.read_files(request) as files:
             with self._volumes as gate:
                 answer = await self._asked(request, self._end(), gate.run(

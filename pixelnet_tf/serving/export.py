@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
 from collections.abc import Callable
 from functools import partial
@@ -9,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import tensorflow as tf
+from tensorflow.core.protobuf import fingerprint_pb2
 
 from pixelnet_tf.config import Config, Mode
 from pixelnet_tf.errors import ConfigError, RunError
@@ -122,6 +124,24 @@ def _writer(model_format: str, config: Config) -> Writer:
 def _write_saved_model(config: Config, folder: Path, segmenter: SliceSegmenter,
                        about: dict[str, Any]) -> dict[str, Any]:
     module, signatures = build_signatures(segmenter, config)
-    tf.saved_model.save(module, str(folder), signatures=signatures)
+    # Gradients serve no prediction. TensorFlow registers those of a model that it loads for good,
+    # and holds the whole graph by them: a server would grow by it with each version.
+    options = tf.saved_model.SaveOptions(experimental_custom_gradients=False)
+    tf.saved_model.save(module, str(folder), signatures=signatures, options=options)
+    _settle_fingerprint(folder)
     write_warmup(folder, about["name"], len(about["channels"]))
     return {}
+
+
+def _settle_fingerprint(folder: Path) -> None:
+    """Give the fingerprint an identity that follows from the content, in place of one by chance.
+
+    With it two exports of the same run are the same byte for byte.
+    """
+    path = folder / "fingerprint.pb"
+    fingerprint = fingerprint_pb2.FingerprintDef.FromString(path.read_bytes())
+    fingerprint.uuid = ""
+    content = hashlib.sha256(fingerprint.SerializeToString(deterministic=True)).digest()
+    # A number of 128 bits, as TensorFlow has it.
+    fingerprint.uuid = str(int.from_bytes(content[:16], "big"))
+    path.write_bytes(fingerprint.SerializeToString(deterministic=True))

@@ -8,6 +8,7 @@ holds that name.
 
 from __future__ import annotations
 
+import asyncio
 import hmac
 import ipaddress
 import time
@@ -47,6 +48,7 @@ class Guard:
         self._app, self._log, self._url_characters = app, log, url_characters
         self._hosts = {"localhost", *(host.lower() for host in hosts)}
         self._token = None if token is None else token.encode()
+        self._turn = asyncio.Lock()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -64,6 +66,8 @@ class Guard:
             await send(message)
 
         try:
+            if scope["path"] not in OPEN_PATHS:
+                await self._take_turn()
             self._check(scope)
         except ApiError as error:
             await error_answer(error)(scope, receive, watched)
@@ -74,6 +78,15 @@ class Guard:
                       path=scope["path"][:200], status=status,
                       client=(scope.get("client") or ("",))[0],
                       seconds=round(time.monotonic() - start, 4))
+
+    async def _take_turn(self) -> None:
+        """Let one request begin in each round of the event loop.
+
+        Hundreds of clients that each ask for page after page would else make every round long, and
+        an answer takes several. Whether the server lives is answered in any round.
+        """
+        async with self._turn:
+            await asyncio.sleep(0)
 
     def _check(self, scope: Scope) -> None:
         length = len(scope.get("raw_path") or scope["path"]) + len(scope["query_string"])

@@ -21,34 +21,53 @@ from pixelnet_tf.serving.limits import ServerLimits
 from pixelnet_tf.serving.predict_json import PredictCall, Signature, parse_predict
 
 #: A body beyond one of these is read beside: below, reading takes some hundredths of a second.
-_FEW_BYTES, _FEW_VALUES = 16 << 20, 1 << 16
+#: Base64 is read fast and may be long; numbers, and strings with escapes, are read slowly.
+_FEW_BYTES, _FEW_VALUES, _FEW_BYTES_OF_NUMBERS = 16 << 20, 1 << 16, 1 << 20
 #: What a body may become in memory, as a multiple of the longest body.
 _GROWTH = 32
-#: A process that has grown by more is ended after its body, and so gives the memory back.
-_KEPT_MIB = 256
+#: A process that has grown by more is ended after its body, and so gives the memory back; one that
+#: has not is kept for so many seconds.
+_KEPT_MIB, _KEPT_SECONDS = 256, 10.0
+#: What is looked through at once while it is counted.
+_WINDOW = 1 << 20
 _starting = threading.Lock()
 
 
-def is_large(body: bytes) -> bool:
-    """Whether a JSON text is to be read beside; base64 makes a long text of few values."""
-    return len(body) > _FEW_BYTES or sum(map(body.count, (b",", b"[", b"{"))) > _FEW_VALUES
+def is_large(body: bytes | bytearray) -> bool:
+    """Whether a JSON text is to be read beside; Base64 makes a long text of few values."""
+    if len(body) > _FEW_BYTES:
+        return True
+    values = 0
+    for start in range(0, len(body), _WINDOW):
+        values += sum(body.count(sign, start, start + _WINDOW) for sign in _TELLING)
+        if values > _FEW_VALUES:
+            return True
+    # With few escapes every second piece, as the quotes cut it, lies outside of strings.
+    return sum(map(len, body.split(b'"')[::2])) > _FEW_BYTES_OF_NUMBERS
+
+
+#: What begins a value, a string or an escape.
+_TELLING = (b",", b"[", b"{", b'"', b"\\")
 
 
 class JsonProcesses:
     """Processes that read JSON bodies, one body each at a time.
 
-    One is started when none is free, and kept for the next body.
+    One is started when none is free, and kept for the next body for some seconds.
 
     Args:
         limits: bounds of what a body may hold and how long reading may take.
+        kept_seconds: how long a process waits for a body.
     """
 
-    def __init__(self, limits: ServerLimits):
-        self._limits = limits
+    def __init__(self, limits: ServerLimits, kept_seconds: float = _KEPT_SECONDS):
+        self._limits, self._kept_seconds = limits, kept_seconds
         self._every: set[_Reader] = set()
-        self._free: list[_Reader] = []
+        #: Processes that wait, and what ends each of them in time.
+        self._free: dict[_Reader, threading.Timer] = {}
+        self._lock = threading.Lock()
 
-    def read(self, body: bytes, signatures: Mapping[str, Signature]) -> PredictCall:
+    def read(self, body: bytes | bytearray, signatures: Mapping[str, Signature]) -> PredictCall:
         """As `parse_predict`; to be called in a thread, which waits.
 
         Raises:
@@ -56,7 +75,7 @@ class JsonProcesses:
                 system lends no process, 504 where reading takes too long.
         """
         try:
-            reader = self._free.pop() if self._free else _Reader(self._limits)
+            reader = self._taken() or _Reader(self._limits)
         except OSError as error:
             raise ApiError(503, f"so large a body cannot be read now ({error.strerror}); send "
                                 "fewer slices, or strings to segment_encoded") from None
@@ -66,18 +85,46 @@ class JsonProcesses:
             found, keep = reader.ask(body, signatures, self._limits.seconds)
         finally:
             if keep:
-                self._free.append(reader)
+                self._keep(reader)
             else:
-                self._every.discard(reader)
-                reader.end()
+                self._end(reader)
         if isinstance(found, PredictCall):
             return found
         raise ApiError(*found)
 
     def close(self) -> None:
         """End all processes, what they do included."""
+        with self._lock:
+            for timer in self._free.values():
+                timer.cancel()
         for reader in list(self._every):
             reader.end()
+
+    def _taken(self) -> _Reader | None:
+        """A process that waits, if one does."""
+        with self._lock:
+            if not self._free:
+                return None
+            reader, timer = self._free.popitem()
+        timer.cancel()
+        return reader
+
+    def _keep(self, reader: _Reader) -> None:
+        timer = threading.Timer(self._kept_seconds, self._end_if_free, (reader,))
+        timer.daemon = True
+        with self._lock:
+            self._free[reader] = timer
+        timer.start()
+
+    def _end_if_free(self, reader: _Reader) -> None:
+        with self._lock:
+            if self._free.pop(reader, None) is None:
+                return
+        self._end(reader)
+
+    def _end(self, reader: _Reader) -> None:
+        self._every.discard(reader)
+        reader.end()
 
 
 class _Reader:
@@ -92,7 +139,7 @@ class _Reader:
             self._process.start()
         theirs.close()
 
-    def ask(self, body: bytes, signatures: Mapping[str, Signature], seconds: float
+    def ask(self, body: bytes | bytearray, signatures: Mapping[str, Signature], seconds: float
             ) -> tuple[PredictCall | tuple[int, str], bool]:
         """What `parse_predict` returned or raised, and whether the process is good for more."""
         end = time.monotonic() + seconds

@@ -54,7 +54,7 @@ class PredictCall:
     by_row: bool
 
 
-def parse_predict(body: bytes, signatures: Mapping[str, Signature], limits: ServerLimits
+def parse_predict(body: bytes | bytearray, signatures: Mapping[str, Signature], limits: ServerLimits
                   ) -> PredictCall:
     """Read a body in row form (`instances`) or column form (`inputs`).
 
@@ -153,7 +153,7 @@ def _dumped(value: np.ndarray, name: str) -> str:
     return json.dumps(_plain(value, name), separators=(",", ":"))
 
 
-def _json(body: bytes) -> Any:
+def _json(body: bytes | bytearray) -> Any:
     def refuse(word: str) -> None:
         raise ApiError(400, f"the body holds {word}; every number must be finite")
 

@@ -13,18 +13,28 @@ from pixelnet_tf.errors import ModelError, PixelNetError
 from pixelnet_tf.serving.api_error import ApiError
 from pixelnet_tf.serving.export import versions_in
 from pixelnet_tf.serving.loaded_model import LoadedModel
+from pixelnet_tf.serving.memory import give_back_memory
 
-#: Seconds after which a version that could not be loaded is tried again, changed or not.
-RETRY_SECONDS = 60.0
+#: Seconds after which a version that could not be loaded is tried again, changed or not; each
+#: further try waits for twice as long, an hour at most, for a try costs time and memory.
+RETRY_SECONDS, _MOST_RETRY_SECONDS = 60.0, 3600.0
 
 
 @dataclass
 class _Failure:
-    """A version that could not be loaded: why, what its files were then, when it was tried."""
+    """A version that could not be loaded.
+
+    Attributes:
+        reason: why.
+        files: what its files were then.
+        when: it was tried last.
+        wait: seconds until it is tried again, if its files stay what they are.
+    """
 
     reason: str
     files: tuple
     when: float
+    wait: float
 
 
 class ModelRegistry:
@@ -32,8 +42,8 @@ class ModelRegistry:
 
     A new version is loaded and warmed up beside the old one and takes its place; requests that
     hold the old one end with it. Whatever goes wrong with a version stays with that version: it
-    is logged and shown in the model's status, it is tried again when its files have changed or a
-    minute has passed, and the next lower one serves, which is the old one where there is one. A
+    is logged and shown in the model's status, it is tried again when its files have changed or some
+    time has passed, and the next lower one serves, which is the old one where there is one. A
     model that vanishes from the disk is served on from memory.
 
     Requests never touch the disk; `look` alone does.
@@ -147,7 +157,8 @@ class ModelRegistry:
 
     def _load(self, name: str, folder: Path, version: int) -> bool:
         files, before = _listing(folder), self._failed[name].get(version)
-        if before and before.files == files and time.monotonic() < before.when + RETRY_SECONDS:
+        unchanged = before is not None and before.files == files
+        if before and unchanged and time.monotonic() < before.when + before.wait:
             return False
         try:
             model = LoadedModel(folder, name, version)
@@ -158,11 +169,17 @@ class ModelRegistry:
                 else f"{folder}: {type(error).__name__}: {str(error)[:500]}"
             if before is None or before.reason != reason:
                 self._log("model_failed", model=name, version=version, error=reason)
+            wait = min(2 * before.wait, _MOST_RETRY_SECONDS) if before and unchanged \
+                else RETRY_SECONDS
             self._failed[name] = {**self._failed[name],
-                                  version: _Failure(reason, files, time.monotonic())}
+                                  version: _Failure(reason, files, time.monotonic(), wait)}
+            give_back_memory()
             return False
         self._failed[name] = {v: f for v, f in self._failed[name].items() if v != version}
+        replaced = name in self._loaded
         self._loaded[name] = model
+        if replaced:
+            give_back_memory()
         self._log("model_loaded", model=name, version=version)
         return True
 

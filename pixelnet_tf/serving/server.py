@@ -10,12 +10,13 @@ of descriptors; these are watched here.
 from __future__ import annotations
 
 import asyncio
+import gc
 import json
 import logging
 import signal
 import socket
 from collections.abc import Collection
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -32,13 +33,20 @@ from pixelnet_tf.serving.registry import ModelRegistry
 #: Seconds that an idle connection is kept.
 _KEEP_ALIVE = 15
 #: Connections that the operating system keeps for the server while it is busy.
-_KERNEL_QUEUE = 1024
+_KERNEL_QUEUE = 4096
 #: Connections that are taken at once, before what the earlier ones sent is read.
-_TAKEN_AT_ONCE = 64
+_TAKEN_AT_ONCE = 16
+#: Connections that are closed at once instead of being taken.
+_REFUSED_AT_ONCE = 256
 #: How many answers of the greatest length may wait in memory until they are taken.
 _WHOLE_ANSWERS = 4
 #: Longest silence of a client when the server ends.
 _HURRY_SECONDS = 1.0
+#: So long a connection may be without a first request, and idle between two, however many others
+#: there are.
+_NEW_SECONDS, _KEPT_SECONDS = 0.25, 1.0
+#: Over less time no pace is taken.
+_PACE_SECONDS = 0.05
 #: Descriptors for everything but connections: files, libraries, pipes.
 _OTHER_DESCRIPTORS = 200
 
@@ -67,28 +75,33 @@ def run_server(root: Path, host: str = "127.0.0.1", port: int = 8501,
         logger = logging.getLogger(name)
         logger.handlers, logger.propagate = [handler] if name == "uvicorn.error" else [], False
     limits = replace(limits, connections=room_for_connections(limits.connections))
+    protocol = WatchedProtocol.within(limits)
     config = uvicorn.Config(
         build_app(registry, limits, token, log, {*hosts, host, socket.gethostname()}),
         log_config=None, log_level="warning",
-        access_log=False, http=WatchedProtocol.within(limits), ws="none",
+        access_log=False, http=protocol, ws="none",
         lifespan="on", server_header=False,
         timeout_keep_alive=_KEEP_ALIVE, timeout_graceful_shutdown=int(limits.seconds) + 1)
     listener = _listen(host, port)
+    listener.groups = protocol.groups
     # After its own shutdown uvicorn raises the signal again; the process then ends as it should.
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: None)
     bound = listener.getsockname()
     log("listening", host=bound[0], port=bound[1], token=token is not None,
         use="for research use only")
+    # To look for garbage among all that was imported takes half a second, and all would wait.
+    gc.collect()
+    gc.freeze()
     Server(config).run(sockets=[listener])
     log("stopped")
 
 
-def _listen(host: str, port: int) -> socket.socket:
+def _listen(host: str, port: int) -> _Listener:
     try:
         family, kind, protocol, _, address = socket.getaddrinfo(
             host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
-        listener = socket.socket(family, kind, protocol)
+        listener = _Listener(family, kind, protocol)
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listener.bind(address)
         listener.listen(256)
@@ -96,6 +109,117 @@ def _listen(host: str, port: int) -> socket.socket:
         raise RunError(f"cannot listen on {host}:{port}: {error.strerror or error}",
                        hint="choose another --port") from None
     return listener
+
+
+@dataclass(eq=False)
+class _Group:
+    """Connections that share a bound: all of them, or those of one address.
+
+    What is done for each new one takes no time that grows with their number, for a thousand a
+    second may come.
+
+    Attributes:
+        most: the bound.
+        every: the connections.
+        new, kept: those without a request, which have not had one yet, or have; in the order in
+            which they began to be so.
+    """
+
+    most: int
+    every: set[WatchedProtocol] = field(default_factory=set)
+    new: dict[WatchedProtocol, None] = field(default_factory=dict)
+    kept: dict[WatchedProtocol, None] = field(default_factory=dict)
+
+    def one_too_many(self, newest: WatchedProtocol) -> WatchedProtocol | None:
+        """Who has to go, if one has to.
+
+        Who has sent no request for longest, if he could have; who has been idle for longest between
+        two, if for a second; whose body comes the slowest, or whose answer is taken so, if more
+        slowly than it must; else who has been idle for longest, which is the newest where no other
+        is.
+        """
+        if len(self.every) <= self.most:
+            return None
+        now = newest.loop.time()
+        new, kept = next(iter(self.new), newest), next(iter(self.kept), newest)
+        if now - new.since > _NEW_SECONDS:
+            return new
+        if now - kept.since > _KEPT_SECONDS:
+            return kept
+        waiting = [other for other in self.every if other.is_waited_for()]
+        slowest = min(waiting, key=WatchedProtocol.pace, default=None)
+        if slowest is not None and slowest.pace() < LEAST_BYTES_PER_SECOND:
+            return slowest
+        return min(new, kept, key=lambda other: other.since)
+
+
+class _Groups:
+    """The open connections of a server."""
+
+    def __init__(self, limits: ServerLimits):
+        self._limits, self._by_address = limits, dict[str, _Group]()
+        self.all = _Group(limits.connections)
+
+    def enter(self, one: WatchedProtocol) -> None:
+        """A new connection, which may take the place of another."""
+        own = self._by_address.setdefault(one.address,
+                                          _Group(self._limits.connections_per_address))
+        for group in (own, self.all):
+            group.every.add(one)
+            group.new[one] = None
+        for group in (own, self.all):
+            if last := group.one_too_many(one):
+                self.leave(last)
+                last.transport.abort()
+                return
+
+    def refuses(self, address: str) -> bool:
+        """Whether there is no place for more of an address that has more than its share.
+
+        Of so many connections, and as many addresses as have some now. Others' new connections
+        take the place of its slow ones.
+        """
+        own = self._by_address.get(address)
+        return (own is not None and len(self.all.every) >= self.all.most
+                and len(own.every) * len(self._by_address) > self.all.most)
+
+    def leave(self, one: WatchedProtocol) -> None:
+        """A connection that is closed; it may have left before."""
+        self.mark(one, idle=False)
+        self.all.every.discard(one)
+        if own := self._by_address.get(one.address):
+            own.every.discard(one)
+            if not own.every:
+                del self._by_address[one.address]
+
+    def mark(self, one: WatchedProtocol, idle: bool) -> None:
+        """Whether a connection is without a request now."""
+        for group in (self._by_address.get(one.address), self.all):
+            if group is None or one not in group.every:
+                continue
+            if idle and one not in group.new:
+                (group.kept if one.served else group.new).setdefault(one)
+            elif not idle:
+                group.new.pop(one, None)
+                group.kept.pop(one, None)
+
+
+class _Listener(socket.socket):
+    """A listening socket that closes connections beyond their address' share before any work.
+
+    A thousand at once would otherwise keep everybody in the system's queue behind them.
+    """
+
+    groups: _Groups | None = None
+
+    def accept(self) -> tuple[socket.socket, Any]:
+        """As `socket.accept`; raises BlockingIOError where there is none that stays open."""
+        for _ in range(_REFUSED_AT_ONCE):
+            connection, address = super().accept()
+            if self.groups is None or not self.groups.refuses(address[0]):
+                return connection, address
+            connection.close()
+        raise BlockingIOError
 
 
 class WatchedProtocol(H11Protocol):
@@ -106,47 +230,59 @@ class WatchedProtocol(H11Protocol):
     - An answer must be taken, at `LEAST_BYTES_PER_SECOND` at least; when those that wait to be
       taken hold more than `_WHOLE_ANSWERS` of the longest, the one that waits for longest is given
       up.
-    - When there are too many connections, or too many of one address, the one that has been without
-      a request for longest is closed; where each has a request, the new one is.
+    - When there are too many connections, or too many of one address, one is closed: the one that
+      has been without a request for longest; where each has one, or had until just now, the one
+      whose body comes, or whose answer is taken, too slowly; where there is none, the new one.
     - A body in chunks is refused: a byte of it may cost a thousand times what it costs otherwise,
       and its length is not known before it is read.
     - What is no HTTP is answered in JSON too.
     """
 
     limits = ServerLimits()
+    groups = _Groups(limits)
 
     def __init__(self, *arguments: Any, **settings: Any):
         super().__init__(*arguments, **settings)
+        self.address, self.served = "", False
         self._refusal = (400, "send HTTP/1.1 with headers of less than 64 KiB")
         self._next_event = self.conn.next_event
         # An attribute of this one object, so that uvicorn's loop meets each event checked.
         setattr(self.conn, "next_event", self._next_checked_event)  # noqa: B010
-        self._idle_since = self.loop.time()
         self._deadline: asyncio.TimerHandle | None = None
         self._taking: asyncio.TimerHandle | None = None
-        self._full_since = 0.0
+        #: Since when an answer waits to be taken, and how much of it did then.
+        self._full_since, self._full_bytes = 0.0, 0
+        #: Bytes that have come, and since when, and after how many, it has been idle or busy.
         self._received = 0
+        self.since, self._received_before = self.loop.time(), 0
 
     @classmethod
     def within(cls, limits: ServerLimits) -> type[WatchedProtocol]:
         """The protocol with these limits; uvicorn wants a class."""
-        return type(cls.__name__, (cls,), {"limits": limits})
+        return type(cls.__name__, (cls,), {"limits": limits, "groups": _Groups(limits)})
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
-        self._make_room()
+        self.address = self.client[0] if self.client else ""
+        self.groups.enter(self)
         self._mind_header()
 
     def data_received(self, data: bytes) -> None:
+        if self._idle():
+            self.since, self._received_before = self.loop.time(), self._received
         self._received += len(data)
         super().data_received(data)
         self._mind_header()
+        self.groups.mark(self, idle=self._idle())
 
     def on_response_complete(self) -> None:
-        self._idle_since = self.loop.time()
+        self.since, self._received_before = self.loop.time(), self._received
+        self.served = True
         super().on_response_complete()
+        self.groups.mark(self, idle=self._idle())
 
     def connection_lost(self, error: Exception | None) -> None:
+        self.groups.leave(self)
         for timer in (self._deadline, self._taking):
             if timer is not None:
                 timer.cancel()
@@ -155,6 +291,7 @@ class WatchedProtocol(H11Protocol):
     def pause_writing(self) -> None:
         super().pause_writing()
         self._full_since = self.loop.time()
+        self._full_bytes = self.transport.get_write_buffer_size()
         self._bound_answers()
         if self._taking is None:
             self._watch_taking(self.transport.get_write_buffer_size())
@@ -162,6 +299,20 @@ class WatchedProtocol(H11Protocol):
     def resume_writing(self) -> None:
         super().resume_writing()
         self._full_since = 0.0
+
+    def is_waited_for(self) -> bool:
+        """Whether a request cannot go on before its client sends or takes something."""
+        return bool(self._full_since) or (
+            self.cycle is not None and not self.cycle.response_complete and self.cycle.more_body)
+
+    def pace(self) -> float:
+        """Bytes a second at which the request comes, or the answer is taken."""
+        if self._full_since:
+            moved, since = (self._full_bytes - self.transport.get_write_buffer_size(),
+                            self._full_since)
+        else:
+            moved, since = self._received - self._received_before, self.since
+        return moved / max(self.loop.time() - since, _PACE_SECONDS)
 
     def hurry(self) -> None:
         """The server ends: a client that neither sends nor takes anything for a second is left."""
@@ -227,28 +378,13 @@ class WatchedProtocol(H11Protocol):
         self._taking = self.loop.call_later(self.limits.stall_seconds, look)
 
     def _bound_answers(self) -> None:
-        waiting = {other: other.transport.get_write_buffer_size() for other in self._every()
+        waiting = {other: other.transport.get_write_buffer_size() for other in self.groups.all.every
                    if other._full_since}
         while sum(waiting.values()) > _WHOLE_ANSWERS * self.limits.answer_mib << 20:
             longest = min(waiting, key=lambda other: other._full_since)
             del waiting[longest]
             longest._full_since = 0.0
             longest.transport.abort()
-
-    def _every(self) -> list[WatchedProtocol]:
-        return [other for other in self.connections if isinstance(other, WatchedProtocol)]
-
-    def _make_room(self) -> None:
-        every = self._every()
-        own = [other for other in every if _address(other) == _address(self)]
-        for some, most in ((own, self.limits.connections_per_address),
-                           (every, self.limits.connections)):
-            if len(some) > most:
-                idle = [other for other in some if other is not self and other._idle()]
-                last = min(idle, key=lambda other: other._idle_since, default=self)
-                self.connections.discard(last)
-                last.transport.abort()
-                return
 
     def _refuse(self, status: int, message: str) -> None:
         """Answer what does not reach the application, and close."""
@@ -304,7 +440,3 @@ def room_for_connections(wanted: int) -> int:
     if soft == resource.RLIM_INFINITY:
         return wanted
     return max(min(wanted, soft - _TAKEN_AT_ONCE - _OTHER_DESCRIPTORS), 1)
-
-
-def _address(protocol: H11Protocol) -> str:
-    return protocol.client[0] if protocol.client else ""

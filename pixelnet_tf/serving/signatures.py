@@ -172,7 +172,8 @@ def build_signatures(segmenter: SliceSegmenter, config: Config
 
     module = tf.Module(name="pixelnet")
     # The functions hold the model by closure; only its variables are to be found in the file.
-    module.weights = [variable.value for variable in model.variables]
+    # `variables` would bring the seeds of dropout, which are drawn anew in each process.
+    module.weights = [variable.value for variable in model.weights]
     return module, {"serving_default": serving_default, "segment_raw": segment_raw,
                     "classify_pixels": classify_pixels, "segment_domain": segment_domain,
                     "segment_encoded": segment_encoded,

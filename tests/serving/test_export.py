@@ -1,12 +1,17 @@
 """What `export` writes, and what it refuses."""
 
+import gc
 import json
+import os
 import shutil
+import subprocess
+import sys
 from dataclasses import replace
 
 import numpy as np
 import pytest
 import tensorflow as tf
+from tensorflow.python.framework.func_graph import FuncGraph
 
 from pixelnet_tf.config import GuidedFilterConfig, config_from_dict, config_to_dict
 from pixelnet_tf.errors import ConfigError, ModelError
@@ -17,6 +22,7 @@ from pixelnet_tf.io.files import write_json
 from pixelnet_tf.runs.folder import RunFolder
 from pixelnet_tf.serving.about import describe_export, exported_config, served_config
 from pixelnet_tf.serving.export import export_model, versions_in
+from pixelnet_tf.serving.loaded_model import LoadedModel
 from pixelnet_tf.serving.model_card import model_card
 
 from .conftest import CASE, asked, slices_with_brain
@@ -28,6 +34,40 @@ def test_the_folder(exported):
                  "variables/variables.index", "assets.extra/tf_serving_warmup_requests"):
         assert (folder / name).is_file(), name
     assert [path.name for path in (exported / "tiny").iterdir()] == ["1"]
+
+
+def test_two_exports_of_a_run_are_the_same_byte_for_byte(run, tmp_path):
+    """In processes of their own, whose sets and dictionaries of words have another order each."""
+    def begin(seed):
+        return subprocess.Popen(
+            [sys.executable, "-m", "pixelnet_tf", "export", "--model", run.path, "--name", "tiny",
+             "--out", str(tmp_path / seed)], stderr=subprocess.PIPE,
+            env={**os.environ, "PYTHONHASHSEED": seed, "TF_CPP_MIN_LOG_LEVEL": "3"})
+
+    for process in [begin(seed) for seed in ("1", "2")]:
+        _, said = process.communicate()
+        assert process.returncode == 0, said.decode()
+    first, second = ({str(path.relative_to(folder)): path.read_bytes()
+                      for path in folder.rglob("*") if path.is_file()}
+                     for folder in (tmp_path / "1", tmp_path / "2"))
+    assert len(first) >= 7
+    assert first.keys() == second.keys()
+    assert [name for name in first if first[name] != second[name]] == []
+
+
+def test_a_model_that_is_dropped_leaves_nothing_behind(exported):
+    """TensorFlow keeps the gradients of a loaded graph for good, and with them the whole graph."""
+    def graphs():
+        gc.collect()
+        return sum(isinstance(thing, FuncGraph) for thing in gc.get_objects())
+
+    def load():
+        LoadedModel(exported / "tiny" / "1", "tiny", 1)
+
+    load()
+    before = graphs()
+    load()
+    assert graphs() == before
 
 
 def test_serving_json(exported, run):

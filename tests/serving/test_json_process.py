@@ -42,6 +42,34 @@ def test_few_values_are_read_here_and_many_beside():
     assert is_large(b" " * (17 << 20))
 
 
+@pytest.mark.parametrize("unit", [b"7" * 4300 + b",", b'"' + b"\\u0041" * 5000 + b'",', b"9",
+                                  b'"",'], ids=["digits", "escapes", "one number", "strings"])
+def test_few_values_that_take_long_are_read_beside(unit):
+    """A number of 4300 digits takes as long as thousands of pixels, an escape as one."""
+    assert is_large(bomb(unit, 8))
+    assert not is_large(bomb(unit, 8)[:20_000])
+
+
+def test_a_process_that_is_not_needed_ends():
+    """It would hold what a large body took for as long as the server lives."""
+    processes = JsonProcesses(ServerLimits(seconds=60), kept_seconds=0.2)
+    try:
+        for _ in range(2):
+            with pytest.raises(ApiError, match="exactly one of"):
+                processes.read(b"{}", SIGNATURES)
+        reader, = processes._every
+        reader._process.join(30)
+        assert not reader._process.is_alive()
+        deadline = time.monotonic() + 10
+        while processes._every:
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
+        with pytest.raises(ApiError, match="exactly one of"):
+            processes.read(b"{}", SIGNATURES)
+    finally:
+        processes.close()
+
+
 def test_arrays_come_back(processes):
     image = np.random.default_rng(0).normal(size=(2, 90, 91, 3)).astype(np.float32)
     body = ('{"instances": ' + str(image.tolist()) + "}").encode()

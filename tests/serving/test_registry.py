@@ -2,6 +2,7 @@
 
 import shutil
 import time
+from types import SimpleNamespace
 
 import pytest
 import tensorflow as tf
@@ -157,9 +158,16 @@ def test_a_version_is_tried_again_when_its_files_have_changed(models, monkeypatc
     assert len(registry.status("tiny")["model_version_status"]) == 1
     (models / "tiny" / "3").mkdir()
     registry.look()
-    monkeypatch.setattr(registry_module, "RETRY_SECONDS", 0.0)
-    registry.look()
-    assert tries == [2, 1, 2, 3, 3]
+    assert tries == [2, 1, 2, 3]
+    # Unchanged it is tried after a minute, after two more, and so on to an hour.
+    start, when = time.monotonic(), []
+    for minute in range(1, 200):
+        clock = SimpleNamespace(monotonic=lambda now=start + 60 * minute + 1: now)
+        monkeypatch.setattr(registry_module, "time", clock)
+        before = len(tries)
+        registry.look()
+        when += [minute] * (len(tries) - before)
+    assert when == [1, 3, 7, 15, 31, 63, 123, 183]
 
 
 def test_a_saved_model_of_unknown_rank(tmp_path):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+import http.client
 import json
 import os
 import select
@@ -10,6 +12,8 @@ import time
 from pathlib import Path
 
 import pytest
+
+from pixelnet_tf.serving.limits import ServerLimits
 
 from .server_process import ServerProcess
 
@@ -60,6 +64,16 @@ def rest(connection: socket.socket) -> bytes:
 def predict(server) -> None:
     status, _, answer = server.request("POST", PREDICT, BODY)
     assert (status, json.loads(answer)) == (200, {"outputs": [12.0]})
+
+
+@pytest.mark.parametrize("lines", [
+    "HTTP/1.1\r\nHost: 10.42.0.17:8501\r\nUser-Agent: kube-probe/1.31",
+    "HTTP/1.1\r\nHost: [fd00::17]:8501\r\nUser-Agent: GoogleHC/1.0", "HTTP/1.0"],
+    ids=["Kubernetes", "a load balancer, IPv6", "HAProxy, without a Host"])
+def test_probes_are_answered(connect, lines):
+    """They ask by the address of the container, or by none; a page in a browser has a name."""
+    connection = connect(f"GET /healthz {lines}\r\nConnection: close\r\n\r\n".encode())
+    assert rest(connection).startswith(b"HTTP/1.1 200")
 
 
 def test_headers_that_are_begun_are_closed(server, connect):
@@ -126,6 +140,119 @@ def test_stalled_bodies_hold_up_nobody(server, connect):
         predict(server)
     for connection in stalled:
         assert rest(connection).startswith(b"HTTP/1.1 408")
+
+
+def test_stalled_bodies_on_every_connection_hold_up_nobody(server, connect):
+    """Neither who comes anew nor who has a connection already and asks again and again."""
+    kept = http.client.HTTPConnection("127.0.0.1", server.port, timeout=30)
+    for _ in range(4):
+        for _ in range(MOST):
+            connect(POST + b"Content-Length: 1000\r\n\r\n{")
+        predict(server)
+        kept.request("GET", "/v1/models")
+        answer = kept.getresponse()
+        assert (answer.status, bool(answer.read())) == (200, True)
+        # From now on they are slow.
+        time.sleep(STALL / 3)
+    kept.close()
+
+
+class Peer:
+    """Stands in for a connection: since when it is idle, or how fast its body comes."""
+
+    def __init__(self, address="127.0.0.1", since=0.0, pace=None, working=False, served=False):
+        self.address, self.since, self._pace, self.working = address, since, pace, working
+        self.served = served
+        self.aborted = False
+        self.loop = self.transport = self
+
+    def time(self):
+        return 100.0
+
+    def abort(self):
+        self.aborted = True
+
+    def is_waited_for(self):
+        return self._pace is not None
+
+    def pace(self):
+        return self._pace
+
+
+@pytest.mark.parametrize(("there", "goes"), [
+    ([Peer(since=1), Peer(since=2), Peer(since=3, pace=0.0)], 0),
+    ([Peer(since=1, served=True), Peer(since=2), Peer(since=3, pace=0.0)], 1),
+    ([Peer(since=1, served=True), Peer(since=99.9), Peer(since=3, pace=0.0)], 0),
+    ([Peer(since=99.5, served=True), Peer(since=99.9), Peer(since=3, pace=0.0)], 2),
+    ([Peer(since=99.5, served=True), Peer(since=99.9), Peer(since=99.8, served=True)], 0),
+    ([Peer(since=99.9), Peer(since=2, pace=10.0), Peer(since=3, pace=5.0)], 2),
+    ([Peer(since=99.9), Peer(since=2, pace=1e6), Peer(since=3, pace=1e5)], 0),
+    ([Peer(since=1, working=True), Peer(since=2, pace=1e6), Peer(since=3, pace=1e5)], 3),
+    ([Peer(since=1, working=True)] * 3, 3)],
+    ids=["longest idle", "who has not asked yet", "longest idle between requests",
+         "nobody who asks again soon", "longest idle of all", "slowest body", "no body that comes",
+         "not for bodies that come", "nobody who has sent all"])
+def test_who_makes_room(there, goes):
+    from pixelnet_tf.serving.server import WatchedProtocol, _Groups
+    groups = _Groups(ServerLimits(connections=3))
+    there = [*(copy.copy(peer) for peer in there), Peer(since=100.0)]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(WatchedProtocol, "pace", Peer.pace)
+        for peer in there:
+            peer.loop = peer.transport = peer
+            groups.enter(peer)
+            if peer.working or peer.is_waited_for() or peer.served:
+                groups.mark(peer, idle=False)
+            if peer.served:
+                groups.mark(peer, idle=True)
+    assert [peer.aborted for peer in there] == [number == goes for number in range(4)]
+    for peer in there:
+        groups.leave(peer)
+    assert [groups.all.every, groups.all.new, groups.all.kept] == [set(), {}, {}]
+    assert groups._by_address == {}
+
+
+def test_beyond_its_share_an_address_gets_no_more_and_others_take_its_places():
+    from pixelnet_tf.serving.server import _Groups, _Listener
+    groups = _Groups(ServerLimits(connections=6, connections_per_address=6))
+    crowd = [Peer("127.0.0.1") for _ in range(6)]
+    for peer in crowd:
+        groups.enter(peer)
+    # A proxy's address, or the only one, has the whole.
+    assert not groups.refuses("127.0.0.1")
+    assert not groups.refuses("127.0.0.2")
+    other = Peer("127.0.0.2")
+    groups.enter(other)
+    assert [peer.aborted for peer in (*crowd, other)] == [True] + [False] * 6
+    assert groups.refuses("127.0.0.1")
+    assert not groups.refuses("127.0.0.2")
+    with _Listener() as listener:
+        listener.bind(("127.0.0.1", 0))
+        listener.listen()
+        listener.setblocking(False)
+        listener.groups = groups
+        with socket.create_connection(listener.getsockname()) as refused:
+            with pytest.raises(BlockingIOError):
+                listener.accept()
+            assert refused.recv(1) == b""
+        groups.leave(crowd[1])
+        with socket.create_connection(listener.getsockname()):
+            listener.accept()[0].close()
+
+
+def test_a_new_connection_costs_the_same_however_many_there_are():
+    from pixelnet_tf.serving.server import _Groups
+
+    def seconds(most):
+        groups = _Groups(ServerLimits(connections=most, connections_per_address=most))
+        for _ in range(most):
+            groups.enter(Peer())
+        begun = time.perf_counter()
+        for _ in range(500):
+            groups.enter(Peer())
+        return time.perf_counter() - begun
+
+    assert min(seconds(20_000) for _ in range(3)) < 10 * min(seconds(20) for _ in range(3))
 
 
 def test_connections_of_an_address_are_bounded_and_the_newest_are_served(server, connect):
