@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # What takes longer than continuous integration allows: damaged files for half an hour, 1,000 flips
-# and cuts of what the product writes, the main job from its first verb to a picture, memory over a
-# training, a server under load and under attack.
+# and cuts of what the product writes, power cuts and kills of every verb, the main job from its first
+# verb to a picture, memory over a training, a server under load and under attack.
 #
 #   bash scripts/nightly.sh [OUT]
 #
@@ -38,6 +38,12 @@ check files env PIXELNET_FUZZ_SECONDS="$FUZZ_SECONDS" python -m pytest -q tests/
 check mutants python scripts/fuzz.py --seconds "$FUZZ_SECONDS" --seed "$(date +%Y%m%d)" \
     --keep "$out/mutants"
 check flipped-bytes python scripts/flip_bytes.py --seed "$(date +%Y%m%d)"
+check power-cuts python scripts/power_cuts.py --cuts 200 --resumes 20 --kills \
+    --seed "$(date +%Y%m%d)"
+if [[ $(id -u) -eq 0 && -e /dev/loop-control ]]; then
+    check ext4 python scripts/power_cut_ext4.py
+fi
+check locks env PIXELNET_LOCK_SECONDS=60 python -m pytest -q tests/io/test_locks.py
 check main-job bash scripts/quickstart.sh "$out/main-job"
 check report pixelnet-tf report "$out/main-job/run" --predictions "$out/main-job/predictions" \
     --scores "$out/main-job/scores" --references "$out/main-job/study" \

@@ -309,8 +309,7 @@ class Sharing:
             return Lock()
         self._member.check()
         owner = Owner.this(self._member.owner.verb, self._member.owner.key)
-        with _saying(self._folder):
-            taken = _take(self._case_path(name), owner, self._reporter)
+        taken = _take_there(self._folder, self._case_path(name), owner, self._reporter)
         return taken if isinstance(taken, _FileLock) else None
 
     def _held(self, name: str) -> bool:
@@ -356,14 +355,24 @@ def _take_or_refuse(folder: str, owner: Owner, reporter: Reporter, wait: bool = 
         wait: wait for whoever holds it.
     """
     while True:
-        with _saying(folder):
-            taken = _take(os.path.join(folder, LOCK), owner, reporter)
+        taken = _take_there(folder, os.path.join(folder, LOCK), owner, reporter)
         if isinstance(taken, _FileLock):
             return taken
         # Those that share hold it for moments; whoever has no key holds it to the end.
         if not wait and taken.owner is not None and not taken.owner.key:
             raise _in_use(folder, taken.owner)
         time.sleep(_POLL_SECONDS)
+
+
+def _take_there(folder: str, path: str, owner: Owner, reporter: Reporter) -> _FileLock | _Held:
+    with _saying(folder):
+        while True:
+            try:
+                return _take(path, owner, reporter)
+            except FileNotFoundError:
+                # Another program has removed the folder, as it was left empty, or the draft, which
+                # did not say yet whose it is.
+                make_folder(folder)
 
 
 def _members(folder: str, lock: _FileLock, reporter: Reporter) -> list[Owner | None]:
@@ -376,7 +385,10 @@ def _members(folder: str, lock: _FileLock, reporter: Reporter) -> list[Owner | N
         owner, age = _read(path, now)
         if age is None:
             continue
-        if not _stale(owner, age):
+        if owner is None and name.endswith((".new", ".heir")):
+            # Its program was killed before it had said who it is; or makes it anew.
+            cases.append(path)
+        elif not _stale(owner, age):
             found += [owner] * _is_lock(name)
         elif name.endswith(LOCK):
             cases.append(path)

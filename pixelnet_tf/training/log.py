@@ -64,7 +64,8 @@ class TrainingLog:
         self._board.flush()
         files = [posixpath.join(self.folder, name) for name in ("log.jsonl", "log.csv")]
         files += tf.io.gfile.glob(posixpath.join(self.folder, "tensorboard", "*"))
-        for path in files:
+        # Names too: TensorFlow makes TensorBoard's folder and files.
+        for path in (*files, posixpath.join(self.folder, "tensorboard"), self.folder):
             sync(path)
         manifest.record(*files, grows=True)
 
