@@ -434,19 +434,22 @@ def outcome(folder: Path) -> dict[str, Any]:
     found: dict[str, Any] = {}
     for path, data in read_state(folder).items():
         name = os.path.basename(path)
-        if data is None or name in (manifest.MANIFEST, "log.csv") or "tensorboard/" in path:
+        if (data is None or "tensorboard/" in path or name in (
+                manifest.MANIFEST, "log.csv", "saved_model.pb", "fingerprint.pb")):
+            # The names in a graph are counted on in a process, too.
             continue
         if name == "log.jsonl":
             found[path] = [{key: value for key, value in json.loads(row).items()
                             if key not in ("seconds", "slices_per_second")}
                            for row in data.splitlines()]
-        elif path.startswith("checkpoints/") or "/checkpoints/" in path:
+        elif any("/" + each in "/" + path for each in ("checkpoints/", "variables/variables.")):
             # Its tensors: names of layers, which it holds too, are counted on in a process.
             if name.endswith(".index"):
                 reader = tf.train.load_checkpoint(str(folder / path).removesuffix(".index"))
                 found[path] = {key: reader.get_tensor(key).tobytes()
                                for key in reader.get_variable_to_shape_map()
-                               if "OBJECT_GRAPH" not in key}
+                               if "OBJECT_GRAPH" not in key
+                               and reader.get_variable_to_dtype_map()[key] != tf.string}
             elif name == "state.json":
                 found[path] = data
         elif name.endswith(".keras"):

@@ -243,3 +243,19 @@ def test_other_folders_are_refused(tmp_path, results, capsys):
     with pytest.raises(ConfigError, match="no manifest"):
         px.check_folder("gs://bucket/run")
     assert run_main("check", tmp_path / "x") == 3
+
+
+def test_a_temporary_folder_of_a_killed_program_is_no_damage(tmp_path):
+    """An export that was killed: what lies in its temporary folder counts as left, not as broken.
+    """
+    begin_folder(tmp_path)
+    write_json(tmp_path / "serving.json", {})
+    left = tmp_path / ".2.12345678.tmp"
+    begin_folder(left)
+    write_json(left / "serving.json", {})
+    (left / "serving.json").write_text("")
+    found = px.check_folder(tmp_path)
+    assert found.findings == []
+    assert any("temporary files that a killed program left" in note for note in found.notes)
+    assert px.check_folder(tmp_path, repair=True).whole
+    assert not left.exists()

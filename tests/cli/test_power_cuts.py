@@ -10,9 +10,8 @@ from pathlib import Path
 import pytest
 
 from tests import power_cut
+from tests.main_job import TINY, run_main
 from tests.power_cut import MODES, damage, leftovers, lost, outcome, recorded, write_state
-
-from .conftest import TINY, run_main
 
 
 @pytest.fixture(scope="module")
