@@ -89,6 +89,11 @@ def main(arguments: list[str] | None = None) -> None:
     except (click.Abort, KeyboardInterrupt):
         click.echo("interrupted", err=True)
         sys.exit(130)
+    except UnicodeEncodeError as error:
+        # TensorFlow takes no name that is no text. It stands here as it is escaped.
+        name = os.fsencode(error.object).decode("utf-8", "backslashreplace")
+        click.echo(f"error: {name}: the name is no UTF-8 text; rename it", err=True)
+        sys.exit(2)
     except OSError as error:
         click.echo(f"error: {error}", err=True)
         sys.exit(5)

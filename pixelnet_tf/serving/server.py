@@ -42,9 +42,9 @@ _REFUSED_AT_ONCE = 256
 _WHOLE_ANSWERS = 4
 #: Longest silence of a client when the server ends.
 _HURRY_SECONDS = 1.0
-#: So long a connection may be without a first request, and idle between two, however many others
-#: there are.
-_NEW_SECONDS, _KEPT_SECONDS = 0.25, 1.0
+#: So long a connection may be without a request, however many others there are: what was sent may
+#: not have been read yet.
+_GRACE_SECONDS = 1.0
 #: Over less time no pace is taken.
 _PACE_SECONDS = 0.05
 #: Descriptors for everything but connections: files, libraries, pipes.
@@ -133,24 +133,24 @@ class _Group:
     def one_too_many(self, newest: WatchedProtocol) -> WatchedProtocol | None:
         """Who has to go, if one has to.
 
-        Who has sent no request for longest, if he could have; who has been idle for longest between
+        Who has sent no request for longest, if for a second; who has been idle for longest between
         two, if for a second; whose body comes the slowest, or whose answer is taken so, if more
-        slowly than it must; else who has been idle for longest, which is the newest where no other
-        is.
+        slowly than it must; else who has sent none for longest, who has been idle for longest, or
+        the newest, where no other is.
         """
         if len(self.every) <= self.most:
             return None
         now = newest.loop.time()
         new, kept = next(iter(self.new), newest), next(iter(self.kept), newest)
-        if now - new.since > _NEW_SECONDS:
+        if now - new.since > _GRACE_SECONDS:
             return new
-        if now - kept.since > _KEPT_SECONDS:
+        if now - kept.since > _GRACE_SECONDS:
             return kept
         waiting = [other for other in self.every if other.is_waited_for()]
         slowest = min(waiting, key=WatchedProtocol.pace, default=None)
         if slowest is not None and slowest.pace() < LEAST_BYTES_PER_SECOND:
             return slowest
-        return min(new, kept, key=lambda other: other.since)
+        return kept if new is newest else new
 
 
 class _Groups:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import subprocess
 import sys
@@ -10,7 +11,7 @@ from pathlib import Path
 import click
 import pytest
 
-from pixelnet_tf.cli import VERBS, cli
+from pixelnet_tf.cli import VERBS, cli, main
 from pixelnet_tf.evaluation.submission import CHALLENGES
 from pixelnet_tf.evaluation.tables import FORMATS
 from pixelnet_tf.serving.export import FORMATS as EXPORT_FORMATS
@@ -24,7 +25,7 @@ README = Path(__file__).parents[2] / "README.md"
 HEAVY = ("tensorflow", "keras", "matplotlib", "scipy", "nibabel", "SimpleITK", "pandas")
 HELP = f"""
 import sys
-from pixelnet_tf.cli import VERBS, cli
+from pixelnet_tf.cli import VERBS, cli, main
 for verb in VERBS:
     try:
         cli.main([verb, "--help"], standalone_mode=False)
@@ -159,3 +160,13 @@ def test_a_file_cannot_have_the_name_of_a_folder(tmp_path, monkeypatch, capsys, 
                       ["report", "run", "--predictions", "a", "--scores", "b"]):
         assert run_main(*arguments, "--out", out) == 2
         assert "is a folder; give the name of the file to write" in capsys.readouterr().err
+
+
+def test_a_name_that_is_no_text_is_said(tmp_path, capsys):
+    with pytest.raises(SystemExit) as caught:
+        main(["export", "--model", os.fsdecode(os.fsencode(tmp_path) + b"/run\xff"),
+              "--out", str(tmp_path / "models")])
+    assert caught.value.code == 2
+    said = capsys.readouterr().err
+    assert "run\\xff" in said
+    assert "the name is no UTF-8 text; rename it" in said

@@ -184,13 +184,13 @@ class Peer:
     ([Peer(since=1, served=True), Peer(since=2), Peer(since=3, pace=0.0)], 1),
     ([Peer(since=1, served=True), Peer(since=99.9), Peer(since=3, pace=0.0)], 0),
     ([Peer(since=99.5, served=True), Peer(since=99.9), Peer(since=3, pace=0.0)], 2),
-    ([Peer(since=99.5, served=True), Peer(since=99.9), Peer(since=99.8, served=True)], 0),
+    ([Peer(since=99.5, served=True), Peer(since=99.9), Peer(since=99.8, served=True)], 1),
     ([Peer(since=99.9), Peer(since=2, pace=10.0), Peer(since=3, pace=5.0)], 2),
     ([Peer(since=99.9), Peer(since=2, pace=1e6), Peer(since=3, pace=1e5)], 0),
     ([Peer(since=1, working=True), Peer(since=2, pace=1e6), Peer(since=3, pace=1e5)], 3),
     ([Peer(since=1, working=True)] * 3, 3)],
     ids=["longest idle", "who has not asked yet", "longest idle between requests",
-         "nobody who asks again soon", "longest idle of all", "slowest body", "no body that comes",
+         "nobody who asks again soon", "who has asked stays", "slowest body", "no body that comes",
          "not for bodies that come", "nobody who has sent all"])
 def test_who_makes_room(there, goes):
     from pixelnet_tf.serving.server import WatchedProtocol, _Groups
