@@ -196,6 +196,8 @@ class Trainer:
         if state is None:
             priors = self.measure_priors()
             folder.start(config, self.split, priors, self._basis().slices, new_layers)
+        else:
+            priors = folder.priors()
         checkpoints = Checkpoints(folder.file("checkpoints"), whole.variables, self.reporter)
         checkpoints.remove_leftovers()
         if state is None and snapshot is not None:
@@ -203,7 +205,6 @@ class Trainer:
         restored = checkpoints.restore("last")
         if restored is not None and state is not None:
             self.reporter.message(f"going on from step {restored['step']} of {self.plan.steps}")
-            priors = folder.priors()
         for line in priors.lines():
             self.reporter.message(line)
         _Loop(self, whole, checkpoints, priors, interruption, lock).run()
