@@ -412,7 +412,8 @@ def lost(record: Record, count: int, state: dict[str, bytes | None]) -> list[str
     return [path for path, right in record.acknowledged(count).items()
             if state.get(path) not in right
             # A log is added to.
-            and not (path.startswith("log.") and (state.get(path) or b"").startswith(right[0]))]
+            and not (os.path.basename(path).startswith("log.")
+                     and (state.get(path) or b"").startswith(right[0]))]
 
 
 def damage(folder: Path) -> list[str]:
@@ -452,6 +453,13 @@ def outcome(folder: Path) -> dict[str, Any]:
                                and reader.get_variable_to_dtype_map()[key] != tf.string}
             elif name == "state.json":
                 found[path] = data
+        elif name == "prediction.json":
+            # Without digests of model.keras, which holds the time of its writing.
+            tree = json.loads(data)
+            for part in (*tree["networks"], *tree["made_from"].values()):
+                part.pop("file", None)
+                part.pop("networks", None)
+            found[path] = tree
         elif name.endswith(".keras"):
             with zipfile.ZipFile(io.BytesIO(data)) as archive:
                 found[path] = {member: archive.read(member) for member in archive.namelist()
