@@ -34,6 +34,8 @@ check() {
     fi
 }
 
+# The log ends with a table of the lines that no test reaches, worker processes included.
+check coverage bash scripts/test.sh --cov -q
 check files env PIXELNET_FUZZ_SECONDS="$FUZZ_SECONDS" python -m pytest -q tests/test_fuzz_files.py
 check mutants python scripts/fuzz.py --seconds "$FUZZ_SECONDS" --seed "$(date +%Y%m%d)" \
     --keep "$out/mutants"
