@@ -18,6 +18,8 @@ E = TypeVar("E", bound="PixelNetError")
 
 #: Of an error's text. It lists what is wrong with a study's cases, and may quote a file.
 _MAX_TEXT = 20_000
+#: What the loader of libraries says where memory does not suffice for one.
+_NOT_MAPPED = ("failed to map segment", "annot allocate memory")
 #: What `nearest_hint` compares.
 _LONGEST_WORD, _MOST_WORDS = 100, 10_000
 
@@ -154,6 +156,15 @@ class RunError(PixelNetError):
     """A failure while running: a full disk, a server that went away, a broken checkpoint."""
 
     exit_code = 5
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether an error says that memory did not suffice: Python's, TensorFlow's, the loader's of
+    libraries."""
+    if isinstance(error, ImportError):
+        return any(words in str(error) for words in _NOT_MAPPED)
+    # TensorFlow's class is known by its name: this module loads nothing.
+    return isinstance(error, MemoryError) or type(error).__name__ == "ResourceExhaustedError"
 
 
 def require(what: str, extra: str, *modules: str) -> None:

@@ -62,17 +62,20 @@ def check_model_file(path: str | os.PathLike, kind: str) -> bytes:
 
 @contextlib.contextmanager
 def atomic_path(path: str | os.PathLike) -> Iterator[str]:
-    """Give a temporary path beside `path`, which replaces it when the block ends well."""
+    """Give a temporary path beside `path`, which replaces it when the block ends well.
+
+    Of the `CaffeFormatError` that says that the disk takes nothing, the cause is the OSError.
+    """
     path = os.path.abspath(os.fspath(path))
     if os.path.isdir(path):
         raise CaffeFormatError("this is a directory; give the name of a file to write", path)
     try:
         os.makedirs(os.path.dirname(path), exist_ok=True)
         handle, temporary = tempfile.mkstemp(
-            prefix=f".{os.path.basename(path)}.", dir=os.path.dirname(path)
+            ".tmp", f".{os.path.basename(path)}.", os.path.dirname(path)
         )
     except OSError as error:
-        raise CaffeFormatError(f"cannot be written: {error.strerror}", path) from None
+        raise CaffeFormatError(f"cannot be written: {error.strerror}", path) from error
     os.close(handle)
     umask = os.umask(0)
     os.umask(umask)
@@ -84,7 +87,7 @@ def atomic_path(path: str | os.PathLike) -> Iterator[str]:
         os.replace(temporary, path)
         _sync(os.path.dirname(path))
     except OSError as error:
-        raise CaffeFormatError(f"cannot be written: {error.strerror or error}", path) from None
+        raise CaffeFormatError(f"cannot be written: {error.strerror or error}", path) from error
     finally:
         with contextlib.suppress(FileNotFoundError):
             os.unlink(temporary)

@@ -82,7 +82,6 @@ def export_caffe(model: PixelNet, config: Config, correction: np.ndarray, folder
     """
     about = describe_network(model, config, correction)
     folder = Path(folder)
-    folder.mkdir(parents=True, exist_ok=True)
     network = caffe_network(model)
     prototxt = folder / PROTOTXT
     write_prototxt(prototxt, network)

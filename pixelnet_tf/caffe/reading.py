@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from pixelnet_tf.errors import ModelError
+from pixelnet_tf.errors import ModelError, RunError
 from prototxt_import import (
     CaffeFormatError,
     Network,
@@ -29,11 +29,15 @@ from prototxt_import import (
 
 @contextmanager
 def caffe_errors() -> Iterator[None]:
-    """Turn `CaffeFormatError` into `ModelError`, whose exit code is 4."""
+    """Turn `CaffeFormatError` into `ModelError`, whose exit code is 4.
+
+    Where the disk did not take a file it is a `RunError`, whose exit code is 5.
+    """
     try:
         yield
     except CaffeFormatError as error:
-        raise ModelError(str(error), file=error.path) from error
+        kind = RunError if isinstance(error.__cause__, OSError) else ModelError
+        raise kind(str(error), file=error.path) from error
 
 
 def read_network(
@@ -108,18 +112,27 @@ def read_solver_state(path: str | Path) -> SolverState:
 
 
 def write_solver_state(path: str | Path, state: SolverState) -> None:
-    """Write a solver's state; raises `ModelError` where Caffe could not read it."""
+    """Write a solver's state.
+
+    Raises `ModelError` where Caffe could not read it, `RunError` where the disk takes nothing.
+    """
     with caffe_errors():
         save_solverstate(path, state)
 
 
 def write_prototxt(path: str | Path, network: Network) -> None:
-    """Write a network's description; raises `ModelError` where Caffe's schema has no room."""
+    """Write a network's description.
+
+    Raises `ModelError` where Caffe's schema has no room, `RunError` where the disk takes nothing.
+    """
     with caffe_errors():
         save_prototxt(path, network)
 
 
 def write_caffemodel(path: str | Path, network: Network) -> None:
-    """Write a network with its weights; raises `ModelError` where Caffe could not read it."""
+    """Write a network with its weights.
+
+    Raises `ModelError` where Caffe could not read it, `RunError` where the disk takes nothing.
+    """
     with caffe_errors():
         save_caffemodel(path, network)

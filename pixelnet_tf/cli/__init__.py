@@ -12,7 +12,7 @@ from typing import NoReturn
 import click
 
 from pixelnet_tf import __version__
-from pixelnet_tf.errors import PixelNetError
+from pixelnet_tf.errors import PixelNetError, RunError, is_out_of_memory
 
 #: Verb -> its one line in `--help`. A verb lives in the module of its name (`-` becomes `_`), as
 #: `command`; listing them here keeps `--help` free of TensorFlow's import.
@@ -95,8 +95,15 @@ def main(arguments: list[str] | None = None) -> None:
         click.echo(f"error: {name}: the name is no UTF-8 text; rename it", err=True)
         sys.exit(2)
     except OSError as error:
-        click.echo(f"error: {error}", err=True)
-        sys.exit(5)
+        place = "" if error.filename is None else f"{os.fsdecode(error.filename)}: "
+        click.echo(f"error: {place}{error.strerror or error}", err=True)
+        sys.exit(RunError.exit_code)
+    except Exception as error:
+        if not is_out_of_memory(error):
+            raise
+        click.echo("error: memory does not suffice; close other programs, raise the limit "
+                   "(ulimit -v), or give less at once", err=True)
+        sys.exit(RunError.exit_code)
     finally:
         if signal.getsignal(signal.SIGTERM) == _end:
             signal.signal(signal.SIGTERM, signal.SIG_DFL)

@@ -37,6 +37,5 @@ def command(folders: tuple[Path, ...], names: str | None, form: str, out: Path |
     if out is None:
         click.echo(text, nl=False)
     else:
-        out.parent.mkdir(parents=True, exist_ok=True)
         write_text(out, text)
         click.echo(f"written: {out}")

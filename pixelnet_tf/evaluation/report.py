@@ -101,7 +101,6 @@ def write_report(source: ReportSource, out: Path, overlays: int = 3) -> list[Pat
     out = Path(out)
     check_file_name(out)
     figures_dir = out.with_name(f"{out.stem}_figures")
-    figures_dir.mkdir(parents=True, exist_ok=True)
     written: list[Path] = []
 
     def picture(name: str, caption: str, figure: Figure) -> Picture:

@@ -15,7 +15,9 @@ from pixelnet_tf.config import StudyConfig
 from pixelnet_tf.errors import ConfigError, DataError
 from pixelnet_tf.evaluation.label_files import check_same_grid, read_labels
 from pixelnet_tf.evaluation.matching import volumes_by_case
+from pixelnet_tf.io.disk import sync
 from pixelnet_tf.io.files import replacing
+from pixelnet_tf.io.scratch import scratch_folder
 from pixelnet_tf.volumes.geometry import VolumeGeometry
 from pixelnet_tf.volumes.nifti import nifti_bytes, read_geometry
 
@@ -123,15 +125,19 @@ def _read_checked(challenge: str, case: Case, path: Path, study: StudyConfig
 
 def _write_archive(challenge: str, cases: Sequence[Case], predictions: dict[str, Path],
                    names: dict[str, str], study: StudyConfig, out: Path) -> None:
-    with replacing(out) as temporary, zipfile.ZipFile(temporary, "w",
-                                                      zipfile.ZIP_DEFLATED) as archive:
-        for case in cases:
-            labels, geometry = _read_checked(challenge, case, predictions[case.name], study)
-            name = names[case.name]
-            # The server compares headers: the file takes those of the case's own image.
-            archive.writestr(zipfile.ZipInfo(name, _DATE),
-                             nifti_bytes(name, np.asarray(labels, np.uint8), geometry),
-                             zipfile.ZIP_DEFLATED)
+    # It takes long, in a folder that nobody sweeps: what a kill leaves is removed by the next one.
+    with replacing(out) as temporary, scratch_folder(out.parent) as folder:
+        whole = folder / "archive.zip"
+        with zipfile.ZipFile(whole, "w", zipfile.ZIP_DEFLATED) as archive:
+            for case in cases:
+                labels, geometry = _read_checked(challenge, case, predictions[case.name], study)
+                name = names[case.name]
+                # The server compares headers: the file takes those of the case's own image.
+                archive.writestr(zipfile.ZipInfo(name, _DATE),
+                                 nifti_bytes(name, np.asarray(labels, np.uint8), geometry),
+                                 zipfile.ZIP_DEFLATED)
+        sync(whole)
+        whole.replace(temporary)
 
 
 def _twice(names: list[str]) -> set[str]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import posixpath
-import tempfile
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -28,6 +27,7 @@ from pixelnet_tf.io.files import (
     write_text,
 )
 from pixelnet_tf.io.plain import build
+from pixelnet_tf.io.scratch import scratch_folder
 from pixelnet_tf.model.pixelnet import PixelNet
 from pixelnet_tf.runs.checkpoints import load_state, read_states, remove_states
 from pixelnet_tf.runs.compatibility import WEIGHTS, Basis, check_fit
@@ -149,11 +149,9 @@ class RunFolder:
     def save_model(self, model: PixelNet) -> None:
         """Write model.keras whole."""
         path = self.file("model.keras")
-        # Keras wants the ending .keras, which the temporary name of a whole file lacks. In the same
-        # folder, where `remove_leftovers` finds it.
+        # Keras wants the ending .keras, which the temporary name of a whole file lacks.
         beside = None if is_url(path) else posixpath.dirname(path) or "."
-        with (replacing(path) as whole,
-              tempfile.TemporaryDirectory(".tmp", ".model.", beside) as folder):
+        with replacing(path) as whole, scratch_folder(beside) as folder:
             local = posixpath.join(folder, "model.keras")
             model.save(local)
             if is_url(path):

@@ -6,7 +6,6 @@ import hashlib
 import json
 import math
 import reprlib
-import tempfile
 import warnings
 import zipfile
 from dataclasses import dataclass
@@ -18,8 +17,9 @@ import tensorflow as tf
 
 from pixelnet_tf.caffe.reading import checked_hdf5
 from pixelnet_tf.config import config_from_dict
-from pixelnet_tf.errors import ModelError
+from pixelnet_tf.errors import ModelError, RunError, is_out_of_memory
 from pixelnet_tf.io.files import check_written
+from pixelnet_tf.io.scratch import scratch_folder
 from pixelnet_tf.model.architecture import Architecture
 from pixelnet_tf.model.pixelnet import PixelNet
 
@@ -73,12 +73,13 @@ def load_model(path: str) -> PixelNet:
         ModelError: it is broken, of another class, lacks weights, holds weights that are not
             finite, which would make every voxel background, takes far more memory than its size,
             or is not the one that was written into its folder.
+        RunError: there is no room to unpack it.
     """
     try:
         check_written(path, "take it from a copy, or let `pixelnet-tf train --resume` make it")
         # Keras' own loader makes the classes that a file names before anybody looks at them.
         with (tf.io.gfile.GFile(path, "rb") as file, zipfile.ZipFile(file) as archive,
-              tempfile.TemporaryDirectory() as folder):
+              scratch_folder() as folder):
             most_bytes = tf.io.gfile.stat(path).length * _MAX_INFLATION
             config = _own_config(archive)
             _check_member(archive, _WEIGHTS, most_bytes)
@@ -91,7 +92,11 @@ def load_model(path: str) -> PixelNet:
                 # A layer that the file has no weights for would keep whatever memory held.
                 warnings.filterwarnings("error", message="Skipping")
                 model.load_weights(weights)
+    except RunError:
+        raise
     except Exception as error:  # Keras, h5py and zipfile raise almost any class.
+        if is_out_of_memory(error):
+            raise
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise ModelError(f"cannot be loaded as a model of this project: {reason}",
                          file=path) from None

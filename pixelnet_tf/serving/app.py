@@ -15,6 +15,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
+from pixelnet_tf.io.scratch import remove_leftovers, remove_own
 from pixelnet_tf.serving.api_error import ApiError
 from pixelnet_tf.serving.guard import Guard, error_answer
 from pixelnet_tf.serving.json_log import JsonLog
@@ -27,7 +28,6 @@ from pixelnet_tf.serving.predict_json import PredictCall, parse_predict, render_
 from pixelnet_tf.serving.registry import ModelRegistry
 from pixelnet_tf.serving.request_body import Intake, check_json_type
 from pixelnet_tf.serving.segment_upload import segment_upload
-from pixelnet_tf.serving.upload_folder import remove_leftovers, remove_own
 
 _T = TypeVar("_T")
 #: Between two returns of memory to the system.

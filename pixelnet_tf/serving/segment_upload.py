@@ -10,11 +10,11 @@ from pixelnet_tf.cases.case import Case
 from pixelnet_tf.config import Config
 from pixelnet_tf.errors import DataError, RunError
 from pixelnet_tf.inference.volume import segment_remotely
+from pixelnet_tf.io.scratch import scratch_folder
 from pixelnet_tf.serving.api_error import ApiError
 from pixelnet_tf.serving.limits import ServerLimits
 from pixelnet_tf.serving.loaded_model import LoadedModel
 from pixelnet_tf.serving.request_body import no_room
-from pixelnet_tf.serving.upload_folder import upload_folder
 from pixelnet_tf.volumes.case_volume import prepare_case
 from pixelnet_tf.volumes.geometry import VolumeGeometry
 from pixelnet_tf.volumes.nifti import (
@@ -48,7 +48,7 @@ def segment_upload(model: LoadedModel, files: dict[str, BinaryIO], limits: Serve
         raise ApiError(400, f"send one NIfTI file for each of {list(modalities)}, as a multipart "
                             f"field of that name; got {[name[:40] for name in sorted(files)]}")
     try:
-        with upload_folder() as folder:
+        with scratch_folder() as folder:
             return _segment_in(folder, model, config, files, limits)
     except OSError as error:
         raise no_room(error) from None

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -27,6 +26,7 @@ from pixelnet_tf.inference.guided_filter import refine_scores
 from pixelnet_tf.inference.postprocess import postprocess_labels
 from pixelnet_tf.inference.slice_segmenter import SliceSegmenter
 from pixelnet_tf.inference.volume import PredictionGrid, clean_up
+from pixelnet_tf.io.scratch import scratch_folder
 from pixelnet_tf.model.pixelnet import PixelNet
 from pixelnet_tf.reporting import Reporter
 from pixelnet_tf.runs.decisions import Decisions, Trial
@@ -180,9 +180,10 @@ def decide(model: PixelNet, study: PreparedStudy, cases: Sequence[str],
 
     Raises:
         DataError: a case without segmentation.
+        RunError: there is no room for the scores.
     """
-    with tempfile.TemporaryDirectory() as folder:
-        scored = ScoredCases(model, study, cases, prediction, precision, Path(folder))
+    with scratch_folder() as folder:
+        scored = ScoredCases(model, study, cases, prediction, precision, folder)
         fitted, strengths = fit_prior_strength(scored, priors)
         reporter.message(
             "prior correction fitted on the validation cases: strength "

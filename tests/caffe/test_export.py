@@ -10,6 +10,7 @@ from pixelnet_tf.caffe.export import export_caffe
 from pixelnet_tf.caffe.import_pixelnet import import_pixelnet
 from pixelnet_tf.caffe.reading import read_network
 from pixelnet_tf.config import Config, ModelConfig, StudyConfig
+from pixelnet_tf.errors import RunError
 from pixelnet_tf.model.pixelnet import PixelNet
 
 GOLDEN = Path(__file__).parents[1] / "golden"
@@ -94,3 +95,11 @@ def test_layers_of_the_export_are_those_of_the_original(tmp_path):
     original = [(one.name, one.type, one.bottoms, one.tops)
                 for one in read_network(GOLDEN / "narrow_deploy.prototxt").layers]
     assert [r for r in rows if r[1] != "Input"] == [r for r in original if r[1] != "Input"]
+
+
+def test_a_disk_that_takes_nothing_is_no_fault_of_the_model(tmp_path):
+    (tmp_path / "file").write_text("x")
+    with pytest.raises(RunError, match="cannot be written: ") as caught:
+        export(PixelNet(FORMS["without_fc7"], channels=4, classes=3, seed=1),
+               tmp_path / "file" / "out")
+    assert caught.value.file == str(tmp_path / "file" / "out" / "deploy.prototxt")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 import subprocess
@@ -16,7 +17,7 @@ from pixelnet_tf.evaluation.submission import CHALLENGES
 from pixelnet_tf.evaluation.tables import FORMATS
 from pixelnet_tf.serving.export import FORMATS as EXPORT_FORMATS
 from pixelnet_tf.volumes.phantom_study import DEFAULT_SIZES
-from tests.main_job import run_main
+from tests.main_job import TINY, run_main
 
 README = Path(__file__).parents[2] / "README.md"
 
@@ -160,6 +161,65 @@ def test_a_file_cannot_have_the_name_of_a_folder(tmp_path, monkeypatch, capsys, 
                       ["report", "run", "--predictions", "a", "--scores", "b"]):
         assert run_main(*arguments, "--out", out) == 2
         assert "is a folder; give the name of the file to write" in capsys.readouterr().err
+
+
+class ResourceExhaustedError(Exception):
+    """TensorFlow's, by its name."""
+
+
+@pytest.mark.parametrize("error", [
+    MemoryError("std::bad_alloc"), ResourceExhaustedError("OOM when allocating"),
+    ImportError("libtensorflow_cc.so.2: failed to map segment from shared object"),
+    OSError(errno.ENOMEM, "Cannot allocate memory")])
+def test_memory_that_does_not_suffice_is_said(error, monkeypatch, capsys):
+    monkeypatch.setattr("pixelnet_tf.cli.cli.main", _raising(error))
+    assert run_main("train") == 5
+    said = capsys.readouterr().err
+    assert said.startswith("error: ")
+    assert "memory" in said
+
+
+@pytest.mark.parametrize("error", [ImportError("no module"), TypeError("a fault of ours")])
+def test_a_fault_of_the_program_is_not_hidden(error, monkeypatch):
+    monkeypatch.setattr("pixelnet_tf.cli.cli.main", _raising(error))
+    with pytest.raises(type(error)):
+        main(["train"])
+
+
+def _raising(error):
+    def fail(*arguments, **options):
+        raise error
+
+    return fail
+
+
+#: Verb -> arguments, of which OUT lies where nothing can be written.
+UNWRITABLE = {
+    "phantom": ["OUT", "--cases", 1, "--size", 30, 28, 16],
+    "prepare": ["--config", "phantom", *TINY, "--data", "J/study", "--out", "OUT",
+                "--workers", 1],
+    "train": ["--config", "phantom", *TINY, "--data", "J/prepared", "--out", "OUT"],
+    "predict": ["--model", "J/run", "--data", "J/prepared", "--out", "OUT"],
+    "export": ["--model", "J/run", "--out", "OUT"],
+    "export-caffe": ["--model", "J/run", "--out", "OUT"],
+    "experiment": ["--config", "phantom", *TINY, "--data", "J/prepared", "--references",
+                   "J/study", "--out", "OUT"],
+}
+
+
+@pytest.mark.parametrize("verb", UNWRITABLE)
+def test_where_nothing_can_be_written_the_path_and_the_code_say_so(verb, main_job, tmp_path,
+                                                                   capsys):
+    (tmp_path / "file").write_text("x")
+    out = tmp_path / "file" / "out"
+    paths = {"OUT": out}
+    arguments = [str(main_job) + word[1:] if str(word).startswith("J/") else
+                 paths.get(word, word) for word in UNWRITABLE[verb]]
+    assert run_main(verb, *arguments) == 5
+    said = capsys.readouterr().err.splitlines()[-1]
+    assert f"error: {out}" in said
+    assert "cannot be written: " in said
+    assert (tmp_path / "file").read_text() == "x"
 
 
 def test_a_name_that_is_no_text_is_said(tmp_path, capsys):

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import subprocess
+import sys
 import zipfile
 from pathlib import Path
 
@@ -53,6 +55,33 @@ def test_brats_archive(predictions_dir, study_dir, tmp_path, labels):
     image = nib.load(study_dir / "case_a" / "case_a_flair.nii.gz")
     np.testing.assert_array_equal(volume.affine, image.affine)
     assert [p.name for p in out.parent.iterdir()] == ["brats.zip"]
+
+
+KILLED = """
+import os, sys
+from pixelnet_tf.config import StudyConfig
+from pixelnet_tf.evaluation import submission
+
+written = []
+
+def stop(*arguments):
+    written.append(arguments)
+    return b"x" * 1000 if len(written) == 1 else os._exit(9)
+
+submission.nifti_bytes = stop
+submission.write_submission("brats2017", *sys.argv[1:3], StudyConfig(), sys.argv[3])
+"""
+
+
+def test_what_a_killed_one_left_is_gone_after_the_next(predictions_dir, study_dir, tmp_path):
+    out = tmp_path / "sent" / "brats.zip"
+    arguments = [str(path) for path in (predictions_dir, study_dir, out)]
+    assert subprocess.run([sys.executable, "-c", KILLED, *arguments]).returncode == 9
+    left = [path.name for path in out.parent.iterdir()]
+    assert left
+    assert out.name not in left
+    _brats(predictions_dir, study_dir, out)
+    assert [path.name for path in out.parent.iterdir()] == ["brats.zip"]
 
 
 def test_the_same_predictions_give_the_same_bytes(predictions_dir, study_dir, tmp_path):

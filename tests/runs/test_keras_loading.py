@@ -1,8 +1,10 @@
 """A model's file is read by Keras alone, once the room of its classes was imported."""
 
+import errno
 import json
 import subprocess
 import sys
+import tempfile
 import zipfile
 
 import h5py
@@ -11,7 +13,7 @@ import numpy as np
 import pytest
 
 from pixelnet_tf.config import ModelConfig
-from pixelnet_tf.errors import ModelError
+from pixelnet_tf.errors import ModelError, RunError
 from pixelnet_tf.model.pixelnet import PixelNet
 from pixelnet_tf.runs.network import load_model
 from pixelnet_tf.training.solver import CaffePolicy, CaffeSGD
@@ -177,3 +179,19 @@ def test_the_arrays_of_a_model_are_its_own_and_no_larger_than_its_file(damage, s
         content = archive.read("model.weights.h5")
     with pytest.raises(ModelError, match=said):
         load_model(damage(saved, content))
+
+
+@pytest.mark.parametrize(("fault", "kind"), [
+    (OSError(errno.ENOSPC, "No space left on device"), RunError), (MemoryError(), MemoryError)])
+def test_what_the_machine_lacks_is_no_fault_of_the_model(fault, kind, tmp_path, monkeypatch):
+    def fail(*arguments):
+        raise fault
+
+    config = ModelConfig(widths=(1,) * 5, fc_width=1, head_widths=(2,))
+    PixelNet(config, 2, 3, seed=0).save(tmp_path / "model.keras")
+    monkeypatch.setattr(zipfile.ZipFile, "extract", fail)
+    with pytest.raises(kind):
+        load_model(str(tmp_path / "model.keras"))
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "nowhere"))
+    with pytest.raises(RunError, match="TMPDIR"):
+        load_model(str(tmp_path / "model.keras"))

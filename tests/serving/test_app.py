@@ -113,12 +113,12 @@ def test_a_volume_comes_back_as_local_prediction_writes_it(client, local, case_f
     np.testing.assert_array_equal(found.affine, first.affine)
     for code in ("qform_code", "sform_code"):
         assert found.header[code] == first.header[code]
-    assert not list(Path(tempfile.gettempdir()).glob("pixelnet-*/0.nii"))
+    assert not list(Path(tempfile.gettempdir()).glob(".pixelnet-*/0.nii"))
 
 
 @pytest.mark.parametrize(("fault", "status"), [
-    (OSError(28, "No space left on device", "/tmp/pixelnet-upload-x/0.nii"), 507),
-    (RunError("/tmp/pixelnet-upload-x/segmentation.nii.gz: cannot be written"), 507),
+    (OSError(28, "No space left on device", "/tmp/pixelnet-scratch-x/0.nii"), 507),
+    (RunError("/tmp/pixelnet-scratch-x/segmentation.nii.gz: cannot be written"), 507),
     (MemoryError(), 413)])
 def test_a_server_without_room_says_so(client, case_files, monkeypatch, fault, status):
     def fail(*arguments):
@@ -381,3 +381,15 @@ def test_work_for_a_client_that_is_gone_never_begins(registry):
             del registry.get("tiny").run
 
     asyncio.run(scenario())
+
+
+def test_the_server_removes_what_a_killed_one_left_when_it_starts(tmp_path, small, monkeypatch):
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    left = tmp_path / ".pixelnet-scratch-left"
+    left.mkdir()
+    (left / "0.nii").write_bytes(b"a patient")
+    events = []
+    with TestClient(build_app(ModelRegistry(small),
+                              log=lambda event, **fields: events.append((event, fields)))):
+        assert list(tmp_path.iterdir()) == []
+    assert events[0] == ("leftovers_removed", {"folders": 1})
