@@ -179,8 +179,13 @@ def _states(tree: Any) -> dict[str, dict[str, Any]]:
 
 
 def _details(details: dict[str, Any], where: str) -> dict[str, Any]:
+    hints: dict[str, type] = {"name": str, "step": int}
+    if where.startswith("best"):
+        hints["score"] = float
+    if "unvalidated" in details:
+        hints["unvalidated"] = bool
     found = {**details, **{key: convert(hint, details.get(key), f"{where}.{key}")
-                           for key, hint in (("name", str), ("step", int))}}
+                           for key, hint in hints.items()}}
     if "before" in details:
         before = convert(dict[str, Any], details["before"], f"{where}.before")
         found["before"] = _details(before, f"{where}.before")

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from pixelnet_tf.errors import RunError
+from pixelnet_tf.errors import DataError, RunError
 from pixelnet_tf.runs import checkpoints as checkpoints_module
 from pixelnet_tf.runs.checkpoints import Checkpoints, remove_states
 from tests.listening import Listening
@@ -113,6 +113,22 @@ def test_what_is_said_of_a_state_changes_without_writing_it_over_itself(tmp_path
                                          "before": {"name": "last-1", "step": 1}}
     assert (tmp_path / "last-2.index").stat().st_ino == before
     assert (tmp_path / "last-1.index").is_file()
+
+
+@pytest.mark.parametrize(("kind", "key", "value"), [
+    ("last", "name", 3), ("last", "step", "x"), ("last", "unvalidated", "x"),
+    ("best", "step", None),
+    ("best", "score", {"a": 1}), ("best", "score", None)])
+def test_a_detail_of_another_type_is_said(kind, key, value, tmp_path, variables):
+    checkpoints = Checkpoints(str(tmp_path), variables)
+    checkpoints.save("last", 1, unvalidated=True)
+    checkpoints.save("best", 1, score=0.5)
+    state = json.loads((tmp_path / "state.json").read_text())
+    assert Checkpoints(str(tmp_path), variables).state == state
+    state[kind][key] = value
+    (tmp_path / "state.json").write_text(json.dumps(state))
+    with pytest.raises(DataError, match=f"{kind}.{key} must be"):
+        Checkpoints(str(tmp_path), variables)
 
 
 def test_what_a_killed_training_left_goes(tmp_path, variables):
