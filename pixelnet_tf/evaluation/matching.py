@@ -86,8 +86,8 @@ def match_cases(
         raise DataError(f"the cases do not match those of {references_dir}:\n{matching.missing}",
                         file=predictions_dir,
                         value=[*matching.without_prediction, *matching.without_reference],
-                        hint=f"add them, or score the {len(common)} common cases with "
-                             "--allow-missing")
+                        hint="add them; `pixelnet-tf evaluate --allow-missing` scores the "
+                             f"{len(common)} common cases alone")
     return matching
 
 
