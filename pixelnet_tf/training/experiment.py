@@ -167,8 +167,12 @@ class Experiment:
             raise DataError.listing(faults)
 
     def _train(self, strategy: Strategy, number: int, split: Split) -> None:
-        if Path(self._run_folder(strategy, number).file("model.keras")).exists():
+        run = self._run_folder(strategy, number)
+        if Path(run.file("model.keras")).exists():
             self.reporter.message(f"{strategy} fold {number}: trained before")
+            with exclusive(run.path, "experiment", self.reporter):
+                # A program that died after its last step has left its lock there.
+                pass
             return
         self.reporter.message(f"{strategy} fold {number}: {len(split.train)} cases to train, "
                               f"{len(split.test)} to test")

@@ -2,7 +2,7 @@
 
 import json
 import shutil
-from dataclasses import replace
+from dataclasses import asdict, replace
 
 import nibabel as nib
 import numpy as np
@@ -11,6 +11,7 @@ import pytest
 from pixelnet_tf.dataset.prepare_study import prepare_study
 from pixelnet_tf.dataset.prepared import PreparedStudy
 from pixelnet_tf.errors import ConfigError, DataError
+from pixelnet_tf.io.locks import Owner
 from pixelnet_tf.reporting import LogReporter
 from pixelnet_tf.training import experiment
 from pixelnet_tf.training.experiment import Experiment
@@ -73,7 +74,12 @@ def test_the_whole_comparison_and_its_second_call(folded, tmp_path, monkeypatch)
     assert len(said.segmented) == 16
     runs = out / "balanced" / "fold0" / "model.keras"
     stamp = runs.stat().st_mtime_ns
+    # A power cut after the last step of a training can bring its lock back.
+    lock = runs.parent / ".lock"
+    lock.write_text(json.dumps(asdict(replace(Owner.this("train"), started="long ago"))))
     again, said = run()
+    assert not lock.exists()
+    assert any("died at work there" in line for line in said.warnings)
     assert runs.stat().st_mtime_ns == stamp
     assert said.segmented == []
     for name, result in again.items():
