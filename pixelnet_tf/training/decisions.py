@@ -251,10 +251,10 @@ class _Choice:
             before = self._now.postprocess
             scores = np.array([[mean_dice(
                 truth, postprocess_labels(labels, None, self._study,
-                                          replace(setting(PostprocessConfig(), value))),
+                                          setting(PostprocessConfig(), value)),
                 self._study) for value in values] for labels, truth in volumes])
-            if self._take(f"postprocess.{step}", values, scores, values):
-                value = self.trials[-1].best
+            if place := self._take(f"postprocess.{step}", scores, values):
+                value = values[place]
                 self._now = replace(self._now, postprocess=setting(before, value))
                 volumes = [(postprocess_labels(labels, None, self._study,
                                                setting(PostprocessConfig(), value)), truth)
@@ -265,20 +265,21 @@ class _Choice:
         candidates = [setting(value) for value in values]
         pairs = self._scored.confusions([self._candidate(one) for one in candidates])
         scores = np.array([[region_dice(each, self._study) for each in case] for case in pairs])
-        if self._take(step, values, scores, words or values):
-            place = int(np.argmax(scores.mean(axis=0)))
-            self._now = candidates[place]
+        # The first candidate is what holds so far.
+        self._now = candidates[self._take(step, scores, words or values)]
 
-    def _take(self, step: str, values: Sequence[Any], scores: np.ndarray, words: Sequence[Any]
-              ) -> bool:
-        """Whether the best of some values, the first of equals, gains more than its noise."""
+    def _take(self, step: str, scores: np.ndarray, words: Sequence[Any]) -> int:
+        """Place of the best value, the first of equals, where it gains more than its noise.
+
+        Else 0, that of the value so far. What was tried is kept in `trials`, in these words.
+        """
         means = scores.mean(axis=0)
         place = int(np.argmax(means))
         gain: Gain = gain_of(scores[:, place], scores[:, 0])
         taken = bool(place) and gain.beyond_noise
         self.trials.append(Trial(step, tuple(words), tuple(float(mean) for mean in means),
                                  words[place], gain.mean, gain.low, gain.high, taken))
-        return taken
+        return place if taken else 0
 
     def _candidate(self, prediction: PredictionConfig) -> _Candidate:
         return _Candidate(
