@@ -73,7 +73,7 @@ setup(
     # configs/ stands at the top for its readers; a wheel carries it inside the package.
     package_dir={"pixelnet_tf.configs": "configs"},
     package_data={"pixelnet_tf": ["py.typed", "evaluation/*.j2"],
-                  "pixelnet_tf.configs": ["*.yaml"],
+                  "pixelnet_tf.configs": ["*.yaml", "presets/*.yaml"],
                   "prototxt_import": ["py.typed"]},
     install_requires=[
         # The first TensorFlow that takes the protobuf below.

@@ -89,7 +89,8 @@ def test_a_wheel_holds_every_file_of_the_packages(wheel):
     files = {path.relative_to(ROOT).as_posix() for name in ("pixelnet_tf", "prototxt_import")
              for path in (ROOT / name).rglob("*")
              if path.is_file() and "__pycache__" not in path.parts}
-    files |= {f"pixelnet_tf/configs/{path.name}" for path in (ROOT / "configs").glob("*.yaml")}
+    files |= {f"pixelnet_tf/{path.relative_to(ROOT).as_posix()}"
+              for path in (ROOT / "configs").rglob("*.yaml")}
     assert {"pixelnet_tf/py.typed", "pixelnet_tf/configs/lgg.yaml"} < files
     assert files <= held
     beside = {name.partition("/")[0] for name in held - files}

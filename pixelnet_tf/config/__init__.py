@@ -11,6 +11,13 @@ from pixelnet_tf.config.load import (
     load_config,
     yaml_tree,
 )
+from pixelnet_tf.config.presets import (
+    Preset,
+    Setting,
+    config_of,
+    preset_settings,
+    settings_tree,
+)
 from pixelnet_tf.config.sections import (
     BiasFieldConfig,
     BrainOnly,
@@ -66,9 +73,11 @@ __all__ = [
     "Precision",
     "PredictionConfig",
     "PrepareConfig",
+    "Preset",
     "Prior",
     "ProtocolName",
     "SamplingConfig",
+    "Setting",
     "SolverConfig",
     "SolverType",
     "SplitConfig",
@@ -79,9 +88,12 @@ __all__ = [
     "config_from_dict",
     "config_from_json",
     "config_from_yaml",
+    "config_of",
     "config_to_dict",
     "config_to_json",
     "config_to_yaml",
     "load_config",
+    "preset_settings",
+    "settings_tree",
     "yaml_tree",
 ]
