@@ -19,6 +19,8 @@ class Case:
         smir_id: number of the SMIR folder that a submission to ISLES is named after.
         faults: what is wrong with the images in the case's folder, for `check_cases` to report.
         segmentation_faults: what is wrong with its segmentation there.
+        test: the study's layout sets it aside as a test case (nnU-Net's imagesTs), which is
+            prepared without a segmentation where it has none.
     """
 
     name: str
@@ -27,6 +29,7 @@ class Case:
     smir_id: str | None = None
     faults: tuple[DataError, ...] = ()
     segmentation_faults: tuple[DataError, ...] = ()
+    test: bool = False
 
     @property
     def files(self) -> tuple[Path, ...]:

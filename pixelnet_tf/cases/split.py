@@ -97,10 +97,7 @@ class Split:
         split = build(cls, tree)
         patients = [list(group) for group in split.patients]
         if "patients" not in tree:
-            try:
-                patients = group_patients(list(split.cases), patient)
-            except re.error as error:
-                raise PlainError(f"settings.patient is no regular expression: {error}") from None
+            patients = group_patients(list(split.cases), patient)
         return replace(split, patients=tuple(tuple(group) for group in patients if len(group) > 1))
 
 
@@ -113,26 +110,30 @@ SPLIT_ADVICE = ("take it from a copy of the folder, or draw a new split by `pixe
 class DrawnSplit:
     """A split and the settings that it was drawn by, as PREPARED/split.json holds them."""
 
-    settings: dict[str, Any]
+    settings: SplitConfig
     split: Split
 
     @classmethod
     def from_json(cls, tree: dict[str, Any]) -> DrawnSplit:
         """Build one from a JSON tree; raises `PlainError` for anything else."""
         whole = convert(dict[str, Any], tree, "the whole")
-        settings, split = (convert(dict[str, Any], whole.get(key), key)
-                           for key in ("settings", "split"))
-        patient = convert(str, settings.get("patient", ""), "settings.patient")
-        return cls(settings, Split.from_json(split, patient))
+        found, split = (convert(dict[str, Any], whole.get(key), key)
+                        for key in ("settings", "split"))
+        try:
+            settings = build(SplitConfig, found, "settings")
+        except ConfigError as error:
+            raise PlainError(f"settings: {error}", value=error.value) from None
+        return cls(settings, Split.from_json(split, settings.patient))
 
 
 def draw_split(case_names: list[str], config: SplitConfig,
-               same: Iterable[Collection[str]] = ()) -> Split:
-    """Draw the split; it depends on the set of names and on `config` and `same` alone.
+               same: Iterable[Collection[str]] = (), set_aside: Collection[str] = ()) -> Split:
+    """Draw the split; it depends on the set of names and on the other arguments alone.
 
     Cases of one patient (`group_patients`) stay together, so the parts can be off their size by
     less than one patient. A fraction above 0 gives at least one patient, validation only while
-    there are patients left to train on.
+    there are patients left to train on. The patients of the cases `set_aside` are test cases beside
+    those that are drawn, and no fraction is of them.
 
     Raises:
         ConfigError: nothing would be left to train on, fewer patients than folds, or a pattern
@@ -144,24 +145,44 @@ def draw_split(case_names: list[str], config: SplitConfig,
                           f"case names, such as {names[:3]}",
                           hint="correct it, or leave it empty where every case is another patient")
     groups = group_patients(names, config.patient, same)
-    order = [groups[i] for i in np.random.default_rng(config.seed).permutation(len(groups))]
-    total = len(case_names)
+    aside, free = [], []
+    for group in groups:
+        (aside if {*set_aside}.intersection(group) else free).append(group)
+    order = [free[i] for i in np.random.default_rng(config.seed).permutation(len(free))]
+    total = len(names) - sum(map(len, aside))
     test, rest = _take(order, _count(config.test, total) if len(order) > 1 else 0)
-    validation, train = _take(rest, _count(config.validation, total)
-                              if len(rest) > 1 or config.validation >= 1 else 0)
-    if not train and len(rest) > 1 and config.validation < 1:
+    train, validation = draw_validation(rest, total, config)
+    return Split(train, validation, _names([*test, *aside]), draw_folds(rest, config.folds),
+                 tuple(tuple(group) for group in groups if len(group) > 1))
+
+
+def draw_validation(patients: list[list[str]], total: int, config: SplitConfig
+                    ) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Part the cases of patients, in an order that was drawn, in those to train on and to validate.
+
+    total: the number of cases that a fraction `split.validation` is of.
+
+    Raises:
+        ConfigError: nothing would be left to train on.
+    """
+    validation, train = _take(patients, _count(config.validation, total)
+                              if len(patients) > 1 or config.validation >= 1 else 0)
+    if not train and len(patients) > 1 and config.validation < 1:
         # Two fractions that were rounded up took what was left between them.
-        validation, train = rest[:-1], rest[-1:]
+        validation, train = patients[:-1], patients[-1:]
     if not train:
         raise ConfigError(f"split.test = {config.test:g} and split.validation = "
                           f"{config.validation:g} leave none of {total} cases to train on",
                           hint="lower them")
-    if config.folds > len(rest):
-        raise ConfigError(f"split.folds = {config.folds}, but only {len(rest)} patients are left "
+    return _names(train), _names(validation)
+
+
+def draw_folds(patients: list[list[str]], count: int) -> tuple[tuple[str, ...], ...]:
+    """Part the cases of patients, in an order that was drawn, in folds; raises `ConfigError`."""
+    if count > len(patients):
+        raise ConfigError(f"split.folds = {count}, but only {len(patients)} patients are left "
                           "beside the test cases")
-    folds = tuple(_names(rest[i::config.folds]) for i in range(config.folds))
-    return Split(_names(train), _names(validation), _names(test), folds,
-                 tuple(tuple(group) for group in groups if len(group) > 1))
+    return tuple(_names(patients[i::count]) for i in range(count))
 
 
 def patient_of(case_name: str, pattern: str) -> str:

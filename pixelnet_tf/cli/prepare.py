@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -30,13 +31,18 @@ if TYPE_CHECKING:
               help="Leave cases out that cannot be used, with a warning that left_out.json keeps.")
 @click.option("--no-segmentation", is_flag=True,
               help="Prepare cases for prediction only; segmentations are not looked for.")
+@click.option("--split", "split_file", metavar="FILE",
+              help="Take the split from this file instead of drawing it: JSON or YAML with the "
+              "cases of train, validation and test, nnU-Net's splits_final.json, a list of folds, "
+              "or a list of the test cases; the same as --set split.file=FILE.")
 @click.option("--redraw-split", is_flag=True,
-              help="Draw the split anew, after cases were added or removed.")
+              help="Draw the split anew, or take it anew from its file, after cases were added "
+              "or removed.")
 @dry_run_option
 @config_options
 def command(data: Path | None, out: str | None, workers: int | None, skip_bad_cases: bool,
-            no_segmentation: bool, redraw_split: bool, dry_run: bool, config_path: str | None,
-            overrides: tuple[str, ...], print_config: bool) -> None:
+            no_segmentation: bool, split_file: str | None, redraw_split: bool, dry_run: bool,
+            config_path: str | None, overrides: tuple[str, ...], print_config: bool) -> None:
     """Correct, normalise and slice a study into shards.
 
     Every case is read and checked before any work. Then each one goes through N4 bias field
@@ -45,6 +51,9 @@ def command(data: Path | None, out: str | None, workers: int | None, skip_bad_ca
 
     Example: pixelnet-tf prepare --config brats2017 --data BraTS17 --out prepared
     """
+    if split_file is not None:
+        # JSON's strings are YAML's, whatever stands in a path.
+        overrides = (*overrides, f"split.file={json.dumps(split_file)}")
     config = read_config(config_path, overrides, print_config)
     if data is None or out is None:
         raise click.UsageError(f"Missing option '{'--data' if data is None else '--out'}'.")

@@ -99,7 +99,7 @@ def config_from_yaml(text: str, source: str | Path) -> Config:
 def yaml_tree(text: str, source: str | Path) -> dict[str, Any]:
     """The sections that a YAML file's text holds; raises `ConfigError`."""
     try:
-        tree = _parsed(text)
+        tree = parse_yaml(text)
     except Exception as error:  # PyYAML's constructors raise almost any class.
         raise ConfigError.of(ConfigError(f"cannot be read as YAML: {error}"),
                              source=source) from None
@@ -111,8 +111,12 @@ def yaml_tree(text: str, source: str | Path) -> dict[str, Any]:
     return tree
 
 
-def _parsed(text: str) -> Any:
-    """What YAML says, plain values only; ValueError for a text that unfolds to far more than it is.
+def parse_yaml(text: str) -> Any:
+    """What YAML says, plain values only.
+
+    Raises:
+        Exception: almost any class: PyYAML's own, and ValueError for a text that unfolds to far
+            more than it is.
     """
     if len(text) > MAX_CHARACTERS:
         raise ValueError(f"it has {len(text):,} characters, a configuration at most "
@@ -238,7 +242,7 @@ def _apply(tree: dict[str, Any], override: str) -> None:
     if not equals or not all(parts):
         raise ConfigError(f"--set takes section.key=value, got {override!r}", value=override)
     try:
-        value = _parsed(text)
+        value = parse_yaml(text)
     except Exception as error:  # As in `yaml_tree`.
         raise ConfigError(f"--set {override}: the value is not YAML: {error}",
                           value=text) from None

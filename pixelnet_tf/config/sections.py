@@ -329,6 +329,9 @@ class PrepareConfig:
 class SplitConfig:
     """The case-level split, drawn once from `seed`; numbers below 1 are fractions, else counts."""
 
+    #: A split of one's own instead of a drawn one: a file that names the cases of its parts or
+    #: folds, nnU-Net's splits_final.json among them (see own_data.md); empty draws one.
+    file: str = ""
     #: Cases set aside and never trained on.
     test: float = 0.2
     #: Cases that choose the best checkpoint and fit the prior; 0: none.

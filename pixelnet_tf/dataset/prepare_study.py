@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+from collections.abc import Collection
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ import tensorflow as tf
 
 from pixelnet_tf.cases.case import Case
 from pixelnet_tf.cases.layouts import find_cases
+from pixelnet_tf.cases.own_split import OwnSplit, own_split_of
 from pixelnet_tf.cases.split import (
     SPLIT_ADVICE,
     DrawnSplit,
@@ -140,11 +142,19 @@ def _prepare(config: Config, study_dir: str | Path, out: str, workers: int | Non
              skip_bad_cases: bool, require_segmentation: bool, redraw_split: bool, dry_run: bool,
              reporter: Reporter) -> PrepareSummary:
     workers = config.prepare.workers if workers is None else workers
+    own = own_split_of(config.split)
     cases = find_cases(Path(study_dir), config.study, require_segmentation)
     if not require_segmentation:
         cases = [case.without_segmentation() for case in cases]
+    elif own is not None:
+        # Of a test case nobody learns: it may be there to be predicted alone.
+        optional = {case.name: case for case in find_cases(Path(study_dir), config.study, False)}
+        cases = [optional[case.name] if case.name in own.test else case for case in cases]
+    aside = {case.name for case in cases
+             if case.test or (require_segmentation and case.segmentation is None
+                              and not case.segmentation_faults)}
     work = _Work(config, out, workers, skip_bad_cases, redraw_split, reporter, cases,
-                 _made_from(cases, config.study, config.prepare))
+                 _made_from(cases, config.study, config.prepare), own, aside)
     if dry_run:
         return work.plan()
     # Whatever makes a difference to what is written.
@@ -164,7 +174,9 @@ class _Work:
 
     def __init__(self, config: Config, out: str, workers: int, skip_bad_cases: bool,
                  redraw_split: bool, reporter: Reporter, cases: list[Case],
-                 made_from: dict[str, dict[str, Any]]):
+                 made_from: dict[str, dict[str, Any]], own_split: OwnSplit | None,
+                 set_aside: Collection[str]):
+        self.own_split, self.set_aside = own_split, set_aside
         self.config, self.out, self.workers = config, out, workers
         self.skip_bad_cases, self.redraw_split = skip_bad_cases, redraw_split
         self.reporter, self.cases, self.made_from = reporter, cases, made_from
@@ -267,7 +279,20 @@ class _Work:
         return _finished(case, self.made_from[case.name], self.out)
 
     def _split(self) -> tuple[Split, bool, tuple[str, ...]]:
-        return _split(self.config.split, self.out, self.good, self.voxels, self.redraw_split)
+        names = [case.name for case in self.good]
+        same = equal_images({name: self.voxels[name] for name in names})
+        aside, settings, own = [n for n in names if n in self.set_aside], self.config.split, None
+        if self.own_split is not None:
+            own = self.own_split.split(names, settings, same, set_aside=aside,
+                                       left_out=[case.name for case in self.cases])
+        split, drawn, notes = _split(settings, self.out, names, same, aside, own,
+                                     self.redraw_split)
+        blind = [case.name for case in self.good
+                 if case.name in aside and case.segmentation is None]
+        if blind:
+            notes += (f"{len(blind)} test cases have no segmentation: they can be predicted, not "
+                      f"scored: {', '.join(blind[:5])}{' ...' if len(blind) > 5 else ''}",)
+        return split, drawn, notes
 
 
 def _refuse_bad(problems: list[Problem], cases: list[Case], skip_bad_cases: bool) -> None:
@@ -359,12 +384,14 @@ def _check(cases: list[Case], finished: dict[str, Any], failed: dict[str, str],
     return problems + (no_lesion(labelled, study) if not lesion else []), doubts, voxels
 
 
-def _split(settings: SplitConfig, out: str, good: list[Case], voxels: dict[str, tuple[str, ...]],
-           redraw: bool) -> tuple[Split, bool, tuple[str, ...]]:
-    """Return the split, whether it was drawn now, and notes; cases with equal images are of one
-    patient."""
-    names = [case.name for case in good]
-    same = equal_images({name: voxels[name] for name in names})
+def _split(settings: SplitConfig, out: str, names: list[str], same: list[tuple[str, ...]],
+           set_aside: list[str], own: Split | None, redraw: bool
+           ) -> tuple[Split, bool, tuple[str, ...]]:
+    """Return the split, whether it is to be written, and notes.
+
+    same: sets of cases with equal images, which are of one patient. own: the user's split, in place
+    of a drawn one.
+    """
     path = os.path.join(out, "split.json")
     notes = tuple(f"{len(cases)} cases have equal images and count as one patient: "
                   f"{', '.join(cases)}" for cases in group_patients(names, "", same)
@@ -375,7 +402,7 @@ def _split(settings: SplitConfig, out: str, good: list[Case], voxels: dict[str, 
                   "each of the others counts as a patient of its own: "
                   f"{', '.join(unmatched[:5])}{' ...' if len(unmatched) > 5 else ''}",)
     if redraw or not tf.io.gfile.exists(path):
-        return draw_split(names, settings, same), True, notes
+        return own or draw_split(names, settings, same, set_aside), True, notes
     drawn = read_json_as(path, DrawnSplit.from_json, SPLIT_ADVICE)
     split = drawn.split
     new, gone = sorted(set(names) - set(split.cases)), sorted(set(split.cases) - set(names))
@@ -387,6 +414,11 @@ def _split(settings: SplitConfig, out: str, good: list[Case], voxels: dict[str, 
             "no test case is ever trained on", file=path,
             hint="draw a new one by --redraw-split (models trained before must not be tested on "
                  "it), or prepare into another folder")
+    if own is not None and own != split:
+        raise DataError(f"holds another split than {settings.file}. A split is kept for good, so "
+                        "that no test case is ever trained on", file=path,
+                        hint="take that of the file by --redraw-split (models trained before must "
+                             "not be tested on it), or prepare into another folder")
     torn = [cases for cases in same if split.tears(cases)]
     if torn:
         raise DataError("puts cases with equal images into different parts or folds: "
@@ -394,7 +426,7 @@ def _split(settings: SplitConfig, out: str, good: list[Case], voxels: dict[str, 
                         "would be trained on and tested", file=path,
                         hint="leave one of them out of the study, or draw a new split by "
                              "--redraw-split, which keeps them together")
-    if drawn.settings != config_to_dict(settings):
+    if own is None and drawn.settings != settings:
         notes += (f"{path} was drawn with other settings and is kept; "
                   "--redraw-split draws it anew",)
     return split, False, notes

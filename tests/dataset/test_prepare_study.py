@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from pixelnet_tf.cases.split import Split
 from pixelnet_tf.config import SplitConfig, StudyConfig
 from pixelnet_tf.dataset import encode as encode_module
 from pixelnet_tf.dataset import prepare_study as prepare_module
@@ -344,3 +345,49 @@ def test_another_one_with_other_settings_is_refused(small_config, small_study, t
 
     assert prepare_study(small_config, small_study, tmp_path, 1,
                          reporter=Listening(begin)).prepared == ALL
+
+
+def test_a_split_of_ones_own_is_taken_and_replaces_none_that_is_there(small_config, study,
+                                                                      tmp_path):
+    """Test cases need no truth; another file, or another split, is refused."""
+    (study / "phantom_002" / "phantom_002_seg.nii.gz").unlink()
+    file, out = tmp_path / "own.json", tmp_path / "p"
+    parts = {"train": ["phantom_001", "phantom_004"], "val": ["phantom_003"],
+             "test": ["phantom_002"]}
+    file.write_text(json.dumps(parts))
+    own = dataclasses.replace(small_config, split=SplitConfig(file=str(file)))
+    first = prepare_study(own, study, out, 1)
+    assert first.split == Split(train=("phantom_001", "phantom_004"),
+                                validation=("phantom_003",), test=("phantom_002",))
+    assert any("1 test cases have no segmentation" in note for note in first.notes)
+    prepared = PreparedStudy.open(out)
+    assert prepared.split == first.split
+    assert prepared.read_volume("phantom_002").labels is None
+    again = prepare_study(own, study, out, 1)
+    assert again.kept == ALL
+    assert again.split == first.split
+    parts["train"], parts["val"] = parts["val"], parts["train"]
+    file.write_text(json.dumps(parts))
+    before = (out / "split.json").read_bytes()
+    with pytest.raises(DataError, match=r"holds another split than .*own.json.*--redraw-split"):
+        prepare_study(own, study, out, 1)
+    assert (out / "split.json").read_bytes() == before
+    assert prepare_study(own, study, out, 1, redraw_split=True).split.train == ("phantom_003",)
+    # A case without truth that is to be trained on stays a bad one.
+    parts["train"], parts["test"] = parts["test"], parts["train"]
+    file.write_text(json.dumps(parts))
+    with pytest.raises(DataError, match="phantom_002: segmentation is missing"):
+        prepare_study(own, study, tmp_path / "q", 1)
+
+
+@pytest.mark.parametrize("settings", [{"test": "many"}, {"patient": "("}, {"tset": 0.2},
+                                      {"folds": 1}])
+def test_a_split_whose_settings_are_of_another_kind_is_refused(small_config, study, tmp_path,
+                                                               settings):
+    out = tmp_path / "p"
+    prepare_study(small_config, study, out, 1)
+    tree = json.loads((out / "split.json").read_text())
+    (out / "split.json").write_text(json.dumps({**tree, "settings": settings}))
+    (out / "manifest.jsonl").unlink()
+    with pytest.raises(DataError, match=r"split.json: .*(settings|split)\.?"):
+        prepare_study(small_config, study, out, 1)
