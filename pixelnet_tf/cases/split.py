@@ -145,7 +145,8 @@ def draw_split(case_names: list[str], config: SplitConfig,
                           f"case names, such as {names[:3]}",
                           hint="correct it, or leave it empty where every case is another patient")
     groups = group_patients(names, config.patient, same)
-    aside, free = [], []
+    aside: list[list[str]] = []
+    free: list[list[str]] = []
     for group in groups:
         (aside if {*set_aside}.intersection(group) else free).append(group)
     order = [free[i] for i in np.random.default_rng(config.seed).permutation(len(free))]
