@@ -15,7 +15,7 @@ RUN /venv/bin/pip install --no-cache-dir --no-deps /src
 
 FROM python:3.11-slim
 COPY --from=build /venv /venv
-ENV PATH="/venv/bin:$PATH" TF_CPP_MIN_LOG_LEVEL=2 PYTHONDONTWRITEBYTECODE=1 MPLCONFIGDIR=/tmp
+ENV PATH="/venv/bin:$PATH" PYTHONDONTWRITEBYTECODE=1 MPLCONFIGDIR=/tmp
 RUN useradd --create-home --uid 1000 pixelnet
 USER pixelnet
 WORKDIR /data

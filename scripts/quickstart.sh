@@ -12,9 +12,6 @@ source scripts/environment.sh
 out=${1:-quickstart}
 make_environment report
 
-# TensorFlow's start-up lines on a machine without a GPU say nothing to a reader.
-exec 2> >(grep --line-buffered -vE '^(WARNING: All log messages before absl|[IWE]0000 00:00)' >&2)
-
 step() {
     printf '\n== %s\n   pixelnet-tf %s\n' "$1" "${*:2}"
     pixelnet-tf "${@:2}"

@@ -12,6 +12,8 @@ from typing import NoReturn
 import click
 
 from pixelnet_tf import __version__
+from pixelnet_tf.cli.options import session_options
+from pixelnet_tf.cli.session import SESSION, load_tensorflow_quietly
 from pixelnet_tf.errors import PixelNetError, RunError, is_out_of_memory
 
 #: Verb -> its one line in `--help`. A verb lives in the module of its name (`-` becomes `_`), as
@@ -52,7 +54,8 @@ class _Verbs(click.Group):
             formatter.write_dl(list(VERBS.items()))
 
 
-@click.group(cls=_Verbs, context_settings={"help_option_names": ["-h", "--help"]})
+@click.group(cls=_Verbs, params=session_options(),
+             context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__, prog_name="pixelnet-tf")
 def cli() -> None:
     """Class-Balanced PixelNet: a folder of MRI in, segmentations and their scores out.
@@ -70,40 +73,52 @@ def _end(number: int, frame: FrameType | None) -> NoReturn:
     sys.exit(128 + number)
 
 
+def _failed(text: str, code: int) -> int:
+    """Say why the call ends; returns the exit code."""
+    SESSION.keep(f"error: {text}")
+    click.echo(f"error: {text}", err=True)
+    return code
+
+
 def main(arguments: list[str] | None = None) -> None:
     """Run the command line; every foreseen failure is one message and its exit code."""
-    # TensorFlow's own start-up lines say nothing to a user.
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     os.environ.setdefault("KERAS_BACKEND", "tensorflow")
+    load_tensorflow_quietly()
+    SESSION.arguments = tuple(sys.argv[1:] if arguments is None else arguments)
+    code = 0
     try:
         if signal.getsignal(signal.SIGTERM) == signal.SIG_DFL:
             # As Ctrl-C does, it leaves by the way on which locks and temporary files are removed.
             signal.signal(signal.SIGTERM, _end)
-        sys.exit(cli.main(arguments, prog_name="pixelnet-tf", standalone_mode=False) or 0)
+        code = cli.main(arguments, prog_name="pixelnet-tf", standalone_mode=False) or 0
     except click.ClickException as error:
+        SESSION.keep(f"error: {error.format_message()}")
         error.show()
-        sys.exit(error.exit_code)
+        code = error.exit_code
     except PixelNetError as error:
-        click.echo(f"error: {error}", err=True)
-        sys.exit(error.exit_code)
+        code = _failed(str(error), error.exit_code)
     except (click.Abort, KeyboardInterrupt):
+        SESSION.keep("interrupted")
         click.echo("interrupted", err=True)
-        sys.exit(130)
+        code = 130
     except UnicodeEncodeError as error:
         # TensorFlow takes no name that is no text. It stands here as it is escaped.
         name = os.fsencode(error.object).decode("utf-8", "backslashreplace")
-        click.echo(f"error: {name}: the name is no UTF-8 text; rename it", err=True)
-        sys.exit(2)
+        code = _failed(f"{name}: the name is no UTF-8 text; rename it", 2)
     except OSError as error:
         place = "" if error.filename is None else f"{os.fsdecode(error.filename)}: "
-        click.echo(f"error: {place}{error.strerror or error}", err=True)
-        sys.exit(RunError.exit_code)
+        code = _failed(f"{place}{error.strerror or error}", RunError.exit_code)
+    except SystemExit as error:
+        code = error.code if isinstance(error.code, int) else int(error.code is not None)
+        raise
     except Exception as error:
         if not is_out_of_memory(error):
+            code = 1
             raise
-        click.echo("error: memory does not suffice; close other programs, raise the limit "
-                   "(ulimit -v), or give less at once", err=True)
-        sys.exit(RunError.exit_code)
+        code = _failed("memory does not suffice; close other programs, raise the limit "
+                       "(ulimit -v), or give less at once", RunError.exit_code)
     finally:
+        SESSION.end(code)
         if signal.getsignal(signal.SIGTERM) == _end:
             signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    sys.exit(code)

@@ -11,6 +11,7 @@ from typing import Any
 
 import click
 
+from pixelnet_tf.cli.session import LEVEL, SESSION
 from pixelnet_tf.config import (
     Config,
     config_to_yaml,
@@ -38,11 +39,46 @@ OUT_FILE = _OutFile()
 TOKEN_VARIABLE = "PIXELNET_TOKEN"
 
 
+def _quiet(context: click.Context, option: click.Parameter, value: bool) -> None:
+    SESSION.quiet = SESSION.quiet or value
+
+
+def _verbose(context: click.Context, option: click.Parameter, value: bool) -> None:
+    if value:
+        SESSION.verbose = True
+        os.environ[LEVEL] = "0"
+
+
+def _log_file(context: click.Context, option: click.Parameter, value: Path | None) -> None:
+    if value is not None and not context.resilient_parsing:
+        SESSION.keep_in(value)
+
+
+def session_options(hidden: bool = False) -> list[click.Option]:
+    """The options of every verb, which stand before it or after it."""
+    return [
+        click.Option(["--quiet"], is_flag=True, expose_value=False, callback=_quiet, hidden=hidden,
+                     help="Keep messages and progress off the terminal; warnings, errors and "
+                     "results stay."),
+        click.Option(["--verbose"], is_flag=True, expose_value=False, callback=_verbose,
+                     hidden=hidden, help="Show what TensorFlow says of itself, too."),
+        click.Option(["--log-file"], type=OUT_FILE, metavar="FILE", expose_value=False,
+                     callback=_log_file, hidden=hidden,
+                     help="Add messages, warnings, progress and errors to FILE, with the time."),
+    ]
+
+
 class _Verb(click.Command):
-    """A command that refuses an option of one value that is given twice.
+    """A command that has the session's options and refuses an option that is given twice.
 
     Click takes the last one without a word: `export --model A --model B` would export B.
     """
+
+    def __init__(self, *arguments: Any, **named: Any):
+        super().__init__(*arguments, **named)
+        # In the help of `pixelnet-tf` they are shown, once.
+        self.params = [*self.params, *session_options(hidden=True)]
+        self.epilog = "--quiet, --verbose and --log-file FILE: see pixelnet-tf --help."
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         given = list(args)

@@ -16,6 +16,8 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
+from pixelnet_tf.cli.session import SESSION
+
 #: Without a terminal no line of progress follows another sooner than this, but for the last one of
 #: a task.
 _QUIET_SECONDS = 5.0
@@ -36,7 +38,7 @@ class TerminalReporter:
         self._last = float("-inf")
 
     def __enter__(self) -> TerminalReporter:
-        if self._console.is_terminal:
+        if self._console.is_terminal and not SESSION.quiet:
             self._bar = Progress(
                 TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(),
                 TimeElapsedColumn(), TextColumn("left"), TimeRemainingColumn(),
@@ -50,12 +52,17 @@ class TerminalReporter:
             self._bar = None
 
     def message(self, text: str) -> None:
-        """Print a line; a running bar stays below it."""
-        self._console.print(escape(text), highlight=False, soft_wrap=True)
+        """Print a line, unless the session is quiet; a running bar stays below it."""
+        self._say(text, shown=not SESSION.quiet)
 
     def warning(self, text: str) -> None:
         """Print a line that begins with `warning:`."""
-        self.message(f"warning: {text}")
+        self._say(f"warning: {text}", shown=True)
+
+    def _say(self, text: str, shown: bool) -> None:
+        SESSION.keep(text)
+        if shown:
+            self._console.print(escape(text), highlight=False, soft_wrap=True)
 
     def progress(self, task: str, done: int, total: int, detail: str = "") -> None:
         """Move the task's bar, or print a line now and then."""
@@ -64,10 +71,8 @@ class TerminalReporter:
                 self._tasks[task] = self._bar.add_task(task, total=total, detail="")
             elif done < self._done[task]:
                 self._bar.reset(self._tasks[task])
-            self._done[task] = done
             self._bar.update(self._tasks[task], completed=done, total=total,
                              detail=escape(detail))
-            return
         now = time.monotonic()
         if done < self._done.get(task, 0) or task not in self._starts:
             # Its first report, or it begins anew, as the next training of an experiment.
@@ -80,7 +85,8 @@ class TerminalReporter:
         text = f"{task} {done}/{total} {detail}".rstrip()
         if first < done < total:
             text += f"  {_duration((now - start) / (done - first) * (total - done))} left"
-        self.message(text)
+        # A bar shows it already.
+        self._say(text, shown=not SESSION.quiet and self._bar is None)
 
 
 def _duration(seconds: float) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import random
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -38,6 +39,9 @@ from pixelnet_tf.training.solver import policy_from_config
 from pixelnet_tf.training.state import TrainingState
 from pixelnet_tf.training.step import Batch, LossAndGradients, lattice_of, loss_and_gradients
 from pixelnet_tf.training.validation import case_validator
+
+#: Progress is reported at least so often, whatever is logged: a step may take a minute.
+_REPORT_SECONDS = 5.0
 
 
 @dataclass(frozen=True)
@@ -300,6 +304,8 @@ class _Loop:
         columns = [f"validation/dice_{name}" for name in self.config.study.class_names[1:]]
         self.log = TrainingLog(trainer.run_folder.path, self.done, (*columns, "validation/score"))
         self.mark = (self.log.seconds(), self.done)
+        #: When progress was reported last; not yet, so that the first step is told of.
+        self.reported = float("-inf")
         self.batches = in_turn(training_batches(
             trainer.study, trainer.schedule, self.config.sampling,
             first_batch=self.done * self.config.training.solver.iter_size,
@@ -312,6 +318,9 @@ class _Loop:
             if self.unvalidated:
                 self._validate()
                 self._save()
+            if self.done < self.plan.steps:
+                self.reporter.message("the first step takes longest: TensorFlow builds the "
+                                      "network's computation")
             while self.done < self.plan.steps:
                 with self.interruption.held():
                     self._step(step_function)
@@ -348,6 +357,8 @@ class _Loop:
         self.unvalidated = self._due(self.plan.validate_every)
         if self._due(self.plan.log_every):
             self._log(loss)
+        elif time.monotonic() - self.reported > _REPORT_SECONDS:
+            self._report(loss)
 
     def _step_function(self) -> Callable:
         """The function from the mini-batches of a step and its number to its loss."""
@@ -404,11 +415,18 @@ class _Loop:
                "learning_rate": float(self.policy(step - 1)),
                "slices_per_second": round(slices / max(self.log.seconds() - seconds, 1e-9), 3)}
         self.log.write(**row)
+        self._report(loss)
+        self.mark = (self.log.seconds(), step)
+
+    def _report(self, loss: float) -> None:
+        step, (seconds, since) = self.done, self.mark
+        slices = (step - since) * self.config.training.step_slices
+        self.reported = time.monotonic()
         self.reporter.progress(
             "training", step, self.plan.steps,
-            f"epoch {row['epoch']:.2f}  loss {row['loss']:.4f}  lr {row['learning_rate']:.2e}  "
-            f"{row['slices_per_second']:.2f} slices/s")
-        self.mark = (self.log.seconds(), step)
+            f"epoch {step / self.plan.steps_per_epoch:.2f}  loss {loss:.4f}  "
+            f"lr {float(self.policy(step - 1)):.2e}  "
+            f"{slices / max(self.log.seconds() - seconds, 1e-9):.2f} slices/s")
 
     def _validate(self) -> None:
         """Score the state after the last step, and keep it where it is the best so far.
