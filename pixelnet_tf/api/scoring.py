@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from pixelnet_tf.api.images import Image, read_image
+from pixelnet_tf.cases.labels import judged_alone
 from pixelnet_tf.cases.predictions import PREDICTION_FILE, PredictionRecord
 from pixelnet_tf.config import Config, ProtocolName, as_config, config_from_json
 from pixelnet_tf.errors import ConfigError, DataError
@@ -138,10 +139,11 @@ def evaluate(predictions: Any, references: Any, protocol: str | None = None, *,
         truth, found = (read_image(image, f"{what} of {case}") for image, what in
                         ((reference, "reference"), (prediction, "prediction")))
         check_same_grid(case, truth.geometry, found.geometry, truth.source, found.source)
-        true, labels = (labels_of(volume.array, resolved.study, case, volume.source)
-                        for volume in (truth, found))
+        true, labels, ignored = judged_alone(
+            labels_of(truth.array, resolved.study, case, truth.source, reference=True),
+            labels_of(found.array, resolved.study, case, found.source), resolved.study)
         present |= {int(value) for array in (true, labels) for value in np.unique(array)}
-        scores[case] = rules.score(true, labels, regions, truth.geometry.spacing_mm)
+        scores[case] = rules.score(true, labels, regions, truth.geometry.spacing_mm, ignored)
         reporter.progress("scoring", number, len(pairs), case)
     _check_labels(present, len(pairs), rules, regions, source.named, reporter)
     return Scores(Evaluation.of(rules, regions, scores))

@@ -157,7 +157,8 @@ class Segmentation:
             volume = read_image(truth, "truth")
             check_same_grid(self._volume.name, volume.geometry, self._geometry, volume.source,
                             "the segmentation")
-            true = labels_of(volume.array, self._config.study, self._volume.name, volume.source)
+            true = labels_of(volume.array, self._config.study, self._volume.name, volume.source,
+                             reference=True)
         return overlay_figure(image_of(self._volume), true, self.labels, self._geometry,
                               self._config.study, self._volume.name)
 

@@ -7,6 +7,9 @@ import numpy as np
 from pixelnet_tf.config import StudyConfig
 from pixelnet_tf.errors import DataError
 
+#: Class index of a voxel that nobody has judged (`study.ignore_label`). No class has it: a study
+#: has 255 classes at most.
+IGNORED = 255
 #: A label that was stored as a fraction (after scaling or resampling) may be off by this much.
 _ROUNDING = 1e-3
 
@@ -22,30 +25,55 @@ def whole_values(array: np.ndarray) -> np.ndarray:
 
 
 def unknown_values(array: np.ndarray, study: StudyConfig) -> list[float]:
-    """Return the values of a label array, in order, that `study.labels` does not name.
+    """Return the values of a label array, in order, that neither `study.labels` nor
+    `study.ignore_label` names.
 
     A value that is whole but for rounding counts as whole.
     """
     present = np.unique(whole_values(array))
-    return [float(value) for value in present[~np.isin(present, study.label_values)]]
+    return [float(value) for value in present[~np.isin(present, truth_values(study))]]
+
+
+def truth_values(study: StudyConfig) -> tuple[int, ...]:
+    """Every value that a segmentation by experts may hold: those of the classes, and the ignored.
+    """
+    ignored = () if study.ignore_label is None else (study.ignore_label,)
+    return (*study.label_values, *ignored)
 
 
 def values_to_classes(array: np.ndarray, study: StudyConfig) -> np.ndarray:
-    """Turn label values into class indices, uint8, of the same shape.
+    """Turn label values into class indices, uint8, of the same shape; `IGNORED` where nobody has
+    judged.
 
     Args:
         array: label values of any shape; of any type, as long as the values are whole.
 
     Raises:
-        DataError: a value that `study.labels` does not name.
+        DataError: a value that is neither among `study.labels` nor `study.ignore_label`.
     """
     if unknown := unknown_values(array, study):
         raise DataError(f"unknown label {', '.join(map(label_text, unknown[:5]))}; study.labels "
                         f"names {list(study.label_values)}",
-                        value=unknown[0], hint="add it there or correct the file")
+                        value=unknown[0], hint="add it there, name it as study.ignore_label where "
+                        "it marks voxels that are not to count, or correct the file")
     table = np.zeros(256, np.uint8)
     table[list(study.label_values)] = np.arange(len(study.labels))
+    if study.ignore_label is not None:
+        table[study.ignore_label] = IGNORED
     return table[whole_values(array).astype(np.uint8)]
+
+
+def lesion_of(values: np.ndarray, study: StudyConfig) -> np.ndarray:
+    """Where label values say that a lesion is: neither background nor `study.ignore_label`."""
+    lesion = values != 0
+    if study.ignore_label is not None:
+        lesion &= whole_values(values) != study.ignore_label
+    return lesion
+
+
+def lesion_classes(classes: np.ndarray) -> np.ndarray:
+    """Where class indices say that a lesion is: neither background nor `IGNORED`."""
+    return (classes != 0) & (classes != IGNORED)
 
 
 def label_text(value: float) -> str:
@@ -59,7 +87,27 @@ def classes_to_values(array: np.ndarray, study: StudyConfig) -> np.ndarray:
     Raises:
         DataError: an index that the study has no class for.
     """
-    if array.size and not 0 <= array.min() <= array.max() < len(study.labels):
+    table = np.full(256, -1)
+    table[:len(study.labels)] = study.label_values
+    if study.ignore_label is not None:
+        table[IGNORED] = study.ignore_label
+    values = table[array] if not array.size or 0 <= array.min() <= array.max() <= 255 else None
+    if values is None or (values < 0).any():
         raise DataError(f"class index {array.max()} is unknown; the study has "
                         f"{len(study.labels)} classes")
-    return np.asarray(study.label_values, np.uint8)[array]
+    return values.astype(np.uint8)
+
+
+def judged_alone(truth: np.ndarray, prediction: np.ndarray, study: StudyConfig
+                 ) -> tuple[np.ndarray, np.ndarray, int]:
+    """Both label volumes with background where the truth says `study.ignore_label`.
+
+    Nothing there is right or wrong; the third value is the number of such voxels, which belong to
+    no count of background either.
+    """
+    if study.ignore_label is None:
+        return truth, prediction, 0
+    ignored = truth == study.ignore_label
+    return (np.where(ignored, 0, truth).astype(truth.dtype),
+            np.where(ignored, 0, prediction).astype(prediction.dtype),
+            int(np.count_nonzero(ignored)))

@@ -211,6 +211,9 @@ class StudyConfig:
     labels: dict[int, str] = field(
         default_factory=lambda: {0: "background", 1: "necrosis", 2: "edema", 4: "enhancing"}
     )
+    #: Value in the segmentation file of voxels that nobody has judged: they are neither trained on
+    #: nor scored, and are no class. `null`: there are none.
+    ignore_label: int | None = None
     #: Region -> the label values that it unites, as the challenge scores it. [BraTS]
     regions: dict[str, tuple[int, ...]] = field(
         default_factory=lambda: {"ET": (4,), "WT": (1, 2, 4), "TC": (1, 4)}
@@ -230,11 +233,21 @@ class StudyConfig:
             raise ConfigError(f"study.modalities names one twice: {list(self.modalities)}")
         if len(self.labels) < 2:
             raise ConfigError("study.labels needs the background and at least one more class")
+        if len(self.labels) > 255:
+            raise ConfigError(f"study.labels may name 255 values, got {len(self.labels)}",
+                              value=len(self.labels))
         if 0 not in self.labels or next(iter(self.labels)) != 0:
             raise ConfigError("study.labels must begin with 0, the background")
         if any(not 0 <= value <= 255 for value in self.labels):
             raise ConfigError(f"study.labels must be 0 to 255, got {list(self.labels)}",
                               value=list(self.labels))
+        if self.ignore_label is not None:
+            in_range("study.ignore_label", self.ignore_label, 0, 255)
+            if self.ignore_label in self.labels:
+                raise ConfigError(
+                    f"study.ignore_label is {self.ignore_label}, which study.labels names as the "
+                    f"class {self.labels[self.ignore_label]!r}", value=self.ignore_label,
+                    hint="leave it out of study.labels, or set study.ignore_label to null")
         for region, values in self.regions.items():
             unknown = sorted(set(values) - set(self.labels))
             if unknown:
@@ -319,6 +332,7 @@ class PrepareConfig:
             "study.modalities": study.modalities,
             "study.skull_stripped": study.skull_stripped,
             "study.label_values": study.label_values,
+            "study.ignore_label": study.ignore_label,
             **{f"prepare.{key}": value for key, value in asdict(self).items()
                if key not in ("workers", "bias_field")},
             **{f"prepare.bias_field.{key}": value for key, value in correction.items()},

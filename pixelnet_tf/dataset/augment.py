@@ -7,6 +7,7 @@ import math
 
 import tensorflow as tf
 
+from pixelnet_tf.cases.labels import lesion_classes
 from pixelnet_tf.config import SamplingConfig
 from pixelnet_tf.volumes.normalize import CORE_DEPTH
 
@@ -142,7 +143,7 @@ def mix_lesions(record: Slice, donor: Slice, share: float, seed: tf.Tensor) -> S
     labels = moved(donor["labels"][..., None])[..., 0]
     donor_brain = moved(tf.cast(donor["brain"], tf.uint8)[..., None])[..., 0] > 0
     inside = record["brain"] & donor_brain
-    lesion = (labels > 0) & inside & deep_inside(record["brain"][None])[0]
+    lesion = lesion_classes(labels) & inside & deep_inside(record["brain"][None])[0]
     lesion &= tf.random.stateless_uniform([], use_seed) < share
     weight = tf.nn.max_pool2d(_map(lesion), _RIM, 1, "SAME")
     weight = tf.nn.avg_pool2d(weight, _RIM, 1, "SAME")[0] * _map(inside)[0]

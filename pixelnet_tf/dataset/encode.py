@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from pixelnet_tf.cases.case import Case
+from pixelnet_tf.cases.labels import IGNORED
 from pixelnet_tf.config import PrepareConfig, StudyConfig
 from pixelnet_tf.errors import DataError
 from pixelnet_tf.volumes.case_volume import PreparedVolume, prepare_case
@@ -23,10 +24,12 @@ class EncodedSlice:
 
     Attributes:
         image: (height, width, channel) float32, little-endian.
-        labels: (height, width) uint8 class indices; zeros without segmentation.
+        labels: (height, width) uint8 class indices, `IGNORED` where nobody has judged; zeros
+            without segmentation.
         brain: (height, width) uint8, 0 or 1.
         class_counts: pixels of each class; zeros without segmentation.
-        brain_fraction: part of the pixels that is brain.
+        brain_fraction: part of the pixels that is brain, without those that nobody has judged:
+            what background may be drawn from.
     """
 
     height: int
@@ -75,12 +78,12 @@ def encode_slices(volume: PreparedVolume, classes: int) -> tuple[EncodedSlice, .
         labels, counts = np.zeros(brain.shape, np.uint8), np.zeros(classes, np.int64)
         if volume.labels is not None:
             labels = volume.labels[number]
-            counts = np.bincount(labels.ravel(), minlength=classes)
+            counts = np.bincount(labels.ravel(), minlength=classes)[:classes]
         height, width = brain.shape
         encoded.append(EncodedSlice(
             height, width, _compress(image.astype("<f4")), _compress(labels),
             _compress(brain.astype(np.uint8)), tuple(int(n) for n in counts),
-            float(brain.mean())))
+            float((brain & (labels != IGNORED)).mean())))
     return tuple(encoded)
 
 

@@ -36,8 +36,10 @@ def preparation_of(study: StudyConfig, prepare: PrepareConfig) -> str:
 
     Those are `PrepareConfig.slice_settings`, and `study.resample`.
     """
-    return digest({"program": PREPARATION, "settings": prepare.slice_settings(study),
-                   "resample": study.resample})
+    # What is not set does nothing: it leaves the digests of versions that did not know it.
+    settings = {key: value for key, value in prepare.slice_settings(study).items()
+                if value is not None}
+    return digest({"program": PREPARATION, "settings": settings, "resample": study.resample})
 
 
 def _inputs(case: Case) -> dict[str, Any] | None:

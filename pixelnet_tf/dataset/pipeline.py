@@ -44,8 +44,8 @@ def training_batches(study: PreparedStudy, schedule: SliceSchedule, sampling: Sa
 
     Returns a dataset of dictionaries: `image` (batch, height, width, channel) float32, slices of
     different sizes padded with zeros below and to the right; `pixels` (batch * N, 3) float32 rows
-    of n, y, x, or as many as there are with the strategy `all`; `classes` (pixel,) int32; `row`
-    (batch,) int64, the index rows.
+    of n, y, x, or as many as there are with the strategy `all`, none of
+    them ignored; `classes` (pixel,) int32; `row` (batch,) int64, the index rows.
     """
     channels = len(study.config.study.modalities)
     classes = len(study.config.study.labels)
@@ -87,8 +87,9 @@ def training_batches(study: PreparedStudy, schedule: SliceSchedule, sampling: Sa
                             [*tf.unstack(tf.shape(pixels)[:2]), 1])
         rows = tf.reshape(tf.concat([n, pixels], axis=2), [-1, 3])
         drawn = tf.reshape(batch["classes"], [-1])
-        if sampling.strategy == Strategy.ALL:
-            # A slice with fewer pixels than the batch's largest was filled up.
+        if sampling.strategy == Strategy.ALL or study.config.study.ignore_label is not None:
+            # A slice with fewer pixels than the batch's largest was filled up, and one that was
+            # moved may show nothing but what nobody has judged.
             real = drawn >= 0
             rows, drawn = tf.boolean_mask(rows, real), tf.boolean_mask(drawn, real)
         return {"image": batch["image"], "pixels": tf.cast(rows, tf.float32), "classes": drawn,

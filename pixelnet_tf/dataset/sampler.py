@@ -20,16 +20,20 @@ def sample_pixels(labels: tf.Tensor, allowed: tf.Tensor, seed: tf.Tensor, *, cla
     every pixel that might be drawn, on a lattice of `config.lattice` pixels.
 
     Args:
-        labels: (height, width) int32 class indices; others than 0 to classes - 1 are never drawn.
+        labels: (height, width) int32 class indices; others than 0 to classes - 1 are never drawn
+            while the slice has one of these (`IGNORED`).
         allowed: (height, width) bool, where background may be drawn; lesions may be anywhere.
         seed: (2,) int32; the same seed draws the same pixels.
         corner_yx: (2,) int32, first row and column of the lattice (`all` alone).
 
-    Returns `(pixels_yx, drawn)`: (N, 2) int32 rows of y, x, and (N,) int32 class indices; with
-    `all` as many as there are.
+    Returns `(pixels_yx, drawn)`: (N, 2) int32 rows of y, x, and (N,) int32 class indices, -1 for
+    what is none; with `all` as many as there are.
     """
-    usable = (labels > 0) & (labels < classes) | (labels == 0) & allowed
+    judged = (labels >= 0) & (labels < classes)
+    labels = tf.where(judged, labels, -1)
+    usable = judged & ((labels > 0) | allowed)
     # An image without a single usable pixel (nothing but what is left out) is drawn from whole.
+    usable = usable | ~tf.reduce_any(usable) & judged
     usable = usable | ~tf.reduce_any(usable)
     if config.strategy == Strategy.ALL:
         rows, columns = (tf.range(tf.shape(labels)[axis]) % config.lattice == corner_yx[axis]

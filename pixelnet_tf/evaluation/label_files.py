@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from pixelnet_tf.cases.labels import label_text, whole_values
+from pixelnet_tf.cases.labels import label_text, truth_values, whole_values
 from pixelnet_tf.config import StudyConfig
 from pixelnet_tf.errors import DataError
 from pixelnet_tf.reporting import logger
@@ -18,7 +18,7 @@ _SPACING_TOLERANCE = 1e-3
 
 
 def read_labels(
-    path: Path, study: StudyConfig, case: str, allow_float: bool = False
+    path: Path, study: StudyConfig, case: str, reference: bool = False
 ) -> tuple[np.ndarray, VolumeGeometry]:
     """Read a label volume.
 
@@ -26,7 +26,8 @@ def read_labels(
         path: NIfTI file.
         study: its `labels` are the values that the file may hold.
         case: name for the messages.
-        allow_float: take whole numbers stored as a floating type too.
+        reference: it is a segmentation by experts: whole numbers stored as a floating type are
+            taken, too, and `study.ignore_label`.
 
     Returns:
         Label values, uint8 `(x, y, z)`, and the geometry.
@@ -41,14 +42,15 @@ def read_labels(
     if geometry.spacing_doubt:
         logger.warning("%s: %s", path, geometry.spacing_doubt)
     stored = geometry.nifti_header().get_data_dtype()
-    if stored.kind == "f" and not allow_float:
+    if stored.kind == "f" and not reference:
         raise DataError(f"stores labels as {stored.name}; labels are whole numbers", case=case,
                         file=path, value=stored.name,
                         hint="save them as an integer type such as uint8")
-    return labels_of(array, study, case, path), geometry
+    return labels_of(array, study, case, path, reference), geometry
 
 
-def labels_of(array: np.ndarray, study: StudyConfig, case: str, source: Path | str) -> np.ndarray:
+def labels_of(array: np.ndarray, study: StudyConfig, case: str, source: Path | str,
+              reference: bool = False) -> np.ndarray:
     """Label values, uint8 (x, y, z), of an array of any type; raises as `read_labels`.
 
     source: its file, or a name of what is in memory.
@@ -62,7 +64,8 @@ def labels_of(array: np.ndarray, study: StudyConfig, case: str, source: Path | s
                           f"names {list(study.label_values)}", case=case, value=odd)
         raise DataError.of(error, source=source)
     present = np.flatnonzero(np.bincount(labels.ravel(order="K"), minlength=256))
-    unknown = sorted(set(present.tolist()) - set(study.label_values))
+    known = truth_values(study) if reference else study.label_values
+    unknown = sorted(set(present.tolist()) - set(known))
     if unknown:
         error = DataError(f"holds the unknown label {unknown[0]}; study.labels names "
                           f"{list(study.label_values)}", case=case, value=unknown[0],

@@ -21,7 +21,7 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 from scipy import ndimage
 
-from pixelnet_tf.cases.labels import classes_to_values
+from pixelnet_tf.cases.labels import classes_to_values, judged_alone
 from pixelnet_tf.config import EvaluationConfig, StudyConfig
 from pixelnet_tf.evaluation.canvas import DPI, class_colours, new_figure, write_png
 from pixelnet_tf.evaluation.case_images import CaseImage, image_of
@@ -56,7 +56,7 @@ def overlay_drawer(folder: Path, study: StudyConfig, evaluation: EvaluationConfi
         truth = dice = None
         if volume.labels is not None:
             truth = classes_to_values(volume.plan.from_slices(volume.labels), study)
-            counts = count_overlaps(truth, labels, rules.regions(study))
+            counts = count_overlaps(*judged_alone(truth, labels, study)[:2], rules.regions(study))
             dice = {region: rules.overlap_values(found)["Dice"]
                     for region, found in counts.items()}
         write_png(overlay_figure(image_of(volume), truth, labels, volume.geometry, study,
@@ -88,7 +88,7 @@ def overlay_figure(shown: CaseImage, truth: np.ndarray | None, prediction: np.nd
 
     A row is a slice: the image alone, the truth's and the prediction's outlines, and the errors
     (without truth: the prediction), magnified where they are small. What lies outside the brain is
-    black.
+    black; what the truth does not judge (`study.ignore_label`) is background on both sides.
 
     Args:
         shown: one modality, and the brain.
@@ -101,6 +101,8 @@ def overlay_figure(shown: CaseImage, truth: np.ndarray | None, prediction: np.nd
         slices: axial positions from the lowest up; by default the one with the most errors and two
             with much lesion, without truth three with much lesion.
     """
+    if truth is not None:
+        truth, prediction, _ = judged_alone(truth, prediction, study)
     plan = SlicePlan(geometry)
     view, brain = plan.to_slices(shown.image), plan.to_slices(shown.brain, "nearest")
     predicted = plan.to_slices(prediction)

@@ -93,6 +93,7 @@ class Protocol(ABC):
         prediction: np.ndarray,
         regions: Regions,
         spacing_mm: Sequence[float],
+        ignored: int = 0,
     ) -> dict[str, RegionScore]:
         """Score one case.
 
@@ -101,11 +102,12 @@ class Protocol(ABC):
             prediction: label values, uint8, the same shape.
             regions: region -> label values.
             spacing_mm: voxel size along each axis.
+            ignored: voxels that count for nothing, background in both arrays (`judged_alone`).
         """
         box = bounding_box(reference, prediction)
         ref, pred = np.ascontiguousarray(reference[box]), np.ascontiguousarray(prediction[box])
         edges = _faces_at_edge(box, reference.shape)
-        counts = count_overlaps(ref, pred, regions, voxels=reference.size)
+        counts = count_overlaps(ref, pred, regions, voxels=reference.size - ignored)
         return {region: self._score_region(ref, pred, values, counts[region], spacing_mm,
                                            reference.shape, edges)
                 for region, values in regions.items()}

@@ -17,6 +17,7 @@ from matplotlib.figure import Figure
 
 from pixelnet_tf import __version__
 from pixelnet_tf.cases.class_priors import ClassPriors
+from pixelnet_tf.cases.labels import judged_alone
 from pixelnet_tf.cases.split import Split
 from pixelnet_tf.config import StudyConfig, yaml_tree
 from pixelnet_tf.errors import DataError
@@ -156,7 +157,7 @@ def _overlays(source: ReportSource, count: int) -> Iterator[tuple[str, str, Figu
         if shown is None:
             continue
         reference, prediction = source.matching.pairs[case]
-        truth, geometry = read_labels(reference, source.study, case, allow_float=True)
+        truth, geometry = read_labels(reference, source.study, case, reference=True)
         predicted, _ = read_labels(prediction, source.study, case)
         dice = {region: value for region, score in source.evaluation.scores[case].items()
                 if (value := score.values["Dice"]) is not None}
@@ -242,11 +243,14 @@ def class_frequencies(
                             hint="name the run that predicted")
         columns.append((name, np.array(side)))
     counts = np.zeros((2, len(study.labels)))
-    for case, paths in pairs.items():
-        for place, path in enumerate(paths):
-            labels, _ = read_labels(path, study, case, allow_float=place == 0)
+    for case, (reference, prediction) in pairs.items():
+        truth, predicted, ignored = judged_alone(
+            read_labels(reference, study, case, reference=True)[0],
+            read_labels(prediction, study, case)[0], study)
+        for place, labels in enumerate((truth, predicted)):
             found = np.bincount(labels.ravel(order="K"), minlength=256)
             counts[place] += found[list(study.label_values)]
+        counts[:, 0] -= ignored
     columns += [("Truth, scored cases", counts[0] / max(counts[0].sum(), 1)),
                 ("Predicted, scored cases", counts[1] / max(counts[1].sum(), 1))]
     rows = tuple(

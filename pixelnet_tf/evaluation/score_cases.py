@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
+from pixelnet_tf.cases.labels import judged_alone
 from pixelnet_tf.config import StudyConfig
 from pixelnet_tf.dataset.workers import run_cases, worker_count
 from pixelnet_tf.errors import DataError, PixelNetError
@@ -110,13 +111,14 @@ def score_pair(pair: Pair, study: StudyConfig, protocol: Protocol) -> dict[str, 
         DataError: a file that cannot be read, an unknown label, or two grids.
     """
     reference, prediction, spacing_mm = _read(pair, study)
-    return protocol.score(reference, prediction, protocol.regions(study), spacing_mm)
+    reference, prediction, ignored = judged_alone(reference, prediction, study)
+    return protocol.score(reference, prediction, protocol.regions(study), spacing_mm, ignored)
 
 
 def _read(pair: Pair, study: StudyConfig
           ) -> tuple[np.ndarray, np.ndarray, tuple[float, float, float]]:
     """Label values of both files, and the size of a voxel."""
-    reference, geometry = read_labels(pair.reference, study, pair.name, allow_float=True)
+    reference, geometry = read_labels(pair.reference, study, pair.name, reference=True)
     prediction, other = read_labels(pair.prediction, study, pair.name)
     check_same_grid(pair.name, geometry, other, pair.reference, pair.prediction)
     return reference, prediction, geometry.spacing_mm
@@ -132,7 +134,7 @@ def _score(pair: Pair, study: StudyConfig, protocol: Protocol
 
 def _content(pair: Pair, study: StudyConfig) -> PairContent | PixelNetError:
     try:
-        arrays = _read(pair, study)[:2]
+        arrays = judged_alone(*_read(pair, study)[:2], study)[:2]
         values = {int(value) for array in arrays for value in np.flatnonzero(
             np.bincount(array.ravel(order="K"), minlength=256))}
         return PairContent(file_digest(pair.reference), file_digest(pair.prediction),

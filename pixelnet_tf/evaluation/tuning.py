@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from pixelnet_tf.cases.labels import judged_alone
 from pixelnet_tf.cases.split import Split
 from pixelnet_tf.config import PostprocessConfig, StudyConfig
 from pixelnet_tf.errors import DataError
@@ -105,7 +106,11 @@ def best_on_validation(candidates: Sequence[PostprocessConfig], cases: Iterable[
 
 
 def mean_dice(reference: np.ndarray, prediction: np.ndarray, study: StudyConfig) -> float:
-    """Mean Dice over the study's regions; 1 where a region is empty on both sides."""
+    """Mean Dice over the study's regions; 1 where a region is empty on both sides.
+
+    What the reference does not judge (`study.ignore_label`) is left out.
+    """
+    reference, prediction, _ = judged_alone(reference, prediction, study)
     counts = count_overlaps(reference, prediction, study.regions).values()
     return float(np.mean([ratio(2 * each.true_positive, each.reference + each.prediction, 1.0)
                           for each in counts]))
@@ -149,7 +154,7 @@ def tuning_steps(study: StudyConfig) -> Iterator[tuple[str, tuple, Callable]]:
 
 def _cases(matching: Matching, study: StudyConfig) -> Iterator[LabelledCase]:
     for case, (reference, prediction) in matching.pairs.items():
-        truth, truth_geometry = read_labels(reference, study, case, allow_float=True)
+        truth, truth_geometry = read_labels(reference, study, case, reference=True)
         labels, geometry = read_labels(prediction, study, case)
         check_same_grid(case, truth_geometry, geometry, reference, prediction)
         yield LabelledCase(case, labels, truth)

@@ -155,7 +155,7 @@ class Experiment:
                                     f"{nearest_hint(case, references)} "
                                     f"{reasons.get(case, '')}".rstrip(), file=self.references)
                 path = references[case]
-                _, geometry = read_labels(path, self.config.study, case, allow_float=True)
+                _, geometry = read_labels(path, self.config.study, case, reference=True)
                 own = VolumeGeometry.from_json(self.study.case_details(case)["geometry"])
                 if difference := geometry.difference(own):
                     raise DataError("is not on the grid of the images that "

@@ -29,7 +29,8 @@ def cross_entropy(scores: tf.Tensor, classes: tf.Tensor,
     losses = tf.nn.sparse_softmax_cross_entropy_with_logits(classes, scores)
     losses = tf.minimum(losses, _LARGEST)
     if not weights:
-        return tf.reduce_mean(losses)
+        # A mini-batch without a single pixel that counts costs nothing.
+        return tf.where(tf.size(losses) > 0, tf.reduce_mean(losses), 0.0)
     share = tf.gather(tf.constant(weights, losses.dtype), classes)
     return tf.math.divide_no_nan(tf.reduce_sum(losses * share), tf.reduce_sum(share))
 

@@ -71,9 +71,10 @@ def best_strength(pairs: np.ndarray, study: StudyConfig) -> tuple[int, list[floa
 
 
 def confusion(predicted: np.ndarray, labels: np.ndarray, classes: int) -> np.ndarray:
-    """Voxels by true and predicted class, (class, class) int64."""
-    return np.bincount((labels.astype(np.int64) * classes + predicted).ravel(),
-                       minlength=classes**2).reshape(classes, classes)
+    """Voxels by true and predicted class, (class, class) int64; those of no class (`IGNORED`) are
+    left out."""
+    pairs = labels.astype(np.int64) * classes + predicted
+    return np.bincount(pairs[labels < classes], minlength=classes**2).reshape(classes, classes)
 
 
 def dice_of(pairs: np.ndarray) -> np.ndarray:

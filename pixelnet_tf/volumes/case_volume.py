@@ -28,7 +28,8 @@ class PreparedVolume:
     Attributes:
         name: name of the case.
         images: (slice, height, width, channel) float32.
-        labels: (slice, height, width) uint8 class indices; None without segmentation.
+        labels: (slice, height, width) uint8 class indices, `IGNORED` where nobody has judged; None
+            without segmentation.
         brain: (slice, height, width) bool.
         plan: leads slices back to the volume.
         geometry: where the first modality's file lies in space.

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from pixelnet_tf.cases.case import Case
+from pixelnet_tf.cases.labels import lesion_classes, lesion_of
 from pixelnet_tf.config import StudyConfig
 from pixelnet_tf.errors import DataError, PixelNetError
 from pixelnet_tf.reporting import Reporter, reporter_or_log
@@ -111,9 +112,11 @@ def check_case(case: Case, study: StudyConfig, slice_size: int = 0) -> CheckResu
                 except DataError as error:
                     images.append(DataError.of(error, file=path))
             if labels:
-                has_lesion = bool(volume.array.any())
-                left = np.count_nonzero(classes_on_grid(volume, first.geometry, study))
-                outside = 1 - fraction_within(volume.array != 0, volume.geometry, first.geometry)
+                lesion = lesion_of(volume.array, study)
+                has_lesion = bool(lesion.any())
+                left = np.count_nonzero(
+                    lesion_classes(classes_on_grid(volume, first.geometry, study)))
+                outside = 1 - fraction_within(lesion, volume.geometry, first.geometry)
                 if has_lesion and (outside or not left):
                     doubts.append(DataError(f"{outside if left else 1:.1%} of the lesion is not on "
                                             "the first modality's grid and is lost", file=path))

@@ -6,6 +6,7 @@ import numpy as np
 import SimpleITK as sitk
 from nibabel import orientations
 
+from pixelnet_tf.cases.labels import lesion_classes
 from pixelnet_tf.errors import DataError
 from pixelnet_tf.volumes.geometry import VolumeGeometry
 
@@ -54,7 +55,7 @@ def bring_image(array: np.ndarray, geometry: VolumeGeometry, target: VolumeGeome
 
 def bring_labels(array: np.ndarray, geometry: VolumeGeometry, target: VolumeGeometry
                  ) -> np.ndarray:
-    """Bring label values to the grid of an image: permuted exactly, or by the nearest voxel.
+    """Bring class indices to the grid of an image: permuted exactly, or by the nearest voxel.
 
     Args:
         array: (x, y, z) on `geometry`, of any type.
@@ -63,13 +64,14 @@ def bring_labels(array: np.ndarray, geometry: VolumeGeometry, target: VolumeGeom
         (x, y, z) on `target`, of the array's type.
 
     Raises:
-        DataError: less than half of the labelled voxels lie on the target grid.
+        DataError: less than half of the voxels of a lesion lie on the target grid.
     """
     permutation = geometry.permutation_to(target)
     if permutation is not None:
         return np.ascontiguousarray(orientations.apply_orientation(array, permutation))
-    total = np.count_nonzero(array)
-    inside = round(total * fraction_within(array != 0, geometry, target))
+    lesion = lesion_classes(array)
+    total = np.count_nonzero(lesion)
+    inside = round(total * fraction_within(lesion, geometry, target))
     if inside < _LEAST_INSIDE * total:
         raise DataError(f"only {inside} of its {total} labelled voxels lie on the first "
                         "modality's grid: the two do not lie at one place", hint=_APART)

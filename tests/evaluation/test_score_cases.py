@@ -111,12 +111,12 @@ def test_names_every_bad_case_and_not_only_the_first(predictions_dir, study_dir,
 
 def test_whole_numbers_stored_as_floats_pass_in_a_reference_only(tmp_path, labels):
     path = write_nifti(tmp_path / "x.nii.gz", labels.astype(np.float32))
-    array, _ = read_labels(path, STUDY, "x", allow_float=True)
+    array, _ = read_labels(path, STUDY, "x", reference=True)
     assert array.dtype == np.uint8
     np.testing.assert_array_equal(array, labels)
     half = write_nifti(tmp_path / "y.nii.gz", labels.astype(np.float32) / 2)
     with pytest.raises(DataError, match=r"value 0\.5"):
-        read_labels(half, STUDY, "y", allow_float=True)
+        read_labels(half, STUDY, "y", reference=True)
 
 
 def test_a_prediction_that_lost_its_place_is_not_to_be_resampled(tmp_path, labels):
