@@ -61,7 +61,7 @@ _KINDS: dict[str, tuple[tuple[str, ...], tuple[_Rule, ...]]] = {
               "or where it was set aside go on without", True),
         _Rule("log.*", _COPY + ", or where it was set aside go on without the curves so far", True),
         _Rule("*config.yaml", _COPY), _Rule("split.json", _COPY), _Rule("priors.json", _COPY),
-        _Rule("decisions.json", _COPY),
+        _Rule("decisions.json", _COPY), _Rule("learning_rate.json", _COPY),
         _Rule("start.json", _COPY))),
     "predictions": (("prediction.json",), (
         _Rule("prediction.json", _COPY + ", or predict again with --overwrite"),

@@ -19,6 +19,7 @@ from pixelnet_tf.config.presets import (
     settings_tree,
 )
 from pixelnet_tf.config.sections import (
+    AUTO,
     BiasFieldConfig,
     BrainOnly,
     Choice,
@@ -52,6 +53,7 @@ from pixelnet_tf.config.sections import (
 )
 
 __all__ = [
+    "AUTO",
     "BiasFieldConfig",
     "BrainOnly",
     "Choice",

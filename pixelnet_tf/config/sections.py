@@ -11,12 +11,15 @@ from __future__ import annotations
 import re
 from dataclasses import asdict, dataclass, field
 from enum import Enum
-from typing import Any, TypeVar, get_type_hints
+from typing import Any, Literal, TypeVar, get_type_hints
 
 from pixelnet_tf.errors import ConfigError, nearest_hint
 
 #: Names of the classes that BraTS' rule of the small enhancing tumour turns one into the other.
 ENHANCING, NECROSIS = "enhancing", "necrosis"
+
+#: `training.solver.base_lr`: the rate is to be found by a trial.
+AUTO: Literal["auto"] = "auto"
 
 C = TypeVar("C", bound="Choice")
 
@@ -476,8 +479,9 @@ class SolverConfig:
     #: Caffe's `SGD`, `Nesterov`, `AdaGrad`, `RMSProp`, `AdaDelta` or `Adam`, or `adamw`: Keras'
     #: AdamW, whose decay acts on the weights themselves. [original]
     type: SolverType = SolverType.SGD
-    #: Learning rate at the start. [original]
-    base_lr: float = 0.001
+    #: Learning rate at the start; `auto` takes the one that a short trial on the training slices
+    #: finds (see training.md). [original]
+    base_lr: float | Literal["auto"] = 0.001
     #: The learning rate is inside the momentum: `h = momentum * h + lr * g`. `AdaGrad` and
     #: `RMSProp` have none: 0. [original]
     momentum: float = 0.9
@@ -518,7 +522,9 @@ class SolverConfig:
     def __post_init__(self) -> None:
         choices(self, "training.solver")
         in_range("training.solver.momentum", self.momentum, 0.0, 1.0)
-        for name in ("base_lr", "weight_decay", "clip_gradients", "new_layers_lr"):
+        if self.base_lr != AUTO:
+            in_range("training.solver.base_lr", self.base_lr, 0.0, 1e6)
+        for name in ("weight_decay", "clip_gradients", "new_layers_lr"):
             in_range(f"training.solver.{name}", getattr(self, name), 0.0, 1e6)
         for name in ("gamma", "power"):
             in_range(f"training.solver.{name}", getattr(self, name), -1e6, 1e6)

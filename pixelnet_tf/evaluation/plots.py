@@ -11,6 +11,7 @@ from matplotlib.figure import Figure
 
 from pixelnet_tf.evaluation.canvas import SERIES, new_figure
 from pixelnet_tf.evaluation.summary import Evaluation
+from pixelnet_tf.runs.rate_trial import RateTrial, shares
 
 _UNITS = {"Hausdorff95": "Hausdorff95 (mm)", "Hausdorff": "Hausdorff (mm)",
           "AverageDistance": "Average distance (mm)"}
@@ -105,6 +106,37 @@ def training_curves(rows: Sequence[Mapping[str, Any]]) -> Figure:
         axes[2].legend(frameon=False, fontsize=8)
     for ax in axes:
         ax.set_xlabel("step")
+        ax.grid(alpha=0.3)
+        ax.spines[["top", "right"]].set_visible(False)
+    return figure
+
+
+def rate_curves(trial: RateTrial) -> Figure:
+    """Draw the losses of each learning rate of a trial, and where each ended."""
+    figure = new_figure(8.4, 3.2)
+    losses, ends = figure.subplots(1, 2)
+    order = sorted(zip(trial.rates, trial.losses, strict=True))
+    for number, (rate, curve) in enumerate(order):
+        chosen = rate == trial.chosen
+        losses.plot(range(1, len(curve) + 1), curve, color=SERIES[number % len(SERIES)],
+                    linewidth=2.5 if chosen else 1, label=f"{rate:g}" + " (chosen)" * chosen)
+    losses.plot(range(1, len(trial.start) + 1), trial.start, "--", color="0.6", linewidth=1,
+                label="start weights")
+    # A rate that diverged would hide the others.
+    losses.set_ylim(0, 2 * max(trial.start))
+    losses.set_title("Loss of each rate, on the same mini-batches", fontsize=10)
+    losses.set_xlabel("step")
+    losses.legend(frameon=False, fontsize=8)
+    whole = [(rate, shares(curve, trial.start)[-1]) for rate, curve in order
+             if len(curve) == len(trial.start)]
+    ends.plot([rate for rate, _ in whole], [end for _, end in whole], "o-", color=SERIES[0])
+    ends.axvline(trial.chosen, color="0.6", linestyle="--", linewidth=1)
+    ends.axhline(1, color="0.6", linewidth=1)
+    ends.set_ylim(0, 2)
+    ends.set_xscale("log")
+    ends.set_title("Loss at the end, as a share of the start weights'", fontsize=10)
+    ends.set_xlabel("learning rate")
+    for ax in (losses, ends):
         ax.grid(alpha=0.3)
         ax.spines[["top", "right"]].set_visible(False)
     return figure

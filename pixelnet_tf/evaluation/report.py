@@ -27,7 +27,7 @@ from pixelnet_tf.evaluation.comparison import PAPER_MEASURES
 from pixelnet_tf.evaluation.label_files import read_labels
 from pixelnet_tf.evaluation.matching import Matching
 from pixelnet_tf.evaluation.overlay import overlay_figure
-from pixelnet_tf.evaluation.plots import box_plots, training_curves
+from pixelnet_tf.evaluation.plots import box_plots, rate_curves, training_curves
 from pixelnet_tf.evaluation.summary import Evaluation
 from pixelnet_tf.evaluation.tables import Table, lesion_tables, number, paper_table, spread_table
 from pixelnet_tf.io.files import (
@@ -39,6 +39,7 @@ from pixelnet_tf.io.files import (
     read_text,
     write_text,
 )
+from pixelnet_tf.runs.rate_trial import RateTrial
 
 _TEMPLATE = "report.html.j2"
 #: Digits of a SHA-256 that tell contents apart for a reader.
@@ -112,6 +113,7 @@ def write_report(source: ReportSource, out: Path, overlays: int = 3) -> list[Pat
 
     configuration = configuration_text(source.run_dir)
     rows = read_json_lines(source.run_dir / "log.jsonl")
+    trial = _stored(source.run_dir, "learning_rate.json", RateTrial.from_json)
     evaluation = source.evaluation
     pairs = {case: paths for case, paths in source.matching.pairs.items()
              if case in evaluation.scores}
@@ -128,6 +130,8 @@ def write_report(source: ReportSource, out: Path, overlays: int = 3) -> list[Pat
                      *origin_tables(source.run_dir, evaluation)],
         curves=picture("training", "Loss, learning rate and validation scores over the steps.",
                        training_curves(rows)) if rows else None,
+        rate_trial=picture("learning_rate", trial.describe() + ".", rate_curves(trial)
+                           ) if trial else None,
         score_tables=[paper_table(evaluation), spread_table(evaluation)],
         lesion_tables=lesion_tables(evaluation),
         definitions=evaluation.definitions,

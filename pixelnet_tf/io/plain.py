@@ -25,7 +25,7 @@ def build(cls: type[T], tree: Any, where: str = "", *, yaml: bool = False) -> T:
 
     Args:
         cls: fields of the types str, int, float, bool, tuple, dict, enumerations of texts, optional
-            ones and dataclasses.
+            ones, one of these or given texts (`float | Literal["auto"]`), and dataclasses.
         where: place of the tree within the whole, for messages.
         yaml: mend what YAML 1.1 reads otherwise than people write it: a bare yes or no (as true or
             false) where a text is wanted, and `1e-3` (as text) where a number is. JSON needs none.
@@ -75,8 +75,19 @@ def convert(hint: Any, value: Any, where: str, *, yaml: bool = False) -> Any:
     if origin in (typing.Union, types.UnionType):
         if value is None and types.NoneType in arguments:
             return None
-        return convert(next(a for a in arguments if a is not types.NoneType), value, where,
-                       yaml=yaml)
+        # The texts that stand for something else than a value of the type: base_lr's `auto`.
+        texts = [text for each in arguments if typing.get_origin(each) is typing.Literal
+                 for text in typing.get_args(each)]
+        if isinstance(value, str) and value in texts:
+            return value
+        kinds = [each for each in arguments if each is not types.NoneType
+                 and typing.get_origin(each) is not typing.Literal]
+        try:
+            return convert(kinds[0], value, where, yaml=yaml)
+        except PlainError as error:
+            if not texts:
+                raise
+            raise PlainError(f"{error}, or one of {texts}", value=value) from None
     return _scalar(hint, value, where, yaml)
 
 

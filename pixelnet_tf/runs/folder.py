@@ -33,6 +33,7 @@ from pixelnet_tf.runs.checkpoints import load_state, read_states, remove_states
 from pixelnet_tf.runs.compatibility import WEIGHTS, Basis, check_fit
 from pixelnet_tf.runs.decisions import Decisions
 from pixelnet_tf.runs.network import TrainedNetwork, load_model
+from pixelnet_tf.runs.rate_trial import RateTrial
 
 #: What to do with a broken file of a run.
 _ADVICE = "take the file from a copy of the run, or train anew into a new --out"
@@ -82,17 +83,21 @@ class RunFolder:
         return tf.io.gfile.exists(self.file("config.yaml"))
 
     def start(self, config: Config, split: Split, priors: ClassPriors, slices: str = "",
-              new_layers: Iterable[str] = ()) -> None:
+              new_layers: Iterable[str] = (), trial: RateTrial | None = None) -> None:
         """Write what the run begins with, config.yaml last: with it the run exists.
 
         Args:
             slices: digest of the slices (`PreparedStudy.digest`); empty where unknown.
             new_layers: names of the layers that hold random start weights.
+            trial: the one that chose the learning rate.
         """
         begin_folder(self.path)
         # What is best in there is of a training that had saved no state to go on from.
         remove_states(self.file("checkpoints"))
         remove(self.file("decisions.json"))
+        remove(self.file("learning_rate.json"))
+        if trial is not None:
+            write_json(self.file("learning_rate.json"), trial.to_json())
         write_json(self.file("split.json"), split.to_json())
         write_json(self.file("priors.json"), priors.to_json())
         write_json(self.file("start.json"), {"slices": slices, "new_layers": sorted(new_layers)})
@@ -133,6 +138,13 @@ class RunFolder:
     def save_priors(self, priors: ClassPriors) -> None:
         """Replace the class frequencies (after fitting on validation cases)."""
         write_json(self.file("priors.json"), priors.to_json())
+
+    def rate_trial(self) -> RateTrial | None:
+        """The trial that chose the learning rate; None where the configuration names it."""
+        path = self.file("learning_rate.json")
+        if not tf.io.gfile.exists(path):
+            return None
+        return read_json_as(path, RateTrial.from_json, _ADVICE)
 
     def decisions(self) -> Decisions | None:
         """What the validation cases decided; None where none did, and for a checkpoint of a

@@ -12,7 +12,7 @@ import tensorflow as tf
 
 from pixelnet_tf.caffe.snapshot import Snapshot, check_snapshot, is_snapshot, load_snapshot
 from pixelnet_tf.caffe.weights import load_caffemodel
-from pixelnet_tf.config import SolverType
+from pixelnet_tf.config import AUTO, SolverConfig, SolverType
 from pixelnet_tf.errors import ConfigError, ModelError
 from pixelnet_tf.model.architecture import BLOCKS
 from pixelnet_tf.model.fast_trunk import fast_taps
@@ -30,13 +30,14 @@ class StartWeights:
     snapshot: Snapshot | None = None
 
 
-def check_source(source: str, steps: int = 0, balance: bool = False, solver: str = "") -> None:
+def check_source(source: str, steps: int = 0, balance: bool = False,
+                 solver: SolverConfig | None = None) -> None:
     """Check what can be told of start weights before there is a model.
 
     Args:
         steps: number of steps of the whole training.
         balance: whether `balance_taps` is asked for.
-        solver: its type.
+        solver: its solver; None where it is not known yet.
 
     Raises:
         ModelError: the file does not exist, or is a snapshot that cannot be read.
@@ -55,7 +56,11 @@ def check_source(source: str, steps: int = 0, balance: bool = False, solver: str
         raise ConfigError(f"training.initial_weights: {source} has {done} steps behind it, the "
                           f"training is to have {steps}: nothing is left to do",
                           hint="raise training.steps")
-    if solver == SolverType.ADAMW:
+    if solver is not None and solver.base_lr == AUTO:
+        raise ConfigError(f"training.solver.base_lr is {AUTO}, and {source} has its momentum from "
+                          "the rate that it was trained with",
+                          hint="set training.solver.base_lr to that rate")
+    if solver is not None and solver.type == SolverType.ADAMW:
         raise ConfigError(f"training.initial_weights: {source} is the state of one of Caffe's "
                           "solvers",
                           hint="set training.solver.type to the one that wrote it, or start from "

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import random
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 
@@ -14,7 +14,7 @@ import tensorflow as tf
 
 from pixelnet_tf.cases.class_priors import ClassPriors
 from pixelnet_tf.cases.split import Split
-from pixelnet_tf.config import Config, FollowDecisions, TrainingConfig
+from pixelnet_tf.config import AUTO, Config, FollowDecisions, TrainingConfig
 from pixelnet_tf.dataset.measure_priors import measure_priors
 from pixelnet_tf.dataset.pipeline import in_turn, training_batches
 from pixelnet_tf.dataset.prepared import PreparedStudy
@@ -30,14 +30,15 @@ from pixelnet_tf.reporting import Reporter, reporter_or_log
 from pixelnet_tf.runs.checkpoints import Checkpoints
 from pixelnet_tf.runs.compatibility import RESUME, Basis, check_fit
 from pixelnet_tf.runs.folder import RunFolder
+from pixelnet_tf.runs.rate_trial import STEPS, RateTrial
 from pixelnet_tf.training.decisions import decide
 from pixelnet_tf.training.initial import StartWeights, balance_taps, check_source, initialise
 from pixelnet_tf.training.interruption import Interruption
 from pixelnet_tf.training.log import TrainingLog
-from pixelnet_tf.training.loss import make_loss
+from pixelnet_tf.training.rate_trial import find_rate, with_rate
 from pixelnet_tf.training.solver import policy_from_config
 from pixelnet_tf.training.state import TrainingState
-from pixelnet_tf.training.step import Batch, LossAndGradients, lattice_of, loss_and_gradients
+from pixelnet_tf.training.step import Step, make_step
 from pixelnet_tf.training.validation import case_validator
 
 #: Progress is reported at least so often, whatever is logged: a step may take a minute.
@@ -117,9 +118,10 @@ class Trainer:
         self._check_folder(resume)
         if self._starts():
             check_source(training.initial_weights, self.plan.steps, training.balance_taps,
-                         training.solver.type)
+                         training.solver)
             # Raises where the policy asks for more steps than there are.
-            policy_from_config(training.solver, self.plan.steps)
+            policy_from_config(training.solver if training.solver.base_lr != AUTO
+                               else with_rate(training, 1.0).solver, self.plan.steps)
         for case in (*self.split.train, *self.split.validation):
             self.study.check_shard(case)
         index = self.study.index
@@ -194,12 +196,14 @@ class Trainer:
         if new_layers is None:
             start = self._initialise(model, balance=state is None)
             new_layers, snapshot = start.new_layers, start.snapshot
-        whole = TrainingState(model, config.training, new_layers, self.plan.steps)
+        trial = self._rate_trial(model, new_layers, started=state is not None)
+        training = config.training if trial is None else with_rate(config.training, trial.chosen)
+        whole = TrainingState(model, training, new_layers, self.plan.steps)
         if state is None and snapshot is not None:
             whole.go_on_from(snapshot)
         if state is None:
             priors = self.measure_priors()
-            folder.start(config, self.split, priors, self._basis().slices, new_layers)
+            folder.start(config, self.split, priors, self._basis().slices, new_layers, trial)
         else:
             priors = folder.priors()
         checkpoints = Checkpoints(folder.file("checkpoints"), whole.variables, self.reporter)
@@ -245,6 +249,36 @@ class Trainer:
             self._balance_taps(model)
         return start
 
+    def _rate_trial(self, model: PixelNet, new_layers: Collection[str], started: bool
+                    ) -> RateTrial | None:
+        """The trial of `base_lr: auto`: the run's own where it has one, else a new one."""
+        config = self.config
+        if config.training.solver.base_lr != AUTO:
+            return None
+        trial = self.run_folder.rate_trial() if self.run_folder.exists() else None
+        if trial is None:
+            if started:
+                raise RunError("is missing, and with it the learning rate that the training began "
+                               "with", file=self.run_folder.file("learning_rate.json"),
+                               hint="take it from a copy of the run, or train anew into a new "
+                                    "--out")
+            size = config.training.solver.iter_size
+            batches = in_turn(training_batches(
+                self.study, self.schedule, config.sampling, seed=config.training.seed,
+                batch_slices=config.training.batch_slices).take(STEPS * size))
+            try:
+                kept = list(batches)
+                trial = find_rate(model, config.training, config.sampling, new_layers,
+                                  [kept[at:at + size] for at in range(0, len(kept), size)],
+                                  self.reporter)
+            except (tf.errors.OpError, UnicodeDecodeError) as error:
+                raise RunError(
+                    f"the trial of the learning rate failed: {_reason(error)}",
+                    hint=f"if {self.study.path} was prepared anew meanwhile, start again"
+                ) from None
+        self.reporter.message(trial.describe())
+        return trial
+
     def _balance_taps(self, model: PixelNet) -> None:
         rows = self.schedule.with_lesion
         rows = rows[np.linspace(0, len(rows) - 1, num=min(8, len(rows))).astype(int)]
@@ -285,10 +319,11 @@ class _Loop:
 
     def __init__(self, trainer: Trainer, whole: TrainingState, checkpoints: Checkpoints,
                  priors: ClassPriors, interruption: Interruption, lock: Lock):
-        self.config, self.plan = trainer.config, trainer.plan
+        # With the rate that a trial found, where one did.
+        self.config = replace(trainer.config, training=whole.config)
+        self.plan = trainer.plan
         self.reporter = trainer.reporter
         self.state = whole
-        self.model, self.optimizer, self.trained = whole.model, whole.optimizer, whole.trained
         self.checkpoints, self.interruption, self.lock = checkpoints, interruption, lock
         self.study_path = trainer.study.path
         self.validate = case_validator(
@@ -313,7 +348,7 @@ class _Loop:
 
     def run(self) -> None:
         """Do every step that is left, each with the log, validation and checkpoint due after it."""
-        step_function = self._step_function()
+        step_function = make_step(self.state, self.config.sampling)
         try:
             if self.unvalidated:
                 self._validate()
@@ -333,10 +368,8 @@ class _Loop:
             self._stop()
             raise
         except (tf.errors.OpError, UnicodeDecodeError) as error:
-            # A broken record's bytes stand in TensorFlow's message and need not be text.
-            reason = getattr(error, "message", "a record of the prepared study is broken")
             raise RunError(
-                f"training failed in step {self.done + 1}: {reason}",
+                f"training failed in step {self.done + 1}: {_reason(error)}",
                 hint=f"if {self.study_path} was prepared anew meanwhile, start again") from None
         finally:
             self.log.close()
@@ -344,7 +377,7 @@ class _Loop:
     def _due(self, every: int) -> bool:
         return bool(every) and (self.done % every == 0 or self.done == self.plan.steps)
 
-    def _step(self, step_function: Callable) -> None:
+    def _step(self, step_function: Step) -> None:
         batches = [next(self.batches) for _ in range(self.config.training.solver.iter_size)]
         self.whole = False
         loss = float(step_function(batches, tf.constant(self.done + 1, tf.int32)))
@@ -359,52 +392,6 @@ class _Loop:
             self._log(loss)
         elif time.monotonic() - self.reported > _REPORT_SECONDS:
             self._report(loss)
-
-    def _step_function(self) -> Callable:
-        """The function from the mini-batches of a step and its number to its loss."""
-        model, optimizer, trained = self.model, self.optimizer, self.trained
-        average = self.state.average
-        training = self.config.training
-        precision = tf.as_dtype(training.precision)
-        loss_of = make_loss(training.loss, training.class_weights)
-        tensors = [variable.value for variable in trained]
-
-        def of_batch(batch: Batch, seed: tf.Tensor) -> LossAndGradients:
-            return loss_and_gradients(
-                model, batch, seed, variables=tensors, fast=training.fast, precision=precision,
-                lattice=lattice_of(self.config.sampling), loss_of=loss_of)
-
-        @tf.function(reduce_retracing=True)
-        def one_batch(batch: Batch, step: tf.Tensor) -> tf.Tensor:
-            loss, gradients = of_batch(batch, tf.stack([training.seed, step]))
-            optimizer.apply(gradients, trained)
-            average()
-            return loss
-
-        # A function of its own for each mini-batch, or the memory of all would be taken at once.
-        @tf.function(reduce_retracing=True)
-        def one_more(batch: Batch, step: tf.Tensor, number: tf.Tensor, loss: tf.Tensor,
-                     gradients: list[tf.Tensor]) -> LossAndGradients:
-            seed = tf.random.experimental.stateless_fold_in(
-                tf.stack([training.seed, step]), number)
-            new_loss, new = of_batch(batch, seed)
-            return loss + new_loss, [a + b for a, b in zip(gradients, new, strict=True)]
-
-        @tf.function
-        def apply_mean(gradients: list[tf.Tensor]) -> None:
-            optimizer.apply([g / training.solver.iter_size for g in gradients], trained)
-            average()
-
-        def several_batches(batches: Sequence[Batch], step: tf.Tensor) -> tf.Tensor:
-            loss, gradients = tf.zeros([]), [tf.zeros_like(tensor) for tensor in tensors]
-            for number, batch in enumerate(batches):
-                loss, gradients = one_more(batch, step, tf.constant(number), loss, gradients)
-            apply_mean(gradients)
-            return loss / len(batches)
-
-        if training.solver.iter_size > 1:
-            return several_batches
-        return lambda batches, step: one_batch(batches[0], step)
 
     def _log(self, loss: float) -> None:
         step = self.done
@@ -461,6 +448,11 @@ class _Loop:
         self.reporter.message(
             f"stopped; the state after step {saved} is saved, --resume goes on from there"
             if saved else "stopped before the first step had ended; --resume starts with it")
+
+
+def _reason(error: Exception) -> str:
+    # A broken record's bytes stand in TensorFlow's message and need not be text.
+    return getattr(error, "message", "a record of the prepared study is broken")
 
 
 @contextmanager

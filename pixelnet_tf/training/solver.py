@@ -9,7 +9,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from pixelnet_tf.config import SolverConfig, SolverType
+from pixelnet_tf.config import AUTO, SolverConfig, SolverType
 from pixelnet_tf.errors import ConfigError, ModelError
 from pixelnet_tf.training.lr_policy import CaffePolicy
 
@@ -341,7 +341,10 @@ def policy_from_config(config: SolverConfig, max_steps: int) -> CaffePolicy:
     """The learning rate that a configuration's `training.solver` describes.
 
     max_steps is the number of solver steps of the whole training (policies `poly` and `cosine`).
+    Raises `ConfigError` for the rate `auto`, which a trial has to find first.
     """
+    if config.base_lr == AUTO:
+        raise ConfigError(f"training.solver.base_lr is {AUTO}: no trial has found the rate yet")
     return CaffePolicy(
         config.base_lr, config.lr_policy, gamma=config.gamma, power=config.power,
         stepsize=config.stepsize, stepvalues=config.stepvalues, max_steps=max_steps,
@@ -353,19 +356,21 @@ def solver_from_config(
     config: SolverConfig,
     max_steps: int,
     multipliers: Mapping[str, tuple[float, float]] | None = None,
+    learning_rate: float | None = None,
 ) -> CaffeSolver | DecoupledAdam:
     """The optimiser that a configuration's `training.solver` describes; see
-    `policy_from_config`.
+    `policy_from_config`, in whose place a learning rate may be given, which can be set anew.
 
     It is to be given the mean gradient of `iter_size` mini-batches. Caffe clips their sum.
     """
     clip = config.clip_gradients / config.iter_size
+    rate = policy_from_config(config, max_steps) if learning_rate is None else learning_rate
     if config.type == SolverType.ADAMW:
         return DecoupledAdam(
-            policy_from_config(config, max_steps), beta_1=config.momentum,
+            rate, beta_1=config.momentum,
             beta_2=config.momentum2, epsilon=config.delta, weight_decay=config.weight_decay,
             multipliers=multipliers, global_clipnorm=clip or None)
     return SOLVERS[config.type](
-        policy_from_config(config, max_steps), config.momentum, config.weight_decay,
+        rate, config.momentum, config.weight_decay,
         multipliers=multipliers, momentum2=config.momentum2, rms_decay=config.rms_decay,
         delta=config.delta, global_clipnorm=clip or None)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection
+from dataclasses import replace
 from pathlib import Path
 
 import tensorflow as tf
@@ -22,6 +23,7 @@ class TrainingState:
     Args:
         new_layers: names of the layers that do not come from pretrained weights.
         steps: solver steps of the whole training.
+        learning_rate: in place of the configuration's policy; `optimizer.learning_rate` changes it.
 
     Attributes:
         result: the model that is validated and kept: with `training.average_weights` one of its
@@ -29,10 +31,10 @@ class TrainingState:
     """
 
     def __init__(self, model: PixelNet, config: TrainingConfig, new_layers: Collection[str],
-                 steps: int):
+                 steps: int, learning_rate: float | None = None):
         self.model, self.config = model, config
-        self.optimizer = solver_from_config(config.solver, steps,
-                                            training_multipliers(model, config, new_layers))
+        self.optimizer = solver_from_config(
+            config.solver, steps, training_multipliers(model, config, new_layers), learning_rate)
         self.trained = [variable for variable in model.trainable_variables
                         if self.optimizer.multipliers[variable.path][0] > 0]
         self.optimizer.build(self.trained)
@@ -87,7 +89,10 @@ class TrainingState:
         model = PixelNet(config.model, len(config.study.modalities), len(config.study.labels),
                          draw=False)
         # Only the policy `poly` asks for the number of steps, and no state holds it.
-        state = cls(model, config.training, run.new_layers() or (), steps=1)
+        trial = run.rate_trial()
+        training = config.training if trial is None else replace(
+            config.training, solver=replace(config.training.solver, base_lr=trial.chosen))
+        state = cls(model, training, run.new_layers() or (), steps=1)
         Checkpoints(run.file("checkpoints"), state.variables).restore(kind)
         return state
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import tensorflow as tf
 
@@ -11,11 +11,14 @@ from pixelnet_tf.model.fast_head import fast_scores
 from pixelnet_tf.model.fast_trunk import Dropout, canvas_pixels, fast_taps
 from pixelnet_tf.model.grid_head import grid_scores
 from pixelnet_tf.model.pixelnet import PixelNet, plain_scores, plain_taps
-from pixelnet_tf.training.loss import Loss, cross_entropy
+from pixelnet_tf.training.loss import Loss, cross_entropy, make_loss
+from pixelnet_tf.training.state import TrainingState
 
 #: A mini-batch, as the pipeline gives it.
 Batch = dict[str, tf.Tensor]
 LossAndGradients = tuple[tf.Tensor, list[tf.Tensor]]
+#: The mini-batches of a solver step, and its number, to its loss.
+Step = Callable[[Sequence[Batch], tf.Tensor], tf.Tensor]
 
 
 def seeded_dropout(rate: float, names: Sequence[str], seed: tf.Tensor) -> Dropout | None:
@@ -94,3 +97,52 @@ def loss_and_gradients(model: PixelNet, batch: Batch, seed: tf.Tensor, *,
     if missing:
         raise ValueError(f"no gradient reaches {missing}")
     return loss, gradients
+
+
+def make_step(state: TrainingState, sampling: SamplingConfig) -> Step:
+    """The function from the mini-batches of a solver step and its number, from 1, to its loss.
+
+    It computes the gradients, lets the solver change the weights and the average follow them; the
+    loss is that before the change.
+    """
+    model, optimizer, trained, average = state.model, state.optimizer, state.trained, state.average
+    training = state.config
+    precision = tf.as_dtype(training.precision)
+    loss_of = make_loss(training.loss, training.class_weights)
+    tensors = [variable.value for variable in trained]
+
+    def of_batch(batch: Batch, seed: tf.Tensor) -> LossAndGradients:
+        return loss_and_gradients(
+            model, batch, seed, variables=tensors, fast=training.fast, precision=precision,
+            lattice=lattice_of(sampling), loss_of=loss_of)
+
+    @tf.function(reduce_retracing=True)
+    def one_batch(batch: Batch, step: tf.Tensor) -> tf.Tensor:
+        loss, gradients = of_batch(batch, tf.stack([training.seed, step]))
+        optimizer.apply(gradients, trained)
+        average()
+        return loss
+
+    # A function of its own for each mini-batch, or the memory of all would be taken at once.
+    @tf.function(reduce_retracing=True)
+    def one_more(batch: Batch, step: tf.Tensor, number: tf.Tensor, loss: tf.Tensor,
+                 gradients: list[tf.Tensor]) -> LossAndGradients:
+        seed = tf.random.experimental.stateless_fold_in(tf.stack([training.seed, step]), number)
+        new_loss, new = of_batch(batch, seed)
+        return loss + new_loss, [a + b for a, b in zip(gradients, new, strict=True)]
+
+    @tf.function
+    def apply_mean(gradients: list[tf.Tensor]) -> None:
+        optimizer.apply([g / training.solver.iter_size for g in gradients], trained)
+        average()
+
+    def several_batches(batches: Sequence[Batch], step: tf.Tensor) -> tf.Tensor:
+        loss, gradients = tf.zeros([]), [tf.zeros_like(tensor) for tensor in tensors]
+        for number, batch in enumerate(batches):
+            loss, gradients = one_more(batch, step, tf.constant(number), loss, gradients)
+        apply_mean(gradients)
+        return loss / len(batches)
+
+    if training.solver.iter_size > 1:
+        return several_batches
+    return lambda batches, step: one_batch(batches[0], step)

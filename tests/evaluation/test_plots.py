@@ -5,9 +5,10 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from pixelnet_tf.evaluation.plots import box_plots, training_curves
+from pixelnet_tf.evaluation.plots import box_plots, rate_curves, training_curves
 from pixelnet_tf.evaluation.protocols import BratsProtocol, RegionScore
 from pixelnet_tf.evaluation.summary import Evaluation
+from pixelnet_tf.runs.rate_trial import RateTrial
 
 
 def _evaluation(values, averaged=True):
@@ -50,3 +51,15 @@ def test_training_curves_show_the_log():
     assert set(rate.lines[0].get_ydata()) == {0.1}
     assert validation.lines[0].get_label() == "Dice edema"
     assert list(validation.lines[0].get_ydata()) == [0.5]
+
+
+def test_rate_curves_show_every_rate_and_where_it_ended():
+    trial = RateTrial("rule", "SGD", 1e-3, (2.0,) * 8, (1e-3, 2e-3, 4e-3),
+                      ((1.0,) * 8, (3.0,) * 8, (2.0, 9.0)))
+    losses, ends = rate_curves(trial).axes
+    assert [line.get_label() for line in losses.lines] == [
+        "0.001 (chosen)", "0.002", "0.004", "start weights"]
+    assert list(losses.lines[2].get_ydata()) == [2.0, 9.0]
+    # The last one was not finite and has no end.
+    assert list(ends.lines[0].get_xdata()) == [1e-3, 2e-3]
+    assert list(ends.lines[0].get_ydata()) == pytest.approx([0.5, 1.5])

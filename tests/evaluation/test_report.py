@@ -25,6 +25,7 @@ from pixelnet_tf.evaluation.report import (
 from pixelnet_tf.evaluation.score_cases import score_cases
 from pixelnet_tf.evaluation.summary import Evaluation
 from pixelnet_tf.io.files import digest
+from pixelnet_tf.runs.rate_trial import RateTrial
 
 STUDY = Config().study
 
@@ -89,6 +90,16 @@ def test_report_holds_scores_settings_and_frequencies(source, tmp_path):
     assert "97.000%" in cells
     assert "hausdorff95_pooled" in text
     assert 'id="overlays"' not in text
+
+
+def test_a_report_shows_the_trial_of_the_learning_rate(source, tmp_path):
+    trial = RateTrial("rule", "SGD", 0.002, (2.0,) * 8, (0.001, 0.002), ((1.5,) * 8, (1.0,) * 8))
+    (source.run_dir / "learning_rate.json").write_text(json.dumps(trial.to_json()))
+    written = write_report(source, tmp_path / "report.html", overlays=0)
+    assert "learning_rate.png" in [path.name for path in written]
+    assert ("learning rate 0.002 chosen by a trial on training slices (learning_rate.json): "
+            "loss at 0.001 ends at 0.75 of the start&#39;s, 0.002 ends at 0.50"
+            ) in written[0].read_text()
 
 
 def test_a_run_folder_without_files_leaves_sections_out(source, tmp_path):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 
@@ -25,6 +25,7 @@ class Outer:
     inner: Inner = Inner()
     by_name: dict[str, tuple[float, ...]] | None = None
     more: Any = None
+    rate: float | Literal["auto"] = 0.5
 
 
 def test_what_fits():
@@ -35,6 +36,8 @@ def test_what_fits():
     assert found == Outer(3, (4, 5), Inner(("a",), 1.0), {"x": (1.0, 2.5)}, [None])
     assert isinstance(found.inner.score, float)
     assert build(Inner, {"score": None}).score is None
+    assert build(Outer, {"step": 3, "rate": "auto"}).rate == "auto"
+    assert build(Outer, {"step": 3, "rate": "1e-3"}, yaml=True).rate == 0.001
 
 
 @pytest.mark.parametrize(("tree", "words"), [
@@ -48,6 +51,7 @@ def test_what_fits():
     ({"step": 3, "inner": {"names": [1]}}, r"inner.names\[0\] must be of type str, got 1"),
     ({"step": 3, "inner": {"score": 10**400}}, "inner.score is out of all range"),
     ({"step": 3, "inner": {"score": "x"}}, "inner.score must be of type float"),
+    ({"step": 3, "rate": "best"}, r"rate must be of type float, .*or one of \['auto'\]"),
     ({"step": 3, "by_name": {"x": {}}}, "by_name.x must be a list"),
 ])
 def test_what_does_not_fit_is_named_by_its_place(tree, words, tmp_path):
