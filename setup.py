@@ -35,6 +35,13 @@ TENSORBOARD = ["tensorboard>=2.18"]
 TEST = ["pytest>=8", "pytest-cov>=7", "coverage>=7.10.6", "hypothesis>=6.100", "ruff>=0.5",
         "mypy>=1.15", "types-PyYAML>=6.0.12", "httpx>=0.27", "httpx2>=2.0"]
 
+# highdicom lays a segmentation on its source series by the places of both; 0.28 is the release that
+# this was tested with. It stands on pydicom, whose 3.0 has the codes that segments are named by.
+DICOM = ["highdicom>=0.28", "pydicom>=3.0.1"]
+# What reads the files of `predict --output` in the tests, and none of it writes any here: dcmqi's
+# programs for DICOM segmentations, the validator of the BIDS project.
+READERS = ["dcmqi>=1.5.6", "bids-validator-deno>=3.0.2"]
+
 DOCS = ["sphinx>=8", "myst-parser>=4", "numpydoc>=1.8", "sphinx-gallery>=0.19", "furo>=2024.8"]
 
 EXTRAS = {
@@ -48,7 +55,9 @@ EXTRAS = {
     "onnx": ONNX,
     # Curves of a training (`tensorboard --logdir RUN/tensorboard`).
     "tensorboard": TENSORBOARD,
-    "test": TEST + REPORT + SERVE + HDF5,
+    # DICOM segmentations (`predict --output dicom-seg`); series are read without it.
+    "dicom": DICOM,
+    "test": TEST + REPORT + SERVE + HDF5 + DICOM + READERS,
     # The documentation, with what its examples need.
     "docs": DOCS + REPORT + SERVE,
     # TensorFlow Serving's own messages, and requests drawn from the server's description.
@@ -58,7 +67,7 @@ EXTRAS = {
     # MedPy is the yardstick of the metrics benchmark only.
     "benchmark": ["medpy>=0.5", "psutil>=5.9"],
     # What a user may want.
-    "all": REPORT + SERVE + HDF5 + ONNX + TENSORBOARD,
+    "all": REPORT + SERVE + HDF5 + ONNX + TENSORBOARD + DICOM,
 }
 
 setup(

@@ -11,7 +11,7 @@ import numpy as np
 
 from pixelnet_tf.errors import DataError
 from pixelnet_tf.volumes.case_volume import RawVolume
-from pixelnet_tf.volumes.geometry import VolumeGeometry
+from pixelnet_tf.volumes.geometry import LPS_TO_RAS, VolumeGeometry
 
 if TYPE_CHECKING:
     import SimpleITK as sitk
@@ -19,9 +19,6 @@ if TYPE_CHECKING:
 #: A path of a NIfTI file, an image of nibabel or SimpleITK, or an array (x, y, z) with its affine
 #: (4, 4), which leads from voxels to mm along R, A, S as in nibabel.
 Image = Any
-
-#: From SimpleITK's world (left, posterior, superior) to nibabel's (right, anterior, superior).
-_LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])
 
 
 def read_image(image: Image, name: str) -> RawVolume:
@@ -41,7 +38,7 @@ def read_image(image: Image, name: str) -> RawVolume:
         in space.
     """
     if isinstance(image, (str, os.PathLike)):
-        return RawVolume.read(Path(image))
+        return RawVolume.read(image)
     try:
         if isinstance(image, nib.spatialimages.SpatialImage):
             return _from_nibabel(image, name)
@@ -81,7 +78,7 @@ def to_sitk(array: np.ndarray, geometry: VolumeGeometry) -> sitk.Image:
     """A SimpleITK image at the same place; raises `DataError` for a sheared affine."""
     import SimpleITK as sitk
 
-    affine = _LPS_TO_RAS @ geometry.affine
+    affine = LPS_TO_RAS @ geometry.affine
     spacing = np.array(geometry.spacing_mm)
     direction = affine[:3, :3] / spacing
     if not np.allclose(direction.T @ direction, np.eye(3), atol=1e-4):
@@ -113,7 +110,7 @@ def _from_sitk(image: sitk.Image, name: str) -> RawVolume:
     affine = np.eye(4)
     affine[:3, :3] = np.reshape(image.GetDirection(), (3, 3)) * image.GetSpacing()
     affine[:3, 3] = image.GetOrigin()
-    return RawVolume(array, VolumeGeometry.of(array.shape, _LPS_TO_RAS @ affine), name)
+    return RawVolume(array, VolumeGeometry.of(array.shape, LPS_TO_RAS @ affine), name)
 
 
 def _voxels(array: np.ndarray) -> np.ndarray:

@@ -519,8 +519,9 @@ class Segmenter:
 def adapted(config: Config, given: Config | Path_ | None, overrides: Sequence[str]) -> Config:
     """A trained model's configuration for other cases.
 
-    `given` gives what a model may be used with anew: where volumes are (study.layout, files and
-    resample) and the section `prediction`; overrides ("section.key=value") come on top.
+    `given` gives what a model may be used with anew: where volumes are (study.layout, files,
+    series, codes and resample) and the section `prediction`; overrides ("section.key=value") come
+    on top.
 
     Raises
     ------
@@ -535,7 +536,8 @@ def adapted(config: Config, given: Config | Path_ | None, overrides: Sequence[st
             if mine != theirs:
                 raise ConfigError(f"{source}: study.{key} is {theirs}, but the model was trained "
                                   f"with {mine}", hint="give those, in the same order")
-        place = {key: getattr(given.study, key) for key in ("layout", "files", "resample")}
+        place = {key: getattr(given.study, key) for key in (
+            "layout", "files", "series", "codes", "resample")}
         config = replace(config, study=replace(config.study, **place),
                          prediction=given.prediction)
     return config_from_dict(config_to_dict(config), overrides=overrides)

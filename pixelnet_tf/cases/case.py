@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+from pixelnet_tf.cases.dicom_series import DicomSeries
 from pixelnet_tf.errors import DataError
 
 
@@ -14,7 +15,7 @@ class Case:
 
     Attributes:
         name: unique in its study; predictions are named after it.
-        volumes: modality -> file, in the order of `study.modalities`.
+        volumes: modality -> file or DICOM series, in the order of `study.modalities`.
         segmentation: file of expert labels; None where there is none or none is wanted.
         smir_id: number of the SMIR folder that a submission to ISLES is named after.
         faults: what is wrong with the images in the case's folder, for `check_cases` to report.
@@ -24,7 +25,7 @@ class Case:
     """
 
     name: str
-    volumes: dict[str, Path] = field(default_factory=dict)
+    volumes: dict[str, Path | DicomSeries] = field(default_factory=dict)
     segmentation: Path | None = None
     smir_id: str | None = None
     faults: tuple[DataError, ...] = ()
@@ -32,8 +33,8 @@ class Case:
     test: bool = False
 
     @property
-    def files(self) -> tuple[Path, ...]:
-        """Every file of the case: the volumes, then the segmentation."""
+    def files(self) -> tuple[Path | DicomSeries, ...]:
+        """Every file or series of the case: the volumes, then the segmentation."""
         return (*self.volumes.values(), *([self.segmentation] if self.segmentation else []))
 
     def without_segmentation(self) -> Case:

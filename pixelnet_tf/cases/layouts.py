@@ -1,4 +1,4 @@
-"""Finding the cases of a study on disk: the layouts `brats`, `isles` and `pattern`."""
+"""Finding the cases of a study on disk, by its layout."""
 
 from __future__ import annotations
 
@@ -6,10 +6,12 @@ import glob
 import itertools
 import re
 import unicodedata
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from pixelnet_tf.cases.case import Case
+from pixelnet_tf.cases.dicom_series import choose_series, series_in
 from pixelnet_tf.config import Layout, StudyConfig
 from pixelnet_tf.errors import DataError
 
@@ -45,7 +47,8 @@ def find_cases(study_dir: Path, study: StudyConfig, require_segmentation: bool =
     if not study_dir.is_dir():
         raise DataError("no such folder", file=study_dir,
                         hint="give the folder that holds the cases")
-    finder = {Layout.BRATS: _brats, Layout.ISLES: _isles, Layout.PATTERN: _pattern}[study.layout]
+    finder = {Layout.BRATS: _brats, Layout.ISLES: _isles, Layout.PATTERN: _pattern,
+              Layout.DICOM: _dicom}[study.layout]
     cases = sorted(finder(study_dir, study, require_segmentation), key=lambda case: case.name)
     if not cases:
         held = sorted(_shown(path.name) for path in study_dir.iterdir())[:5]
@@ -170,6 +173,26 @@ def _isles(study_dir: Path, study: StudyConfig, required: bool) -> Iterable[Case
         yield _case(case_dir, study, required, search, _smir_id(found))
 
 
+def _dicom(study_dir: Path, study: StudyConfig, required: bool) -> Iterable[Case]:
+    """Any files of DICOM series below `<case>/`, in folders or not; a modality by `study.series`.
+
+    The segmentation is a NIfTI file there, by `study.files`, else one that is called `*seg*`.
+    """
+    for case_dir in _folders(study_dir):
+        def search(modality: str, case_dir: Path = case_dir) -> tuple[list[Path], str]:
+            if modality not in study.files:
+                return [path for path in _nifti_files(case_dir)
+                        if modality in _compared(path.name)], f"*{modality}*.nii.gz"
+            written = study.files[modality]
+            return (_matching(case_dir, written.replace("{case}", glob.escape(case_dir.name))),
+                    written.replace("{case}", case_dir.name))
+
+        case = _case(case_dir, study, required, search, modalities=())
+        series, unread = series_in(case_dir)
+        chosen, faults = choose_series(series, study.modalities, study.series, case_dir)
+        yield replace(case, volumes=chosen, faults=(*case.faults, *unread, *faults))
+
+
 def isles_modality(path: Path) -> tuple[str, str | None]:
     """Tell what a file of the `isles` layout is: (modality in lower case, SMIR number or None).
 
@@ -210,14 +233,18 @@ def _compared(name: str) -> str:
 
 
 def _case(case_dir: Path, study: StudyConfig, required: bool,
-          search: Callable[[str], tuple[list[Path], str]], smir_id: str | None = None) -> Case:
-    """Build a case; `search` gives the files of a modality and the words for what it looked for."""
+          search: Callable[[str], tuple[list[Path], str]], smir_id: str | None = None,
+          modalities: Sequence[str] | None = None) -> Case:
+    """Build a case; `search` gives the files of a modality and the words for what it looked for.
+
+    modalities: those whose files are looked for; None takes all of the study's.
+    """
     if fault := _name_fault(case_dir.name):
         return Case(_shown(case_dir.name), faults=(fault,))
     files: dict[str, Path] = {}
     faults: list[DataError] = []
     segmentation_faults: list[DataError] = []
-    for modality in (*study.modalities, SEGMENTATION):
+    for modality in (*(study.modalities if modalities is None else modalities), SEGMENTATION):
         paths, wanted = search(modality)
         own = segmentation_faults if modality == SEGMENTATION else faults
         if len(paths) == 1 and (fault := _name_fault(str(paths[0]))):

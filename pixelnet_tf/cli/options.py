@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import json
 import os
 import re
 from collections.abc import Callable
@@ -119,6 +120,34 @@ def dry_run_option(function: Callable) -> Callable:
     return click.option("--dry-run", is_flag=True,
                         help="Check everything and say what would be done, but change "
                         "nothing.")(function)
+
+
+class _SeriesOption(click.ParamType):
+    """`MODALITY=PATTERN`, as a setting of the configuration."""
+
+    name = "series"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+                ) -> str:
+        modality, equals, pattern = str(value).partition("=")
+        if not (equals and modality.strip() and pattern.strip()):
+            self.fail(f"takes MODALITY=PATTERN, as in flair='*FLAIR*', got {value!r}", param, ctx)
+        # Quoted: a bare * begins something else in YAML.
+        return f"study.series.{modality.strip()}={json.dumps(pattern.strip())}"
+
+
+def series_option(function: Callable) -> Callable:
+    """Add `--series`; `with_series` makes settings of what it received."""
+    return click.option("--series", "series", multiple=True, type=_SeriesOption(),
+                        metavar="MODALITY=PATTERN",
+                        help="Where the cases are folders of DICOM: take for this modality the "
+                        "series whose description fits, as in --series flair='*FLAIR*'. The option "
+                        "may be repeated.")(function)
+
+
+def with_series(overrides: tuple[str, ...], series: tuple[str, ...]) -> tuple[str, ...]:
+    """The settings, with those of `--series`, which says that the layout is DICOM."""
+    return (*overrides, "study.layout=dicom", *series) if series else overrides
 
 
 def read_config(config_path: str | None, overrides: tuple[str, ...], print_config: bool) -> Config:

@@ -13,7 +13,9 @@ from pixelnet_tf.cli.options import (
     dry_run_option,
     print_and_leave,
     read_token,
+    series_option,
     verb,
+    with_series,
 )
 from pixelnet_tf.cli.terminal import TerminalReporter
 from pixelnet_tf.config import Mode, Precision, Prior
@@ -63,20 +65,22 @@ from pixelnet_tf.io.files import check_apart
               "a warning that prediction.json keeps, instead of refusing all of them.")
 @click.option("--overwrite", is_flag=True, help="Remove segmentations in DIR that were made from "
               "other images, another model or by other settings; without it they are refused.")
+@series_option
 @dry_run_option
 @config_options
 def command(models: tuple[str, ...], server: str | None, serving_json: Path | None,
             token_file: Path | None, data: str, out: Path, split: str, only: tuple[str, ...],
             prior: str | None, mode: str | None, precision: str | None, probabilities: bool,
-            overlays: bool, skip_bad_cases: bool, overwrite: bool, dry_run: bool,
-            config_path: str | None, overrides: tuple[str, ...], print_config: bool) -> None:
+            overlays: bool, skip_bad_cases: bool, overwrite: bool, series: tuple[str, ...],
+            dry_run: bool, config_path: str | None, overrides: tuple[str, ...],
+            print_config: bool) -> None:
     """Segment cases with a trained model, or with a server of one (--server).
 
     Every case is read and checked before any work. Volumes are written as uint8 NIfTI with the
     study's label values and exactly the geometry of the input. A finished case of an earlier call
     is kept if it was made from the same images, model and settings. --config is needed only for raw
-    images in another layout than the training's: study.layout, files and resample and the section
-    prediction are taken from it. For research use only.
+    images in another layout than the training's: study.layout, files, series, codes and resample
+    and the section prediction are taken from it. For research use only.
     """
     from pixelnet_tf import Segmenter
 
@@ -89,6 +93,7 @@ def command(models: tuple[str, ...], server: str | None, serving_json: Path | No
                                "it was trained on; name them by --case")
     if probabilities:
         overrides = (*overrides, "prediction.probability_maps=true")
+    overrides = with_series(overrides, series)
     check_apart(out, data)
     with TerminalReporter() as reporter:
         if server is None:

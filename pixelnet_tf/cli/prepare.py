@@ -11,7 +11,15 @@ import click
 from rich.console import Console
 from rich.table import Table
 
-from pixelnet_tf.cli.options import PATH, config_options, dry_run_option, read_config, verb
+from pixelnet_tf.cli.options import (
+    PATH,
+    config_options,
+    dry_run_option,
+    read_config,
+    series_option,
+    verb,
+    with_series,
+)
 from pixelnet_tf.cli.terminal import TerminalReporter
 from pixelnet_tf.config import StudyConfig
 
@@ -38,11 +46,13 @@ if TYPE_CHECKING:
 @click.option("--redraw-split", is_flag=True,
               help="Draw the split anew, or take it anew from its file, after cases were added "
               "or removed.")
+@series_option
 @dry_run_option
 @config_options
 def command(data: Path | None, out: str | None, workers: int | None, skip_bad_cases: bool,
-            no_segmentation: bool, split_file: str | None, redraw_split: bool, dry_run: bool,
-            config_path: str | None, overrides: tuple[str, ...], print_config: bool) -> None:
+            no_segmentation: bool, split_file: str | None, redraw_split: bool,
+            series: tuple[str, ...], dry_run: bool, config_path: str | None,
+            overrides: tuple[str, ...], print_config: bool) -> None:
     """Correct, normalise and slice a study into shards.
 
     Every case is read and checked before any work. Then each one goes through N4 bias field
@@ -54,7 +64,7 @@ def command(data: Path | None, out: str | None, workers: int | None, skip_bad_ca
     if split_file is not None:
         # JSON's strings are YAML's, whatever stands in a path.
         overrides = (*overrides, f"split.file={json.dumps(split_file)}")
-    config = read_config(config_path, overrides, print_config)
+    config = read_config(config_path, with_series(overrides, series), print_config)
     if data is None or out is None:
         raise click.UsageError(f"Missing option '{'--data' if data is None else '--out'}'.")
     from pixelnet_tf import Study

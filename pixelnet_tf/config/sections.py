@@ -54,6 +54,7 @@ class Layout(Choice):
     BRATS = "brats"
     ISLES = "isles"
     PATTERN = "pattern"
+    DICOM = "dicom"
 
 
 class NormRegion(Choice):
@@ -202,13 +203,20 @@ class StudyConfig:
 
     #: Name of the study; an exported model is called so.
     name: str = "study"
-    #: How the folder is laid out: `brats`, `isles` or `pattern` (see own_data.md).
+    #: How the folder is laid out: `brats`, `isles`, `pattern` or `dicom` (see own_data.md).
     layout: Layout = Layout.BRATS
     #: Volumes of a case that the network sees, one channel each, in this order. [paper 3.3]
     modalities: tuple[str, ...] = ("flair", "t1ce", "t2")
     #: Layout `pattern` only: modality (and `seg`) -> file pattern inside the case's folder;
     #: `{case}` stands for the folder's name and `*` matches as in a shell.
     files: dict[str, str] = field(default_factory=dict)
+    #: Layout `dicom` only: modality -> pattern of its series' description, in which `*` matches as
+    #: in a shell and capitals count as small letters; a modality without one is looked for as
+    #: `*NAME*` (see dicom_bids.md).
+    series: dict[str, str] = field(default_factory=dict)
+    #: Label value -> the code that a DICOM segmentation names it by: value, coding scheme, meaning.
+    #: A label without one is told by its class name, where that is a common one.
+    codes: dict[int, tuple[str, str, str]] = field(default_factory=dict)
     #: Value in the segmentation file -> class name. The order gives the class index; the first
     #: one is the background. [paper 3.1]
     labels: dict[int, str] = field(
@@ -258,6 +266,18 @@ class StudyConfig:
                     f"study.regions.{region} names label {unknown[0]}, which is not among "
                     f"study.labels {list(self.labels)}"
                 )
+        unknown = [modality for modality in self.series if modality not in self.modalities]
+        if unknown:
+            raise ConfigError(f"study.series names {unknown[0]!r}, which is not among "
+                              f"study.modalities {list(self.modalities)}"
+                              + nearest_hint(unknown[0], self.modalities), value=unknown[0])
+        strange = [value for value in self.codes if value not in self.labels or value == 0]
+        if strange:
+            raise ConfigError(f"study.codes names label {strange[0]}, which is no lesion among "
+                              f"study.labels {list(self.labels)}", value=strange[0])
+        if empty := [value for value, code in self.codes.items() if not all(map(str.strip, code))]:
+            raise ConfigError(f"study.codes.{empty[0]} needs a value, a coding scheme and a "
+                              "meaning, as in ['79654002', SCT, Edema]", value=empty[0])
         if self.layout == Layout.PATTERN:
             missing = [m for m in self.modalities if m not in self.files]
             if missing:

@@ -7,12 +7,15 @@ one that was changed in place, without another size or time, is another.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 from pixelnet_tf.cases.case import Case
+from pixelnet_tf.cases.dicom_series import DicomSeries
 from pixelnet_tf.config import PrepareConfig, StudyConfig
 from pixelnet_tf.io.ahead import ahead
 from pixelnet_tf.io.files import digest, file_digest
+from pixelnet_tf.volumes.dicom import series_digest
 
 #: Raised by 1 with every change of the program after which equal files and settings give other
 #: slices: what was prepared before is then prepared anew.
@@ -44,8 +47,12 @@ def preparation_of(study: StudyConfig, prepare: PrepareConfig) -> str:
 
 def _inputs(case: Case) -> dict[str, Any] | None:
     try:
-        return {"images": {name: file_digest(path) for name, path in case.volumes.items()},
+        return {"images": {name: _digest(volume) for name, volume in case.volumes.items()},
                 "segmentation": None if case.segmentation is None
                 else file_digest(case.segmentation)}
     except OSError:
         return None
+
+
+def _digest(volume: Path | DicomSeries) -> str:
+    return series_digest(volume) if isinstance(volume, DicomSeries) else file_digest(volume)

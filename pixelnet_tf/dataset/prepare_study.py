@@ -50,6 +50,7 @@ from pixelnet_tf.io.files import (
 from pixelnet_tf.io.locks import Sharing, shared
 from pixelnet_tf.io.plain import convert
 from pixelnet_tf.reporting import Reporter, reporter_or_log
+from pixelnet_tf.volumes.case_volume import geometry_of
 from pixelnet_tf.volumes.checks import (
     Problem,
     check_case,
@@ -57,7 +58,6 @@ from pixelnet_tf.volumes.checks import (
     no_lesion,
     refusal,
 )
-from pixelnet_tf.volumes.nifti import read_geometry
 from pixelnet_tf.volumes.slicing import SlicePlan
 
 #: A shard takes at least this part of its float32 images: brains fill a sixth of a BraTS volume
@@ -441,7 +441,7 @@ def _check_disk(todo: list[Case], channels: int, slice_size: int, out: str) -> N
         return
     needed = 0
     for case in todo:
-        plan = SlicePlan(read_geometry(case.files[0]), slice_size)
+        plan = SlicePlan(geometry_of(case.files[0]), slice_size)
         needed += plan.slices * plan.height * plan.width * channels * 4
     needed = int(_SMALLEST_SHARD * needed)
     free = shutil.disk_usage(folder).free

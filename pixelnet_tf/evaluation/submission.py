@@ -18,8 +18,9 @@ from pixelnet_tf.evaluation.matching import volumes_by_case
 from pixelnet_tf.io.disk import sync
 from pixelnet_tf.io.files import replacing
 from pixelnet_tf.io.scratch import scratch_folder
+from pixelnet_tf.volumes.case_volume import geometry_of
 from pixelnet_tf.volumes.geometry import VolumeGeometry
-from pixelnet_tf.volumes.nifti import nifti_bytes, read_geometry
+from pixelnet_tf.volumes.nifti import nifti_bytes
 
 CHALLENGES = ("brats2017", "isles2017")
 #: Label values that the challenges' servers know.
@@ -118,7 +119,7 @@ def _read_checked(challenge: str, case: Case, path: Path, study: StudyConfig
     if source is None:
         reasons = "; ".join(fault.text for fault in case.faults)
         raise DataError(f"has no image to compare the grid with; {reasons}", case=case.name)
-    reference = read_geometry(source)
+    reference = geometry_of(source)
     check_same_grid(case.name, reference, geometry, source, path)
     return labels, reference
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
@@ -10,12 +11,14 @@ from pathlib import Path
 import numpy as np
 
 from pixelnet_tf.cases.case import Case
+from pixelnet_tf.cases.dicom_series import DicomSeries
 from pixelnet_tf.cases.labels import values_to_classes
 from pixelnet_tf.config import NormRegion, PrepareConfig, StudyConfig
 from pixelnet_tf.errors import DataError
 from pixelnet_tf.volumes.bias_field import correct_bias_field
+from pixelnet_tf.volumes.dicom import read_series, series_geometry
 from pixelnet_tf.volumes.geometry import VolumeGeometry
-from pixelnet_tf.volumes.nifti import read_volume
+from pixelnet_tf.volumes.nifti import read_geometry, read_volume
 from pixelnet_tf.volumes.normalize import brain_mask, z_score
 from pixelnet_tf.volumes.resample import bring_image, bring_labels
 from pixelnet_tf.volumes.slicing import SlicePlan
@@ -47,21 +50,28 @@ class PreparedVolume:
 
 @dataclass(frozen=True, eq=False)
 class RawVolume:
-    """A volume as it came: array (x, y, z), where it lies, and its file, or the name that messages
-    give to one in memory."""
+    """A volume as it came: array (x, y, z), where it lies, and its file or series, or the name that
+    messages give to one in memory."""
 
     array: np.ndarray
     geometry: VolumeGeometry
-    source: Path | str
+    source: Path | DicomSeries | str
 
     @classmethod
-    def read(cls, path: Path) -> RawVolume:
-        """Read a file; raises as `read_volume`."""
-        return cls(*read_volume(path), Path(path))
+    def read(cls, source: str | os.PathLike[str] | DicomSeries) -> RawVolume:
+        """Read a file or a DICOM series; raises as `read_volume` and `read_series`."""
+        if isinstance(source, DicomSeries):
+            return cls(*read_series(source), source)
+        return cls(*read_volume(Path(source)), Path(source))
 
     def named(self, error: DataError) -> DataError:
         """What is wrong with the volume, with its file or name."""
         return DataError.of(error, source=self.source)
+
+
+def geometry_of(source: Path | DicomSeries) -> VolumeGeometry:
+    """Where a file or a DICOM series lies, without its voxels; raises as `RawVolume.read`."""
+    return series_geometry(source) if isinstance(source, DicomSeries) else read_geometry(source)
 
 
 def prepare_case(case: Case, study: StudyConfig, prepare: PrepareConfig) -> PreparedVolume:

@@ -31,6 +31,9 @@ _MEND_AFFINE = ("correct the file's header, for instance by the affine of anothe
 _VIEW = orientations.axcodes2ornt("LPS")
 #: The least and the greatest voxel side of an MRI, in mm.
 _SIDES_MM = (0.01, 100.0)
+#: From the world of DICOM and SimpleITK (left, posterior, superior) to nibabel's (right, anterior,
+#: superior), and back.
+LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])
 _UNITS_MM = {"meter": 1000.0, "mm": 1.0, "micron": 0.001}
 
 
