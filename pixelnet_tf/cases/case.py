@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -25,7 +26,7 @@ class Case:
     """
 
     name: str
-    volumes: dict[str, Path | DicomSeries] = field(default_factory=dict)
+    volumes: Mapping[str, Path | DicomSeries] = field(default_factory=dict)
     segmentation: Path | None = None
     smir_id: str | None = None
     faults: tuple[DataError, ...] = ()

@@ -266,11 +266,11 @@ class StudyConfig:
                     f"study.regions.{region} names label {unknown[0]}, which is not among "
                     f"study.labels {list(self.labels)}"
                 )
-        unknown = [modality for modality in self.series if modality not in self.modalities]
-        if unknown:
-            raise ConfigError(f"study.series names {unknown[0]!r}, which is not among "
-                              f"study.modalities {list(self.modalities)}"
-                              + nearest_hint(unknown[0], self.modalities), value=unknown[0])
+        for modality in self.series:
+            if modality not in self.modalities:
+                raise ConfigError(f"study.series names {modality!r}, which is not among "
+                                  f"study.modalities {list(self.modalities)}"
+                                  + nearest_hint(modality, self.modalities), value=modality)
         strange = [value for value in self.codes if value not in self.labels or value == 0]
         if strange:
             raise ConfigError(f"study.codes names label {strange[0]}, which is no lesion among "

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import numpy as np
@@ -49,7 +50,7 @@ def read_labels(
     return labels_of(array, study, case, path, reference), geometry
 
 
-def labels_of(array: np.ndarray, study: StudyConfig, case: str, source: Path | str,
+def labels_of(array: np.ndarray, study: StudyConfig, case: str, source: str | os.PathLike[str],
               reference: bool = False) -> np.ndarray:
     """Label values, uint8 (x, y, z), of an array of any type; raises as `read_labels`.
 
@@ -76,7 +77,7 @@ def labels_of(array: np.ndarray, study: StudyConfig, case: str, source: Path | s
 
 def check_same_grid(
     case: str, reference: VolumeGeometry, prediction: VolumeGeometry,
-    reference_path: Path | str, prediction_path: Path | str,
+    reference_path: str | os.PathLike[str], prediction_path: str | os.PathLike[str],
 ) -> None:
     """Raise `DataError` unless voxels of the two files coincide (shape, spacing, affine)."""
     difference = reference.difference(prediction)
