@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -11,12 +12,38 @@ from pixelnet_tf.errors import DataError
 
 
 @dataclass(frozen=True)
+class Channel:
+    """A volume of a file of four dimensions; as a path it is the file.
+
+    Attributes:
+        path: the file.
+        number: which volume of it, from 0.
+        of: how many the study says that it holds.
+    """
+
+    path: Path
+    number: int
+    of: int
+
+    def __fspath__(self) -> str:
+        return os.fspath(self.path)
+
+    def __str__(self) -> str:
+        return f"{self.path} (volume {self.number} of {self.of})"
+
+
+#: What a volume of a case is read from.
+Source = Path | DicomSeries | Channel
+
+
+@dataclass(frozen=True)
 class Case:
     """The files of one case.
 
     Attributes:
         name: unique in its study; predictions are named after it.
-        volumes: modality -> file or DICOM series, in the order of `study.modalities`.
+        volumes: modality -> file, volume of a file, or DICOM series, in the order of
+            `study.modalities`.
         segmentation: file of expert labels; None where there is none or none is wanted.
         smir_id: number of the SMIR folder that a submission to ISLES is named after.
         faults: what is wrong with the images in the case's folder, for `check_cases` to report.
@@ -26,7 +53,7 @@ class Case:
     """
 
     name: str
-    volumes: Mapping[str, Path | DicomSeries] = field(default_factory=dict)
+    volumes: Mapping[str, Source] = field(default_factory=dict)
     segmentation: Path | None = None
     smir_id: str | None = None
     faults: tuple[DataError, ...] = ()
@@ -34,8 +61,8 @@ class Case:
     test: bool = False
 
     @property
-    def files(self) -> tuple[Path | DicomSeries, ...]:
-        """Every file or series of the case: the volumes, then the segmentation."""
+    def files(self) -> tuple[Source, ...]:
+        """What each volume is read from, then the segmentation."""
         return (*self.volumes.values(), *([self.segmentation] if self.segmentation else []))
 
     def without_segmentation(self) -> Case:

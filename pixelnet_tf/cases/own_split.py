@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from pixelnet_tf.cases.layouts import case_name
+from pixelnet_tf.cases.names import case_name
 from pixelnet_tf.cases.split import (
     PARTS,
     Split,

@@ -55,6 +55,10 @@ class Layout(Choice):
     ISLES = "isles"
     PATTERN = "pattern"
     DICOM = "dicom"
+    FLAT = "flat"
+    NNUNET = "nnunet"
+    MSD = "msd"
+    BIDS = "bids"
 
 
 class NormRegion(Choice):
@@ -203,12 +207,15 @@ class StudyConfig:
 
     #: Name of the study; an exported model is called so.
     name: str = "study"
-    #: How the folder is laid out: `brats`, `isles`, `pattern` or `dicom` (see own_data.md).
+    #: How the folder is laid out: `brats`, `isles`, `flat`, `nnunet`, `msd`, `bids`,
+    #: `dicom` or `pattern` (see own_data.md).
     layout: Layout = Layout.BRATS
     #: Volumes of a case that the network sees, one channel each, in this order. [paper 3.3]
     modalities: tuple[str, ...] = ("flair", "t1ce", "t2")
-    #: Layout `pattern` only: modality (and `seg`) -> file pattern inside the case's folder;
-    #: `{case}` stands for the folder's name and `*` matches as in a shell.
+    #: Modality (and `seg`) -> file pattern inside the case's folder, which layout `pattern` needs;
+    #: `{case}` stands for the folder's name and `*` matches as in a shell. In the other layouts,
+    #: where a name alone does not tell: the modality's word in the file's name, the channel's
+    #: number in `nnunet` and `msd`, or a pattern of the file's name.
     files: dict[str, str] = field(default_factory=dict)
     #: Layout `dicom` only: modality -> pattern of its series' description, in which `*` matches as
     #: in a shell and capitals count as small letters; a modality without one is looked for as

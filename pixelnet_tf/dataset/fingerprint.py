@@ -7,10 +7,9 @@ one that was changed in place, without another size or time, is another.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
-from pixelnet_tf.cases.case import Case
+from pixelnet_tf.cases.case import Case, Channel, Source
 from pixelnet_tf.cases.dicom_series import DicomSeries
 from pixelnet_tf.config import PrepareConfig, StudyConfig
 from pixelnet_tf.io.ahead import ahead
@@ -54,5 +53,9 @@ def _inputs(case: Case) -> dict[str, Any] | None:
         return None
 
 
-def _digest(volume: Path | DicomSeries) -> str:
-    return series_digest(volume) if isinstance(volume, DicomSeries) else file_digest(volume)
+def _digest(volume: Source) -> str:
+    if isinstance(volume, DicomSeries):
+        return series_digest(volume)
+    whole = file_digest(volume)
+    # Another volume of the same file is another image.
+    return digest([whole, volume.number]) if isinstance(volume, Channel) else whole

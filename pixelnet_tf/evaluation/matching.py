@@ -8,7 +8,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from pixelnet_tf.cases.layouts import case_name, find_cases, is_there, nifti_stem
+from pixelnet_tf.cases.layouts import find_cases
+from pixelnet_tf.cases.names import case_name, is_there, nifti_stem
 from pixelnet_tf.cases.predictions import PredictionRecord
 from pixelnet_tf.config import StudyConfig
 from pixelnet_tf.errors import DataError

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from pixelnet_tf.cases.case import Case
+from pixelnet_tf.cases.case import Case, Channel, Source
 from pixelnet_tf.cases.dicom_series import DicomSeries
 from pixelnet_tf.cases.labels import values_to_classes
 from pixelnet_tf.config import NormRegion, PrepareConfig, StudyConfig
@@ -55,13 +55,16 @@ class RawVolume:
 
     array: np.ndarray
     geometry: VolumeGeometry
-    source: Path | DicomSeries | str
+    source: Source | str
 
     @classmethod
-    def read(cls, source: str | os.PathLike[str] | DicomSeries) -> RawVolume:
-        """Read a file or a DICOM series; raises as `read_volume` and `read_series`."""
+    def read(cls, source: str | os.PathLike[str] | Source) -> RawVolume:
+        """Read a file, a volume of one or a DICOM series; raises as `read_volume` and
+        `read_series`."""
         if isinstance(source, DicomSeries):
             return cls(*read_series(source), source)
+        if isinstance(source, Channel):
+            return cls(*read_volume(source.path, source.number, source.of), source)
         return cls(*read_volume(Path(source)), Path(source))
 
     def named(self, error: DataError) -> DataError:
@@ -69,9 +72,13 @@ class RawVolume:
         return DataError.of(error, source=self.source)
 
 
-def geometry_of(source: Path | DicomSeries) -> VolumeGeometry:
+def geometry_of(source: Source) -> VolumeGeometry:
     """Where a file or a DICOM series lies, without its voxels; raises as `RawVolume.read`."""
-    return series_geometry(source) if isinstance(source, DicomSeries) else read_geometry(source)
+    if isinstance(source, DicomSeries):
+        return series_geometry(source)
+    if isinstance(source, Channel):
+        return read_geometry(source.path, source.of)
+    return read_geometry(source)
 
 
 def prepare_case(case: Case, study: StudyConfig, prepare: PrepareConfig) -> PreparedVolume:

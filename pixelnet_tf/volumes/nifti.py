@@ -54,7 +54,8 @@ class NiftiHeader:
 
     Attributes:
         geometry: shape, affine, header.
-        stored: the header as it stands in the file, with the voxels' scale and beginning.
+        stored: the header as it stands in the file, with the voxels' scale and beginning, and the
+            shape of one volume.
         size: bytes of the unpacked file.
     """
 
@@ -62,15 +63,26 @@ class NiftiHeader:
     stored: nib.Nifti1Header
     size: int
 
+    def span(self, number: int) -> slice:
+        """The bytes of the unpacked file that hold the voxels of a volume."""
+        length = math.prod(self.geometry.shape) * self.stored.get_data_dtype().itemsize
+        begin = self.stored.get_data_offset() + number * length
+        return slice(begin, begin + length)
 
-def read_volume(path: Path) -> tuple[np.ndarray, VolumeGeometry]:
-    """Read a three-dimensional NIfTI file, to its end: the checksum of a gzip stream counts.
+
+def read_volume(path: Path, number: int = 0, volumes: int = 1
+                ) -> tuple[np.ndarray, VolumeGeometry]:
+    """Read a NIfTI file, to its end: the checksum of a gzip stream counts.
+
+    Args:
+        number: which volume of a file of four dimensions.
+        volumes: how many it must hold; with 1 it has three dimensions.
 
     Returns:
         The voxels (x, y, z) float32, scaled as the header says, and the geometry.
 
     Raises:
-        DataError: a missing, broken or truncated file, not NIfTI, not three-dimensional, of
+        DataError: a missing, broken or truncated file, not NIfTI, of other dimensions, of
             colours or complex numbers, or without a place in space; or not the one that was
             written into a folder of results.
     """
@@ -78,26 +90,32 @@ def read_volume(path: Path) -> tuple[np.ndarray, VolumeGeometry]:
     check_written(path)
     with _opened(path) as stream:
         start = stream.read(HEADER_BYTES)
-        header = _parsed(path, start)
-        content = b"".join([start[:header.size], *announced_blocks(stream, header, len(start))])
+        header = _parsed(path, start, volumes)
+        span, place, kept = header.span(number), 0, []
+        for block in (start[:header.size], *announced_blocks(stream, header, len(start))):
+            kept.append(block[max(span.start - place, 0):max(span.stop - place, 0)])
+            place += len(block)
+        voxels = header.stored.copy()
+        voxels.set_data_offset(0)
         with np.errstate(over="ignore", invalid="ignore"):
-            array = np.asarray(nib.arrayproxy.ArrayProxy(io.BytesIO(content), header.stored),
+            array = np.asarray(nib.arrayproxy.ArrayProxy(io.BytesIO(b"".join(kept)), voxels),
                                dtype=np.float32)
     return array.reshape(header.geometry.shape), header.geometry
 
 
-def read_geometry(path: Path) -> VolumeGeometry:
+def read_geometry(path: Path, volumes: int = 1) -> VolumeGeometry:
     """Read the geometry alone, without the voxels; raises as `read_volume`."""
     path = Path(path)
     with _opened(path) as stream:
-        return _parsed(path, stream.read(HEADER_BYTES)).geometry
+        return _parsed(path, stream.read(HEADER_BYTES), volumes).geometry
 
 
-def parse_header(start: bytes) -> NiftiHeader:
+def parse_header(start: bytes, volumes: int = 1) -> NiftiHeader:
     """Check the header of a NIfTI file in one piece.
 
     Args:
         start: the file's first `HEADER_BYTES` bytes, or fewer where it is shorter.
+        volumes: how many volumes it must hold, along a fourth dimension.
 
     Raises:
         DataError: it is none, or one that voxels cannot be read by; no file is named.
@@ -108,7 +126,11 @@ def parse_header(start: bytes) -> NiftiHeader:
     if rank < 3:
         raise DataError(f"is an image of {rank} dimensions, {tuple(dims[1:rank + 1])}; a case is "
                         "made of volumes of three")
-    if rank > 7 or any(n != 1 for n in dims[4:rank + 1]):
+    held = math.prod(dims[4:rank + 1]) if rank <= 7 else -1
+    if volumes > 1 and held != volumes:
+        raise DataError(f"holds {max(held, 0)} volumes where dataset.json names {volumes} channels",
+                        value=held, hint="correct dataset.json, or fetch the file again")
+    if rank > 7 or (volumes == 1 and held != 1):
         raise DataError(f"has shape {tuple(dims[1:rank + 1])}, only three-dimensional volumes are "
                         "read", hint="split a series into one file per volume")
     if min(sides) < 1:
@@ -130,12 +152,14 @@ def parse_header(start: bytes) -> NiftiHeader:
         header.get_slope_inter()
     except (nib.spatialimages.HeaderDataError, ValueError) as error:
         raise DataError(f"cannot be read as NIfTI ({error})", hint="correct the header") from None
+    if volumes > 1:
+        header.set_data_shape(sides)
     stored = header.copy()
     # What nibabel does to the header of an image: voxels that come out are scaled.
     header.set_slope_inter(None, None)
     header.set_data_offset(0)
     return NiftiHeader(VolumeGeometry.from_header(header), stored,
-                       int(offset) + math.prod(sides) * bits // 8)
+                       int(offset) + volumes * math.prod(sides) * bits // 8)
 
 
 def announced_blocks(stream: ByteStream, header: NiftiHeader, done: int) -> Iterator[bytes]:
@@ -196,12 +220,12 @@ def _opened(path: Path) -> Iterator[ByteStream]:
         raise DataError(f"cannot be read ({error.strerror or error})", file=path) from None
 
 
-def _parsed(path: Path, start: bytes) -> NiftiHeader:
+def _parsed(path: Path, start: bytes, volumes: int) -> NiftiHeader:
     if path.name.startswith("._"):
         raise DataError(f"cannot be read as NIfTI: {_AKIN[0][1]}", hint=_AKIN[0][2])
     if path.suffix.lower() in (".hdr", ".img"):
         raise DataError(_PAIR[0], hint=_PAIR[1])
-    return parse_header(start)
+    return parse_header(start, volumes)
 
 
 def _unchecked_header(start: bytes) -> nib.Nifti1Header:

@@ -1,0 +1,114 @@
+"""`dataset.json`, by which nnU-Net and the Medical Segmentation Decathlon describe a data set."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from pixelnet_tf.cases.names import IMAGE_ENDINGS, image_stem
+from pixelnet_tf.errors import shown
+from pixelnet_tf.io.files import read_json_as
+from pixelnet_tf.io.plain import PlainError, convert
+
+DATASET_FILE = "dataset.json"
+_ADVICE = "correct it, or write it anew as nnU-Net describes it"
+_IGNORE = "ignore"
+
+
+@dataclass(frozen=True)
+class DatasetJson:
+    """What the file says; whatever is absent is empty.
+
+    Attributes:
+        path: where the file is, or would be.
+        channels: number of a channel -> name of its modality (`channel_names`, or `modality`).
+        labels: label value -> name, with 0 first.
+        regions: name -> label values, where `labels` unites several under one name.
+        ignore_label: the value of voxels that are not learned from.
+        file_ending: ending of the images' names.
+        training_cases: `numTraining`.
+        training: names of the cases that `training` lists.
+    """
+
+    path: Path
+    channels: dict[int, str] = field(default_factory=dict)
+    labels: dict[int, str] = field(default_factory=dict)
+    regions: dict[str, tuple[int, ...]] = field(default_factory=dict)
+    ignore_label: int | None = None
+    file_ending: str | None = None
+    training_cases: int | None = None
+    training: tuple[str, ...] = ()
+
+    @classmethod
+    def read(cls, folder: Path) -> DatasetJson:
+        """Read the file in a folder; empty where there is none.
+
+        Raises:
+            DataError: the file holds something else.
+        """
+        path = Path(folder) / DATASET_FILE
+        if not path.is_file():
+            return cls(path)
+        return read_json_as(path, lambda tree: cls._of(path, tree), _ADVICE)
+
+    @classmethod
+    def _of(cls, path: Path, tree: Any) -> DatasetJson:
+        tree = convert(dict[str, Any], tree, "the whole")
+        key = "channel_names" if "channel_names" in tree else "modality"
+        named = convert(dict[str, str], tree.get(key) or {}, key)
+        channels = {_whole(number, f"a key of {key}"): name for number, name in named.items()}
+        if sorted(channels) != list(range(len(channels))):
+            raise PlainError(f"{key} must number the channels from 0 on, got {sorted(channels)}",
+                             value=sorted(channels))
+        labels, regions, ignore = _labels(convert(dict[str, Any], tree.get("labels") or {},
+                                                  "labels"))
+        ending = convert(str | None, tree.get("file_ending"), "file_ending")
+        if ending is not None and ending.lower() not in IMAGE_ENDINGS:
+            raise PlainError(f"file_ending {ending!r} is none of {', '.join(IMAGE_ENDINGS)}, which "
+                             "are read", value=ending)
+        listed = tree.get("training") or ()
+        training = []
+        for place, entry in enumerate(listed if isinstance(listed, list) else ()):
+            image = entry.get("image") if isinstance(entry, dict) else entry
+            name = Path(convert(str, image, f"training[{place}].image")).name
+            training.append(image_stem(name) or name)
+        stated = tree.get("numTraining")
+        return cls(path, dict(sorted(channels.items())), labels, regions, ignore, ending,
+                   None if stated is None else _whole(stated, "numTraining"), tuple(training))
+
+
+def _labels(tree: dict[str, Any]) -> tuple[dict[int, str], dict[str, tuple[int, ...]], int | None]:
+    """Value -> name, regions and the value to ignore, of either way that labels are written in.
+
+    nnU-Net writes name -> value, or name -> values of a region; before its second version, and in
+    the Decathlon, value -> name. A value that regions alone name is called as the smallest of them.
+    """
+    labels: dict[int, str] = {}
+    regions: dict[str, tuple[int, ...]] = {}
+    if tree and all(key.lstrip("-").isdigit() for key in tree):
+        labels = {_whole(key, "a key of labels"): convert(str, name, f"labels.{key}")
+                  for key, name in tree.items()}
+    else:
+        for name, value in tree.items():
+            if isinstance(value, list):
+                regions[name] = tuple(_whole(each, f"labels.{name}") for each in value)
+            else:
+                labels[_whole(value, f"labels.{name}")] = name
+    ignore = next((value for value, name in labels.items() if name.lower() == _IGNORE), None)
+    if ignore is not None:
+        del labels[ignore]
+    for name, values in sorted(regions.items(), key=lambda region: len(region[1])):
+        for value in values:
+            labels.setdefault(value, name)
+    if labels and 0 not in labels:
+        raise PlainError("labels must name 0, the background", value=sorted(labels))
+    return dict(sorted(labels.items())), regions, ignore
+
+
+def _whole(value: Any, where: str) -> int:
+    try:
+        return int(value)
+    except (TypeError, ValueError):
+        raise PlainError(f"{where} must be a whole number, got {shown(value)}",
+                         value=value) from None
