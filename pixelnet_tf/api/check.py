@@ -23,6 +23,7 @@ BROKEN = ".broken"
 _COPY = "take it from a copy of the folder"
 _PREPARE = "run `pixelnet-tf prepare` again, which makes it anew"
 _PREDICT = "run `pixelnet-tf predict` again, which makes this case alone anew"
+_TABLE = "run `pixelnet-tf predict` again, which keeps the segmentations and lists the lesions anew"
 
 
 @dataclass(frozen=True)
@@ -67,6 +68,7 @@ _KINDS: dict[str, tuple[tuple[str, ...], tuple[_Rule, ...]]] = {
         _Rule("prediction.json", _COPY + ", or predict again with --overwrite"),
         _Rule("overlays/*.png", "run `pixelnet-tf predict --overlays` again, which draws it anew",
               True),
+        _Rule("lesions.tsv", _TABLE, True), _Rule("lesions/*.json", _TABLE, True),
         _Rule("*.nii.gz", _PREDICT, True))),
     "export": (("serving.json", "saved_model.pb", "model.onnx"), (
         _Rule("*", "export the model again, as a new version, and remove this one"),)),

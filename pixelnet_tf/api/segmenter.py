@@ -21,6 +21,7 @@ from pixelnet_tf.config import (
     config_to_dict,
 )
 from pixelnet_tf.errors import ConfigError, DataError, ModelError, nearest_hint, require
+from pixelnet_tf.inference.lesion_table import lesion_rows
 from pixelnet_tf.inference.predict import CaseSource, PredictionSummary, write_cases
 from pixelnet_tf.inference.volume import SegmentedVolume
 from pixelnet_tf.io.files import read_json_object
@@ -28,6 +29,7 @@ from pixelnet_tf.reporting import Reporter, reporter_or_log
 from pixelnet_tf.volumes.case_volume import PreparedVolume, prepare_volumes
 from pixelnet_tf.volumes.checks import check_volumes
 from pixelnet_tf.volumes.geometry import VolumeGeometry
+from pixelnet_tf.volumes.lesions import LesionVoxels, list_lesions
 from pixelnet_tf.volumes.nifti import write_labels, write_probabilities
 
 if TYPE_CHECKING:
@@ -38,8 +40,8 @@ if TYPE_CHECKING:
     from pixelnet_tf.runs.folder import RunFolder
 
 Path_ = str | os.PathLike[str]
-#: Segments a prepared volume, with probabilities or without.
-SegmentVolume = Callable[[PreparedVolume, bool], SegmentedVolume]
+#: Segments a prepared volume, with probabilities or without, with uncertainty or without.
+SegmentVolume = Callable[[PreparedVolume, bool, bool], SegmentedVolume]
 
 
 @dataclass(frozen=True, eq=False)
@@ -56,6 +58,10 @@ class Segmentation:
         Label value -> name, the background first; the order is that of the probabilities.
     regions
         Name -> label values that it unites, as the challenge scores them.
+    entropy, mutual_information
+        How unsure each voxel is, (x, y, z) float32 in nats: the entropy of the mean of the
+        networks' probabilities, and, of several networks, what they disagree about (the mutual
+        information); None if not asked for.
 
     Examples
     --------
@@ -81,6 +87,9 @@ class Segmentation:
     _volume: PreparedVolume
     _config: Config
     _form: Image
+    entropy: np.ndarray | None = None
+    mutual_information: np.ndarray | None = None
+    _voxels: LesionVoxels | None = None
 
     @property
     def affine(self) -> np.ndarray:
@@ -118,6 +127,26 @@ class Segmentation:
         found |= {name: counts[list(values)].sum() * voxel_ml
                   for name, values in self.regions.items()}
         return {name: float(volume) for name, volume in found.items()}
+
+    def lesions(self) -> list[dict[str, Any]]:
+        """A row for each lesion of each region, the largest first, as `lesions.tsv` has it.
+
+        A lesion is a connected component (26 neighbours). The keys are `case`, `region`, `lesion`
+        (its number), `volume_ml`, the centroid `x_mm`, `y_mm`, `z_mm` along R, A, S of the scanner,
+        `touches_border`, `mean_probability` and `mean_entropy` (None where an export or a server
+        gave labels alone). A region without any has one row, of lesion 0.
+
+        Examples
+        --------
+        >>> import pixelnet_tf as px
+        >>> result = px.Segmenter.from_run("run").predict(
+        ...     {name: f"study/phantom_001/phantom_001_{name}.nii.gz"
+        ...      for name in ("flair", "t1ce", "t2")})
+        >>> {row["region"] for row in result.lesions()} == set(result.regions)
+        True
+        """
+        return lesion_rows(self._volume.name, list_lesions(
+            self.labels, self.affine, self._config.study, self._voxels), self.regions)
 
     def save(self, path: Path_) -> Path:
         """Write the labels as NIfTI (.nii or .nii.gz) with exactly the input's geometry."""
@@ -259,8 +288,8 @@ class Segmenter:
                         for run in folders]
             scorer = segmenter_of(networks, resolved.study, resolved.prediction)
             about = {"networks": [network.record() for network in networks]}
-            return lambda volume, maps: segment_volume(
-                scorer, volume, resolved.study, resolved.prediction, maps), about
+            return lambda volume, *maps: segment_volume(
+                scorer, volume, resolved.study, resolved.prediction, *maps), about
 
         learned = {name for run in folders for part in ("train", "validation")
                    for name in getattr(run.split(), part)}
@@ -298,8 +327,8 @@ class Segmenter:
         scorer = segmenter_of([network], resolved.study, resolved.prediction)
         about = {"networks": [network.record()]}
         return cls(resolved, lambda: (
-            lambda volume, maps: segment_volume(
-                scorer, volume, resolved.study, resolved.prediction, maps), about))
+            lambda volume, *maps: segment_volume(
+                scorer, volume, resolved.study, resolved.prediction, *maps), about))
 
     @classmethod
     def from_export(cls, folder: Path_, *, overrides: Sequence[str] = ()) -> Segmenter:
@@ -326,9 +355,9 @@ class Segmenter:
             model = LoadedModel(folder, about["name"], int(about["version"]))
             record = {"networks": [{"model": str(folder), "weights": about.get("weights"),
                                     "correction": about["prior"]["correction"]}]}
-            return lambda volume, maps: segment_remotely(
-                lambda images, domain: model.segment_slices(images, domain, maps), volume,
-                resolved.study, resolved.prediction, maps), record
+            return lambda volume, *maps: segment_remotely(
+                lambda images, domain: model.segment_slices(images, domain, any(maps)), volume,
+                resolved.study, resolved.prediction, *maps), record
 
         return cls(resolved, load)
 
@@ -364,10 +393,10 @@ class Segmenter:
         record = {"networks": [{"model": name, "version": about["version"],
                                 "weights": about.get("weights"),
                                 "correction": about["prior"]["correction"]}]}
-        return cls(resolved, lambda: (lambda volume, maps: segment_remotely(
+        return cls(resolved, lambda: (lambda volume, *maps: segment_remotely(
             lambda images, domain: served.segment_slices(
-                images, resolved.study.label_values, domain if with_domain else None, maps),
-            volume, resolved.study, resolved.prediction, maps), record))
+                images, resolved.study.label_values, domain if with_domain else None, any(maps)),
+            volume, resolved.study, resolved.prediction, *maps), record))
 
     @property
     def modalities(self) -> tuple[str, ...]:
@@ -375,7 +404,7 @@ class Segmenter:
         return self.config.study.modalities
 
     def predict(self, images: Mapping[str, Image], name: str = "scan",
-                probabilities: bool = True) -> Segmentation:
+                probabilities: bool = True, uncertainty: bool = False) -> Segmentation:
         """Segment one scan.
 
         It is checked and prepared as in the training: bias field, z-score, axial slices.
@@ -389,6 +418,8 @@ class Segmenter:
             Name of the scan, which messages and pictures give.
         probabilities
             Keep the probability of every class at every voxel, four bytes each.
+        uncertainty
+            Keep how unsure each voxel is, four bytes each.
 
         Raises
         ------
@@ -416,10 +447,12 @@ class Segmenter:
             raise DataError.of(problems[0], case=name)
         prepared = prepare_volumes(name, {modality: partial(volumes.__getitem__, modality)
                                           for modality in volumes}, study, self.config.prepare)
-        found = self._backend[0](prepared, probabilities)
+        found = self._backend[0](prepared, probabilities, uncertainty)
         return Segmentation(found.labels, found.probabilities, dict(study.labels),
                             dict(study.regions), prepared.geometry, prepared, self.config,
-                            images[study.modalities[0]])
+                            images[study.modalities[0]],
+                            *((found.uncertainty.entropy, found.uncertainty.mutual_information)
+                              if found.uncertainty else (None, None)), found.voxels)
 
     def predict_study(self, data: Path_, out: Path_, *, split: str = "all",
                       cases: Sequence[str] = (), overlays: bool = False,
@@ -467,7 +500,8 @@ class Segmenter:
         if self.follows:
             reporter_or_log(reporter).message(self.follows)
         return write_cases(
-            lambda volume: segment(volume, self.config.prediction.probability_maps), about, source,
+            lambda volume: segment(volume, self.config.prediction.probability_maps,
+                                   self.config.prediction.uncertainty_maps), about, source,
             self.config, Path(out), draw=draw, trained_on=self._trained_on,
             skip_bad_cases=skip_bad_cases, overwrite=overwrite, dry_run=dry_run,
             reporter=reporter)

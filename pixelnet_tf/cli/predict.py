@@ -36,8 +36,8 @@ from pixelnet_tf.io.files import check_apart
 @click.option("--data", "data", required=True, metavar="PREPARED|STUDY",
               help="A prepared study, or raw images, which are then prepared as for the training.")
 @click.option("--out", "out", required=True, type=click.Path(path_type=Path), metavar="DIR",
-              help="Folder to write to; it receives a file <case>.nii.gz for each case, and "
-              "prediction.json.")
+              help="Folder to write to; it receives a file <case>.nii.gz for each case, "
+              "lesions.tsv with a row for each lesion, and prediction.json.")
 @click.option("--split", type=click.Choice(["all", "train", "validation", "test"]), default="all",
               show_default=True, help="The part of the run's split to segment; `all` takes "
               "every case.")
@@ -59,6 +59,9 @@ from pixelnet_tf.io.files import check_apart
               "that have it.")
 @click.option("--probabilities", is_flag=True, help="Also write the probability of "
               "each class, as DIR/probabilities/<case>.nii.gz.")
+@click.option("--uncertainty", is_flag=True, help="Also write how unsure each voxel is: "
+              "DIR/uncertainty/<case>_entropy.nii.gz, and, where several networks are averaged, "
+              "<case>_mutual_information.nii.gz, both in nats.")
 @click.option("--overlays", is_flag=True, help="Also write a picture of each case, as "
               "DIR/overlays/<case>.png.")
 @click.option("--skip-bad-cases", is_flag=True, help="Leave cases out that cannot be used, with "
@@ -71,9 +74,9 @@ from pixelnet_tf.io.files import check_apart
 def command(models: tuple[str, ...], server: str | None, serving_json: Path | None,
             token_file: Path | None, data: str, out: Path, split: str, only: tuple[str, ...],
             prior: str | None, mode: str | None, precision: str | None, probabilities: bool,
-            overlays: bool, skip_bad_cases: bool, overwrite: bool, series: tuple[str, ...],
-            dry_run: bool, config_path: str | None, overrides: tuple[str, ...],
-            print_config: bool) -> None:
+            uncertainty: bool, overlays: bool, skip_bad_cases: bool, overwrite: bool,
+            series: tuple[str, ...], dry_run: bool, config_path: str | None,
+            overrides: tuple[str, ...], print_config: bool) -> None:
     """Segment cases with a trained model, or with a server of one (--server).
 
     Every case is read and checked before any work. Volumes are written as uint8 NIfTI with the
@@ -93,6 +96,8 @@ def command(models: tuple[str, ...], server: str | None, serving_json: Path | No
                                "it was trained on; name them by --case")
     if probabilities:
         overrides = (*overrides, "prediction.probability_maps=true")
+    if uncertainty:
+        overrides = (*overrides, "prediction.uncertainty_maps=true")
     overrides = with_series(overrides, series)
     check_apart(out, data)
     with TerminalReporter() as reporter:

@@ -720,6 +720,9 @@ class PredictionConfig:
     batch_slices: int = 2
     #: Also write the probability of every class.
     probability_maps: bool = False
+    #: Also write how unsure each voxel is (measures.md): the entropy, and for several networks the
+    #: mutual information.
+    uncertainty_maps: bool = False
     #: Lesion class -> number that is added to its score, on top of the prior's correction: a
     #: threshold's place in log-odds. Above 0 more of the class is found.
     class_offsets: dict[str, float] = field(default_factory=dict)

@@ -1,9 +1,9 @@
 """Lesions found and missed: connected components of a region, counted by whether they overlap.
 
-The rule is that of the ISLES challenges from 2022 on: a lesion is a 26-connected component; one of
-the reference is detected where the prediction shares a voxel with it, and one of the prediction is
-a false positive where it shares none with the reference. It is counted for either protocol and
-changes none of the challenges' own measures.
+The rule is that of the ISLES challenges from 2022 on: a lesion is a 26-connected component
+(`volumes/lesions.py`); one of the reference is detected where the prediction shares a voxel with
+it, and one of the prediction is a false positive where it shares none with the reference. It is
+counted for every protocol and changes none of the challenges' own measures.
 """
 
 from __future__ import annotations
@@ -13,9 +13,9 @@ from dataclasses import astuple, dataclass, fields
 from itertools import pairwise
 
 import numpy as np
-from scipy import ndimage
 
 from pixelnet_tf.evaluation.overlap import ratio
+from pixelnet_tf.volumes.lesions import number_lesions
 
 #: Volumes in ml at which a class of lesion sizes begins, after the first one that begins at 0.
 SIZE_BOUNDS_ML = (0.1, 1.0, 10.0)
@@ -31,7 +31,6 @@ LESION_MEASURES = {
     "LesionSensitivity": "TP / (TP + FN); over the cases with a lesion in the reference",
     "FalsePositives": "lesions of the prediction that share no voxel with the reference, a case",
 }
-_TOUCHING = np.ones((3, 3, 3), bool)
 
 
 @dataclass(frozen=True)
@@ -96,7 +95,7 @@ def count_lesions(reference: np.ndarray, prediction: np.ndarray, spacing_mm: Seq
 def _sizes_and_hits(mask: np.ndarray, other: np.ndarray, voxel_ml: float
                     ) -> tuple[np.ndarray, np.ndarray]:
     """Volume in ml of each component of a mask, and whether another mask overlaps it."""
-    numbers, count = ndimage.label(mask, _TOUCHING)
+    numbers, count = number_lesions(mask)
     voxels = np.bincount(numbers.ravel(), minlength=count + 1)[1:]
     hits = np.bincount(numbers[other], minlength=count + 1)[1:]
     return voxels * voxel_ml, hits > 0

@@ -21,9 +21,9 @@ from pixelnet_tf.evaluation.surface import (
     REDUCERS,
     SurfaceDistances,
     SurfaceRule,
-    bounding_box,
     surface_distances,
 )
+from pixelnet_tf.volumes.lesions import bounding_box
 
 Regions = Mapping[str, Sequence[int]]
 

@@ -18,6 +18,8 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.spatial import cKDTree
 
+from pixelnet_tf.volumes.lesions import bounding_box
+
 
 @dataclass(frozen=True)
 class SurfaceDistances:
@@ -71,19 +73,6 @@ def surface_distances(
         ref_to_pred_mm=_directed(ref_from, pred_to, spacing_mm),
         pred_to_ref_mm=_directed(pred_from, ref_to, spacing_mm),
     )
-
-
-def bounding_box(*volumes: np.ndarray) -> tuple[slice, ...]:
-    """Return the smallest box around all non-zero voxels of the volumes (empty: no voxel)."""
-    box = []
-    for axis in range(volumes[0].ndim):
-        others = tuple(a for a in range(volumes[0].ndim) if a != axis)
-        used = np.zeros(volumes[0].shape[axis], bool)
-        for volume in volumes:
-            used |= volume.any(axis=others)
-        where = np.flatnonzero(used)
-        box.append(slice(int(where[0]), int(where[-1]) + 1) if where.size else slice(0, 0))
-    return tuple(box)
 
 
 def _padded_crop(mask: np.ndarray, other: np.ndarray, outside_is_foreground: bool) -> np.ndarray:

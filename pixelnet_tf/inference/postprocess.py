@@ -9,9 +9,7 @@ from scipy import ndimage
 
 from pixelnet_tf.config import PostprocessConfig, StudyConfig
 from pixelnet_tf.config.sections import ENHANCING, NECROSIS
-
-#: Voxels that share a corner are of one component; what only faces lead out of is no hole.
-_CORNERS = np.ones((3, 3, 3), bool)
+from pixelnet_tf.volumes.lesions import TOUCHING, number_lesions
 
 
 def postprocess_labels(
@@ -62,7 +60,7 @@ def postprocess_labels(
 def _remove_small_components(labels: np.ndarray, values: Sequence[int], minimum: int | None
                              ) -> None:
     """Remove components of fewer than `minimum` voxels; None: of fewer than the largest has."""
-    components, count = ndimage.label(np.isin(labels, list(values)), structure=_CORNERS)
+    components, count = number_lesions(np.isin(labels, list(values)))
     sizes = np.bincount(components.ravel(), minlength=count + 1)
     if minimum is None:
         minimum = sizes[1:].max(initial=0)
@@ -75,6 +73,7 @@ def _remove_small_components(labels: np.ndarray, values: Sequence[int], minimum:
 
 def _fill_holes(labels: np.ndarray) -> None:
     lesion = labels > 0
+    # What only faces lead out of is no hole.
     holes, _ = ndimage.label(ndimage.binary_fill_holes(lesion) & ~lesion)
     before = labels.copy()
     for number, box in enumerate(ndimage.find_objects(holes), 1):
@@ -88,7 +87,7 @@ def _take_neighbours_label(
     """Give a component the label most frequent around it, the lower value among equals."""
     around = tuple(slice(max(s.start - 1, 0), s.stop + 1) for s in box)
     inside = components[around] == number
-    ring = ndimage.binary_dilation(inside, _CORNERS) & ~inside
+    ring = ndimage.binary_dilation(inside, TOUCHING) & ~inside
     counts = np.bincount(before[around][ring], minlength=256)
     if lesion_only:
         counts[0] = 0

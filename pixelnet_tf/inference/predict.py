@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Sequence
@@ -27,6 +28,12 @@ from pixelnet_tf.config import Config, PredictionConfig, PrepareConfig, StudyCon
 from pixelnet_tf.dataset.fingerprint import inputs_of, preparation_of
 from pixelnet_tf.dataset.prepared import PreparedStudy
 from pixelnet_tf.errors import DataError, ModelError, PixelNetError, nearest_hint
+from pixelnet_tf.inference.lesion_table import (
+    LESIONS_FILE,
+    CaseLesions,
+    lesions_of,
+    write_lesion_table,
+)
 from pixelnet_tf.inference.slice_segmenter import segmenter_of
 from pixelnet_tf.inference.volume import SegmentedVolume, segment_volume
 from pixelnet_tf.io import manifest
@@ -38,6 +45,7 @@ from pixelnet_tf.io.files import (
     remove,
     remove_leftovers,
     sync,
+    write_bytes,
     write_json,
 )
 from pixelnet_tf.io.locks import Sharing, shared
@@ -48,12 +56,23 @@ from pixelnet_tf.runs.compatibility import PREDICT, Basis, check_fit
 from pixelnet_tf.runs.network import TrainedNetwork
 from pixelnet_tf.volumes.case_volume import PreparedVolume, prepare_case
 from pixelnet_tf.volumes.checks import Problem, check_case, refusal
-from pixelnet_tf.volumes.nifti import read_volume, write_labels, write_probabilities
+from pixelnet_tf.volumes.lesions import list_lesions
+from pixelnet_tf.volumes.nifti import (
+    nifti_bytes,
+    read_volume,
+    write_probabilities,
+    write_volume,
+)
 
 #: Draws a segmented volume into OUT/overlays: receives it and its labels (x, y, z).
 Draw = Callable[[PreparedVolume, np.ndarray], None]
 
 PICTURES, MAPS = "overlays", "probabilities"
+#: Kind of file -> its place in OUT; the labels are kind "".
+ENTROPY, INFORMATION, LESIONS = "entropy", "mutual_information", "lesions"
+_FILES = {"": "{}.nii.gz", MAPS: "probabilities/{}.nii.gz", PICTURES: "overlays/{}.png",
+          ENTROPY: "uncertainty/{}_entropy.nii.gz",
+          INFORMATION: "uncertainty/{}_mutual_information.nii.gz", LESIONS: "lesions/{}.json"}
 
 #: Cases that are checked at once: reading waits for the disk, unpacking for a core.
 _READERS = 4
@@ -261,7 +280,8 @@ def predict_cases(networks: Sequence[TrainedNetwork], source: CaseSource, config
     about = {"networks": [network.record() for network in networks]}
     return write_cases(lambda volume: segment_volume(segmenter, volume, config.study,
                                                      config.prediction,
-                                                     config.prediction.probability_maps),
+                                                     config.prediction.probability_maps,
+                                                     config.prediction.uncertainty_maps),
                        about, source, config, out, **options)
 
 
@@ -270,7 +290,8 @@ def write_cases(segment: Callable[[PreparedVolume], SegmentedVolume], about: dic
                 trained_on: Collection[str] = (), skip_bad_cases: bool = False,
                 overwrite: bool = False, dry_run: bool = False, reporter: Reporter | None = None
                 ) -> PredictionSummary:
-    """Check every case of a source, segment it and write `<case>.nii.gz`, `prediction.json` first.
+    """Check every case of a source, segment it and write `<case>.nii.gz`, `prediction.json` first,
+    and `lesions.tsv` of all cases of the folder last.
 
     `prediction.json` says of every case what it is made from: digests of its images, of how they
     are prepared, of the networks and of the settings. A finished case that was made from the same
@@ -337,6 +358,8 @@ def write_cases(segment: Callable[[PreparedVolume], SegmentedVolume], about: dic
                 folder.start(asked, problems, trained_on, alone=False)
         segmented = _segment_cases(segment, source, folder, sharing, draw, skip_bad_cases,
                                    problems, reporter)
+        with sharing.turn():
+            folder.list_lesions()
     bad = {problem.case for problem in problems}
     return PredictionSummary(
         segmented, tuple(name for name in source.names if name not in (*segmented, *bad)),
@@ -446,14 +469,14 @@ class _Folder:
         self.todo = tuple(name for name in self._names if name not in self.kept)
 
     def file(self, name: str, kind: str = "") -> Path:
-        """Labels of a case, or its file in `PICTURES` or `MAPS`."""
-        ending = ".png" if kind == PICTURES else ".nii.gz"
-        return self._out / kind / f"{name}{ending}" if kind else self._out / f"{name}{ending}"
+        """Labels of a case, or its file of another kind in `_FILES`."""
+        return self._out / _FILES[kind].format(name)
 
     def finished(self, name: str) -> bool:
         """Whether a case is there with all that is asked for."""
-        maps = self._config.prediction.probability_maps
-        return self.file(name).is_file() and (not maps or self.file(name, MAPS).is_file())
+        asked = self._config.prediction
+        kinds = [MAPS] * asked.probability_maps + [ENTROPY] * asked.uncertainty_maps
+        return all(self.file(name, kind).is_file() for kind in ("", *kinds))
 
     def _stale(self) -> dict[str, str]:
         """Finished cases that were made from something else: name -> what differs, in words.
@@ -500,11 +523,13 @@ class _Folder:
         """
         begin_folder(self._out)
         if alone:
-            for folder in (self._out, self._out / PICTURES, self._out / MAPS):
+            for folder in sorted({self.file("case", kind).parent for kind in _FILES}):
                 remove_leftovers(folder)
-        # The labels first: they say that a case is finished.
-        remove(*(self.file(name, kind) for kind in ("", MAPS, PICTURES)
-                 for name in sorted({*self.stale, *(self.todo if alone else ())})))
+        # The labels first: they say that a case is finished. The table is of all cases, and there
+        # only when these are.
+        remove(*(self.file(name, kind) for kind in _FILES
+                 for name in sorted({*self.stale, *(self.todo if alone else ())})),
+               self._out / LESIONS_FILE)
         # A power cut must not bring back what `prediction.json` no longer holds for.
         sync(self._out)
         before = self._before.made_from
@@ -530,24 +555,43 @@ class _Folder:
         if result is not None and result.probabilities is not None:
             write_probabilities(self.file(volume.name, MAPS), result.probabilities,
                                 volume.geometry)
+        if result is not None and result.uncertainty is not None:
+            # The entropy last: its file says that what was asked for is there.
+            for kind, found in ((INFORMATION, result.uncertainty.mutual_information),
+                                (ENTROPY, result.uncertainty.entropy)):
+                if found is not None:
+                    write_volume(self.file(volume.name, kind), found, volume.geometry)
         if draw is not None:
             draw(volume, read_volume(self.file(volume.name))[0].astype(np.uint8)
                  if result is None else result.labels)
         if result is not None:
             # The labels last: their file says that the case is finished.
-            write_labels(self.file(volume.name), result.labels, volume.geometry)
+            path = self.file(volume.name)
+            data = nifti_bytes(path, np.asarray(result.labels, np.uint8), volume.geometry)
+            CaseLesions(hashlib.sha256(data).hexdigest(), tuple(list_lesions(
+                result.labels, volume.geometry.affine, self._config.study, result.voxels))
+            ).write(self.file(volume.name, LESIONS))
+            write_bytes(path, data)
+
+    def list_lesions(self) -> None:
+        """Write `lesions.tsv`, of all cases of the folder."""
+        write_lesion_table(self._out / LESIONS_FILE, {
+            name: lesions_of(self.file(name, LESIONS), self.file(name), self._config.study,
+                             self.file(name, MAPS), self.file(name, ENTROPY))
+            for name in self._now.made_from if self.file(name).is_file()}, self._config.study)
 
 
 def _settings(study: StudyConfig, prediction: PredictionConfig) -> str:
     """Digest of every setting that shapes the labels of prepared slices, and of the program.
 
-    How many slices are computed together, and whether probabilities are written, do not; what
+    How many slices are computed together, and whether maps are written, do not; what
     earlier versions did not know does where it is on.
     """
     shown, asked = config_to_json(study), config_to_json(prediction)
     return digest({"program": __version__,
                    "prediction": {key: value for key, value in asked.items()
-                                  if key not in ("batch_slices", "probability_maps", "decisions")
+                                  if key not in ("batch_slices", "probability_maps",
+                                                 "uncertainty_maps", "decisions")
                                   and (value or key not in ("class_offsets", "flips"))},
                    "brain_only": prediction.inside_brain(study), "regions": shown["regions"],
                    # In a list: their order is that of the scores.

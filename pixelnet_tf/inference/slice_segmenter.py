@@ -130,6 +130,31 @@ class Ensemble:
             total += member.scores(image, domain, read_out)
         return total / len(self.members)
 
+    def uncertain_scores(self, image: tf.Tensor, domain: tf.Tensor,
+                         read_out: tf.Tensor | None = None
+                         ) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+        """Mean scores as `scores` gives them, and how sure the networks are of each pixel.
+
+        The mean probability is here the arithmetic mean of the networks' probabilities, the
+        mixture that the predictive entropy and the mutual information are defined by.
+
+        Returns:
+            The scores, and (batch, height, width) float32 in nats each: the entropy of the mean
+            probability, and the mutual information, which is that entropy less the mean of the
+            networks' own.
+        """
+        scores, shares, entropies = 0.0, 0.0, 0.0
+        for member in self.members:
+            found = member.scores(image, domain, read_out)
+            logs = tf.nn.log_softmax(found)
+            scores += found
+            shares += tf.exp(logs)
+            entropies -= tf.reduce_sum(tf.exp(logs) * logs, axis=-1)
+        count = len(self.members)
+        total = -tf.reduce_sum(tf.math.xlogy(shares / count, shares / count), axis=-1)
+        # Rounding alone would let it be negative.
+        return scores / count, total, tf.maximum(total - entropies / count, 0.0)
+
 
 def segmenter_of(networks: Sequence[TrainedNetwork], study: StudyConfig,
                  prediction: PredictionConfig) -> SliceSegmenter | Ensemble:

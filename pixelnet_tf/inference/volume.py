@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import tensorflow as tf
@@ -13,6 +14,8 @@ from pixelnet_tf.config import PostprocessConfig, PredictionConfig, StudyConfig
 from pixelnet_tf.inference.postprocess import postprocess_labels
 from pixelnet_tf.inference.slice_segmenter import Ensemble, SliceSegmenter
 from pixelnet_tf.volumes.case_volume import PreparedVolume
+from pixelnet_tf.volumes.lesions import LesionVoxels, entropy
+from pixelnet_tf.volumes.slicing import SlicePlan
 
 #: Slices (batch, height, width, channel) and their domain (batch, height, width) bool to label
 #: values (batch, height, width) uint8, and probabilities (batch, height, width, class), or None
@@ -60,12 +63,40 @@ class PredictionGrid:
 
 
 @dataclass(frozen=True, eq=False)
+class Uncertainty:
+    """How sure networks are of each voxel, float32 in nats.
+
+    Attributes:
+        entropy: entropy of the mean of the networks' probabilities.
+        mutual_information: that less the mean of the networks' entropies, which is what they
+            disagree about; None of a single network.
+    """
+
+    entropy: np.ndarray
+    mutual_information: np.ndarray | None = None
+
+    def to_volume(self, plan: SlicePlan) -> Uncertainty:
+        """Turn voxels as `SlicePlan.read_voxels` gives them into the volume's own axes."""
+        return Uncertainty(plan.to_volume(self.entropy), None if self.mutual_information is None
+                           else plan.to_volume(self.mutual_information))
+
+
+@dataclass(frozen=True, eq=False)
 class SegmentedVolume:
-    """labels (x, y, z) uint8 in the study's label values, on the input's grid; probabilities
-    (x, y, z, class) float32, or None."""
+    """A segmented volume, on the input's grid.
+
+    Attributes:
+        labels: (x, y, z) uint8 in the study's label values.
+        probabilities: (x, y, z, class) float32; None where they were not asked for.
+        uncertainty: (x, y, z); None where it was not asked for.
+        voxels: what was said of the voxels whose label is no background; None where a server gave
+            labels alone.
+    """
 
     labels: np.ndarray
     probabilities: np.ndarray | None
+    uncertainty: Uncertainty | None = None
+    voxels: LesionVoxels | None = None
 
 
 def score_voxels(segmenter: SliceSegmenter | Ensemble, volume: PreparedVolume,
@@ -76,60 +107,118 @@ def score_voxels(segmenter: SliceSegmenter | Ensemble, volume: PreparedVolume,
     voxels; outside the domain of the `PredictionGrid` they are those of certain background.
     Slices without anything to read never reach the network.
     """
+    return _scored(segmenter.scores, segmenter, volume, study, prediction)[0]
+
+
+def score_uncertain_voxels(segmenter: SliceSegmenter | Ensemble, volume: PreparedVolume,
+                           study: StudyConfig, prediction: PredictionConfig
+                           ) -> tuple[np.ndarray, Uncertainty | None]:
+    """What `score_voxels` returns, and how sure several networks are of each of the voxels.
+
+    The uncertainty is (slice, native height, native width). Of a single network it is None: there
+    `finish_volume` takes it from the scores.
+    """
+    if not isinstance(segmenter, Ensemble):
+        return score_voxels(segmenter, volume, study, prediction), None
+    scores, entropies, information = _scored(segmenter.uncertain_scores, segmenter, volume, study,
+                                             prediction)
+    return scores, Uncertainty(entropies, information)
+
+
+def _scored(answer: Callable[..., Any], segmenter: SliceSegmenter | Ensemble,
+            volume: PreparedVolume, study: StudyConfig, prediction: PredictionConfig
+            ) -> list[np.ndarray]:
+    """Voxels of all that an answer gives: of scores, and of maps that are 0 outside the domain."""
     grid, plan = PredictionGrid.of(volume, prediction.inside_brain(study)), volume.plan
     scores = np.empty((plan.slices, *plan.native_size, segmenter.classes), np.float32)
     scores[...] = segmenter.background.numpy()
+    found = [scores]
     for rows in grid.batches(prediction.batch_slices):
-        found = segmenter.scores(tf.constant(volume.images[rows]), tf.constant(grid.domain[rows]),
-                                 tf.constant(grid.read_out[rows]))
-        scores[rows] = plan.read_voxels(found.numpy())
-    return scores
+        given = answer(tf.constant(volume.images[rows]), tf.constant(grid.domain[rows]),
+                       tf.constant(grid.read_out[rows]))
+        parts = given if isinstance(given, tuple) else (given,)
+        found += [np.zeros(scores.shape[:-1], np.float32) for _ in parts[len(found):]]
+        for voxels, part in zip(found, parts, strict=True):
+            voxels[rows] = plan.read_voxels(part.numpy())
+    return found
 
 
 def segment_volume(segmenter: SliceSegmenter | Ensemble, volume: PreparedVolume,
                    study: StudyConfig, prediction: PredictionConfig,
-                   probabilities: bool = False) -> SegmentedVolume:
+                   probabilities: bool = False, uncertainty: bool = False) -> SegmentedVolume:
     """Segment a prepared volume and lead the result back to its original grid.
 
     Clean-up (`prediction.postprocess`) is applied to the labels, not to the probabilities.
+
+    Args:
+        probabilities, uncertainty: keep those of every voxel.
     """
-    return finish_volume(score_voxels(segmenter, volume, study, prediction), volume, study,
-                         prediction.postprocess, probabilities)
+    scores, spread = score_uncertain_voxels(segmenter, volume, study, prediction)
+    return finish_volume(scores, volume, study, prediction.postprocess, probabilities,
+                         uncertainty, spread)
 
 
 def finish_volume(scores: np.ndarray, volume: PreparedVolume, study: StudyConfig,
-                  postprocess: PostprocessConfig, probabilities: bool = False) -> SegmentedVolume:
-    """Scores of voxels, as `score_voxels` gives them, to labels and probabilities."""
+                  postprocess: PostprocessConfig, probabilities: bool = False,
+                  uncertainty: bool = False, spread: Uncertainty | None = None
+                  ) -> SegmentedVolume:
+    """Scores of voxels, as `score_voxels` gives them, to labels, probabilities and uncertainty.
+
+    spread: the uncertainty of several networks; None takes the entropy from the scores.
+    """
     plan = volume.plan
     labels = classes_to_values(scores.argmax(axis=-1).astype(np.uint8), study)
     labels = clean_up(plan.to_volume(labels), volume, study, postprocess)
-    if not probabilities:
-        return SegmentedVolume(labels, None)
+    shares = _shares(scores) if probabilities or (uncertainty and spread is None) else None
+    # Voxels of a lesion are few: where maps are not asked for, nothing is computed of the others.
+    numbers = np.arange(labels.size, dtype=np.int32).reshape(scores.shape[:-1])
+    lesion = plan.to_volume(numbers)[labels > 0]
+    inside = _shares(scores.reshape(-1, scores.shape[-1])[lesion])
+    voxels = LesionVoxels(inside, entropy(inside) if spread is None
+                          else spread.entropy.reshape(-1)[lesion])
+    if uncertainty and spread is None:
+        assert shares is not None
+        spread = Uncertainty(entropy(shares))
+    return SegmentedVolume(
+        labels, plan.to_volume(shares) if probabilities and shares is not None else None,
+        spread.to_volume(plan) if uncertainty and spread is not None else None, voxels)
+
+
+def _shares(scores: np.ndarray) -> np.ndarray:
+    """Probabilities (..., class) float32 of scores."""
     shifted = np.exp(scores - scores.max(axis=-1, keepdims=True))
     shifted /= shifted.sum(axis=-1, keepdims=True)
-    return SegmentedVolume(labels, plan.to_volume(shifted))
+    return shifted
 
 
 def segment_remotely(segment_slices: SegmentSlices, volume: PreparedVolume, study: StudyConfig,
-                     prediction: PredictionConfig, probabilities: bool = False) -> SegmentedVolume:
+                     prediction: PredictionConfig, probabilities: bool = False,
+                     uncertainty: bool = False) -> SegmentedVolume:
     """What `segment_volume` returns, by the labels that an exported or served model gives slices.
 
     The same slices in the same batches and with the same domain; outside it is background,
-    whatever the answer says of it.
+    whatever the answer says of it. `segment_slices` must give probabilities where these or the
+    uncertainty are asked for; else nothing is known of the lesions' voxels but their labels.
     """
+    shown = probabilities or uncertainty
     grid, plan = PredictionGrid.of(volume, prediction.inside_brain(study)), volume.plan
     shape = (plan.slices, *plan.native_size)
     labels = np.zeros(shape, np.uint8)
-    maps = np.zeros((*shape, len(study.labels) if probabilities else 0), np.float32)
+    maps = np.zeros((*shape, len(study.labels) if shown else 0), np.float32)
     maps[..., :1] = 1
     for rows in grid.batches(prediction.batch_slices):
         found, shares = segment_slices(volume.images[rows], grid.domain[rows])
         inside = plan.read_voxels(grid.domain[rows])
         labels[rows] = np.where(inside, plan.read_voxels(found), 0)
-        if shares is not None:
+        if shown and shares is not None:
             maps[rows] = np.where(inside[..., None], plan.read_voxels(shares), maps[rows])
     labels = clean_up(plan.to_volume(labels), volume, study, prediction.postprocess)
-    return SegmentedVolume(labels, plan.to_volume(maps) if probabilities else None)
+    if not shown:
+        return SegmentedVolume(labels, None)
+    shares, spread = plan.to_volume(maps), Uncertainty(entropy(maps)).to_volume(plan)
+    return SegmentedVolume(labels, shares if probabilities else None,
+                           spread if uncertainty else None,
+                           LesionVoxels.of(labels, shares, spread.entropy))
 
 
 def clean_up(labels: np.ndarray, volume: PreparedVolume, study: StudyConfig,

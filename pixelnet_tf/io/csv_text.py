@@ -15,14 +15,14 @@ _NUMBER = r"[-+]?(?:\d+\.?\d*(?:[eE][-+]?\d+)?|\.\d+|inf|nan)"
 _PLAIN = re.compile(rf"-|{_NUMBER}(?: ± {_NUMBER})?(?: \(n=\d+\))?")
 
 
-def csv_text(rows: Iterable[Sequence[Any]]) -> str:
-    """Return rows as CSV, each ending with a newline.
+def csv_text(rows: Iterable[Sequence[Any]], delimiter: str = ",") -> str:
+    """Return rows as CSV, each ending with a newline; with a tab as delimiter it is TSV.
 
     A text that a spreadsheet would calculate, as a case called `=cmd|...` would be, gets the
     apostrophe before it that makes it a text there. Numbers stay as they are.
     """
     sink = io.StringIO()
-    writer = csv.writer(sink, lineterminator="\n")
+    writer = csv.writer(sink, delimiter=delimiter, lineterminator="\n")
     writer.writerows([_cell(value) for value in row] for row in rows)
     return sink.getvalue()
 

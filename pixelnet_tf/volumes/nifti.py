@@ -103,6 +103,32 @@ def read_volume(path: Path, number: int = 0, volumes: int = 1
     return array.reshape(header.geometry.shape), header.geometry
 
 
+def read_probabilities(path: Path) -> tuple[np.ndarray, VolumeGeometry]:
+    """Read what `write_probabilities` wrote: a volume for each class.
+
+    Returns:
+        Probabilities (x, y, z, class) float32, and the geometry.
+
+    Raises:
+        DataError: as `read_volume`, and where the file has not four dimensions.
+    """
+    path = Path(path)
+    check_written(path)
+    with _opened(path) as stream:
+        start = stream.read(HEADER_BYTES)
+        shape = _unchecked_header(start).get_data_shape()
+        if len(shape) != 4 or shape[3] < 2:
+            raise DataError(f"has shape {shape}; a file of probabilities has four dimensions, the "
+                            "last one over the classes")
+        header = parse_header(start, shape[3])
+        content = b"".join([start[:header.size], *announced_blocks(stream, header, len(start))])
+        voxels = header.stored.copy()
+        voxels.set_data_shape(shape)
+        array = np.asarray(nib.arrayproxy.ArrayProxy(io.BytesIO(content), voxels),
+                           dtype=np.float32)
+    return array.reshape(shape), header.geometry
+
+
 def read_geometry(path: Path, volumes: int = 1) -> VolumeGeometry:
     """Read the geometry alone, without the voxels; raises as `read_volume`."""
     path = Path(path)

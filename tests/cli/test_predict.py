@@ -23,7 +23,7 @@ def test_the_main_job_to_its_end(main_job, tmp_path, capsys):
     case, = split["test"]
     assert predict(main_job, tmp_path / "p", "--split", "test", "--overlays") == 0
     assert {path.name for path in (tmp_path / "p").iterdir()} == {
-        f"{case}.nii.gz", "prediction.json", "overlays", "manifest.jsonl"}
+        f"{case}.nii.gz", "prediction.json", "overlays", "lesions", "lesions.tsv", "manifest.jsonl"}
     assert (tmp_path / "p" / "overlays" / f"{case}.png").read_bytes()[:4] == b"\x89PNG"
     assert f"pictures written to {tmp_path / 'p' / 'overlays'}" in capsys.readouterr().out
     assert run_main("evaluate", "--predictions", tmp_path / "p", "--references",

@@ -10,7 +10,6 @@ from scipy import ndimage
 from pixelnet_tf.evaluation.surface import (
     SurfaceRule,
     _surface,
-    bounding_box,
     hausdorff,
     surface_distances,
 )
@@ -168,12 +167,6 @@ def test_a_hole_is_a_surface_and_that_is_where_sets_differ():
     # The six voxels around the hole are 7 from the cube's faces; as sets the masks differ by 1.
     assert hausdorff(surface_distances(hollow, solid, (1, 1, 1))) == 7.0
     assert _simpleitk_hausdorff(hollow, solid, (1.0, 1.0, 1.0)) == 1.0
-
-
-def test_bounding_box_of_two_volumes():
-    a, b = _mask((9, 9, 9), (2, 3, 4)), _mask((9, 9, 9), (5, 3, 1))
-    assert bounding_box(a, b) == (slice(2, 6), slice(3, 4), slice(1, 5))
-    assert bounding_box(np.zeros((3, 3, 3))) == (slice(0, 0),) * 3
 
 
 def test_refuses_empty_masks_and_unequal_shapes():

@@ -4,10 +4,12 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+import tensorflow as tf
 
 from pixelnet_tf.cases.layouts import find_cases
 from pixelnet_tf.config import PredictionConfig, load_config
-from pixelnet_tf.inference.slice_segmenter import SliceSegmenter
+from pixelnet_tf.inference.dense import certain_background
+from pixelnet_tf.inference.slice_segmenter import Ensemble, SliceSegmenter
 from pixelnet_tf.inference.volume import (
     PredictionGrid,
     finish_volume,
@@ -15,6 +17,7 @@ from pixelnet_tf.inference.volume import (
     segment_volume,
 )
 from pixelnet_tf.volumes.case_volume import prepare_case
+from pixelnet_tf.volumes.lesions import entropy
 from pixelnet_tf.volumes.phantom_study import write_phantom
 
 CONFIG = load_config("phantom", ["prepare.bias_field.enabled=false", "study.modalities=[flair, t2]",
@@ -136,6 +139,47 @@ def test_probabilities_sum_to_one_and_agree_with_the_labels(narrow_net, volume):
     np.testing.assert_allclose(result.probabilities.sum(-1), 1, atol=1e-5)
     values = np.array([0, 2, 4], np.uint8)
     np.testing.assert_array_equal(values[result.probabilities.argmax(-1)], result.labels)
+
+
+class Guess:
+    """A member of an ensemble without a network: scores are made of the image alone."""
+
+    classes, background = 3, certain_background(3)
+
+    def __init__(self, factor):
+        self.factor = factor
+
+    def scores(self, image, domain, read_out=None):
+        found = tf.sin(self.factor * image[..., :1] * tf.constant([1.0, 2.0, 3.0]))
+        return tf.where(domain[..., None], found, self.background)
+
+
+def test_uncertainty_and_lesion_voxels_lie_where_the_labels_do(volume):
+    one, other = Guess(5.0), Guess(3.0)
+    plain = segment_volume(one, volume, *sections(CONFIG))
+    assert plain.uncertainty is None
+    whole = segment_volume(one, volume, *sections(CONFIG), True, True)
+    np.testing.assert_array_equal(plain.labels, whole.labels)
+    np.testing.assert_allclose(whole.uncertainty.entropy, entropy(whole.probabilities), atol=1e-6)
+    assert whole.uncertainty.mutual_information is None
+    several = segment_volume(Ensemble([one, other]), volume, *sections(CONFIG), True, True)
+    shares = [segment_volume(member, volume, *sections(CONFIG), True).probabilities
+              for member in (one, other)]
+    mean = entropy(np.mean(shares, axis=0))
+    np.testing.assert_allclose(several.uncertainty.entropy, mean, atol=1e-5)
+    np.testing.assert_allclose(several.uncertainty.mutual_information,
+                               mean - np.mean([entropy(each) for each in shares], axis=0),
+                               atol=1e-5)
+    for result in (plain, whole, several):
+        inside = result.labels > 0
+        assert len(result.voxels.entropy) == inside.sum() > 0
+    for result in (whole, several):
+        inside = result.labels > 0
+        np.testing.assert_allclose(result.voxels.probabilities, result.probabilities[inside],
+                                   atol=1e-6)
+        np.testing.assert_allclose(result.voxels.entropy, result.uncertainty.entropy[inside],
+                                   atol=1e-6)
+    np.testing.assert_allclose(plain.voxels.entropy, whole.voxels.entropy, atol=1e-6)
 
 
 def test_postprocessing_touches_the_labels_only(volume):
