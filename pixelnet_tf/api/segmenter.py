@@ -448,11 +448,12 @@ class Segmenter:
         prepared = prepare_volumes(name, {modality: partial(volumes.__getitem__, modality)
                                           for modality in volumes}, study, self.config.prepare)
         found = self._backend[0](prepared, probabilities, uncertainty)
+        unsure = found.uncertainty
         return Segmentation(found.labels, found.probabilities, dict(study.labels),
                             dict(study.regions), prepared.geometry, prepared, self.config,
                             images[study.modalities[0]],
-                            *((found.uncertainty.entropy, found.uncertainty.mutual_information)
-                              if found.uncertainty else (None, None)), found.voxels)
+                            unsure.entropy if unsure else None,
+                            unsure.mutual_information if unsure else None, found.voxels)
 
     def predict_study(self, data: Path_, out: Path_, *, split: str = "all",
                       cases: Sequence[str] = (), overlays: bool = False,
