@@ -400,8 +400,9 @@ class Segmenter:
 
     @property
     def modalities(self) -> tuple[str, ...]:
-        """Names of the images that `predict` wants, in the order of the channels."""
-        return self.config.study.modalities
+        """Names of the images that `predict` wants, in the order of the channels; `mask`, the brain
+        mask, is the last where the study has such files."""
+        return self.config.study.inputs
 
     def predict(self, images: Mapping[str, Image], name: str = "scan",
                 probabilities: bool = True, uncertainty: bool = False) -> Segmentation:
@@ -429,20 +430,20 @@ class Segmenter:
         """
         study = self.config.study
         for modality in images:
-            if modality not in study.modalities:
+            if modality not in study.inputs:
                 raise DataError(f"{modality!r} is no modality of the "
-                                f"model{nearest_hint(modality, study.modalities)}", case=name,
-                                value=modality, hint=f"give {list(study.modalities)}")
-        missing = [modality for modality in study.modalities if modality not in images]
+                                f"model{nearest_hint(modality, study.inputs)}", case=name,
+                                value=modality, hint=f"give {list(study.inputs)}")
+        missing = [modality for modality in study.inputs if modality not in images]
         if missing:
             raise DataError(f"modality {missing[0]!r} is missing", case=name, value=missing[0],
-                            hint=f"give all of {list(study.modalities)}")
+                            hint=f"give all of {list(study.inputs)}")
         try:
             volumes = {modality: read_image(images[modality], modality)
-                       for modality in study.modalities}
+                       for modality in study.inputs}
         except DataError as error:
             raise DataError.of(error, case=name) from None
-        problems = check_volumes(volumes.values(), study, self.config.prepare.slice_size)
+        problems = check_volumes(volumes, study, self.config.prepare.slice_size)
         if problems:
             raise DataError.of(problems[0], case=name)
         prepared = prepare_volumes(name, {modality: partial(volumes.__getitem__, modality)
@@ -571,6 +572,11 @@ def adapted(config: Config, given: Config | Path_ | None, overrides: Sequence[st
             if mine != theirs:
                 raise ConfigError(f"{source}: study.{key} is {theirs}, but the model was trained "
                                   f"with {mine}", hint="give those, in the same order")
+        if given.study.has_brain_mask != config.study.has_brain_mask:
+            words = ("with a brain mask for each case", "without brain masks")
+            mine, theirs = words if config.study.has_brain_mask else words[::-1]
+            raise ConfigError(f"{source}: the study is {theirs}, but the model was trained {mine}",
+                              hint="name `mask` in study.files as the model's configuration does")
         place = {key: getattr(given.study, key) for key in (
             "layout", "files", "series", "codes", "resample")}
         config = replace(config, study=replace(config.study, **place),

@@ -43,7 +43,8 @@ class Case:
     Attributes:
         name: unique in its study; predictions are named after it.
         volumes: modality -> file, volume of a file, or DICOM series, in the order of
-            `study.modalities`.
+            `study.modalities`, and last the brain mask, as `mask`, where the study has such files
+            (`StudyConfig.inputs`).
         segmentation: file of expert labels; None where there is none or none is wanted.
         smir_id: number of the SMIR folder that a submission to ISLES is named after.
         faults: what is wrong with the images in the case's folder, for `check_cases` to report.

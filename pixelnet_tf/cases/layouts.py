@@ -36,6 +36,7 @@ from pixelnet_tf.cases.names import (
     printable,
 )
 from pixelnet_tf.config import Layout, StudyConfig
+from pixelnet_tf.config.sections import BRAIN_MASK
 from pixelnet_tf.errors import DataError
 
 #: SMIR: `VSD.Brain.XX.O.MR_ADC.128020`, as a folder or as a file; `OT` is the truth.
@@ -494,10 +495,12 @@ def _dicom(study_dir: Path, study: StudyConfig, required: bool) -> Iterable[Case
                                    written.replace("{case}", glob.escape(held.name))),
                          written.replace("{case}", held.name))
 
-        case = _case(held, study, required, search, modalities=())
+        masks = study.inputs[len(study.modalities):]
+        case = _case(held, study, required, search, modalities=masks)
         series, unread = series_in(case_dir)
         chosen, faults = choose_series(series, study.modalities, study.series, case_dir)
-        yield replace(case, volumes=chosen, faults=(*case.faults, *unread, *faults))
+        yield replace(case, volumes={**chosen, **case.volumes},
+                      faults=(*case.faults, *unread, *faults))
 
 
 def _matching(folder: Path, pattern: str) -> list[Path]:
@@ -583,7 +586,7 @@ def _case(held: Held, study: StudyConfig, required: bool, search: Callable[[str]
     segmentation: Path | None = None
     faults = list(held.faults)
     segmentation_faults: list[DataError] = []
-    for modality in (*(study.modalities if modalities is None else modalities), SEGMENTATION):
+    for modality in (*(study.inputs if modalities is None else modalities), SEGMENTATION):
         found = search(modality)
         # What lies beside a NIfTI file in another form is a copy of it.
         paths = [path for path in found.paths if nifti_stem(path.name)] or found.paths
@@ -604,7 +607,8 @@ def _case(held: Held, study: StudyConfig, required: bool, search: Callable[[str]
             shown = [printable(path.relative_to(held.folder).as_posix())
                      if path.is_relative_to(held.folder) else printable(path.name)
                      for path in held.files]
-            what = "segmentation" if modality == SEGMENTATION else f"modality {modality!r}"
+            what = f"modality {modality!r}" if modality in study.modalities else {
+                SEGMENTATION: "segmentation", BRAIN_MASK: "brain mask"}[modality]
             own.append(DataError(
                 f"{what} is missing: looked for {found.wanted} in this folder, which holds "
                 + (f"{shown[:8]}" if shown else "no image"), file=held.folder, value=modality,

@@ -20,6 +20,8 @@ ENHANCING, NECROSIS = "enhancing", "necrosis"
 
 #: `training.solver.base_lr`: the rate is to be found by a trial.
 AUTO: Literal["auto"] = "auto"
+#: What a case's brain mask is called beside the modalities, in `study.files` and elsewhere.
+BRAIN_MASK = "mask"
 
 C = TypeVar("C", bound="Choice")
 
@@ -215,7 +217,8 @@ class StudyConfig:
     #: Modality (and `seg`) -> file pattern inside the case's folder, which layout `pattern` needs;
     #: `{case}` stands for the folder's name and `*` matches as in a shell. In the other layouts,
     #: where a name alone does not tell: the modality's word in the file's name, the channel's
-    #: number in `nnunet` and `msd`, or a pattern of the file's name.
+    #: number in `nnunet` and `msd`, or a pattern of the file's name. With
+    #: an entry `mask` each case has a brain mask, which is taken in place of the one that is found.
     files: dict[str, str] = field(default_factory=dict)
     #: Layout `dicom` only: modality -> pattern of its series' description, in which `*` matches as
     #: in a shell and capitals count as small letters; a modality without one is looked for as
@@ -237,7 +240,7 @@ class StudyConfig:
         default_factory=lambda: {"ET": (4,), "WT": (1, 2, 4), "TC": (1, 4)}
     )
     #: Skull-stripped volumes are exactly zero outside the brain; with `false` the head is found by
-    #: its intensity.
+    #: its intensity. Where `files` names a `mask`, the brain is what that says.
     skull_stripped: bool = True
     #: Bring every volume of a case to the grid of its first modality instead of refusing it; voxels
     #: that coincide are put in order, others interpolated.
@@ -292,6 +295,16 @@ class StudyConfig:
                     f"study.files has no pattern for {missing}: with `layout: pattern` every "
                     "modality needs one, as in `flair: '{case}_flair.nii.gz'`"
                 )
+
+    @property
+    def has_brain_mask(self) -> bool:
+        """Whether each case has a brain mask of its own."""
+        return BRAIN_MASK in self.files and BRAIN_MASK not in self.modalities
+
+    @property
+    def inputs(self) -> tuple[str, ...]:
+        """Names of a case's volumes: the modalities, then the brain mask where there is one."""
+        return (*self.modalities, *((BRAIN_MASK,) if self.has_brain_mask else ()))
 
     @property
     def label_values(self) -> tuple[int, ...]:
@@ -361,6 +374,7 @@ class PrepareConfig:
         return {
             "study.modalities": study.modalities,
             "study.skull_stripped": study.skull_stripped,
+            "study.files.mask": study.has_brain_mask or None,
             "study.label_values": study.label_values,
             "study.ignore_label": study.ignore_label,
             **{f"prepare.{key}": value for key, value in asdict(self).items()
@@ -714,7 +728,7 @@ class PredictionConfig:
     #: `float32`, or `bfloat16` for the matrix products.
     precision: Precision = Precision.FLOAT32
     #: Pixels outside the brain (or head) are background: `yes`, `no`, or `auto`: when the study is
-    #: skull-stripped.
+    #: skull-stripped or has brain masks.
     brain_only: BrainOnly = BrainOnly.AUTO
     #: Slices computed together; more need more memory and are hardly faster.
     batch_slices: int = 2
@@ -748,7 +762,8 @@ class PredictionConfig:
     def inside_brain(self, study: StudyConfig) -> bool:
         """Whether pixels outside the brain are background unseen, as `brain_only` has it."""
         return self.brain_only == BrainOnly.YES or (
-            self.brain_only == BrainOnly.AUTO and study.skull_stripped)
+            self.brain_only == BrainOnly.AUTO
+            and (study.skull_stripped or study.has_brain_mask))
 
 
 @dataclass(frozen=True)

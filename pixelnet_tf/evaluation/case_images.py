@@ -10,8 +10,14 @@ import numpy as np
 
 from pixelnet_tf.cases.layouts import find_cases
 from pixelnet_tf.config import StudyConfig
+from pixelnet_tf.config.sections import BRAIN_MASK
 from pixelnet_tf.errors import DataError
-from pixelnet_tf.volumes.case_volume import PreparedVolume, RawVolume, image_on_grid
+from pixelnet_tf.volumes.case_volume import (
+    PreparedVolume,
+    RawVolume,
+    image_on_grid,
+    mask_on_grid,
+)
 from pixelnet_tf.volumes.normalize import brain_mask
 
 
@@ -58,11 +64,14 @@ def image_reader(data_dir: Path, study: StudyConfig) -> ImageReader:
         volumes = [RawVolume.read(case.volumes[modality]) for modality in study.modalities
                    if modality in case.volumes]
         geometry = volumes[0].geometry
-        # The mask of the training, which takes every modality.
-        brain = brain_mask(np.stack([geometry.to_view(image_on_grid(volume, volumes[0], study))
-                                     for volume in volumes], axis=-1), study.skull_stripped)
-        return CaseImage(volumes[0].array, geometry.from_view(brain),
-                         study.modalities[0])
+        # The mask of the training: the case's own, or one that takes every modality.
+        if BRAIN_MASK in case.volumes and study.has_brain_mask:
+            brain = mask_on_grid(RawVolume.read(case.volumes[BRAIN_MASK]), geometry, study)
+        else:
+            brain = geometry.from_view(brain_mask(
+                np.stack([geometry.to_view(image_on_grid(volume, volumes[0], study))
+                          for volume in volumes], axis=-1), study.skull_stripped))
+        return CaseImage(volumes[0].array, brain, study.modalities[0])
 
     return read
 

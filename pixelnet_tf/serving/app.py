@@ -156,7 +156,7 @@ class _Endpoints:
 
     async def openapi(self, request: Request) -> Response:
         models = self._registry.models
-        modalities = next((list(m.config.study.modalities) for m in models if m.config), [])
+        modalities = next((list(m.config.study.inputs) for m in models if m.config), [])
         return JSONResponse(describe_api([m.name for m in models], modalities, self._limits,
                                          self._with_token))
 

@@ -43,7 +43,7 @@ def segment_upload(model: LoadedModel, files: dict[str, BinaryIO], limits: Serve
     if config is None:
         raise ApiError(404, f"model {model.name!r} has no serving.json and cannot take volumes; "
                             "send slices to :predict")
-    modalities = config.study.modalities
+    modalities = config.study.inputs
     if set(files) != set(modalities):
         raise ApiError(400, f"send one NIfTI file for each of {list(modalities)}, as a multipart "
                             f"field of that name; got {[name[:40] for name in sorted(files)]}")
@@ -62,10 +62,10 @@ def segment_upload(model: LoadedModel, files: dict[str, BinaryIO], limits: Serve
 def _segment_in(folder: Path, model: LoadedModel, config: Config, files: dict[str, BinaryIO],
                 limits: ServerLimits) -> bytes:
     volumes = {}
-    for number, modality in enumerate(config.study.modalities):
+    for number, modality in enumerate(config.study.inputs):
         volumes[modality] = folder / f"{number}.nii"
         unpack_nifti(files[modality], volumes[modality], modality, limits,
-                     channels=len(config.study.modalities), slice_size=config.prepare.slice_size)
+                     channels=len(config.study.inputs), slice_size=config.prepare.slice_size)
     case = Case("upload", volumes)
     words = {str(path): modality for modality, path in volumes.items()}
     words |= {path.name: modality for modality, path in volumes.items()}

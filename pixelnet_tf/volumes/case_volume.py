@@ -14,6 +14,7 @@ from pixelnet_tf.cases.case import Case, Channel, Source
 from pixelnet_tf.cases.dicom_series import DicomSeries
 from pixelnet_tf.cases.labels import values_to_classes
 from pixelnet_tf.config import NormRegion, PrepareConfig, StudyConfig
+from pixelnet_tf.config.sections import BRAIN_MASK
 from pixelnet_tf.errors import DataError
 from pixelnet_tf.volumes.bias_field import correct_bias_field
 from pixelnet_tf.volumes.dicom import read_series, series_geometry
@@ -107,8 +108,8 @@ def prepare_volumes(name: str, volumes: Mapping[str, Callable[[], RawVolume]],
 
     Args:
         name: name of the case, which messages give.
-        volumes: modality -> function that gives its volume; each is called once, in turn, so that
-            no more than one volume as it came is held.
+        volumes: name (`StudyConfig.inputs`) -> function that gives the volume; each is called once,
+            in turn, so that no more than one volume as it came is held.
         segmentation: the same for label values; None: there are none.
 
     Raises:
@@ -124,9 +125,10 @@ def prepare_volumes(name: str, volumes: Mapping[str, Callable[[], RawVolume]],
 def _prepare(name: str, volumes: Mapping[str, Callable[[], RawVolume]],
              segmentation: Callable[[], RawVolume] | None, study: StudyConfig,
              prepare: PrepareConfig) -> PreparedVolume:
-    missing = [modality for modality in study.modalities if modality not in volumes]
+    missing = [name for name in study.inputs if name not in volumes]
     if missing:
-        raise DataError(f"modality {missing[0]!r} is missing; the case has {list(volumes)}",
+        raise DataError(f"modality {missing[0]!r} is missing; the case has {list(volumes)}"
+                        if missing[0] in study.modalities else "its brain mask is missing",
                         value=missing[0])
     first = volumes[study.modalities[0]]()
     geometry = first.geometry
@@ -139,7 +141,10 @@ def _prepare(name: str, volumes: Mapping[str, Callable[[], RawVolume]],
     if segmentation is not None:
         labels = geometry.to_view(classes_on_grid(segmentation(), geometry, study))
 
-    mask = brain_mask(channels, study.skull_stripped)
+    if study.has_brain_mask:
+        mask = geometry.to_view(mask_on_grid(volumes[BRAIN_MASK](), geometry, study))
+    else:
+        mask = brain_mask(channels, study.skull_stripped)
     normalization = {}
     for number, modality in enumerate(study.modalities):
         array = channels[..., number]
@@ -195,6 +200,31 @@ def classes_on_grid(volume: RawVolume, grid: VolumeGeometry, study: StudyConfig)
         if _is_on(volume.geometry, grid, study):
             return classes
         return bring_labels(classes, volume.geometry, grid)
+    except DataError as error:
+        raise volume.named(error) from None
+
+
+def mask_on_grid(volume: RawVolume, grid: VolumeGeometry, study: StudyConfig) -> np.ndarray:
+    """Check a brain mask, and return it on the grid of the first modality.
+
+    A voxel is brain where the value is above one half, so that shares of a voxel serve as well as
+    0 and 1, or 0 and 255.
+
+    Returns:
+        (x, y, z) bool on the grid.
+
+    Raises:
+        DataError: no voxel is brain, grids that differ while `study.resample` is off, or most of
+            the brain lies outside of the grid; the message names the file.
+    """
+    try:
+        mask = volume.array > 0.5
+        if not mask.any():
+            raise DataError("no voxel of the brain mask is above 0.5",
+                            hint="write 1 where the brain is, or leave `mask` out of study.files")
+        if _is_on(volume.geometry, grid, study):
+            return mask
+        return bring_labels(mask.astype(np.uint8), volume.geometry, grid, "brain") > 0
     except DataError as error:
         raise volume.named(error) from None
 

@@ -10,10 +10,17 @@ import numpy as np
 
 from pixelnet_tf.cases.case import Case
 from pixelnet_tf.cases.labels import lesion_classes, lesion_of
+from pixelnet_tf.cases.layouts import SEGMENTATION
 from pixelnet_tf.config import StudyConfig
+from pixelnet_tf.config.sections import BRAIN_MASK
 from pixelnet_tf.errors import DataError, PixelNetError
 from pixelnet_tf.reporting import Reporter, reporter_or_log
-from pixelnet_tf.volumes.case_volume import RawVolume, classes_on_grid, image_on_grid
+from pixelnet_tf.volumes.case_volume import (
+    RawVolume,
+    classes_on_grid,
+    image_on_grid,
+    mask_on_grid,
+)
 from pixelnet_tf.volumes.resample import fraction_within
 from pixelnet_tf.volumes.slicing import SlicePlan
 
@@ -99,8 +106,10 @@ def check_case(case: Case, study: StudyConfig, slice_size: int = 0) -> CheckResu
     first: RawVolume | None = None
     plan: SlicePlan | None = None
     has_lesion, filled, voxels = False, None, []
-    for path in case.files:
-        labels = path == case.segmentation
+    for name, path in (*case.volumes.items(), (SEGMENTATION, case.segmentation)):
+        if path is None:
+            continue
+        labels = name == SEGMENTATION
         try:
             volume = RawVolume.read(path)
             if volume.geometry.spacing_doubt:
@@ -120,6 +129,8 @@ def check_case(case: Case, study: StudyConfig, slice_size: int = 0) -> CheckResu
                 if has_lesion and (outside or not left):
                     doubts.append(DataError(f"{outside if left else 1:.1%} of the lesion is not on "
                                             "the first modality's grid and is lost", file=path))
+            elif study.has_brain_mask and name == BRAIN_MASK:
+                mask_on_grid(volume, first.geometry, study)
             else:
                 # Transposed, an array from a file lies in memory in C's order and is not copied.
                 voxels.append(hashlib.sha256(np.ascontiguousarray(volume.array.T).data).hexdigest())
@@ -127,7 +138,8 @@ def check_case(case: Case, study: StudyConfig, slice_size: int = 0) -> CheckResu
                 filled = held if filled is None else filled | held
         except DataError as error:
             (segmentation if labels else images).append(error)
-    if study.skull_stripped and filled is not None and filled.mean() > _MOST_FILLED:
+    if (study.skull_stripped and not study.has_brain_mask and filled is not None
+            and filled.mean() > _MOST_FILLED):
         doubts.append(DataError(
             f"{filled.mean():.1%} of the voxels are not 0 in every modality, so nearly all of the "
             "volume counts as brain", hint="set study.skull_stripped to false where the skull is "
@@ -151,12 +163,15 @@ def equal_images(voxels: Mapping[str, Iterable[str]]) -> list[tuple[str, ...]]:
     return sorted({tuple(sorted(cases)) for cases in owners.values() if len(cases) > 1})
 
 
-def check_volumes(volumes: Iterable[RawVolume], study: StudyConfig, slice_size: int = 0
+def check_volumes(volumes: Mapping[str, RawVolume], study: StudyConfig, slice_size: int = 0
                   ) -> list[DataError]:
-    """Say what is wrong with the images of one case that are in memory, as `check_case` does."""
+    """Say what is wrong with the images of one case that are in memory, as `check_case` does.
+
+    volumes: name (`StudyConfig.inputs`) -> volume, in that order.
+    """
     faults: list[DataError] = []
     first: RawVolume | None = None
-    for volume in volumes:
+    for name, volume in volumes.items():
         if first is None:
             first = volume
             try:
@@ -164,7 +179,10 @@ def check_volumes(volumes: Iterable[RawVolume], study: StudyConfig, slice_size: 
             except DataError as error:
                 faults.append(volume.named(error))
         try:
-            image_on_grid(volume, first, study)
+            if study.has_brain_mask and name == BRAIN_MASK:
+                mask_on_grid(volume, first.geometry, study)
+            else:
+                image_on_grid(volume, first, study)
         except DataError as error:
             faults.append(error)
     return faults

@@ -22,6 +22,7 @@ def describe_slices(study: StudyConfig, prepare: PrepareConfig) -> dict[str, Any
         "view": _VIEW,
         "bias_field": {**config_to_dict(field), "modalities": list(corrected)},
         "skull_stripped": study.skull_stripped,
+        "brain_mask": study.has_brain_mask,
         "brain": brain_words(study),
         "z_score_over": region.value,
         "z_score": z_score_words(region),
@@ -37,6 +38,8 @@ def describe_classes(study: StudyConfig) -> list[dict[str, Any]]:
 
 def brain_words(study: StudyConfig) -> str:
     """How the brain mask is found."""
+    if study.has_brain_mask:
+        return "given with each case: brain where the value is above 0.5"
     if study.skull_stripped:
         return "where any channel is not 0, holes filled slice by slice"
     return ("the head: Otsu's threshold on the mean of the channels (each scaled by its 99th "

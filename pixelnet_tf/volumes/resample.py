@@ -53,18 +53,19 @@ def bring_image(array: np.ndarray, geometry: VolumeGeometry, target: VolumeGeome
     return result
 
 
-def bring_labels(array: np.ndarray, geometry: VolumeGeometry, target: VolumeGeometry
-                 ) -> np.ndarray:
+def bring_labels(array: np.ndarray, geometry: VolumeGeometry, target: VolumeGeometry,
+                 what: str = "labelled") -> np.ndarray:
     """Bring class indices to the grid of an image: permuted exactly, or by the nearest voxel.
 
     Args:
         array: (x, y, z) on `geometry`, of any type.
+        what: word of a message for voxels that are not background.
 
     Returns:
         (x, y, z) on `target`, of the array's type.
 
     Raises:
-        DataError: less than half of the voxels of a lesion lie on the target grid.
+        DataError: less than half of the voxels that are not background lie on the target grid.
     """
     permutation = geometry.permutation_to(target)
     if permutation is not None:
@@ -73,7 +74,7 @@ def bring_labels(array: np.ndarray, geometry: VolumeGeometry, target: VolumeGeom
     total = np.count_nonzero(lesion)
     inside = round(total * fraction_within(lesion, geometry, target))
     if inside < _LEAST_INSIDE * total:
-        raise DataError(f"only {inside} of its {total} labelled voxels lie on the first "
+        raise DataError(f"only {inside} of its {total} {what} voxels lie on the first "
                         "modality's grid: the two do not lie at one place", hint=_APART)
     return resample(array, geometry, target, "nearest")
 

@@ -21,7 +21,8 @@ def prepare(files, about):
 
     # type: (list[nib.Nifti1Image], dict) -> tuple[np.ndarray, np.ndarray]
     """Return slices (slice, height, width, channel) float32, and the pixels to classify (slice,
-    height, width) bool, of one loaded NIfTI file a channel."""
+    height, width) bool, of one loaded NIfTI file a channel, and the brain mask where it is given.
+    """
     normal, first = about["normalisation"], files[0]
     for file in files:
         if file.shape != first.shape or abs(file.affine - first.affine).max() > 0.01:
@@ -31,7 +32,10 @@ def prepare(files, about):
     channels = np.stack([orientations.apply_orientation(
         np.asarray(file.dataobj, np.float32), to_view).transpose(2, 1, 0) for file in files], -1)
     stripped = normal["skull_stripped"]
-    brain = fill_holes((channels != 0).any(axis=-1)) if stripped else find_head(channels)
+    if normal["brain_mask"]:
+        channels, brain = channels[..., :-1], channels[..., -1] > 0.5
+    else:
+        brain = fill_holes((channels != 0).any(axis=-1)) if stripped else find_head(channels)
     for number, name in enumerate(about["channels"]):
         array = channels[..., number]
         if name in normal["bias_field"]["modalities"]:

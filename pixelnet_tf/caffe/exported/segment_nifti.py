@@ -2,10 +2,11 @@
 
     python segment_nifti.py OUT.nii.gz IMAGE.nii.gz ...
 
-One image a channel, in the order of `channels` in serving.json, all on one grid. Needs pycaffe of
-the original PixelNet (layer RandBI), and what preparation.py needs. The labels are the arg max of
-the network's scores, with the correction of the prior added; the guided filter and the clean-up
-that serving.json names are not done. Written by pixelnet-tf. For research use only.
+One image a channel, in the order of `channels` in serving.json, all on one grid, and the brain mask
+last where the network was trained with such. Needs pycaffe of the original PixelNet (layer RandBI),
+and what preparation.py needs. The labels are the arg max of the network's scores, with the
+correction of the prior added; the guided filter and the clean-up that serving.json names are not
+done. Written by pixelnet-tf. For research use only.
 """
 
 import json
@@ -31,8 +32,9 @@ def main(out, *paths):
     import caffe
     with open(os.path.join(HERE, "serving.json")) as file:
         about = json.load(file)
-    if len(paths) != len(about["channels"]):
-        sys.exit("give an image of each channel: " + ", ".join(about["channels"]))
+    names = about["channels"] + ["brain mask"] * about["normalisation"]["brain_mask"]
+    if len(paths) != len(names):
+        sys.exit("give an image of each channel: " + ", ".join(names))
     files = [nib.load(path) for path in paths]
     images, wanted = prepare(files, about)
     if not about["border"]:
