@@ -625,6 +625,10 @@ class TrainingConfig:
     #: Rescale the start weights so that every map of the hypercolumn has the same strength; the
     #: network computes the same maps, each times a number.
     balance_taps: bool = False
+    #: Let pretrained layers learn as fast as in the scale that they came in: `pretrained_intensity`
+    #: and `balance_taps` rescale their weights, and at one rate a weight that was made small by a
+    #: factor of ten learns a hundred times as fast (see training.md).
+    native_rates: bool = False
     #: Blocks of VGG-16 that stay as they are, from the first on (0: all are trained).
     frozen_blocks: int = 0
     #: Solver steps between two validations; 0: once an epoch.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import posixpath
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -45,6 +45,7 @@ class _Start:
 
     slices: str = ""
     new_layers: tuple[str, ...] | None = None
+    scales: dict[str, float] = field(default_factory=dict)
 
 
 class RunFolder:
@@ -83,13 +84,15 @@ class RunFolder:
         return tf.io.gfile.exists(self.file("config.yaml"))
 
     def start(self, config: Config, split: Split, priors: ClassPriors, slices: str = "",
-              new_layers: Iterable[str] = (), trial: RateTrial | None = None) -> None:
+              new_layers: Iterable[str] = (), trial: RateTrial | None = None,
+              scales: Mapping[str, float] | None = None) -> None:
         """Write what the run begins with, config.yaml last: with it the run exists.
 
         Args:
             slices: digest of the slices (`PreparedStudy.digest`); empty where unknown.
             new_layers: names of the layers that hold random start weights.
             trial: the one that chose the learning rate.
+            scales: what `training.native_rates` makes up for (`StartWeights`).
         """
         begin_folder(self.path)
         # What is best in there is of a training that had saved no state to go on from.
@@ -100,7 +103,8 @@ class RunFolder:
             write_json(self.file("learning_rate.json"), trial.to_json())
         write_json(self.file("split.json"), split.to_json())
         write_json(self.file("priors.json"), priors.to_json())
-        write_json(self.file("start.json"), {"slices": slices, "new_layers": sorted(new_layers)})
+        write_json(self.file("start.json"), {"slices": slices, "new_layers": sorted(new_layers),
+                                             **({"scales": dict(scales)} if scales else {})})
         write_text(self.file("config.yaml"), config_to_yaml(config))
 
     def new_layers(self) -> frozenset[str] | None:
@@ -108,6 +112,10 @@ class RunFolder:
         """
         found = self._start().new_layers
         return None if found is None else frozenset(found)
+
+    def scales(self) -> dict[str, float]:
+        """By what pretrained variables were multiplied, where `training.native_rates` is on."""
+        return self._start().scales
 
     def basis(self) -> Basis:
         """What the run stands on, for `check_fit`."""

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Collection
-from dataclasses import dataclass
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, field, replace
 
 import keras
 import numpy as np
@@ -23,11 +23,13 @@ from pixelnet_tf.runs.network import load_model
 @dataclass(frozen=True)
 class StartWeights:
     """What a model started from: lines that say it, and the names of the layers that keep what was
-    drawn at random; the snapshot of a training that goes on from Caffe's."""
+    drawn at random; the snapshot of a training that goes on from Caffe's; variable path -> by what
+    a pretrained variable was multiplied, 1 for one that is not there."""
 
     lines: tuple[str, ...]
     new_layers: frozenset[str]
     snapshot: Snapshot | None = None
+    scales: dict[str, float] = field(default_factory=dict)
 
 
 def check_source(source: str, steps: int = 0, balance: bool = False,
@@ -98,11 +100,11 @@ def initialise(model: PixelNet, source: str, intensity: float = 1.0) -> StartWei
         table = load_caffemodel(model, source)
         found = StartWeights((f"start weights: {source}", *str(table).splitlines()),
                              table.new_layers)
-    rescale_intensity(model, intensity, found.new_layers)
-    return found
+    return replace(found, scales=rescale_intensity(model, intensity, found.new_layers))
 
 
-def rescale_intensity(model: PixelNet, intensity: float, new_layers: Collection[str]) -> None:
+def rescale_intensity(model: PixelNet, intensity: float, new_layers: Collection[str]
+                      ) -> dict[str, float]:
     """Adapt pretrained layers to images whose unit stands for `intensity` gray levels.
 
     All layers but `new_layers` are taken for pretrained. Convolution, ReLU, pooling and
@@ -110,15 +112,23 @@ def rescale_intensity(model: PixelNet, intensity: float, new_layers: Collection[
     divided by it gives every response divided by it. A pretrained first layer of the head takes
     that back. BatchNorm needs nothing but its mean's division, so with it the trunk's weights are
     left alone and the image would have to be scaled instead.
+
+    Returns by what each variable that changed was multiplied, by its path.
     """
     if model.config.batch_norm or intensity == 1.0:
-        return
+        return {}
+    scales = {}
     for name in (layer.name for layer in model.architecture.convolutions):
         if name not in new_layers:
-            model.parts[name].bias.assign(model.parts[name].bias / intensity)
+            bias = model.parts[name].bias
+            bias.assign(bias / intensity)
+            scales[bias.path] = 1 / intensity
     first = model.architecture.head_names[0]
     if first not in new_layers:
-        model.parts[first].kernel.assign(model.parts[first].kernel * intensity)
+        kernel = model.parts[first].kernel
+        kernel.assign(kernel * intensity)
+        scales[kernel.path] = intensity
+    return scales
 
 
 def _from_keras_vgg(model: PixelNet) -> StartWeights:
@@ -186,3 +196,16 @@ def balance_taps(model: PixelNet, images: np.ndarray) -> list[float]:
         last.bias.assign(last.bias * factor)
         before = factor
     return factors
+
+
+def tap_scales(model: PixelNet, factors: Sequence[float]) -> dict[str, float]:
+    """By what `balance_taps` multiplies each variable, by its path, for the factors of the taps."""
+    scales: dict[str, float] = {}
+    before = 1.0
+    for chain, factor in zip(model.architecture.chains, factors, strict=True):
+        first, last = model.parts[chain[0].name], model.parts[chain[-1].name]
+        scales[first.kernel.path] = 1 / before
+        scales[last.kernel.path] = scales.get(last.kernel.path, 1.0) * factor
+        scales[last.bias.path] = factor
+        before = factor
+    return scales

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import random
 import time
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 
@@ -32,7 +32,13 @@ from pixelnet_tf.runs.compatibility import RESUME, Basis, check_fit
 from pixelnet_tf.runs.folder import RunFolder
 from pixelnet_tf.runs.rate_trial import STEPS, RateTrial
 from pixelnet_tf.training.decisions import decide
-from pixelnet_tf.training.initial import StartWeights, balance_taps, check_source, initialise
+from pixelnet_tf.training.initial import (
+    StartWeights,
+    balance_taps,
+    check_source,
+    initialise,
+    tap_scales,
+)
 from pixelnet_tf.training.interruption import Interruption
 from pixelnet_tf.training.log import TrainingLog
 from pixelnet_tf.training.rate_trial import find_rate, with_rate
@@ -192,18 +198,20 @@ class Trainer:
             self.reporter.message("no checkpoint yet: starting again with the first step")
         model = self._new_model()
         new_layers = None if state is None else folder.new_layers()
-        snapshot = None
+        scales, snapshot = folder.scales() if folder.exists() else {}, None
         if new_layers is None:
             start = self._initialise(model, balance=state is None)
             new_layers, snapshot = start.new_layers, start.snapshot
-        trial = self._rate_trial(model, new_layers, started=state is not None)
+            scales = start.scales if config.training.native_rates else {}
+        trial = self._rate_trial(model, new_layers, scales, started=state is not None)
         training = config.training if trial is None else with_rate(config.training, trial.chosen)
-        whole = TrainingState(model, training, new_layers, self.plan.steps)
+        whole = TrainingState(model, training, new_layers, self.plan.steps, scales=scales)
         if state is None and snapshot is not None:
             whole.go_on_from(snapshot)
         if state is None:
             priors = self.measure_priors()
-            folder.start(config, self.split, priors, self._basis().slices, new_layers, trial)
+            folder.start(config, self.split, priors, self._basis().slices, new_layers, trial,
+                         scales)
         else:
             priors = folder.priors()
         checkpoints = Checkpoints(folder.file("checkpoints"), whole.variables, self.reporter)
@@ -246,11 +254,15 @@ class Trainer:
         for line in start.lines:
             self.reporter.message(line)
         if training.balance_taps and balance:
-            self._balance_taps(model)
+            scales = dict(start.scales)
+            for path, scale in tap_scales(model, self._balance_taps(model)).items():
+                if path.split("/")[0] not in start.new_layers:
+                    scales[path] = scales.get(path, 1.0) * scale
+            return replace(start, scales=scales)
         return start
 
-    def _rate_trial(self, model: PixelNet, new_layers: Collection[str], started: bool
-                    ) -> RateTrial | None:
+    def _rate_trial(self, model: PixelNet, new_layers: Collection[str],
+                    scales: Mapping[str, float], started: bool) -> RateTrial | None:
         """The trial of `base_lr: auto`: the run's own where it has one, else a new one."""
         config = self.config
         if config.training.solver.base_lr != AUTO:
@@ -268,7 +280,7 @@ class Trainer:
                 batch_slices=config.training.batch_slices).take(STEPS * size))
             try:
                 kept = list(batches)
-                trial = find_rate(model, config.training, config.sampling, new_layers,
+                trial = find_rate(model, config.training, config.sampling, new_layers, scales,
                                   [kept[at:at + size] for at in range(0, len(kept), size)],
                                   self.reporter)
             except (tf.errors.OpError, UnicodeDecodeError) as error:
@@ -279,7 +291,7 @@ class Trainer:
         self.reporter.message(trial.describe())
         return trial
 
-    def _balance_taps(self, model: PixelNet) -> None:
+    def _balance_taps(self, model: PixelNet) -> list[float]:
         rows = self.schedule.with_lesion
         rows = rows[np.linspace(0, len(rows) - 1, num=min(8, len(rows))).astype(int)]
         channels = len(self.config.study.modalities)
@@ -290,6 +302,7 @@ class Trainer:
         factors = balance_taps(model, np.stack(padded))
         self.reporter.message("taps balanced, factors "
                               + " ".join(f"{factor:.3g}" for factor in factors))
+        return factors
 
     def _decide(self, model: PixelNet, measured: ClassPriors) -> None:
         """Let the validation cases decide about the prediction, and write what they did."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
 
 import tensorflow as tf
@@ -30,12 +30,13 @@ def with_rate(training: TrainingConfig, rate: float) -> TrainingConfig:
 
 
 def find_rate(model: PixelNet, training: TrainingConfig, sampling: SamplingConfig,
-              new_layers: Collection[str], batches: Sequence[Sequence[Batch]],
-              reporter: Reporter) -> RateTrial:
+              new_layers: Collection[str], scales: Mapping[str, float],
+              batches: Sequence[Sequence[Batch]], reporter: Reporter) -> RateTrial:
     """Try rates from the model's weights, which it has again afterwards, and choose one.
 
     Args:
         new_layers: names of the layers that do not come from pretrained weights.
+        scales: what `TrainingState` takes.
         batches: the mini-batches of each of `STEPS` steps.
         reporter: hears of the task "learning rate trial", in steps.
 
@@ -45,7 +46,7 @@ def find_rate(model: PixelNet, training: TrainingConfig, sampling: SamplingConfi
     first = FIRST_RATES[training.solver.type]
     start = model.get_weights()
     state = TrainingState(model, replace(with_rate(training, first), average_weights=0.0),
-                          new_layers, STEPS, learning_rate=first)
+                          new_layers, STEPS, learning_rate=first, scales=scales)
     step = make_step(state, sampling)
     done = 0
 

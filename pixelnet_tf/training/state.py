@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -24,6 +24,8 @@ class TrainingState:
         new_layers: names of the layers that do not come from pretrained weights.
         steps: solver steps of the whole training.
         learning_rate: in place of the configuration's policy; `optimizer.learning_rate` changes it.
+        scales: variable path -> by what a pretrained variable was multiplied (`StartWeights`), for
+            `training.native_rates`.
 
     Attributes:
         result: the model that is validated and kept: with `training.average_weights` one of its
@@ -31,10 +33,13 @@ class TrainingState:
     """
 
     def __init__(self, model: PixelNet, config: TrainingConfig, new_layers: Collection[str],
-                 steps: int, learning_rate: float | None = None):
+                 steps: int, learning_rate: float | None = None,
+                 scales: Mapping[str, float] | None = None):
         self.model, self.config = model, config
-        self.optimizer = solver_from_config(
-            config.solver, steps, training_multipliers(model, config, new_layers), learning_rate)
+        multipliers = training_multipliers(model, config, new_layers)
+        if config.native_rates:
+            multipliers = native_multipliers(multipliers, scales or {}, config.solver.type)
+        self.optimizer = solver_from_config(config.solver, steps, multipliers, learning_rate)
         self.trained = [variable for variable in model.trainable_variables
                         if self.optimizer.multipliers[variable.path][0] > 0]
         self.optimizer.build(self.trained)
@@ -115,6 +120,7 @@ def check_caffe_follows(training: TrainingConfig, run: str) -> None:
         (solver.type == SolverType.ADAMW, f"solver.type={solver.type}"),
         (solver.lr_policy == LrPolicy.COSINE, f"solver.lr_policy={solver.lr_policy}"),
         (solver.warmup_steps, f"solver.warmup_steps={solver.warmup_steps}"),
+        (training.native_rates, "native_rates=true"),
         (training.average_weights, f"average_weights={training.average_weights:g}")) if there]
     if unknown:
         raise ModelError(f"was trained with training.{', training.'.join(unknown)}, which Caffe's "
@@ -138,4 +144,21 @@ def training_multipliers(model: PixelNet, config: TrainingConfig, new_layers: Co
         layer = path.split("/")[0]
         factor = 0.0 if layer in frozen else config.solver.new_layers_lr if layer in new else 1.0
         found[path] = (rate * factor, decay)
+    return found
+
+
+def native_multipliers(multipliers: Mapping[str, tuple[float, float]],
+                       scales: Mapping[str, float], solver: str) -> dict[str, tuple[float, float]]:
+    """Multipliers by which rescaled weights learn as they would have, had they not been rescaled.
+
+    A weight that was multiplied by s has its gradient divided by s. For solvers that step in
+    proportion to the gradient the rate is multiplied by s^2, so that the step is s times the one
+    before; for those that divide by the gradient's own size, by s. The decay's multiplier takes
+    that back, so that the share of a weight that decays is s times the one before, too.
+    """
+    power = 2 if solver in (SolverType.SGD, SolverType.NESTEROV) else 1
+    found = dict(multipliers)
+    for path, scale in scales.items():
+        rate, decay = multipliers[path]
+        found[path] = (rate * scale**power, decay / scale**power)
     return found

@@ -125,7 +125,7 @@ def test_adamw_and_several_mini_batches_have_a_trial_too(tiny_study, tiny_config
         batch_slices=2).take(2 * STEPS))
     model = PixelNet(tiny_config.model, 3, 4, seed=0)
     before = model.get_weights()
-    trial = find_rate(model, training, sampling, model.weighted,
+    trial = find_rate(model, training, sampling, model.weighted, {},
                       [batches[at:at + 2] for at in range(0, len(batches), 2)], Listening())
     check_trial(trial, solver)
     for mine, theirs in zip(model.get_weights(), before, strict=True):
