@@ -12,9 +12,11 @@ from typing import Any
 from pixelnet_tf.cases.case import Case, Channel, Source
 from pixelnet_tf.cases.dicom_series import DicomSeries
 from pixelnet_tf.config import PrepareConfig, StudyConfig
+from pixelnet_tf.errors import DataError
 from pixelnet_tf.io.ahead import ahead
 from pixelnet_tf.io.files import digest, file_digest
 from pixelnet_tf.volumes.dicom import series_digest
+from pixelnet_tf.volumes.images import parts_of
 
 #: Raised by 1 with every change of the program after which equal files and settings give other
 #: slices: what was prepared before is then prepared anew.
@@ -48,14 +50,16 @@ def _inputs(case: Case) -> dict[str, Any] | None:
     try:
         return {"images": {name: _digest(volume) for name, volume in case.volumes.items()},
                 "segmentation": None if case.segmentation is None
-                else file_digest(case.segmentation)}
-    except OSError:
+                else _digest(case.segmentation)}
+    except (OSError, DataError):
         return None
 
 
 def _digest(volume: Source) -> str:
     if isinstance(volume, DicomSeries):
         return series_digest(volume)
-    whole = file_digest(volume)
-    # Another volume of the same file is another image.
-    return digest([whole, volume.number]) if isinstance(volume, Channel) else whole
+    if isinstance(volume, Channel):
+        # Another volume of the same file is another image.
+        return digest([file_digest(volume), volume.number])
+    parts = [file_digest(path) for path in parts_of(volume)]
+    return parts[0] if len(parts) == 1 else digest(parts)

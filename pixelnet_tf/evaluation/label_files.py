@@ -12,7 +12,7 @@ from pixelnet_tf.config import StudyConfig
 from pixelnet_tf.errors import DataError
 from pixelnet_tf.reporting import logger
 from pixelnet_tf.volumes.geometry import VolumeGeometry
-from pixelnet_tf.volumes.nifti import read_volume
+from pixelnet_tf.volumes.images import read_volume
 
 #: Largest relative difference of voxel sizes that pass as equal.
 _SPACING_TOLERANCE = 1e-3
@@ -24,7 +24,7 @@ def read_labels(
     """Read a label volume.
 
     Args:
-        path: NIfTI file.
+        path: image file of any form.
         study: its `labels` are the values that the file may hold.
         case: name for the messages.
         reference: it is a segmentation by experts: whole numbers stored as a floating type are

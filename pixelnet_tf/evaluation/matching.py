@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from pixelnet_tf.cases.layouts import find_cases
-from pixelnet_tf.cases.names import case_name, is_there, nifti_stem
+from pixelnet_tf.cases.names import case_name, image_files, image_stem, nifti_stem
 from pixelnet_tf.cases.predictions import PredictionRecord
 from pixelnet_tf.config import StudyConfig
 from pixelnet_tf.errors import DataError
@@ -93,7 +93,7 @@ def match_cases(
 
 
 def volumes_by_case(folder: Path, what: str) -> dict[str, Path]:
-    """Map case -> file for a flat folder of `<case>.nii.gz` or `<case>.nii`.
+    """Map case -> file for a flat folder of `<case>.nii.gz`, or of another form of images.
 
     Raises:
         DataError: no such folder, no volume in it, or two files of one case.
@@ -103,13 +103,13 @@ def volumes_by_case(folder: Path, what: str) -> dict[str, Path]:
         raise DataError("no such folder", file=folder,
                         hint=f"give the folder that holds the {what}")
     found: dict[str, list[Path]] = defaultdict(list)
-    for path in sorted(folder.iterdir()):
-        stem = nifti_stem(path.name)
-        if stem is not None and is_there(path):
-            found[case_name(stem)].append(path)
+    for path in image_files(folder, below=False):
+        found[case_name(image_stem(path.name) or "")].append(path)
     if not found:
         raise DataError(f"holds no {what}; expected <case>.nii.gz or <case>.nii", file=folder)
     for name, paths in found.items():
+        # What lies beside a NIfTI file in another form is a copy of it.
+        found[name] = paths = [path for path in paths if nifti_stem(path.name)] or paths
         if len(paths) > 1:
             raise DataError(f"is there twice, as {[p.name for p in paths]}", case=name,
                             file=folder, hint="remove one of them")
@@ -126,7 +126,7 @@ def find_references(folder: Path, study: StudyConfig) -> tuple[dict[str, Path], 
         DataError: no such folder, or no truth in it.
     """
     folder = Path(folder)
-    flat = folder.is_dir() and any(nifti_stem(p.name) is not None for p in folder.iterdir())
+    flat = folder.is_dir() and bool(image_files(folder, below=False))
     try:
         # Only the segmentation matters here: a case may lack a modality and still be scored.
         cases = find_cases(folder, study, require_segmentation=False)

@@ -19,7 +19,7 @@ from pixelnet_tf.errors import DataError
 from pixelnet_tf.volumes.bias_field import correct_bias_field
 from pixelnet_tf.volumes.dicom import read_series, series_geometry
 from pixelnet_tf.volumes.geometry import VolumeGeometry
-from pixelnet_tf.volumes.nifti import read_geometry, read_volume
+from pixelnet_tf.volumes.images import read_geometry, read_volume
 from pixelnet_tf.volumes.normalize import brain_mask, z_score
 from pixelnet_tf.volumes.resample import bring_image, bring_labels
 from pixelnet_tf.volumes.slicing import SlicePlan

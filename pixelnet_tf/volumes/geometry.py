@@ -34,6 +34,8 @@ _SIDES_MM = (0.01, 100.0)
 #: From the world of DICOM and SimpleITK (left, posterior, superior) to nibabel's (right, anterior,
 #: superior), and back.
 LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])
+#: Voxels along a side that a NIfTI-1 header can state.
+_LONGEST_SIDE = 32767
 _UNITS_MM = {"meter": 1000.0, "mm": 1.0, "micron": 0.001}
 
 
@@ -80,7 +82,7 @@ class VolumeGeometry:
         Without a header, one is made that states the affine as its sform and qform.
 
         Raises:
-            DataError: the affine is not finite, or flat in some direction.
+            DataError: the affine is not finite, or flat in some direction, or a side is too long.
         """
         try:
             affine = np.array(affine, np.float64)
@@ -96,6 +98,9 @@ class VolumeGeometry:
             raise DataError(f"its affine {_rows(affine)} is singular: voxels have no extent in "
                             "some direction", hint=_MEND_AFFINE)
         if header is None:
+            if max(shape) > _LONGEST_SIDE:
+                raise DataError(f"has shape {tuple(shape)}; a side has at most {_LONGEST_SIDE} "
+                                "voxels", value=tuple(shape), hint="correct the file's header")
             made = nib.Nifti1Header()
             made.set_data_shape(shape)
             made.set_sform(affine, code="aligned")

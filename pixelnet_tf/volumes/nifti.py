@@ -33,9 +33,7 @@ _OTHER_TYPES = {**{code: (f"complex numbers ({name})", "save the magnitude") for
                    ((32, "complex64"), (1792, "complex128"), (2048, "complex256"))},
                 128: ("colours (R+G+B)", _SAVE), 2304: ("colours (R+G+B+A)", _SAVE)}
 #: What a file is that holds no header of a NIfTI file in one piece, by its first bytes.
-_PAIR = ("is one half of a pair .hdr and .img",
-         "save both as one .nii.gz, for instance by nibabel: "
-         "nib.Nifti1Image.from_image(nib.load(path))")
+_PAIR = ("is one half of a pair .hdr and .img", "call the two NAME.hdr and NAME.img")
 _AKIN = ((b"\0\x05\x16\x07", "a companion file that macOS writes beside the image (`._NAME`)",
           "delete it"),
          (b"version https://git-lfs", "a pointer of Git LFS", "fetch the file (`git lfs pull`)"),
@@ -86,21 +84,18 @@ def read_volume(path: Path, number: int = 0, volumes: int = 1
             colours or complex numbers, or without a place in space; or not the one that was
             written into a folder of results.
     """
-    path = Path(path)
-    check_written(path)
+    path, voxel_path = pair_of(Path(path))
+    for part in {path: None, voxel_path: None}:
+        check_written(part)
+    pair = voxel_path != path
     with _opened(path) as stream:
         start = stream.read(HEADER_BYTES)
-        header = _parsed(path, start, volumes)
-        span, place, kept = header.span(number), 0, []
-        for block in (start[:header.size], *announced_blocks(stream, header, len(start))):
-            kept.append(block[max(span.start - place, 0):max(span.stop - place, 0)])
-            place += len(block)
-        voxels = header.stored.copy()
-        voxels.set_data_offset(0)
-        with np.errstate(over="ignore", invalid="ignore"):
-            array = np.asarray(nib.arrayproxy.ArrayProxy(io.BytesIO(b"".join(kept)), voxels),
-                               dtype=np.float32)
-    return array.reshape(header.geometry.shape), header.geometry
+        header = _parsed(path, start, volumes, pair)
+        where = header.span(number), header.geometry.shape
+        if not pair:
+            return _voxels(stream, header, start, *where), header.geometry
+    with _opened(voxel_path) as stream:
+        return _voxels(stream, header, b"", *where), header.geometry
 
 
 def read_probabilities(path: Path) -> tuple[np.ndarray, VolumeGeometry]:
@@ -116,37 +111,70 @@ def read_probabilities(path: Path) -> tuple[np.ndarray, VolumeGeometry]:
     check_written(path)
     with _opened(path) as stream:
         start = stream.read(HEADER_BYTES)
-        shape = _unchecked_header(start).get_data_shape()
+        shape = _unchecked_header(start, pair=False).get_data_shape()
         if len(shape) != 4 or shape[3] < 2:
             raise DataError(f"has shape {shape}; a file of probabilities has four dimensions, the "
                             "last one over the classes")
         header = parse_header(start, shape[3])
-        content = b"".join([start[:header.size], *announced_blocks(stream, header, len(start))])
-        voxels = header.stored.copy()
-        voxels.set_data_shape(shape)
-        array = np.asarray(nib.arrayproxy.ArrayProxy(io.BytesIO(content), voxels),
-                           dtype=np.float32)
-    return array.reshape(shape), header.geometry
+        array = _voxels(stream, header, start, slice(header.span(0).start, header.size), shape)
+    return array, header.geometry
+
+
+def _voxels(stream: ByteStream, header: NiftiHeader, start: bytes, span: slice,
+            shape: tuple[int, ...]) -> np.ndarray:
+    """Read the voxels that lie in a span of bytes, float32, to the end of the stream.
+
+    start: what has been read of the stream.
+    """
+    place, kept = 0, []
+    for block in (start[:header.size], *announced_blocks(stream, header, len(start))):
+        kept.append(block[max(span.start - place, 0):max(span.stop - place, 0)])
+        place += len(block)
+    voxels = header.stored.copy()
+    voxels.set_data_offset(0)
+    voxels.set_data_shape(shape)
+    with np.errstate(over="ignore", invalid="ignore"):
+        return np.asarray(nib.arrayproxy.ArrayProxy(io.BytesIO(b"".join(kept)), voxels),
+                          dtype=np.float32)
 
 
 def read_geometry(path: Path, volumes: int = 1) -> VolumeGeometry:
     """Read the geometry alone, without the voxels; raises as `read_volume`."""
-    path = Path(path)
+    path, voxel_path = pair_of(Path(path))
     with _opened(path) as stream:
-        return _parsed(path, stream.read(HEADER_BYTES), volumes).geometry
+        return _parsed(path, stream.read(HEADER_BYTES), volumes, voxel_path != path).geometry
 
 
-def parse_header(start: bytes, volumes: int = 1) -> NiftiHeader:
-    """Check the header of a NIfTI file in one piece.
+def pair_of(path: Path) -> tuple[Path, Path]:
+    """The files that hold the header and the voxels of a NIfTI image: of a pair, two.
+
+    Raises:
+        DataError: the other half of a pair is not there.
+    """
+    ending = path.suffix.lower()
+    if ending not in (".hdr", ".img"):
+        return path, path
+    wanted = ".img" if ending == ".hdr" else ".hdr"
+    others = [path.with_suffix(each) for each in (wanted, wanted.upper())]
+    other = next((each for each in others if each.exists()), None)
+    if other is None:
+        raise DataError(f"is one half of a pair .hdr and .img; {others[0].name} is not there",
+                        file=path, hint="fetch both")
+    return (path, other) if ending == ".hdr" else (other, path)
+
+
+def parse_header(start: bytes, volumes: int = 1, pair: bool = False) -> NiftiHeader:
+    """Check the header of a NIfTI file.
 
     Args:
         start: the file's first `HEADER_BYTES` bytes, or fewer where it is shorter.
         volumes: how many volumes it must hold, along a fourth dimension.
+        pair: it is the header's half of a pair; else the file is in one piece.
 
     Raises:
         DataError: it is none, or one that voxels cannot be read by; no file is named.
     """
-    header = _unchecked_header(start)
+    header = _unchecked_header(start, pair)
     dims = [int(n) for n in header["dim"]]
     rank, sides = dims[0], dims[1:4]
     if rank < 3:
@@ -169,18 +197,22 @@ def parse_header(start: bytes, volumes: int = 1) -> NiftiHeader:
         raise DataError(f"has data type {code} of {bits} bits, which do not fit",
                         hint="correct the header")
     offset = float(header["vox_offset"])
-    if not len(header.binaryblock) <= offset <= _LARGEST_OFFSET or offset != int(offset):
+    first = 0 if pair else len(header.binaryblock)
+    if not first <= offset <= _LARGEST_OFFSET or offset != int(offset):
         raise DataError(f"has voxels that cannot begin at byte {offset:g}",
                         hint="correct the header")
     try:
         # nibabel's own checks; they mend what every tool reads in one way, such as a qfac of 0.
-        header = type(header)(start[:len(header.binaryblock)])
+        if pair:
+            header.set_data_offset(0)
+        header = type(header)(header.binaryblock)
         header.get_slope_inter()
     except (nib.spatialimages.HeaderDataError, ValueError) as error:
         raise DataError(f"cannot be read as NIfTI ({error})", hint="correct the header") from None
     if volumes > 1:
         header.set_data_shape(sides)
     stored = header.copy()
+    stored.set_data_offset(int(offset))
     # What nibabel does to the header of an image: voxels that come out are scaled.
     header.set_slope_inter(None, None)
     header.set_data_offset(0)
@@ -234,38 +266,52 @@ def _opened(path: Path) -> Iterator[ByteStream]:
     try:
         with open(path, "rb") as file, unpacked(file) as stream:
             yield stream
-    except FileNotFoundError:
-        if path.is_symlink():
-            raise DataError("is a link to a file that is not there", file=path,
-                            hint="if DataLad or git-annex keeps the study, fetch it by `datalad "
-                                 "get`") from None
-        raise DataError("no such file", file=path) from None
-    except DataError as error:
-        raise DataError.of(error, file=path) from None
-    except OSError as error:
-        raise DataError(f"cannot be read ({error.strerror or error})", file=path) from None
+    except (DataError, OSError) as error:
+        raise unreadable(path, error) from None
 
 
-def _parsed(path: Path, start: bytes, volumes: int) -> NiftiHeader:
+def unreadable(path: Path, error: DataError | OSError) -> DataError:
+    """What is wrong with a file, with its name."""
+    if isinstance(error, DataError):
+        return DataError.of(error, file=path)
+    if isinstance(error, FileNotFoundError) and path.is_symlink():
+        return DataError("is a link to a file that is not there", file=path,
+                         hint="if DataLad or git-annex keeps the study, fetch it by `datalad get`")
+    if isinstance(error, FileNotFoundError):
+        return DataError("no such file", file=path)
+    return DataError(f"cannot be read ({error.strerror or error})", file=path)
+
+
+def _parsed(path: Path, start: bytes, volumes: int, pair: bool) -> NiftiHeader:
     if path.name.startswith("._"):
-        raise DataError(f"cannot be read as NIfTI: {_AKIN[0][1]}", hint=_AKIN[0][2])
-    if path.suffix.lower() in (".hdr", ".img"):
-        raise DataError(_PAIR[0], hint=_PAIR[1])
-    return parse_header(start, volumes)
+        raise DataError(f"cannot be read as an image: {_AKIN[0][1]}", hint=_AKIN[0][2])
+    return parse_header(start, volumes, pair)
 
 
-def _unchecked_header(start: bytes) -> nib.Nifti1Header:
-    for kind, magic, pair, where in ((nib.Nifti1Header, b"n+1\0", b"ni1\0", 344),
-                                     (nib.Nifti2Header, b"n+2\0", b"ni2\0", 4)):
+def _unchecked_header(start: bytes, pair: bool) -> nib.Nifti1Header:
+    for kind, single, double, where in ((nib.Nifti1Header, b"n+1\0", b"ni1\0", 344),
+                                        (nib.Nifti2Header, b"n+2\0", b"ni2\0", 4)):
         size, found = kind.template_dtype.itemsize, start[where:where + 4]
-        if len(start) >= size and found in (magic, pair) and kind.may_contain_header(start):
-            if found == pair:
+        like_one = start[:where] + single + start[where + 4:size]
+        if (len(start) >= size and found in (single, double)
+                and kind.may_contain_header(like_one)):
+            if found != (double if pair else single):
                 raise DataError(_PAIR[0], hint=_PAIR[1])
-            return kind(start[:size], check=False)
-    akin, advice = next(((words, step) for mark, words, step in _AKIN if mark in start[:64]),
-                        ("not a NIfTI file in one piece (.nii or .nii.gz)",
-                         "convert it, DICOM for instance by dcm2niix"))
-    raise DataError(f"cannot be read as NIfTI: {akin}", hint=advice)
+            # A prediction is written in one piece.
+            return kind(like_one, check=False)
+    if pair and len(start) >= 348 and 348 in (int.from_bytes(start[:4], order)
+                                              for order in ("little", "big")):
+        raise DataError("is an Analyze 7.5 image, which does not say which side is the patient's "
+                        "left", hint="convert it to NIfTI with the program that wrote it")
+    raise stand_in(start) or DataError(
+        "cannot be read as NIfTI: not a NIfTI file in one piece (.nii or .nii.gz)",
+        hint="convert it, DICOM for instance by dcm2niix")
+
+
+def stand_in(start: bytes) -> DataError | None:
+    """What the beginning of a file says that stands there for an image; None for all others."""
+    return next((DataError(f"cannot be read as an image: {words}", hint=step)
+                 for mark, words, step in _AKIN if mark in start[:64]), None)
 
 
 def write_labels(path: Path, labels: np.ndarray, geometry: VolumeGeometry) -> None:

@@ -164,8 +164,9 @@ def test_a_link_to_nowhere_and_half_of_a_pair(tmp_path):
     with pytest.raises(DataError, match=r"datalad get"):
         read_volume(tmp_path / "v.nii.gz")
     nib.save(nib.Nifti1Pair(ARRAY, np.eye(4)), tmp_path / "v.img")
-    with pytest.raises(DataError, match=r"one half of a pair"):
-        read_volume(tmp_path / "v.img")
+    (tmp_path / "v.hdr").rename(tmp_path / "v.nii")
+    with pytest.raises(DataError, match=r"one half of a pair.*call the two NAME.hdr"):
+        read_volume(tmp_path / "v.nii")
 
 
 def test_an_ending_in_capitals(tmp_path, save):
