@@ -37,8 +37,9 @@ from pixelnet_tf.errors import DataError
 _ISLES_2022 = re.compile(r"sub-stroke", re.IGNORECASE)
 #: Names of the cases of BraTS 2023 and of its words for the modalities.
 _BRATS_2023 = frozenset({"t1c", "t1n", "t2w", "t2f"})
-#: Labels of BraTS 2023: necrosis, edema, and the enhancing tumour, which was 4 before.
+#: Labels and regions of BraTS 2023: its enhancing tumour was 4 before.
 _BRATS_2023_LABELS = {0: "background", 1: "necrosis", 2: "edema", 3: "enhancing"}
+_BRATS_2023_REGIONS = {"ET": (3,), "WT": (1, 2, 3), "TC": (1, 3)}
 #: A layout fits where at least this part of the folders is named by it.
 _MOST = 0.5
 
@@ -53,7 +54,7 @@ class DetectedStudy:
         modalities: every modality that a case has, in the paper's order; not every case has to.
         files: `study.files` for them, and for `seg`, where the layout needs it; else empty.
         labels: label value -> name, where dataset.json or the challenge's names say it.
-        regions: name -> label values, where dataset.json says it.
+        regions: name -> label values, where dataset.json or the challenge's names say it.
         ignore_label: the label value that dataset.json calls `ignore`; None: there is none.
         cases: those to train on, with all of their modalities; a fault of a case says which it
             lacks.
@@ -90,11 +91,17 @@ class DetectedStudy:
         """
         chosen = tuple(modalities) or self.common_modalities or self.modalities
         files = {key: text for key, text in self.files.items() if key in (*chosen, SEGMENTATION)}
-        return {"layout": self.layout.value, "modalities": list(chosen),
-                **({"files": files} if files else {}),
-                **({"labels": self.labels} if len(self.labels) > 1 else {}),
-                **({"regions": {name: list(values) for name, values in self.regions.items()}}
-                   if self.regions else {})}
+        settings: dict[str, Any] = {"layout": self.layout.value, "modalities": list(chosen)}
+        if files:
+            settings["files"] = files
+        if len(self.labels) > 1:
+            settings["labels"] = dict(self.labels)
+            # Where nothing names regions, each label is one.
+            settings["regions"] = {name: list(values) for name, values in self.regions.items()} or {
+                name: [value] for value, name in self.labels.items() if value}
+        if self.ignore_label is not None:
+            settings["ignore_label"] = self.ignore_label
+        return settings
 
 
 def detect_study(study_dir: Path) -> DetectedStudy:
@@ -190,7 +197,7 @@ def _brats(study_dir: Path) -> DetectedStudy | None:
     if len(words & _BRATS_2023) > 1:
         return _by_words(study_dir, Layout.BRATS, "BraTS 2023: a case's files are called by "
                          f"{sorted(words & _BRATS_2023)}; its enhancing tumour is label 3.",
-                         labels=_BRATS_2023_LABELS)
+                         _BRATS_2023_LABELS, _BRATS_2023_REGIONS)
     return _by_words(study_dir, Layout.BRATS, "BraTS: a folder a case, whose files begin with its "
                                               f"name, as in {named[0].name}.")
 
@@ -238,18 +245,20 @@ _RULES: tuple[Callable[[Path], DetectedStudy | None], ...] = (
 
 
 def _by_words(study_dir: Path, layout: Layout, reason: str,
-              labels: dict[int, str] | None = None) -> DetectedStudy | None:
+              labels: dict[int, str] | None = None,
+              regions: dict[str, tuple[int, ...]] | None = None) -> DetectedStudy | None:
     """What is found in a layout in which a file's word tells its modality."""
     held: list[Held] = held_cases(study_dir, layout)
     words = {canonical(word) for case in held for word in case.words} - {SEGMENTATION, ""}
     if not words:
         return None
-    return _detected(study_dir, layout, words, [reason], labels=labels)
+    return _detected(study_dir, layout, words, [reason], labels=labels, regions=regions)
 
 
 def _detected(study_dir: Path, layout: Layout, modalities: Iterable[str], reasons: list[str],
               dataset: DatasetJson | None = None, files: dict[str, str] | None = None,
-              labels: dict[int, str] | None = None) -> DetectedStudy:
+              labels: dict[int, str] | None = None,
+              regions: dict[str, tuple[int, ...]] | None = None) -> DetectedStudy:
     """Find the cases, and put into words what there is."""
     modalities, files = tuple(sorted(modalities, key=usual_order)), dict(files or {})
     study = StudyConfig(layout=layout, modalities=modalities, files=files)
@@ -268,5 +277,5 @@ def _detected(study_dir: Path, layout: Layout, modalities: Iterable[str], reason
     if dataset and dataset.labels:
         reasons.append(f"dataset.json names the labels {labels}.")
     return DetectedStudy(study_dir, layout, modalities, tuple(cases), tuple(test), files, labels,
-                         dict(dataset.regions) if dataset else {},
+                         dict((dataset.regions if dataset else regions) or {}),
                          dataset.ignore_label if dataset else None, tuple(reasons))

@@ -539,7 +539,10 @@ def _search(held: Held, study: StudyConfig) -> Callable[[str], Found]:
     def search(modality: str) -> Found:
         if modality in named:
             paths, words = named[modality]
-            wanted = study.files[modality]
+            written = study.files[modality]
+            wanted = (_wanted(held, study.layout, modality, [written.zfill(4)])
+                      if study.layout in (Layout.NNUNET, Layout.MSD) else
+                      written.replace("{case}", held.name))
         else:
             words = held.words_of(modality)
             taken = [taken for other, taken in named.items() if other != modality]
