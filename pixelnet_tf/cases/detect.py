@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import glob
 import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
@@ -11,6 +12,7 @@ from typing import Any
 
 from pixelnet_tf.cases.case import Case
 from pixelnet_tf.cases.dataset_json import DatasetJson
+from pixelnet_tf.cases.dicom_series import series_in
 from pixelnet_tf.cases.layouts import (
     NUMBERED,
     Held,
@@ -27,6 +29,7 @@ from pixelnet_tf.cases.names import (
     image_files,
     image_stem,
     is_known,
+    modality_in,
     printable,
     usual_order,
 )
@@ -53,6 +56,7 @@ class DetectedStudy:
         layout: how it is laid out.
         modalities: every modality that a case has, in the paper's order; not every case has to.
         files: `study.files` for them, and for `seg`, where the layout needs it; else empty.
+        series: `study.series` for them, where they are DICOM series.
         labels: label value -> name, where dataset.json or the challenge's names say it.
         regions: name -> label values, where dataset.json or the challenge's names say it.
         ignore_label: the label value that dataset.json calls `ignore`; None: there is none.
@@ -68,6 +72,7 @@ class DetectedStudy:
     cases: tuple[Case, ...]
     test_cases: tuple[Case, ...] = ()
     files: dict[str, str] = field(default_factory=dict)
+    series: dict[str, str] = field(default_factory=dict)
     labels: dict[int, str] = field(default_factory=dict)
     regions: dict[str, tuple[int, ...]] = field(default_factory=dict)
     ignore_label: int | None = None
@@ -94,6 +99,8 @@ class DetectedStudy:
         settings: dict[str, Any] = {"layout": self.layout.value, "modalities": list(chosen)}
         if files:
             settings["files"] = files
+        if series := {key: text for key, text in self.series.items() if key in chosen}:
+            settings["series"] = series
         if len(self.labels) > 1:
             settings["labels"] = dict(self.labels)
             # Where nothing names regions, each label is one.
@@ -230,6 +237,24 @@ def _pattern(study_dir: Path) -> DetectedStudy | None:
                       f"{printable(next(iter(files.values())))}."], files=files)
 
 
+def _dicom(study_dir: Path) -> DetectedStudy | None:
+    """A folder of DICOM series a case; their descriptions tell the modalities."""
+    described: dict[str, set[str]] = {}
+    cases = folders(study_dir)
+    for case in cases:
+        for series in series_in(case)[0]:
+            if modality := modality_in(series.description):
+                described.setdefault(modality, set()).add(series.description.lower())
+    if not described:
+        return None
+    patterns = {modality: glob.escape(next(iter(texts))) if len(texts) == 1 else f"*{modality}*"
+                for modality, texts in described.items()}
+    return _detected(study_dir, Layout.DICOM, described, [
+        "DICOM: a folder of series a case; descriptions as "
+        f"{printable(next(iter(next(iter(described.values())))))!r} tell the modality."],
+        series=patterns)
+
+
 def _last_word(pattern: str) -> str:
     """What a file is by its name: the longest ending of it that is known, else all of it."""
     name = pattern.rsplit("/", 1)[-1]
@@ -241,7 +266,7 @@ def _last_word(pattern: str) -> str:
 
 
 _RULES: tuple[Callable[[Path], DetectedStudy | None], ...] = (
-    _training_tree, _subjects, _smir, _brats, _flat, _pattern)
+    _training_tree, _subjects, _smir, _brats, _flat, _pattern, _dicom)
 
 
 def _by_words(study_dir: Path, layout: Layout, reason: str,
@@ -257,11 +282,12 @@ def _by_words(study_dir: Path, layout: Layout, reason: str,
 
 def _detected(study_dir: Path, layout: Layout, modalities: Iterable[str], reasons: list[str],
               dataset: DatasetJson | None = None, files: dict[str, str] | None = None,
+              series: dict[str, str] | None = None,
               labels: dict[int, str] | None = None,
               regions: dict[str, tuple[int, ...]] | None = None) -> DetectedStudy:
     """Find the cases, and put into words what there is."""
     modalities, files = tuple(sorted(modalities, key=usual_order)), dict(files or {})
-    study = StudyConfig(layout=layout, modalities=modalities, files=files)
+    study = StudyConfig(layout=layout, modalities=modalities, files=files, series=series or {})
     found = find_cases(study_dir, study, require_segmentation=False)
     cases, test = ([case for case in found if case.test == aside] for aside in (False, True))
     labels = dict(dataset.labels if dataset and dataset.labels else labels or {})
@@ -276,6 +302,7 @@ def _detected(study_dir: Path, layout: Layout, modalities: Iterable[str], reason
         reasons.append(f"{len(test)} more cases are set aside as test cases.")
     if dataset and dataset.labels:
         reasons.append(f"dataset.json names the labels {labels}.")
-    return DetectedStudy(study_dir, layout, modalities, tuple(cases), tuple(test), files, labels,
+    return DetectedStudy(study_dir, layout, modalities, tuple(cases), tuple(test), files,
+                         dict(series or {}), labels,
                          dict((dataset.regions if dataset else regions) or {}),
                          dataset.ignore_label if dataset else None, tuple(reasons))

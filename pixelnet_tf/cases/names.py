@@ -17,7 +17,7 @@ IMAGE_ENDINGS = (*NIFTI_ENDINGS, ".hdr", ".img", ".mgz", ".mgh", ".nrrd", ".mha"
 
 #: The name that a modality goes by here -> what data sets call it, folded as `folded` does.
 _MODALITY_WORDS = {
-    "flair": ("t2f", "t2flair", "t2_flair", "flair_t2", "t2w_flair", "fluid_attenuated"),
+    "flair": ("t2f", "t2flair", "t2_flair", "flair_t2", "t2w_flair", "dark_fluid"),
     "t1ce": ("t1c", "t1gd", "t1_gd", "gd_t1", "t1ce", "t1_ce", "t1post", "t1_post", "t1wce",
              "t1w_ce", "t1cew", "ce_t1w", "t1gad", "t1km", "t1_km", "t1_contrast", "t1w_gd",
              "t1wgd", "t1gdw", "t1_c"),
@@ -32,6 +32,9 @@ _MODALITY_WORDS = {
 _SEGMENTATION_WORDS = ("segmentation", "segm", "label", "labels", "lesion", "lesions",
                        "lesion_mask", "lesionmask", "gt", "truth", "ground_truth", "mask", "msk",
                        "lesion_msk", "roi", "dseg", "ot")
+#: Words of a description that tell of a contrast agent; `+C` is folded to the last one.
+_CONTRAST = frozenset({"gd", "gad", "gado", "gadolinium", "post", "postcontrast", "contrast", "ce",
+                       "km", "c"})
 _CANONICAL = {word: name for name, words in _MODALITY_WORDS.items() for word in (name, *words)} | {
     word: SEGMENTATION for word in (SEGMENTATION, *_SEGMENTATION_WORDS)}
 #: Modalities that a newcomer's channels are ordered by; others come after them, by name.
@@ -55,6 +58,21 @@ def canonical(word: str) -> str:
 def is_known(word: str) -> bool:
     """Whether a word is a name of a modality, or of a segmentation, that data sets use."""
     return canonical(word) in _CANONICAL or canonical(word) in _USUAL_ORDER
+
+
+def modality_in(text: str) -> str | None:
+    """The modality that a description speaks of, as people write one: `Ax T1 +C` is `t1ce`.
+
+    The longest words that are known count, and of equal ones the first; None: no word is known.
+    """
+    words = [folded(word) for word in re.split(r"[^\w+*]+|_", text) if folded(word)]
+    for length in (3, 2, 1):
+        for place in range(len(words) - length + 1):
+            found = "_".join(words[place:place + length])
+            if is_known(found) and canonical(found) != SEGMENTATION:
+                known = canonical(found)
+                return "t1ce" if known == "t1" and _CONTRAST.intersection(words) else known
+    return None
 
 
 def usual_order(modality: str) -> tuple[int, str]:

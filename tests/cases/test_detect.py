@@ -9,6 +9,7 @@ import pytest
 
 from pixelnet_tf.cases.detect import detect_study
 from pixelnet_tf.cases.layouts import find_cases
+from pixelnet_tf.cases.names import modality_in
 from pixelnet_tf.cases.phantom import draw_brats_case
 from pixelnet_tf.config import Layout, StudyConfig, config_from_dict
 from pixelnet_tf.errors import DataError
@@ -16,6 +17,7 @@ from pixelnet_tf.volumes.case_volume import RawVolume
 from pixelnet_tf.volumes.checks import check_cases
 from pixelnet_tf.volumes.nifti import read_volume
 from tests.cases.test_layouts import touch
+from tests.dicom_study import write_series
 from tests.study_forms import LAYOUTS, write_image, write_study
 
 AFFINE = np.diag([-12.5, -12.5, 9.0, 1.0])
@@ -197,7 +199,7 @@ def test_two_files_that_fit_one_modality_are_named(tmp_path):
     (case,) = find_cases(tmp_path / "bids", named)
     assert case.volumes["flair"].name == "sub-01_acq-tse_FLAIR.nii.gz"
     assert not case.faults
-    touch(tmp_path / "flat", "A_flair.nii.gz", "A_t2f.nii.gz", "A_fluid_attenuated.nii.gz",
+    touch(tmp_path / "flat", "A_flair.nii.gz", "A_t2f.nii.gz", "A_dark_fluid.nii.gz",
           "A_seg.nii.gz", "A_mask.nii.gz")
     flat = StudyConfig(layout="flat", modalities=("flair",))
     (case,) = find_cases(tmp_path / "flat", flat)
@@ -302,3 +304,29 @@ def test_folders_that_are_no_study_end_in_words(tmp_path):
     with pytest.raises(DataError, match=r"no layout fits.*A/x.nii.gz") as refused:
         detect_study(tmp_path)
     assert "study.layout: pattern" in refused.value.hint
+
+
+def test_dicom_series_are_told_by_their_descriptions(tmp_path, phantom):
+    for case, arrays in phantom.items():
+        for number, (key, text) in enumerate((("first", "AX T2 FLAIR [fs]"), ("second", "Ax T1 +C"),
+                                              ("first", "3-plane localizer")), start=1):
+            write_series(tmp_path / case / text[:5], arrays[key], AFFINE, text, number=number,
+                         patient=case)
+        if "seg" in arrays:
+            write_image(tmp_path / case / f"{case}_seg.nii.gz", arrays["seg"], AFFINE)
+    found = detect_study(tmp_path)
+    assert (found.layout, found.common_modalities) == ("dicom", ("flair", "t1ce"))
+    assert found.series == {"flair": "ax t2 flair [[]fs]", "t1ce": "ax t1 +c"}
+    assert found.without_segmentation == ("case_3",)
+    study = study_of(found.settings())
+    cases = find_cases(tmp_path, study, require_segmentation=False)
+    assert cases == list(found.cases)
+    assert check_cases(cases, study) == []
+
+
+@pytest.mark.parametrize(("text", "modality"), [
+    ("Ax T1 +C", "t1ce"), ("SAG T1 MPRAGE POST", "t1ce"), ("t1_mprage_sag_p2", "t1"),
+    ("AX T2 FLAIR", "flair"), ("t2_tirm_tra_dark-fluid", "flair"), ("ep2d_diff_3scan_ADC", "adc"),
+    ("T1 FLAIR", "t1"), ("DWI b1000", "dwi"), ("localizer", None), ("", None)])
+def test_the_modality_that_a_description_speaks_of(text, modality):
+    assert modality_in(text) == modality
