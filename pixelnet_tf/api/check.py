@@ -69,7 +69,9 @@ _KINDS: dict[str, tuple[tuple[str, ...], tuple[_Rule, ...]]] = {
         _Rule("overlays/*.png", "run `pixelnet-tf predict --overlays` again, which draws it anew",
               True),
         _Rule("lesions.tsv", _TABLE, True), _Rule("lesions/*.json", _TABLE, True),
-        _Rule("*.nii.gz", _PREDICT, True))),
+        _Rule("*.nii.gz", _PREDICT, True), _Rule("*.dcm", _PREDICT, True),
+        _Rule("sub-*", _PREDICT, True), _Rule("dataset_description.json", _PREDICT, True),
+        _Rule(".bidsignore", _PREDICT, True), _Rule("README.md", _PREDICT, True))),
     "export": (("serving.json", "saved_model.pb", "model.onnx"), (
         _Rule("*", "export the model again, as a new version, and remove this one"),)),
     "scores": (("cases.csv",), (

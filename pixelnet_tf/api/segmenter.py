@@ -16,12 +16,14 @@ from pixelnet_tf.api.images import Image, like, read_image, to_nibabel, to_sitk
 from pixelnet_tf.config import (
     Config,
     FollowDecisions,
+    OutputForm,
     as_config,
     config_from_dict,
     config_to_dict,
 )
 from pixelnet_tf.errors import ConfigError, DataError, ModelError, nearest_hint, require
 from pixelnet_tf.inference.lesion_table import lesion_rows
+from pixelnet_tf.inference.outputs import output_of
 from pixelnet_tf.inference.predict import CaseSource, PredictionSummary, write_cases
 from pixelnet_tf.inference.volume import SegmentedVolume
 from pixelnet_tf.io.files import read_json_object
@@ -457,11 +459,11 @@ class Segmenter:
                             unsure.mutual_information if unsure else None, found.voxels)
 
     def predict_study(self, data: Path_, out: Path_, *, split: str = "all",
-                      cases: Sequence[str] = (), overlays: bool = False,
-                      skip_bad_cases: bool = False, overwrite: bool = False,
+                      cases: Sequence[str] = (), output: str = "nifti",
+                      overlays: bool = False, skip_bad_cases: bool = False, overwrite: bool = False,
                       dry_run: bool = False, reporter: Reporter | None = None
                       ) -> PredictionSummary:
-        """Segment the cases of a study, prepared or raw, into `OUT/<case>.nii.gz`.
+        """Segment the cases of a study, prepared or raw, by default into `OUT/<case>.nii.gz`.
 
         A finished case of an earlier call is kept if it was made from the same images, model and
         settings.
@@ -474,6 +476,9 @@ class Segmenter:
             Part of the run's split: "train", "validation" or "test"; "all" takes every case.
         cases
             Only these of them.
+        output
+            The form of the segmentations: "nifti"; "dicom-seg", a DICOM object for each case of
+            DICOM series; "bids", a derivative data set with the names of its sources.
         overlays
             Also write a picture of each case.
         skip_bad_cases
@@ -483,6 +488,9 @@ class Segmenter:
         dry_run
             Check everything and plan, write nothing.
         """
+        # What stands against the form is told before the network is loaded.
+        form = OutputForm.of(output, "output")
+        output_of(form, Path(out), self.config.study, {})
         draw = None
         if overlays:
             require("overlays", "report", "matplotlib")
@@ -504,7 +512,7 @@ class Segmenter:
         return write_cases(
             lambda volume: segment(volume, self.config.prediction.probability_maps,
                                    self.config.prediction.uncertainty_maps), about, source,
-            self.config, Path(out), draw=draw, trained_on=self._trained_on,
+            self.config, Path(out), output=form, draw=draw, trained_on=self._trained_on,
             skip_bad_cases=skip_bad_cases, overwrite=overwrite, dry_run=dry_run,
             reporter=reporter)
 

@@ -6,6 +6,7 @@ from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
+from pixelnet_tf.config import OutputForm
 from pixelnet_tf.io.files import read_json_as
 from pixelnet_tf.io.plain import build, convert
 
@@ -67,6 +68,8 @@ class PredictionRecord:
         prior, mode: prior and mode of the last call.
         config: its whole configuration, as `config_to_json` gave it.
         made_from: case -> what its segmentation was made from.
+        output: the form of the segmentations.
+        files: case -> its segmentation within the folder, where that is not `<case>.nii.gz`.
     """
 
     cases: tuple[str, ...] | None = None
@@ -77,6 +80,8 @@ class PredictionRecord:
     mode: str | None = None
     config: dict[str, Any] | None = None
     made_from: dict[str, MadeFrom] = field(default_factory=dict)
+    output: OutputForm = OutputForm.NIFTI
+    files: dict[str, str] = field(default_factory=dict)
 
     @classmethod
     def read(cls, folder: Path, advice: str = "predict again or remove it") -> PredictionRecord:

@@ -18,7 +18,7 @@ from pixelnet_tf.cli.options import (
     with_series,
 )
 from pixelnet_tf.cli.terminal import TerminalReporter
-from pixelnet_tf.config import Mode, Precision, Prior
+from pixelnet_tf.config import Mode, OutputForm, Precision, Prior
 from pixelnet_tf.errors import require
 from pixelnet_tf.io.files import check_apart
 
@@ -36,8 +36,8 @@ from pixelnet_tf.io.files import check_apart
 @click.option("--data", "data", required=True, metavar="PREPARED|STUDY",
               help="A prepared study, or raw images, which are then prepared as for the training.")
 @click.option("--out", "out", required=True, type=click.Path(path_type=Path), metavar="DIR",
-              help="Folder to write to; it receives a file <case>.nii.gz for each case, "
-              "lesions.tsv with a row for each lesion, and prediction.json.")
+              help="Folder to write to; it receives a file <case>.nii.gz for each case, or what "
+              "--output says, lesions.tsv with a row for each lesion, and prediction.json.")
 @click.option("--split", type=click.Choice(["all", "train", "validation", "test"]), default="all",
               show_default=True, help="The part of the run's split to segment; `all` takes "
               "every case.")
@@ -62,6 +62,10 @@ from pixelnet_tf.io.files import check_apart
 @click.option("--uncertainty", is_flag=True, help="Also write how unsure each voxel is: "
               "DIR/uncertainty/<case>_entropy.nii.gz, and, where several networks are averaged, "
               "<case>_mutual_information.nii.gz, both in nats.")
+@click.option("--output", type=click.Choice(OutputForm.texts()), default=OutputForm.NIFTI.value,
+              show_default=True, help="The form of the segmentations. nifti: a volume for each "
+              "case; dicom-seg: a DICOM segmentation that refers to the series it was made from, "
+              "for cases of DICOM; bids: a derivative data set with the names of its sources.")
 @click.option("--overlays", is_flag=True, help="Also write a picture of each case, as "
               "DIR/overlays/<case>.png.")
 @click.option("--skip-bad-cases", is_flag=True, help="Leave cases out that cannot be used, with "
@@ -74,16 +78,17 @@ from pixelnet_tf.io.files import check_apart
 def command(models: tuple[str, ...], server: str | None, serving_json: Path | None,
             token_file: Path | None, data: str, out: Path, split: str, only: tuple[str, ...],
             prior: str | None, mode: str | None, precision: str | None, probabilities: bool,
-            uncertainty: bool, overlays: bool, skip_bad_cases: bool, overwrite: bool,
+            uncertainty: bool, output: str, overlays: bool, skip_bad_cases: bool, overwrite: bool,
             series: tuple[str, ...], dry_run: bool, config_path: str | None,
             overrides: tuple[str, ...], print_config: bool) -> None:
     """Segment cases with a trained model, or with a server of one (--server).
 
     Every case is read and checked before any work. Volumes are written as uint8 NIfTI with the
-    study's label values and exactly the geometry of the input. A finished case of an earlier call
-    is kept if it was made from the same images, model and settings. --config is needed only for raw
-    images in another layout than the training's: study.layout, files, series, codes and resample
-    and the section prediction are taken from it. For research use only.
+    study's label values and exactly the geometry of the input, or in the form of --output. A
+    finished case of an earlier call is kept if it was made from the same images, model and
+    settings. --config is needed only for raw images in another layout than the training's:
+    study.layout, files, series, codes and resample and the section prediction are taken from it.
+    For research use only.
     """
     from pixelnet_tf import Segmenter
 
@@ -111,9 +116,9 @@ def command(models: tuple[str, ...], server: str | None, serving_json: Path | No
                                           overrides=overrides, prior=prior, mode=mode,
                                           precision=precision, reporter=reporter)
         print_and_leave(model.config, print_config)
-        summary = model.predict_study(data, out, split=split, cases=only, overlays=overlays,
-                                      skip_bad_cases=skip_bad_cases, overwrite=overwrite,
-                                      dry_run=dry_run, reporter=reporter)
+        summary = model.predict_study(data, out, split=split, cases=only, output=output,
+                                      overlays=overlays, skip_bad_cases=skip_bad_cases,
+                                      overwrite=overwrite, dry_run=dry_run, reporter=reporter)
     if dry_run:
         click.echo(f"dry run: nothing was written; {len(summary.segmented)} cases would be "
                    f"segmented ({', '.join(summary.segmented)}), {len(summary.kept)} kept, "

@@ -157,6 +157,14 @@ class Mode(Choice):
     REFERENCE = "reference"
 
 
+class OutputForm(Choice):
+    """`predict --output`: the form that segmentations are written in."""
+
+    NIFTI = "nifti"
+    DICOM_SEG = "dicom-seg"
+    BIDS = "bids"
+
+
 class FollowDecisions(Choice):
     """`prediction.decisions`: whether what validation cases decided is followed."""
 

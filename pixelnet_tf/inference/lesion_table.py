@@ -6,7 +6,7 @@ lesions while the network's probabilities are at hand. The table is put together
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,7 @@ from pixelnet_tf.config import StudyConfig
 from pixelnet_tf.io.csv_text import csv_text
 from pixelnet_tf.io.files import file_digest, read_json_as, write_json, write_text
 from pixelnet_tf.io.plain import build
+from pixelnet_tf.volumes.geometry import VolumeGeometry
 from pixelnet_tf.volumes.lesions import Lesion, LesionVoxels, list_lesions
 from pixelnet_tf.volumes.nifti import read_probabilities, read_volume
 
@@ -35,6 +36,9 @@ LESION_COLUMNS = {
 _COLUMNS = tuple(name for names in LESION_COLUMNS for name in names.split(", "))
 #: What a value reads that there is none of, or that is unknown.
 _NONE = "n/a"
+#: Gives label values (x, y, z) uint8 and where they lie: in a grid's order of the voxels, or, of
+#: None, in the file's.
+ReadLabels = Callable[[VolumeGeometry | None], tuple[np.ndarray, VolumeGeometry]]
 
 
 @dataclass(frozen=True)
@@ -55,7 +59,8 @@ class CaseLesions:
 
 
 def lesions_of(path: Path, labels: Path, study: StudyConfig, probabilities: Path,
-               entropy_map: Path) -> CaseLesions:
+               entropy_map: Path,
+               read: ReadLabels | None = None) -> CaseLesions:
     """The lesions of a segmentation in a folder.
 
     They are those of `lesions/<case>.json`, unless it is missing or the segmentation has been
@@ -66,6 +71,7 @@ def lesions_of(path: Path, labels: Path, study: StudyConfig, probabilities: Path
         path: `lesions/<case>.json`.
         labels: the segmentation.
         probabilities, entropy_map: the maps, each of which may be missing.
+        read: reads a segmentation that is no NIfTI file.
 
     Raises:
         DataError: a file that cannot be read.
@@ -75,11 +81,11 @@ def lesions_of(path: Path, labels: Path, study: StudyConfig, probabilities: Path
         known = read_json_as(path, lambda tree: build(CaseLesions, tree), "remove it")
         if known.labels == written:
             return known
-    array, geometry = read_volume(labels)
+    shares, grid = read_probabilities(probabilities) if probabilities.is_file() else (None, None)
+    entropy, grid = read_volume(entropy_map) if entropy_map.is_file() else (None, grid)
+    array, geometry = read(grid) if read else read_volume(labels)
     values = array.astype(np.uint8)
-    voxels = LesionVoxels.of(
-        values, read_probabilities(probabilities)[0] if probabilities.is_file() else None,
-        read_volume(entropy_map)[0] if entropy_map.is_file() else None)
+    voxels = LesionVoxels.of(values, shares, entropy)
     found = CaseLesions(written, tuple(list_lesions(values, geometry.affine, study, voxels)))
     found.write(path)
     return found

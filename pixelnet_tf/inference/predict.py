@@ -1,4 +1,4 @@
-"""Prediction of many cases: prepared or raw volumes in, NIfTI files out."""
+"""Prediction of many cases: prepared or raw volumes in, a file each out."""
 
 from __future__ import annotations
 
@@ -7,7 +7,8 @@ import os
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +25,14 @@ from pixelnet_tf.cases.predictions import (
     NetworkRecord,
     PredictionRecord,
 )
-from pixelnet_tf.config import Config, PredictionConfig, PrepareConfig, StudyConfig, config_to_json
+from pixelnet_tf.config import (
+    Config,
+    OutputForm,
+    PredictionConfig,
+    PrepareConfig,
+    StudyConfig,
+    config_to_json,
+)
 from pixelnet_tf.dataset.fingerprint import inputs_of, preparation_of
 from pixelnet_tf.dataset.prepared import PreparedStudy
 from pixelnet_tf.errors import DataError, ModelError, PixelNetError, nearest_hint
@@ -34,6 +42,7 @@ from pixelnet_tf.inference.lesion_table import (
     lesions_of,
     write_lesion_table,
 )
+from pixelnet_tf.inference.outputs import output_of
 from pixelnet_tf.inference.slice_segmenter import segmenter_of
 from pixelnet_tf.inference.volume import SegmentedVolume, segment_volume
 from pixelnet_tf.io import manifest
@@ -57,21 +66,15 @@ from pixelnet_tf.runs.network import TrainedNetwork
 from pixelnet_tf.volumes.case_volume import PreparedVolume, prepare_case
 from pixelnet_tf.volumes.checks import Problem, check_case, refusal
 from pixelnet_tf.volumes.lesions import list_lesions
-from pixelnet_tf.volumes.nifti import (
-    nifti_bytes,
-    read_volume,
-    write_probabilities,
-    write_volume,
-)
+from pixelnet_tf.volumes.nifti import write_volume
 
 #: Draws a segmented volume into OUT/overlays: receives it and its labels (x, y, z).
 Draw = Callable[[PreparedVolume, np.ndarray], None]
 
-PICTURES, MAPS = "overlays", "probabilities"
-#: Kind of file -> its place in OUT; the labels are kind "".
+PICTURES = "overlays"
+#: Kind of file -> its place in OUT; those of labels and probabilities are the form's.
 ENTROPY, INFORMATION, LESIONS = "entropy", "mutual_information", "lesions"
-_FILES = {"": "{}.nii.gz", MAPS: "probabilities/{}.nii.gz", PICTURES: "overlays/{}.png",
-          ENTROPY: "uncertainty/{}_entropy.nii.gz",
+_FILES = {PICTURES: "overlays/{}.png", ENTROPY: "uncertainty/{}_entropy.nii.gz",
           INFORMATION: "uncertainty/{}_mutual_information.nii.gz", LESIONS: "lesions/{}.json"}
 
 #: Cases that are checked at once: reading waits for the disk, unpacking for a core.
@@ -100,6 +103,11 @@ class CaseSource(ABC):
 
     def __init__(self, data: str, names: Sequence[str], network: Architecture):
         self.data, self.names, self._network = data, tuple(names), network
+
+    @property
+    def cases(self) -> dict[str, Case]:
+        """The cases as they were found on disk; of a prepared study, their names alone."""
+        return {name: Case(name) for name in self.names}
 
     @staticmethod
     def open(data: str, config: Config, names: Sequence[str] | None = None,
@@ -226,6 +234,10 @@ class _RawCases(CaseSource):
         super().__init__(data, tuple(cases), network)
         self._cases, self._study, self._prepare = cases, study, prepare
 
+    @property
+    def cases(self) -> dict[str, Case]:
+        return dict(self._cases)
+
     def made_from(self) -> dict[str, dict[str, Any]]:
         preparation = preparation_of(self._study, self._prepare)
         # Of the images alone: nothing else of a case reaches its segmentation.
@@ -286,12 +298,13 @@ def predict_cases(networks: Sequence[TrainedNetwork], source: CaseSource, config
 
 
 def write_cases(segment: Callable[[PreparedVolume], SegmentedVolume], about: dict[str, Any],
-                source: CaseSource, config: Config, out: Path, *, draw: Draw | None = None,
+                source: CaseSource, config: Config, out: Path, *,
+                output: OutputForm = OutputForm.NIFTI, draw: Draw | None = None,
                 trained_on: Collection[str] = (), skip_bad_cases: bool = False,
                 overwrite: bool = False, dry_run: bool = False, reporter: Reporter | None = None
                 ) -> PredictionSummary:
-    """Check every case of a source, segment it and write `<case>.nii.gz`, `prediction.json` first,
-    and `lesions.tsv` of all cases of the folder last.
+    """Check every case of a source, segment it and write its files, `prediction.json` first, and
+    `lesions.tsv` of all cases of the folder last.
 
     `prediction.json` says of every case what it is made from: digests of its images, of how they
     are prepared, of the networks and of the settings. A finished case that was made from the same
@@ -303,6 +316,7 @@ def write_cases(segment: Callable[[PreparedVolume], SegmentedVolume], about: dic
     Args:
         segment: function that segments one volume.
         about: `networks` is a list of what `NetworkRecord` says of each.
+        output: the form of the segmentations; as NIfTI they are `<case>.nii.gz`.
         draw: called for every case that has no picture yet.
         trained_on: names of the cases that a network has learned from.
         skip_bad_cases: leave cases out that cannot be used, instead of refusing all.
@@ -322,7 +336,9 @@ def write_cases(segment: Callable[[PreparedVolume], SegmentedVolume], about: dic
         raise refusal(problems, len(asked), "correct them, or leave them out by --skip-bad-cases"
                       if source.names else None)
     unusable = [name for name in asked if name not in source.names]
-    folder = _Folder(out, about, source, config, unusable)
+    folder = _Folder(out, about, source, config, output, unusable)
+    for words in folder.check():
+        reporter.message(words)
 
     def plan() -> None:
         folder.plan(overwrite)
@@ -432,15 +448,16 @@ def _segment_cases(segment: Callable[[PreparedVolume], SegmentedVolume], source:
 class _Folder:
     """OUT of a prediction: its files, and what they are made from.
 
-    Whoever finds OUT/<case>.nii.gz can rely on it that it was made from what `prediction.json`
-    says: that is written before the first case, and what it would no longer hold for is removed
-    before it.
+    Whoever finds the segmentation of a case can rely on it that it was made from what
+    `prediction.json` says: that is written before the first case, and what it would no longer hold
+    for is removed before it.
     """
 
     def __init__(self, out: Path, about: dict[str, Any], source: CaseSource, config: Config,
-                 unusable: Collection[str] = ()):
+                 output: OutputForm, unusable: Collection[str] = ()):
         self._out, self._config, self._unusable = Path(out), config, unusable
         self._names = source.names
+        self._output = output_of(output, self._out, config.study, source.cases)
         networks = tuple(build(NetworkRecord, network) for network in about["networks"])
         self._common = MadeFrom(
             networks=digest([[network.weights or network.model, network.correction]
@@ -450,17 +467,27 @@ class _Folder:
             networks=networks, prior=config.prediction.prior, mode=config.prediction.mode,
             config=config_to_json(config), made_from={
                 name: replace(self._common, **inputs)
-                for name, inputs in source.made_from().items()})
+                for name, inputs in source.made_from().items()},
+            output=output, files=self._output.places())
         #: Digest of what the folder is to hold.
         self.identity = digest(self._now.to_json())
+
+    def check(self) -> list[str]:
+        """See that the cases can be written in the form that is asked for, as `Output.check`."""
+        return self._output.check()
 
     def plan(self, overwrite: bool) -> None:
         """See what is there: `stale` (what differs, in words, of each case), `kept` and `todo`.
 
         Raises:
-            DataError: something is stale, and is not to be replaced.
+            DataError: something is stale, and is not to be replaced; or all is in another form.
         """
         self._before = PredictionRecord.read(self._out, "remove the folder, or give a new --out")
+        if self._before.made_from and self._before.output != self._now.output:
+            raise DataError(f"holds segmentations as {self._before.output}, not as "
+                            f"{self._now.output}", file=self._out, value=self._before.output,
+                            hint="give a new --out")
+        self._output.recall(self._before.files)
         self.stale = self._stale()
         if self.stale and not overwrite:
             raise self._refusal()
@@ -469,14 +496,22 @@ class _Folder:
         self.todo = tuple(name for name in self._names if name not in self.kept)
 
     def file(self, name: str, kind: str = "") -> Path:
-        """Labels of a case, or its file of another kind in `_FILES`."""
-        return self._out / _FILES[kind].format(name)
+        """Labels of a case, or its file of a kind in `_FILES`."""
+        return self._out / _FILES[kind].format(name) if kind else self._output.files(name)[0]
+
+    def _files(self, name: str) -> list[Path]:
+        """Every file of a case, that of its labels first."""
+        return [*self._output.files(name), *self._output.maps(name),
+                *(self.file(name, kind) for kind in _FILES)]
 
     def finished(self, name: str) -> bool:
         """Whether a case is there with all that is asked for."""
-        asked = self._config.prediction
-        kinds = [MAPS] * asked.probability_maps + [ENTROPY] * asked.uncertainty_maps
-        return all(self.file(name, kind).is_file() for kind in ("", *kinds))
+        asked, wanted = self._config.prediction, [*self._output.files(name)]
+        if asked.probability_maps:
+            wanted += self._output.maps(name)
+        if asked.uncertainty_maps:
+            wanted.append(self.file(name, ENTROPY))
+        return all(path.is_file() for path in wanted)
 
     def _stale(self) -> dict[str, str]:
         """Finished cases that were made from something else: name -> what differs, in words.
@@ -490,7 +525,8 @@ class _Folder:
                 continue
             if changed := manifest.difference(self.file(name)):
                 found[name] = (f"{changed}: it is damaged, or was corrected by hand (accept that "
-                               f"by `pixelnet-tf check {self._out} --accept {name}.nii.gz`)")
+                               f"by `pixelnet-tf check {self._out} --accept "
+                               f"{self.file(name).relative_to(self._out).as_posix()}`)")
             elif name in self._unusable:
                 found[name] = "images that cannot be used any more"
             elif name not in before:
@@ -523,12 +559,13 @@ class _Folder:
         """
         begin_folder(self._out)
         if alone:
-            for folder in sorted({self.file("case", kind).parent for kind in _FILES}):
+            for folder in {self._out, *(path.parent for name in self._names
+                                        for path in self._files(name))}:
                 remove_leftovers(folder)
         # The labels first: they say that a case is finished. The table is of all cases, and there
         # only when these are.
-        remove(*(self.file(name, kind) for kind in _FILES
-                 for name in sorted({*self.stale, *(self.todo if alone else ())})),
+        old = [self._files(name) for name in sorted({*self.stale, *(self.todo if alone else ())})]
+        remove(*(files[0] for files in old), *(path for files in old for path in files[1:]),
                self._out / LESIONS_FILE)
         # A power cut must not bring back what `prediction.json` no longer holds for.
         sync(self._out)
@@ -540,8 +577,11 @@ class _Folder:
                                   if name in others or name in self.kept)}
         self._now = replace(
             self._now, cases=cases, trained_on=tuple(name for name in cases if name in learned),
-            made_from={**{name: before[name] for name in others}, **self._now.made_from})
+            made_from={**{name: before[name] for name in others}, **self._now.made_from},
+            files={**{name: self._before.files[name] for name in others
+                      if name in self._before.files}, **self._now.files})
         self.leave_out(problems)
+        self._output.begin()
 
     def leave_out(self, problems: Sequence[Problem]) -> None:
         """Write `prediction.json`, with what is wrong with the cases that are left out."""
@@ -553,8 +593,7 @@ class _Folder:
               ) -> None:
         """Write the files of a case; without a result, the picture of one that is finished."""
         if result is not None and result.probabilities is not None:
-            write_probabilities(self.file(volume.name, MAPS), result.probabilities,
-                                volume.geometry)
+            self._output.write_maps(volume.name, result.probabilities, volume.geometry)
         if result is not None and result.uncertainty is not None:
             # The entropy last: its file says that what was asked for is there.
             for kind, found in ((INFORMATION, result.uncertainty.mutual_information),
@@ -562,23 +601,29 @@ class _Folder:
                 if found is not None:
                     write_volume(self.file(volume.name, kind), found, volume.geometry)
         if draw is not None:
-            draw(volume, read_volume(self.file(volume.name))[0].astype(np.uint8)
+            draw(volume, self._output.read(volume.name, volume.geometry)[0]
                  if result is None else result.labels)
         if result is not None:
             # The labels last: their file says that the case is finished.
-            path = self.file(volume.name)
-            data = nifti_bytes(path, np.asarray(result.labels, np.uint8), volume.geometry)
+            data = self._output.data(volume.name, np.asarray(result.labels, np.uint8),
+                                     volume.geometry,
+                                     digest(asdict(self._now.made_from[volume.name])))
             CaseLesions(hashlib.sha256(data).hexdigest(), tuple(list_lesions(
                 result.labels, volume.geometry.affine, self._config.study, result.voxels))
             ).write(self.file(volume.name, LESIONS))
-            write_bytes(path, data)
+            self._output.write_beside(volume.name)
+            write_bytes(self.file(volume.name), data)
 
     def list_lesions(self) -> None:
         """Write `lesions.tsv`, of all cases of the folder."""
         write_lesion_table(self._out / LESIONS_FILE, {
-            name: lesions_of(self.file(name, LESIONS), self.file(name), self._config.study,
-                             self.file(name, MAPS), self.file(name, ENTROPY))
-            for name in self._now.made_from if self.file(name).is_file()}, self._config.study)
+            name: self._lesions_of(name) for name in self._now.made_from
+            if self.file(name).is_file()}, self._config.study)
+
+    def _lesions_of(self, name: str) -> CaseLesions:
+        return lesions_of(self.file(name, LESIONS), self.file(name), self._config.study,
+                          self._output.maps(name)[0], self.file(name, ENTROPY),
+                          partial(self._output.read, name))
 
 
 def _settings(study: StudyConfig, prediction: PredictionConfig) -> str:
