@@ -16,6 +16,8 @@ _HOMES = {
     "Segmenter": "pixelnet_tf.api.segmenter",
     "Segmentation": "pixelnet_tf.api.segmenter",
     "Study": "pixelnet_tf.api.study",
+    "plan": "pixelnet_tf.api.plan",
+    "Job": "pixelnet_tf.api.job",
     "PreparedStudy": "pixelnet_tf.dataset.prepared",
     "train": "pixelnet_tf.api.study",
     "evaluate": "pixelnet_tf.api.scoring",
@@ -36,6 +38,8 @@ __all__ = [*_HOMES, "__version__"]
 
 if TYPE_CHECKING:
     from pixelnet_tf.api.check import check_folder as check_folder
+    from pixelnet_tf.api.job import Job as Job
+    from pixelnet_tf.api.plan import plan as plan
     from pixelnet_tf.api.sampling import sample_pixels as sample_pixels
     from pixelnet_tf.api.scoring import Scores as Scores
     from pixelnet_tf.api.scoring import evaluate as evaluate

@@ -10,9 +10,9 @@ ROOT = Path(__file__).parents[1]
 
 #: Layers from the top; a module imports from its own layer and from layers below. Packages of one
 #: layer do not know each other.
-LAYERS = (("cli",), ("api",), ("serving", "training"), ("evaluation",), ("inference",), ("runs",),
-          ("caffe",), ("dataset", "model"), ("volumes",), ("cases",), ("config",), ("io",),
-          ("errors", "reporting"))
+LAYERS = (("cli",), ("api",), ("planning",), ("serving", "training"), ("evaluation",),
+          ("inference",), ("runs",), ("caffe",), ("dataset", "model"), ("volumes",), ("cases",),
+          ("config",), ("io",), ("errors", "reporting"))
 RANK = {name: rank for rank, names in enumerate(LAYERS) for name in names}
 
 FILES = sorted([*(ROOT / "pixelnet_tf").rglob("*.py"), *(ROOT / "prototxt_import").rglob("*.py")])
@@ -83,6 +83,7 @@ def test_the_library_does_not_print():
 #: function takes the section that it reads, or the values.
 WHOLE_CONFIG = {
     "caffe/export.py", "dataset/prepare_study.py", "dataset/prepared.py", "inference/predict.py",
+    "planning/plan.py", "planning/trial.py",
     "runs/compatibility.py", "runs/folder.py", "runs/imported.py", "serving/about.py",
     "serving/export.py", "serving/loaded_model.py", "serving/segment_upload.py",
     "serving/signatures.py", "training/experiment.py", "training/loop.py",

@@ -20,6 +20,8 @@ from pixelnet_tf.errors import PixelNetError, RunError, is_out_of_memory
 #: `command`; listing them here keeps `--help` free of TensorFlow's import.
 VERBS = {
     "phantom": "Write a synthetic study with known truth.",
+    "plan": "Look at a study, and write a configuration that says why.",
+    "run": "All of it: plan, prepare, train, predict, evaluate, report.",
     "prepare": "Correct, normalise and slice a study into shards.",
     "train": "Train a PixelNet on a prepared study.",
     "predict": "Segment cases with a trained model.",
@@ -60,8 +62,9 @@ class _Verbs(click.Group):
 def cli() -> None:
     """Class-Balanced PixelNet: a folder of MRI in, segmentations and their scores out.
 
-    The usual order is phantom (or your own study), prepare, train, predict, evaluate, report.
-    Every verb explains itself with --help. For research use only, not for diagnosis.
+    `pixelnet-tf run STUDY OUT` does all of it. The usual order of the single verbs is plan,
+    prepare, train, predict, evaluate, report; phantom makes a study to try them. Every verb
+    explains itself with --help. For research use only, not for diagnosis.
 
     Exit codes: 0 done, 2 usage or configuration, 3 data that is missing or invalid, 4 a model or
     weights that are missing or do not fit, 5 runtime failure, 130 interrupted, 143 ended by

@@ -15,6 +15,7 @@ import click
 from pixelnet_tf.cli.session import LEVEL, SESSION
 from pixelnet_tf.config import (
     Config,
+    Preset,
     config_to_yaml,
     load_config,
 )
@@ -82,20 +83,24 @@ class _Verb(click.Command):
         self.epilog = "--quiet, --verbose and --log-file FILE: see pixelnet-tf --help."
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        given = list(args)
-        rest = super().parse_args(ctx, args)
+        # Before anything is done with a value: a log file would be opened.
         if not ctx.resilient_parsing:
-            _, _, order = self.make_parser(ctx).parse_args(given)
+            _, _, order = self.make_parser(ctx).parse_args(list(args))
             for option in self.params:
                 if (isinstance(option, click.Option) and order.count(option) > 1
                         and not (option.multiple or option.is_flag or option.count)):
                     raise click.UsageError(f"{option.opts[0]} is given {order.count(option)} times "
                                            "and takes one value", ctx)
-        return rest
+        return super().parse_args(ctx, args)
 
 
 #: `click.command` for a verb.
 verb = functools.partial(click.command, cls=_Verb)
+
+
+set_option = click.option(
+    "--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Override one value of the "
+    "configuration, as in --set training.steps=200. The option may be repeated.")
 
 
 def config_options(function: Callable) -> Callable:
@@ -103,13 +108,32 @@ def config_options(function: Callable) -> Callable:
     for option in (
         click.option("--print-config", is_flag=True, help="Print the configuration with "
                      "every default filled in, and do nothing else."),
-        click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE",
-                     help="Override one value of the configuration, as in --set "
-              "training.steps=200. "
-                          "The option may be repeated."),
+        set_option,
         click.option("--config", "config_path", metavar="FILE",
                      help="The configuration: a YAML file, or one of the built-in names phantom, "
                           "brats2017, isles2017 and lgg."),
+    ):
+        function = option(function)
+    return function
+
+
+def plan_options(function: Callable) -> Callable:
+    """Add what a plan is made by."""
+    for option in (
+        click.option("--no-trial", "trial", is_flag=True, default=True, flag_value=False,
+                     help="Leave the trial of the network out, some 20 s; steps are then the "
+                     "preset's, time and memory are not told."),
+        click.option("--weights", metavar="FILE", help="Weights of an ImageNet VGG-16 to start "
+                     "from (scripts/get_vgg16.py) [default: Keras' own, where they are at hand]."),
+        click.option("--minutes", type=click.FloatRange(min=0, min_open=True), metavar="M",
+                     help="Processor minutes that the training of a network may take, on two cores "
+                     "half as many by the clock [default: 60 for best, 4 for laptop; faithful has "
+                     "the original's 80 epochs]."),
+        click.option("--preset", type=click.Choice(Preset.texts()),
+                     help="What the plan is made for: best finds most and starts from ImageNet's "
+                     "weights; faithful has the paper's values; laptop is a small network, trained "
+                     "in minutes [default: best where such weights are at hand and slices are not "
+                     "small, else laptop]."),
     ):
         function = option(function)
     return function

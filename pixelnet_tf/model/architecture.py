@@ -8,6 +8,7 @@ and nowhere else.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 from pixelnet_tf.config import Fc7, Head, ModelConfig
@@ -197,3 +198,19 @@ class Architecture:
                                      "(Caffe aborts here)",
                                      hint="use a larger image or model.border, or "
                                           "model.fc7=aligned or none")
+
+    def parameters(self, channels: int) -> int:
+        """Number of weights of all layers, for images of so many channels."""
+        return sum(math.prod(shape) for shapes in self.blob_shapes(channels).values()
+                   for shape in shapes)
+
+    def slice_work(self, channels: int, height: int, width: int, pixels: int) -> float:
+        """Multiplications of a pass over a slice of which so many pixels are classified."""
+        kernels = {name: math.prod(shapes[0])
+                   for name, shapes in self.blob_shapes(channels).items()}
+        work, cells = 0.0, float((height + 2 * self.border) * (width + 2 * self.border))
+        for block, layers in enumerate(self.blocks):
+            work += cells * sum(kernels[layer.name] for layer in layers)
+            cells /= 4 if self.pools_after(block) else 1
+        work += cells * sum(kernels[layer.name] for layer in self.context)
+        return work + pixels * sum(kernels[layer.name] for layer in self.head)

@@ -1,0 +1,248 @@
+"""The whole job by one call: plan, prepare, train, predict the test cases, score them, report."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from pixelnet_tf.api.plan import plan
+from pixelnet_tf.api.scoring import FolderScoring, Scores
+from pixelnet_tf.api.study import Study, make_trainer
+from pixelnet_tf.config import (
+    Config,
+    as_config,
+    config_from_yaml,
+    config_to_yaml,
+)
+from pixelnet_tf.errors import ConfigError, PixelNetError, require
+from pixelnet_tf.io.files import begin_folder, check_apart, read_text, remove_leftovers, write_text
+from pixelnet_tf.io.locks import check_free, exclusive
+from pixelnet_tf.reporting import Reporter, reporter_or_log
+
+Path_ = str | os.PathLike[str]
+
+
+@dataclass(frozen=True)
+class JobFolder:
+    """Where each part of a job lies.
+
+    Attributes
+    ----------
+    path
+        The folder of the job.
+    """
+
+    path: Path
+
+    @property
+    def plan(self) -> Path:
+        """The configuration."""
+        return self.path / "plan.yaml"
+
+    @property
+    def prepared(self) -> Path:
+        """The prepared study."""
+        return self.path / "prepared"
+
+    @property
+    def run(self) -> Path:
+        """The training."""
+        return self.path / "run"
+
+    @property
+    def predictions(self) -> Path:
+        """Segmentations of the test cases."""
+        return self.path / "predictions"
+
+    @property
+    def scores(self) -> Path:
+        """Their scores."""
+        return self.path / "scores"
+
+    @property
+    def report(self) -> Path:
+        """The report about all of it."""
+        return self.path / "report.html"
+
+    def parts(self) -> list[Path]:
+        """Those that are there, in the order in which they are made."""
+        return [path for path in (self.plan, self.prepared, self.run, self.predictions,
+                                  self.scores, self.report) if path.exists()]
+
+
+class Job:
+    """From a folder of scans to scores and a report, in one folder; each part is done once.
+
+    A second call goes on where the first one stopped, whatever stopped it.
+
+    Attributes
+    ----------
+    folder
+        Where each part lies.
+    config
+        The configuration, as planned or given.
+    told
+        The plan for a reader, line by line; empty where the configuration was given, or is there
+        from before.
+
+    Parameters
+    ----------
+    study
+        Folder of the study.
+    out
+        Folder of the job; holds its parts.
+    preset, minutes, weights, trial
+        As `plan` takes them; of no use where a configuration is given or was planned before.
+    config
+        A configuration in the place of a plan.
+    overrides
+        Settings as `--set` takes them, on top of either.
+
+    Raises
+    ------
+    DataError
+        No case is found. ConfigError: the folder holds a job of another configuration.
+
+    Examples
+    --------
+    >>> import pixelnet_tf as px
+    >>> job = px.Job("study", "job", preset="laptop", trial=False)
+    >>> job.left()
+    ['prepare', 'train', 'predict', 'evaluate', 'report']
+    >>> job.config.model.widths
+    (16, 32, 64, 64, 64)
+
+    `job.run()` does all of it and returns the scores of the test cases.
+    """
+
+    def __init__(self, study: Path_, out: Path_, *, preset: str | None = None,
+                 minutes: float | None = None, weights: Path_ | None = None,
+                 config: Config | Path_ | None = None, overrides: Sequence[str] = (),
+                 trial: bool = True, reporter: Reporter | None = None):
+        self.study, self.folder = Path(study), JobFolder(Path(out))
+        self.reporter = reporter_or_log(reporter)
+        self.told: tuple[str, ...] = ()
+        check_apart(out, study)
+        check_free(self.folder.path)
+        given = None if config is None else as_config(config, overrides)
+        if self.folder.plan.is_file():
+            self._text = read_text(self.folder.plan)
+            self.config = config_from_yaml(self._text, self.folder.plan)
+            wanted = given or as_config(self.config, overrides)
+            if wanted != self.config:
+                raise ConfigError("holds a job of another configuration than this call asks for",
+                                  file=self.folder.plan,
+                                  hint="give a new OUT, or leave --config and --set out to go on")
+        elif given is not None:
+            self.config, self._text = given, config_to_yaml(given)
+        else:
+            found = plan(self.study, preset=preset, minutes=minutes, weights=weights,
+                         overrides=overrides, trial=trial, reporter=self.reporter)
+            self.told = tuple(found.lines())
+            self.config, self._text = found.config, found.yaml()
+
+    def check(self) -> None:
+        """Read and check every file, and say what is left to do; writes nothing.
+
+        Raises
+        ------
+        DataError
+            What is wrong with the cases.
+        """
+        if not self._is_prepared():
+            Study.open(self.study, self.config).update(self.folder.prepared, dry_run=True,
+                                                       reporter=self.reporter)
+
+    def left(self) -> list[str]:
+        """The parts that are still to be done, in their order."""
+        folder = self.folder
+        done = {"prepare": self._is_prepared(), "train": (folder.run / "model.keras").is_file(),
+                "predict": False, "evaluate": (folder.scores / "summary.json").is_file(),
+                "report": folder.report.is_file()}
+        return [part for part, there in done.items() if not there]
+
+    def run(self) -> Scores | None:
+        """Do what is left; returns the scores of the test cases, or None where there are none.
+
+        Raises
+        ------
+        PixelNetError
+            As each part raises it. KeyboardInterrupt, SystemExit: as `train`; the state is saved.
+        """
+        with exclusive(self.folder.path, "run", self.reporter):
+            begin_folder(self.folder.path)
+            remove_leftovers(self.folder.path)
+            if not self.folder.plan.is_file():
+                write_text(self.folder.plan, self._text)
+            self._prepare()
+            self._train()
+            tested = self._predict()
+            scores = self._evaluate() if tested else None
+            if scores is not None:
+                self._report()
+            return scores
+
+    def _is_prepared(self) -> bool:
+        return (self.folder.prepared / "index.json").is_file()
+
+    def _prepare(self) -> None:
+        if self._is_prepared():
+            self.reporter.message("prepare: done before")
+            return
+        self.reporter.message(f"prepare: {self.study}")
+        Study.open(self.study, self.config).update(self.folder.prepared, reporter=self.reporter)
+
+    def _train(self) -> None:
+        trainer = make_trainer(self.folder.prepared, self.config, self.folder.run,
+                               reporter=self.reporter)
+        trainer.check(resume=True)
+        if (self.folder.run / "model.keras").is_file():
+            self.reporter.message("train: done before")
+            return
+        self.reporter.message(f"train: {trainer.describe()}")
+        trainer.run(resume=True)
+
+    def _predict(self) -> bool:
+        """Segment the test cases; False where there are none."""
+        from pixelnet_tf.api.segmenter import Segmenter
+        from pixelnet_tf.dataset.prepared import PreparedStudy
+
+        tested = PreparedStudy.open(self.folder.prepared).split.test
+        if not tested:
+            self.reporter.warning("no test cases: nothing is predicted or scored; set split.test")
+            return False
+        self.reporter.message(f"predict: {len(tested)} test cases")
+        Segmenter.from_run(self.folder.run, same_split=True).predict_study(
+            self.folder.prepared, self.folder.predictions, split="test", overlays=_draws(),
+            overwrite=True, reporter=self.reporter)
+        return True
+
+    def _evaluate(self) -> Scores | None:
+        self.reporter.message("evaluate")
+        scoring = FolderScoring(self.folder.predictions, self.study, config=self.config,
+                                reporter=self.reporter)
+        scores = scoring.run(reporter=self.reporter)
+        scores.save(self.folder.scores)
+        return scores
+
+    def _report(self) -> None:
+        from pixelnet_tf.api.reports import Report
+
+        if not _draws():
+            self.reporter.message("no report: it needs the extra `report`")
+            return
+        self.reporter.message("report")
+        Report(self.folder.run, self.folder.predictions, self.folder.scores,
+               references=self.study, data=self.folder.prepared, reporter=self.reporter
+               ).save(self.folder.report)
+
+
+def _draws() -> bool:
+    """Whether pictures and the report can be made."""
+    try:
+        require("report", "report", "matplotlib", "jinja2")
+    except PixelNetError:
+        return False
+    return True

@@ -1,0 +1,286 @@
+"""From a folder of scans to a configuration that says why."""
+
+from __future__ import annotations
+
+import os
+import socket
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import numpy as np
+
+from pixelnet_tf.cases.case import Case
+from pixelnet_tf.cases.detect import detect_study
+from pixelnet_tf.cases.layouts import find_cases
+from pixelnet_tf.cases.names import SEGMENTATION
+from pixelnet_tf.cases.split import draw_split
+from pixelnet_tf.config import (
+    Config,
+    Preset,
+    Setting,
+    StudyConfig,
+    as_config,
+    config_from_dict,
+)
+from pixelnet_tf.errors import ConfigError, ModelError, PixelNetError
+from pixelnet_tf.planning.hardware import Hardware
+from pixelnet_tf.planning.plan import Plan as Plan
+from pixelnet_tf.planning.plan import expected_costs
+from pixelnet_tf.planning.rules import (
+    MINUTES,
+    choose_modalities,
+    choose_preset,
+    describe,
+    fit_steps,
+    make_settings,
+    name_labels,
+    propose_regions,
+    study_name,
+)
+from pixelnet_tf.planning.trial import try_out
+from pixelnet_tf.reporting import Reporter, reporter_or_log
+from pixelnet_tf.volumes.bias_field import correct_bias_field
+from pixelnet_tf.volumes.case_volume import RawVolume
+from pixelnet_tf.volumes.normalize import brain_mask
+from pixelnet_tf.volumes.survey import Survey, survey_study
+
+#: Where Keras keeps ImageNet's weights, and from where it fetches them.
+_KEPT = "models/vgg16_weights_tf_dim_ordering_tf_kernels_notop.h5"
+_HOST = ("storage.googleapis.com", 443)
+#: Slices of a volume whose correction is timed.
+_SLAB = 24
+
+
+def plan(path: str | os.PathLike[str], *, preset: str | None = None, minutes: float | None = None,
+         weights: str | os.PathLike[str] | None = None,
+         config: Config | str | os.PathLike[str] | None = None, overrides: Sequence[str] = (),
+         trial: bool = True, reporter: Reporter | None = None) -> Plan:
+    """Look at a study and at this machine, and write down a configuration with its reasons.
+
+    Headers and label volumes of all cases are read, and the images of a few.
+
+    Parameters
+    ----------
+    path
+        Folder of the study.
+    preset
+        "best", "faithful" (the paper's values) or "laptop"; None takes "best" where ImageNet's
+        weights are at hand and slices are not small, else "laptop".
+    minutes
+        Processor minutes that the training of a network may take; None takes the preset's.
+    weights
+        File of an ImageNet VGG-16 to start from.
+    config
+        Its section `study` says how the folder is to be read; None finds it out.
+    overrides
+        Settings as `--set` takes them, "section.key=value"; they come before the rules.
+    trial
+        Whether to try a few steps of the network, some 20 seconds, by which steps are fitted into
+        the minutes and time and memory of each verb are told.
+
+    Returns
+    -------
+    Plan
+        `config` to go on with, `yaml()` to keep, `lines()` to read.
+
+    Raises
+    ------
+    DataError
+        No case is found, or none can be read. ModelError: the preset's start weights are not at
+        hand.
+
+    Examples
+    --------
+    >>> import pixelnet_tf as px
+    >>> found = px.plan("study", trial=False)
+    >>> found.preset.value, found.config.study.modalities, found.config.study.skull_stripped
+    ('laptop', ('flair', 't1ce', 't2', 't1'), True)
+    >>> print(found.yaml())
+    # A plan of pixelnet-tf...study:...
+    """
+    reporter = reporter_or_log(reporter)
+    found = _Found.of(Path(path), config)
+    survey = survey_study(found.cases, found.study.ignore_label, reporter)
+    hardware = Hardware.here()
+    start = _start_weights(weights)
+    if preset is None:
+        chosen, why = choose_preset(survey, start)
+    else:
+        chosen, why = Preset.of(preset, "--preset"), "as asked for"
+        if not start and chosen != Preset.LAPTOP and _reachable():
+            start = "imagenet"
+    study, reasons = found.described(survey, chosen)
+    names = [case.name for case in found.cases if case.segmentation is not None and not case.test]
+    made = Plan(tuple(make_settings(study, survey, hardware, chosen, reasons, names, start)),
+                chosen, why, (*found.told, *describe(survey, study), str(hardware)),
+                notes=tuple(_notes(survey, names))).overridden(overrides)
+    minutes = MINUTES.get(chosen) if minutes is None else minutes
+    if trial and names:
+        made = _with_trial(made, survey, found.cases, names, minutes, hardware, reporter
+                           ).overridden(overrides)
+    made.config  # noqa: B018  What does not hold is told here, not by the next verb.
+    return made
+
+
+@dataclass(frozen=True)
+class _Found:
+    """How a folder is read: detected, or as a configuration says.
+
+    Attributes:
+        study: with every modality.
+        cases: all, those that the layout sets aside among them.
+        told: sentences about it.
+        asked: whether a configuration says so, and nothing of it is to be changed.
+    """
+
+    study: StudyConfig
+    cases: tuple[Case, ...]
+    told: tuple[str, ...]
+    asked: bool
+    labels: dict[int, str] = field(default_factory=dict)
+    regions: dict[str, tuple[int, ...]] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, path: Path, config: Config | str | os.PathLike[str] | None) -> _Found:
+        if config is not None:
+            study = as_config(config).study
+            return cls(study, tuple(find_cases(path, study, require_segmentation=False)), (), True,
+                       study.labels, study.regions)
+        found = detect_study(path)
+        modalities = found.common_modalities or found.modalities
+        settings = {key: value for key, value in found.settings(modalities).items()
+                    if key in ("layout", "modalities", "files")}
+        study = replace(config_from_dict({"study": settings}).study, name=study_name(path),
+                        ignore_label=found.ignore_label)
+        missing = [modality for modality in found.modalities if modality not in modalities]
+        told = (*found.reasons, *([f"Not every case has {', '.join(missing)}: left out."]
+                                  if missing else []))
+        return cls(study, (*found.cases, *found.test_cases), told, False, found.labels,
+                   found.regions)
+
+    def described(self, survey: Survey, preset: Preset) -> tuple[StudyConfig, dict[str, str]]:
+        """The section `study` by what the files hold, and key -> reason."""
+        if self.asked:
+            return self.study, dict.fromkeys(("layout", "modalities", "labels", "regions",
+                                              "skull_stripped"), "as the configuration says")
+        modalities, why = choose_modalities(self.study.modalities, preset)
+        labels, label_words = name_labels(survey, self.labels, self.study)
+        regions = self.regions or propose_regions(labels)
+        study = replace(
+            self.study, modalities=modalities, labels=labels, regions=regions,
+            files={key: text for key, text in self.study.files.items()
+                   if key in (*modalities, SEGMENTATION)},
+            resample=bool(survey.grids_differ),
+            skull_stripped=True if survey.stripped is None else survey.stripped)
+        return study, {"layout": self.told[0] if self.told else "", "modalities": why,
+                       "labels": label_words,
+                       "regions": "dataset.json says so" if self.regions else
+                       "what is scored; it does not change the training"}
+
+
+def _start_weights(given: str | os.PathLike[str] | None) -> str:
+    """Where ImageNet's weights are: a file, or `imagenet` where Keras has them; else empty."""
+    if given is not None:
+        if not os.path.isfile(given):
+            raise ModelError("no such file", file=given,
+                             hint="scripts/get_vgg16.py makes one; or leave --weights out")
+        return os.path.abspath(given)
+    home = os.environ.get("KERAS_HOME") or os.path.join(os.path.expanduser("~"), ".keras")
+    return "imagenet" if os.path.isfile(os.path.join(home, _KEPT)) else ""
+
+
+def _reachable() -> bool:
+    """Whether ImageNet's weights can be fetched."""
+    try:
+        with socket.create_connection(_HOST, timeout=3):
+            return True
+    except OSError:
+        return False
+
+
+def _notes(survey: Survey, names: list[str]) -> list[str]:
+    notes = []
+    if not names:
+        notes.append("no case has a segmentation: nothing can be trained; `pixelnet-tf predict` "
+                     "takes the folder as it is")
+    elif len(names) < 5:
+        notes.append(f"{len(names)} cases with a segmentation are few: scores will say little")
+    if survey.unread:
+        notes.append(f"{len(survey.unread)} segmentations cannot be read ({survey.unread[0]}, ...):"
+                     " `prepare` says why")
+    if os.getloadavg()[0] > os.cpu_count() / 2:  # type: ignore[operator]
+        notes.append("other programs are at work here: times are longer than on a quiet machine")
+    if len(survey.sizes) > 1 and survey.longest_side > 2 * survey.shortest_side:
+        notes.append("slices of very different sizes: look whether all cases are of one kind")
+    return notes
+
+
+def _with_trial(made: Plan, survey: Survey, cases: Sequence[Case], names: list[str],
+                minutes: float | None, hardware: Hardware, reporter: Reporter) -> Plan:
+    """The plan with steps that fit into the minutes and with what each verb will take."""
+    config = made.config
+    reporter.message("trying a few steps of the network")
+    side = config.prepare.slice_size
+    columns, rows, _ = next(iter(survey.sizes))
+    found = try_out(config, side or rows, side or columns)
+    if isinstance(found, str):
+        return replace(made, notes=(*made.notes, f"{found}: time and memory are not known"))
+    try:
+        split = draw_split(names, config.split)
+    except ConfigError:
+        return made
+    tested = len(split.test)
+    validated = len(split.validation) * survey.slices_per_case
+    drawn = len(split.train) * survey.slices_per_case * (
+        survey.lesion_slice_share
+        + config.sampling.lesion_free_slices * (1 - survey.lesion_slice_share))
+    epoch = max(drawn / config.training.step_slices, 1)
+    if minutes is None:
+        steps = config.training.epochs * epoch
+        rounds = config.training.epochs if validated else 0
+        clock = (steps * found.step_seconds + rounds * validated * found.slice_seconds) / 60
+    else:
+        settings, clock = fit_steps(minutes, found, hardware.cores, validated)
+        steps = settings[0].value
+        passes = Setting("training.steps", steps,
+                         f"{settings[0].reason}; {steps / epoch:.0f} passes over the slices")
+        made = made.with_settings([passes, *(settings[1:] if validated else [])])
+    memory = found.training_bytes / 1e9
+    notes = made.notes
+    if hardware.memory_gb and memory > 0.8 * hardware.memory_gb:
+        notes += (f"the training takes {memory:.0f} of {hardware.memory_gb:.0f} GB of memory: "
+                  "lower training.batch_slices, with training.solver.iter_size in its place",)
+    costs = expected_costs(config, found, clock, len(cases), tested, survey.slices_per_case,
+                           _seconds_of_a_case(cases, config))
+    return replace(made, costs=costs, notes=notes)
+
+
+def _seconds_of_a_case(cases: Sequence[Case], config: Config) -> float:
+    """Seconds that preparing a case takes all cores, from a slab of the first image."""
+    images = len(config.study.modalities)
+    try:
+        begin = time.perf_counter()
+        volume = _first_volume(cases)
+        reading = time.perf_counter() - begin
+        view = volume.geometry.to_view(volume.array)
+        middle = view.shape[2] // 2
+        low = max(0, middle - _SLAB // 2)
+        slab = np.ascontiguousarray(view[..., low:low + _SLAB])
+        mask = brain_mask(slab[..., None], config.study.skull_stripped)
+        field = config.prepare.bias_field
+        corrected = len(field.modalities or config.study.modalities) if field.enabled else 0
+        begin, cores = time.perf_counter(), time.process_time()
+        if corrected and mask.any():
+            correct_bias_field(slab, volume.geometry.view_spacing_mm, mask, field)
+        # Where other programs are at work, the clock says too much.
+        correcting = (min(time.perf_counter() - begin, time.process_time() - cores)
+                      * view.shape[2] / slab.shape[2])
+    except PixelNetError:
+        return 0.0
+    return 2 * images * reading + corrected * correcting
+
+
+def _first_volume(cases: Sequence[Case]) -> RawVolume:
+    return RawVolume.read(next(source for case in cases for source in case.volumes.values()))

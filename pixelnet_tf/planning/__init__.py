@@ -1,0 +1,1 @@
+"""From a look at a study and at the machine to a configuration, each value with its reason."""

@@ -1,0 +1,68 @@
+"""What this machine has, as far as a plan hangs on it; loads no TensorFlow."""
+
+from __future__ import annotations
+
+import os
+import platform
+from dataclasses import dataclass
+from pathlib import Path
+
+#: What /proc/cpuinfo calls the instructions that multiply bfloat16 numbers.
+_BFLOAT16 = ("amx_bf16", "avx512_bf16")
+
+
+@dataclass(frozen=True)
+class Hardware:
+    """A machine.
+
+    Attributes:
+        processor: its name.
+        cores: processor cores that this program may use.
+        memory_gb: memory in all, in units of 1e9 bytes; 0 where it is not known.
+        bfloat16: the instructions by which the processor multiplies bfloat16; empty: it has none.
+        gpu: whether a graphics card of NVIDIA is there.
+    """
+
+    processor: str
+    cores: int
+    memory_gb: float
+    bfloat16: str
+    gpu: bool
+
+    @classmethod
+    def here(cls) -> Hardware:
+        """This machine."""
+        text = _cpuinfo()
+        fields = dict(line.split(":", 1) for line in text.splitlines() if ":" in line)
+        named = {key.strip(): value.strip() for key, value in fields.items()}
+        flags = named.get("flags", "").split()
+        return cls(named.get("model name") or platform.processor() or platform.machine(),
+                   len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity")
+                   else os.cpu_count() or 1,
+                   _memory() / 1e9, next((name for name in _BFLOAT16 if name in flags), ""),
+                   Path("/dev/nvidia0").exists())
+
+    def __str__(self) -> str:
+        return (f"{self.cores} cores of {self.processor}"
+                + (f", {self.memory_gb:.0f} GB of memory" if self.memory_gb else "")
+                + (", a graphics card" if self.gpu else ""))
+
+
+def _cpuinfo() -> str:
+    try:
+        return Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return ""
+
+
+def _memory() -> int:
+    """Bytes of memory, or as many as a container may use; 0 where neither is known."""
+    try:
+        whole = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    except (AttributeError, ValueError, OSError):
+        return 0
+    try:
+        limit = int(Path("/sys/fs/cgroup/memory.max").read_text(encoding="ascii"))
+    except (OSError, ValueError):
+        return whole
+    return min(whole, limit)
