@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -86,7 +87,7 @@ def _labels(tree: dict[str, Any]) -> tuple[dict[int, str], dict[str, tuple[int, 
     """
     labels: dict[int, str] = {}
     regions: dict[str, tuple[int, ...]] = {}
-    if tree and all(key.lstrip("-").isdigit() for key in tree):
+    if tree and all(re.fullmatch(r"-?[0-9]+", key) for key in tree):
         labels = {_whole(key, "a key of labels"): convert(str, name, f"labels.{key}")
                   for key, name in tree.items()}
     else:
@@ -107,8 +108,7 @@ def _labels(tree: dict[str, Any]) -> tuple[dict[int, str], dict[str, tuple[int, 
 
 
 def _whole(value: Any, where: str) -> int:
-    try:
-        return int(value)
-    except (TypeError, ValueError):
-        raise PlainError(f"{where} must be a whole number, got {shown(value)}",
-                         value=value) from None
+    text = str(value) if isinstance(value, (int, str)) and not isinstance(value, bool) else ""
+    if not re.fullmatch(r"-?[0-9]{1,9}", text):
+        raise PlainError(f"{where} must be a whole number, got {shown(value)}", value=value)
+    return int(text)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import glob
 import re
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,6 @@ from pixelnet_tf.cases.dataset_json import DatasetJson
 from pixelnet_tf.cases.dicom_series import series_in
 from pixelnet_tf.cases.layouts import (
     NUMBERED,
-    Held,
     TrainingTree,
     existing_folder,
     find_cases,
@@ -43,6 +42,8 @@ _BRATS_2023 = frozenset({"t1c", "t1n", "t2w", "t2f"})
 #: Labels and regions of BraTS 2023: its enhancing tumour was 4 before.
 _BRATS_2023_LABELS = {0: "background", 1: "necrosis", 2: "edema", 3: "enhancing"}
 _BRATS_2023_REGIONS = {"ET": (3,), "WT": (1, 2, 3), "TC": (1, 3)}
+#: Modalities that are series of volumes.
+_SERIES = ("4dpwi", "bold", "asl", "m0scan")
 #: A layout fits where at least this part of the folders is named by it.
 _MOST = 0.5
 
@@ -148,7 +149,7 @@ def _training_tree(study_dir: Path) -> DetectedStudy | None:
     same = sum(image_stem(path.name) in labels for path in numbered)
     if numbered and same <= _MOST * len(numbered):
         layout, why = Layout.NNUNET, ("nnU-Net: files are numbered by channel, as "
-                                      f"{numbered[0].name}.")
+                                      f"{printable(numbered[0].name)}.")
     elif tree.dataset.channels:
         layout, why = Layout.MSD, ("Medical Segmentation Decathlon: a file holds all channels of a "
                                    "case in its fourth dimension.")
@@ -180,8 +181,9 @@ def _subjects(study_dir: Path) -> DetectedStudy | None:
         return None
     if place == study_dir and _ISLES_2022.match(subjects[0].name):
         return _by_words(study_dir, Layout.ISLES, "ISLES 2022: cases are called as "
-                                                  f"{subjects[0].name}.")
-    return _by_words(study_dir, Layout.BIDS, f"BIDS: subjects are called as {subjects[0].name}.")
+                                                  f"{printable(subjects[0].name)}.")
+    return _by_words(study_dir, Layout.BIDS, "BIDS: subjects are called as "
+                     f"{printable(subjects[0].name)}.")
 
 
 def _smir(study_dir: Path) -> DetectedStudy | None:
@@ -191,7 +193,7 @@ def _smir(study_dir: Path) -> DetectedStudy | None:
     if not named or len(named) < _MOST * len(cases):
         return None
     return _by_words(study_dir, Layout.ISLES, "ISLES 2017: a volume is named by SMIR, as in "
-                                              f"{named[0].name}.")
+                                              f"{printable(named[0].name)}.")
 
 
 def _brats(study_dir: Path) -> DetectedStudy | None:
@@ -206,7 +208,7 @@ def _brats(study_dir: Path) -> DetectedStudy | None:
                          f"{sorted(words & _BRATS_2023)}; its enhancing tumour is label 3.",
                          _BRATS_2023_LABELS, _BRATS_2023_REGIONS)
     return _by_words(study_dir, Layout.BRATS, "BraTS: a folder a case, whose files begin with its "
-                                              f"name, as in {named[0].name}.")
+                                              f"name, as in {printable(named[0].name)}.")
 
 
 def _flat(study_dir: Path) -> DetectedStudy | None:
@@ -229,12 +231,13 @@ def _pattern(study_dir: Path) -> DetectedStudy | None:
     for pattern, count in patterns.most_common():
         if count >= _MOST * len(cases):
             files.setdefault(_last_word(pattern), pattern)
-    modalities = [word for word in files if word != SEGMENTATION]
-    if not modalities or not any(map(is_known, files)):
+    modalities, reasons = _modalities_among({word: [] for word in files})
+    if not modalities:
         return None
+    files = {word: files[word] for word in (*modalities, SEGMENTATION) if word in files}
     return _detected(study_dir, Layout.PATTERN, modalities,
                      ["A folder a case, whose files are called alike in each, as "
-                      f"{printable(next(iter(files.values())))}."], files=files)
+                      f"{printable(files[modalities[0]])}.", *reasons], files=files)
 
 
 def _dicom(study_dir: Path) -> DetectedStudy | None:
@@ -273,11 +276,40 @@ def _by_words(study_dir: Path, layout: Layout, reason: str,
               labels: dict[int, str] | None = None,
               regions: dict[str, tuple[int, ...]] | None = None) -> DetectedStudy | None:
     """What is found in a layout in which a file's word tells its modality."""
-    held: list[Held] = held_cases(study_dir, layout)
-    words = {canonical(word) for case in held for word in case.words} - {SEGMENTATION, ""}
-    if not words:
-        return None
-    return _detected(study_dir, layout, words, [reason], labels=labels, regions=regions)
+    words: dict[str, list[Path]] = {}
+    for case in held_cases(study_dir, layout):
+        for word, paths in case.words.items():
+            words.setdefault(canonical(word), []).extend(paths)
+    modalities, reasons = _modalities_among(words)
+    return _detected(study_dir, layout, modalities, [reason, *reasons], labels=labels,
+                     regions=regions) if modalities else None
+
+
+def _modalities_among(words: Mapping[str, Sequence[Path]]) -> tuple[list[str], list[str]]:
+    """Which words are modalities, and sentences on those that are not.
+
+    words: what files are called, canonical -> the files.
+    """
+    modalities: list[str] = []
+    series: list[str] = []
+    unknown: list[str] = []
+    for word, paths in words.items():
+        if word == SEGMENTATION or not word:
+            continue
+        # A file of directions beside it says that it holds an image for each.
+        if word in _SERIES or 2 * sum(_has_directions(path) for path in paths) > len(paths):
+            series.append(word)
+        else:
+            (modalities if is_known(word) else unknown).append(word)
+    return modalities, [
+        *([f"Left out, since a file of it is a series of volumes: {', '.join(sorted(series))}."]
+          if series else []),
+        *(["Left out, since no modality is called so: "
+           f"{printable(', '.join(sorted(unknown)[:8]))}."] if unknown and modalities else [])]
+
+
+def _has_directions(path: Path) -> bool:
+    return path.with_name(f"{image_stem(path.name)}.bval").exists()
 
 
 def _detected(study_dir: Path, layout: Layout, modalities: Iterable[str], reasons: list[str],

@@ -290,23 +290,28 @@ def _bids(study_dir: Path) -> Iterable[Held]:
             raw / "rawdata").is_dir():
         raw = study_dir / "rawdata"
     derivatives = study_dir / "derivatives"
-    apart = image_files(derivatives) if derivatives.is_dir() else []
+    apart: dict[str, list[tuple[Path, set[str]]]] = {}
+    for path in image_files(derivatives) if derivatives.is_dir() else ():
+        entities = _entities(path, derivatives)
+        for entity in entities:
+            apart.setdefault(entity, []).append((path, entities))
     for subject in folders(raw):
         if not subject.name.startswith("sub-"):
             continue
         sessions = [path for path in folders(subject) if path.name.startswith("ses-")]
         for place in sessions or [subject]:
-            entities = [subject.name, *([place.name] if sessions else [])]
+            own = [subject.name, *([place.name] if sessions else [])]
             files = [path for path in image_files(place)
                      if path.parent == place or path.parent.name in _BIDS_KINDS]
-            files += [path for path in apart if set(entities) <= _entities(path, derivatives)]
+            files += [path for path, entities in apart.get(subject.name, ())
+                      if entities.issuperset(own)]
             words: dict[str, list[Path]] = {}
             for path in files:
                 if word := bids_modality(path):
                     # What was made from the images is not an image of the study, but for masks.
                     if word == SEGMENTATION or not path.is_relative_to(derivatives):
                         words.setdefault(word, []).append(path)
-            yield Held("_".join(entities), place, words, tuple(files))
+            yield Held("_".join(own), place, words, tuple(files))
 
 
 def bids_modality(path: Path) -> str | None:

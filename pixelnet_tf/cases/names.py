@@ -28,6 +28,8 @@ _MODALITY_WORDS = {
     "cbf": ("rcbf",),
     "cbv": ("rcbv",),
     "4dpwi": ("pwi",),
+    "swi": ("swan",),
+    "t2star": ("t2starw", "gre"),
 }
 _SEGMENTATION_WORDS = ("segmentation", "segm", "label", "labels", "lesion", "lesions",
                        "lesion_mask", "lesionmask", "gt", "truth", "ground_truth", "mask", "msk",
@@ -38,7 +40,8 @@ _CONTRAST = frozenset({"gd", "gad", "gado", "gadolinium", "post", "postcontrast"
 _CANONICAL = {word: name for name, words in _MODALITY_WORDS.items() for word in (name, *words)} | {
     word: SEGMENTATION for word in (SEGMENTATION, *_SEGMENTATION_WORDS)}
 #: Modalities that a newcomer's channels are ordered by; others come after them, by name.
-_USUAL_ORDER = ("flair", "t1ce", "t2", "t1", "pd", "dwi", "adc", "cbf", "cbv", "mtt", "ttp", "tmax")
+_USUAL_ORDER = ("flair", "t1ce", "t2", "t1", "pd", "dwi", "adc", "cbf", "cbv", "mtt", "ttp", "tmax",
+                "swi", "t2star", "fa", "md", "asl", "ktrans", "ct", "ncct")
 
 
 def folded(word: str) -> str:

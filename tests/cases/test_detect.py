@@ -2,6 +2,7 @@
 """
 
 import json
+import os
 from pathlib import Path
 
 import numpy as np
@@ -100,7 +101,7 @@ def test_real_crops_in_the_forms_of_nnunet_and_the_decathlon(shared, tmp_path, l
     arrays = {case.name: {key: read_volume(path)[0] for key, path in (
         ("first", case.volumes["flair"]), ("second", case.volumes["t1ce"]),
         ("seg", case.segmentation))} for case in crops}
-    write_study(tmp_path, layout, arrays, affine)
+    write_study(tmp_path, layout, arrays, affine, ".nii")
     found = detect_study(tmp_path)
     assert (found.layout, found.common_modalities) == (layout, ("flair", "t1ce"))
     study = study_of(found.settings() | {"labels": {0: "b", 1: "n", 2: "e", 4: "t"},
@@ -295,6 +296,70 @@ def test_labels_are_read_in_either_way_of_writing(tmp_path, phantom, labels, nam
     assert study.regions == (regions or {name: (value,) for value, name in named.items() if value})
 
 
+def test_what_is_no_modality_is_left_out_and_named(tmp_path):
+    """Masks of brains, transforms, raw perfusion, diffusion in many directions."""
+    touch(tmp_path / "brats", *(f"{c}/{c}_{w}.nii.gz" for c in "AB" for w in
+                                ("flair", "t1", "brainmask", "t1_reg", "seg", "swi")))
+    found = detect_study(tmp_path / "brats")
+    assert found.modalities == ("flair", "t1", "swi")
+    assert "Left out, since no modality is called so: brainmask, t1_reg." in found.reasons
+    touch(tmp_path / "isles", *(f"t_{n}/VSD.Brain.XX.O.{w}.{n}/VSD.Brain.XX.O.{w}.{n}.nii"
+                                for n in (1, 2) for w in ("MR_4DPWI", "MR_ADC", "MR_rCBF", "OT")))
+    found = detect_study(tmp_path / "isles")
+    assert (found.layout, found.modalities) == ("isles", ("adc", "cbf"))
+    assert "Left out, since a file of it is a series of volumes: 4dpwi." in found.reasons
+    touch(tmp_path / "bids", *(f"sub-1/{f}/sub-1_{s}" for f, s in (
+        ("anat", "T1w.nii.gz"), ("dwi", "dwi.nii.gz"), ("dwi", "dwi.bval"), ("perf", "asl.nii.gz"),
+        ("anat", "defacemask.nii.gz"))))
+    found = detect_study(tmp_path / "bids")
+    assert found.modalities == ("t1",)
+    assert "Left out, since a file of it is a series of volumes: asl, dwi." in found.reasons
+    touch(tmp_path / "pattern", *(f"{c}/{w}.nii" for c in "AB" for w in ("T1", "xfm", "label")))
+    found = detect_study(tmp_path / "pattern")
+    assert found.files == {"t1": "T1.nii", "seg": "label.nii"}
+    touch(tmp_path / "labels", "BRATS_001.nii.gz", "BRATS_002.nii.gz")
+    with pytest.raises(DataError, match="no layout fits"):
+        detect_study(tmp_path / "labels")
+
+
+def test_names_that_are_no_text_are_faults_of_their_case(tmp_path):
+    def make(*names: bytes) -> None:
+        for name in names:
+            path = os.path.join(os.fsencode(tmp_path), name)
+            os.makedirs(os.path.dirname(path), exist_ok=True)
+            open(path, "wb").close()
+
+    make(b"flat/p\xff_flair.nii", b"flat/q_flair.nii", b"nnunet/imagesTr/p\xff_0000.nii",
+         b"nnunet/imagesTr/q_0000.nii", b"bids/sub-1\xff/anat/sub-1\xff_FLAIR.nii",
+         b"bids/sub-2/anat/sub-2_FLAIR.nii", b"msd/imagesTr/p\xff.nii", b"msd/imagesTr/q.nii")
+    (tmp_path / "msd/dataset.json").write_text('{"modality": {"0": "FLAIR"}}')
+    for layout in ("flat", "nnunet", "bids", "msd"):
+        found = detect_study(tmp_path / layout)
+        assert found.layout == layout
+        assert sorted(str(case.faults[0]) for case in found.cases if case.faults) == [
+            {"bids": r"sub-1\xff"}.get(layout, r"p\xff") + ": the name is no UTF-8 text; rename it"]
+
+
+@pytest.mark.parametrize("layout", ["nnunet", "msd"])
+def test_no_change_of_dataset_json_is_more_than_an_error(tmp_path, phantom, layout):
+    write_study(tmp_path, layout, phantom, AFFINE, ".nii")
+    path = tmp_path / "dataset.json"
+    whole = path.read_text()
+    tree = json.loads(whole)
+    texts = [json.dumps(tree | {key: value}) for key in tree for value in (
+        None, 0, -1, 1e999, "", "x", [], [1], {}, {"0": 0}, {"a": "b"}, {"0": None}, {"-1": "x"},
+        {"\u00b2": "x"}, [{"image": 3}], [{}])]
+    texts += [whole[:cut] for cut in range(0, len(whole), 17)] + ["[]", "null", "[" * 100_000]
+    refused = 0
+    for text in texts:
+        path.write_text(text)
+        try:
+            detect_study(tmp_path)
+        except DataError:
+            refused += 1
+    assert refused > len(texts) / 2
+
+
 def test_folders_that_are_no_study_end_in_words(tmp_path):
     with pytest.raises(DataError, match="holds no image"):
         detect_study(tmp_path)
@@ -307,7 +372,8 @@ def test_folders_that_are_no_study_end_in_words(tmp_path):
 
 
 def test_dicom_series_are_told_by_their_descriptions(tmp_path, phantom):
-    for case, arrays in phantom.items():
+    for case, whole in phantom.items():
+        arrays = {key: array[4:10, 4:10, 6:9] for key, array in whole.items()}
         for number, (key, text) in enumerate((("first", "AX T2 FLAIR [fs]"), ("second", "Ax T1 +C"),
                                               ("first", "3-plane localizer")), start=1):
             write_series(tmp_path / case / text[:5], arrays[key], AFFINE, text, number=number,
