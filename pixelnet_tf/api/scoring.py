@@ -36,8 +36,8 @@ Path_ = str | os.PathLike[str]
 class Scores(list):
     """A row for each case and region, as `pandas.DataFrame` takes it.
 
-    A row is a dictionary of `case`, `region`, the protocol's measures and those of lesions (None
-    where a measure is undefined), and `empty`, which of the two masks is empty.
+    A row is a dictionary of `case`, `region`, the protocol's measures, those of lesions, surfaces
+    and volumes (None where a measure is undefined), and `empty`, which of the two masks is empty.
 
     Attributes
     ----------
@@ -89,7 +89,7 @@ def evaluate(predictions: Any, references: Any, protocol: str | None = None, *,
         Two folders (`<case>.nii.gz`, or a study), two dictionaries case -> image, or two images. An
         image is a path, a nibabel or SimpleITK image, or a pair (array, affine).
     protocol
-        "brats" or "isles"; by default the configuration's `evaluation.protocol`.
+        "brats", "isles" or "brats2023"; by default the configuration's `evaluation.protocol`.
     config
         Labels and regions: a `Config`, or a file or built-in name as `load_config` takes it; by
         default what stands beside the predictions, else BraTS' labels 0, 1, 2, 4.
@@ -219,7 +219,7 @@ def _check_labels(present: Collection[int], cases: int, rules: Protocol,
         words = ", ".join(f"{region}: {list(values)}" for region, values in regions.items())
         reporter.message(f"labels and regions are BraTS' ({words}): neither --config nor a file "
                          "beside the predictions says otherwise")
-        if rules.name == ProtocolName.BRATS and not {2, 4} & set(present):
+        if rules.name != ProtocolName.ISLES and not {2, 4} & set(present):
             raise ConfigError(f"{cases} cases hold the labels {sorted(present)} alone, which are "
                               "not BraTS'",
                               hint="say what they are by --config, or, for a mask of 0 and 1, by "

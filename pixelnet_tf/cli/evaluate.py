@@ -38,7 +38,7 @@ def command(predictions_dir: Path, references_dir: Path, out_dir: Path, protocol
             hausdorff95: str, workers: int | None, allow_missing: bool, overwrite: bool,
             dry_run: bool, config_path: str | None, overrides: tuple[str, ...],
             print_config: bool) -> None:
-    """Score segmentations as BraTS or ISLES does.
+    """Score segmentations as BraTS or ISLES does; brats2023 scores lesion by lesion.
 
     Every file is read and checked before any work. Labels and regions come from --config, else
     from the prediction.json or config.yaml beside the predictions, else they are BraTS': 0, 1, 2,

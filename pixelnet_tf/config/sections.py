@@ -185,6 +185,7 @@ class ProtocolName(Choice):
 
     BRATS = "brats"
     ISLES = "isles"
+    BRATS2023 = "brats2023"
 
 
 class EmptyPolicy(Choice):
@@ -782,16 +783,29 @@ class PredictionConfig:
 class EvaluationConfig:
     """How predictions are scored (paper tables 1 to 4)."""
 
-    #: `brats` (Dice, sensitivity, specificity, Hausdorff95) or `isles` (Dice, Hausdorff,
-    #: average distance, precision, recall). [paper 3.3]
+    #: `brats` (Dice, sensitivity, specificity, Hausdorff95), `isles` (Dice, Hausdorff, average
+    #: distance, precision, recall) or `brats2023` (Dice and Hausdorff95 of each lesion; see
+    #: measures.md). [paper 3.3]
     protocol: ProtocolName = ProtocolName.BRATS
     #: BraTS when one mask is empty: `brats2020` (the image diagonal) or `exclude`. [BraTS]
     empty_policy: EmptyPolicy = EmptyPolicy.BRATS2020
+    #: `brats2023`: what the reference's dilation by so many voxels joins is one lesion; 3 for
+    #: gliomas, 1 for meningiomas and metastases. [BraTS 2023]
+    lesion_dilation: int = 3
+    #: `brats2023`: lesions of the reference of this volume or less are left out; 50, for metastases
+    #: 2. [BraTS 2023]
+    lesion_threshold_mm3: float = 50.0
+    #: Surfaces of reference and prediction agree where they are no farther apart, for the surface
+    #: Dice.
+    surface_tolerance_mm: float = 1.0
     #: Cases scored at once; 0 means one per processor core.
     workers: int = 0
 
     def __post_init__(self) -> None:
         choices(self, "evaluation")
+        in_range("evaluation.lesion_dilation", self.lesion_dilation, 0, 20)
+        in_range("evaluation.lesion_threshold_mm3", self.lesion_threshold_mm3, 0.0, 1e6)
+        in_range("evaluation.surface_tolerance_mm", self.surface_tolerance_mm, 0.0, 1000.0)
         in_range("evaluation.workers", self.workers, 0, 256)
 
 

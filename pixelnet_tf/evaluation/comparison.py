@@ -22,9 +22,11 @@ from pixelnet_tf.evaluation.tables import Table, emptiness_notes, number, traini
 #: Measures that the paper compares (Tables 2 and 4), by protocol.
 PAPER_MEASURES: dict[str, tuple[str, ...]] = {
     ProtocolName.BRATS: ("Dice", "Hausdorff95"),
-    ProtocolName.ISLES: ("Dice", "Hausdorff", "AverageDistance", "Precision", "Recall")}
-#: Table of the paper that holds them.
-_PAPER_TABLE: dict[str, int] = {ProtocolName.BRATS: 2, ProtocolName.ISLES: 4}
+    ProtocolName.ISLES: ("Dice", "Hausdorff", "AverageDistance", "Precision", "Recall"),
+    ProtocolName.BRATS2023: ("LesionDice", "LesionHausdorff95", "Dice", "Hausdorff95")}
+#: Table of the paper that has their form.
+_PAPER_TABLE: dict[str, int] = {ProtocolName.BRATS: 2, ProtocolName.ISLES: 4,
+                                ProtocolName.BRATS2023: 2}
 _RESAMPLES = 10_000
 #: Per cent of the resampled means beyond each end of the interval, which holds 95% of them.
 _TAIL = 50 * (1 - 0.95)

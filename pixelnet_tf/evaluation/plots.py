@@ -1,4 +1,4 @@
-"""Box plots of scores, and the curves of a training."""
+"""Box plots of scores, agreement of volumes, and the curves of a training."""
 
 from __future__ import annotations
 
@@ -9,14 +9,16 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from pixelnet_tf.evaluation.agreement import measured
 from pixelnet_tf.evaluation.canvas import SERIES, new_figure
 from pixelnet_tf.evaluation.summary import Evaluation
 from pixelnet_tf.runs.rate_trial import RateTrial, shares
 
 _UNITS = {"Hausdorff95": "Hausdorff95 (mm)", "Hausdorff": "Hausdorff (mm)",
-          "AverageDistance": "Average distance (mm)"}
+          "AverageDistance": "Average distance (mm)",
+          "LesionHausdorff95": "Lesion-wise Hausdorff95 (mm)"}
 #: Measures that lie between 0 and 1 are drawn over that range; specificity sits at its top.
-_FULL_RANGE = ("Dice", "Sensitivity", "Precision", "Recall")
+_FULL_RANGE = ("Dice", "LesionDice", "Sensitivity", "Precision", "Recall")
 
 _COLUMNS = 3
 
@@ -74,6 +76,44 @@ def _boxes(ax: Axes, values: Sequence[list[float]], places: np.ndarray, width: f
         spots = place + rng.uniform(-0.18, 0.18, len(cases)) * width
         ax.plot(spots, cases, "o", color=colour, markersize=3.5, alpha=0.8,
                 label=name if number == 0 else None)
+
+
+def volume_agreement(evaluation: Evaluation) -> Figure:
+    """Draw the volumes of each region by Bland and Altman: difference over mean, a point a case.
+
+    The lines are the bias and the limits of agreement.
+    """
+    regions = list(evaluation.regions)
+    columns = min(len(regions), _COLUMNS)
+    lines = -(-len(regions) // columns)
+    figure = new_figure(3.6 * columns, 3.1 * lines)
+    axes = figure.subplots(lines, columns, squeeze=False).ravel()
+    for unused in axes[len(regions):]:
+        unused.set_axis_off()
+    for ax, region in zip(axes, regions, strict=False):
+        cases = measured(evaluation.agreement(region)).values()
+        found = evaluation.volume_agreement(region)
+        ax.axhline(0, color="0.6", linewidth=1)
+        ax.plot([(case.reference_ml + case.prediction_ml) / 2 for case in cases],
+                [case.prediction_ml - case.reference_ml for case in cases], "o", markersize=4,
+                color=SERIES[0], alpha=0.8)
+        for value, name, style in ((found.bias_ml, "bias", "-"),
+                                   (found.high_ml, "upper limit", "--"),
+                                   (found.low_ml, "lower limit", "--")):
+            if value is not None:
+                ax.axhline(value, color=SERIES[1], linestyle=style, linewidth=1.5)
+                ax.annotate(f"{name} {value:+.3g}", (1, value), xytext=(-2, 2),
+                            xycoords=ax.get_yaxis_transform(), textcoords="offset points",
+                            ha="right", va="bottom", fontsize=8, color=SERIES[1])
+        ax.set_title(f"{region}, n = {found.n}", fontsize=10)
+        ax.set_xlabel("mean of both volumes (ml)")
+        ax.set_xlim(left=0)
+        ax.margins(y=0.15)
+        ax.grid(alpha=0.3)
+        ax.spines[["top", "right"]].set_visible(False)
+    for ax in axes[::columns]:
+        ax.set_ylabel("prediction - reference (ml)")
+    return figure
 
 
 def training_curves(rows: Sequence[Mapping[str, Any]]) -> Figure:

@@ -1,20 +1,23 @@
-"""The two challenges' rules: which measures, by which definition, and what an empty mask gives.
+"""The challenges' rules: which measures, by which definition, and what an empty mask gives.
 
 `brats` follows BraTS 2017 (paper Tables 1 and 2), `isles` the evaluator of ISLES 2015 and 2016,
-which had the same five measures as 2017 (paper Tables 3 and 4).
+which had the same five measures as 2017 (paper Tables 3 and 4), `brats2023` BraTS from 2023 on.
 """
 
 from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 
 from pixelnet_tf.config import EmptyPolicy, EvaluationConfig, ProtocolName, StudyConfig
 from pixelnet_tf.errors import ConfigError
+from pixelnet_tf.evaluation.agreement import Agreement
+from pixelnet_tf.evaluation.lesion_wise import PENALTY_MM, LesionWiseRule, score_lesions
 from pixelnet_tf.evaluation.lesions import LesionCounts, count_lesions
 from pixelnet_tf.evaluation.overlap import OverlapCounts, count_overlaps, ratio
 from pixelnet_tf.evaluation.surface import (
@@ -22,6 +25,11 @@ from pixelnet_tf.evaluation.surface import (
     SurfaceDistances,
     SurfaceRule,
     surface_distances,
+)
+from pixelnet_tf.evaluation.surfels import (
+    SurfelDistances,
+    hausdorff95_surfels,
+    surfel_distances,
 )
 from pixelnet_tf.volumes.lesions import bounding_box
 
@@ -38,25 +46,61 @@ class RegionScore:
             the case out.
         averaged: measure -> whether the value enters mean, spread and quantiles.
         lesions: lesions found and missed; None for scores of a version that did not count them.
+        agreement: agreement of surfaces and volumes; None likewise.
     """
 
     emptiness: str
     values: dict[str, float | None]
     averaged: dict[str, bool]
     lesions: LesionCounts | None = None
+    agreement: Agreement | None = None
 
     @property
     def all_values(self) -> dict[str, float | None]:
-        """Measure -> value, those of lesions last."""
-        return {**self.values, **(self.lesions.values if self.lesions else {})}
+        """Measure -> value, those of lesions and of agreement last."""
+        return {**self.values, **self.further_values}
+
+    @property
+    def further_values(self) -> dict[str, float | None]:
+        """Measure of lesions and of agreement -> value; None where a case is left out of it."""
+        return {**(self.lesions.values if self.lesions else {}),
+                **(self.agreement.values if self.agreement else {})}
+
+
+@dataclass(frozen=True, eq=False)
+class RegionMasks:
+    """The two masks of one region, cut out around what either volume holds.
+
+    Attributes:
+        reference, prediction: bool `(x, y, z)`.
+        counts: agreement over the whole volume.
+        spacing_mm: voxel size along each axis.
+        shape: shape of the whole volume.
+        room: voxels of the volume before and after the cut along each axis.
+        surfels: distances between the surfaces, by area; None where a mask is empty.
+    """
+
+    reference: np.ndarray
+    prediction: np.ndarray
+    counts: OverlapCounts
+    spacing_mm: tuple[float, ...]
+    shape: tuple[int, ...]
+    room: tuple[tuple[int, int], ...]
+    surfels: SurfelDistances | None
+
+    def within(self, voxels: int) -> tuple[np.ndarray, np.ndarray]:
+        """The two masks with so many voxels around, or as many as the volume has there."""
+        around = [(min(before, voxels), min(after, voxels)) for before, after in self.room]
+        return np.pad(self.reference, around), np.pad(self.prediction, around)
 
 
 class Protocol(ABC):
     """What a challenge computes for one case."""
 
-    #: `brats` or `isles`.
+    #: One of `ProtocolName`.
     name: str
-    surface_rule = SurfaceRule()
+    #: Distance in mm within which surfaces agree, for the surface Dice.
+    surface_tolerance_mm: float = 1.0
 
     @property
     @abstractmethod
@@ -72,15 +116,13 @@ class Protocol(ABC):
         """Measures that need the counts only."""
 
     @abstractmethod
-    def distance_values(
-        self, emptiness: str, distances: SurfaceDistances | None, shape: tuple[int, ...]
-    ) -> tuple[dict[str, float | None], bool]:
-        """Measures in mm and whether they are averaged; `distances` is None for an empty mask."""
+    def values(self, masks: RegionMasks) -> tuple[dict[str, float | None], Collection[str]]:
+        """All measures of a region, and the names of those that are left out of the means."""
 
     @property
-    def settings(self) -> dict[str, str]:
+    def settings(self) -> dict[str, Any]:
         """What else belongs to the record of its scores: key -> value."""
-        return {}
+        return {"surface_tolerance_mm": self.surface_tolerance_mm}
 
     @property
     def measures(self) -> tuple[str, ...]:
@@ -106,32 +148,52 @@ class Protocol(ABC):
         """
         box = bounding_box(reference, prediction)
         ref, pred = np.ascontiguousarray(reference[box]), np.ascontiguousarray(prediction[box])
-        edges = _faces_at_edge(box, reference.shape)
+        room = tuple((span.start, length - span.stop)
+                     for span, length in zip(box, reference.shape, strict=True))
         counts = count_overlaps(ref, pred, regions, voxels=reference.size - ignored)
-        return {region: self._score_region(ref, pred, values, counts[region], spacing_mm,
-                                           reference.shape, edges)
-                for region, values in regions.items()}
+        scores = {}
+        for region, values in regions.items():
+            inside = np.zeros(256, bool)
+            inside[list(values)] = True
+            truth, found = inside[ref], inside[pred]
+            surfels = (surfel_distances(truth, found, spacing_mm)
+                       if counts[region].emptiness == "none_empty" else None)
+            scores[region] = self._score_region(RegionMasks(
+                truth, found, counts[region], tuple(spacing_mm), reference.shape, room, surfels))
+        return scores
 
-    def _score_region(self, ref: np.ndarray, pred: np.ndarray, values: Sequence[int],
-                      counts: OverlapCounts, spacing_mm: Sequence[float], shape: tuple[int, ...],
-                      edges: tuple[tuple[int, int], ...]) -> RegionScore:
+    def _score_region(self, masks: RegionMasks) -> RegionScore:
+        values, left_out = self.values(masks)
+        return RegionScore(
+            masks.counts.emptiness, {name: values[name] for name in self.measures},
+            {name: name not in left_out for name in self.measures},
+            count_lesions(masks.reference, masks.prediction, masks.spacing_mm),
+            Agreement.of(masks.counts, masks.surfels, masks.spacing_mm,
+                         self.surface_tolerance_mm))
+
+
+class SurfaceProtocol(Protocol):
+    """A challenge whose measures are those of overlaps and of one voxel's surface each."""
+
+    surface_rule = SurfaceRule()
+
+    @abstractmethod
+    def distance_values(
+        self, emptiness: str, distances: SurfaceDistances | None, shape: tuple[int, ...]
+    ) -> tuple[dict[str, float | None], bool]:
+        """Measures in mm and whether they are averaged; `distances` is None for an empty mask."""
+
+    def values(self, masks: RegionMasks) -> tuple[dict[str, float | None], Collection[str]]:
         distances = None
-        inside = np.zeros(256, bool)
-        inside[list(values)] = True
-        truth, found = inside[ref], inside[pred]
-        if counts.emptiness == "none_empty":
-            # The crop must not pass for the array's edge, where the surface rule may differ.
-            distances = surface_distances(np.pad(truth, edges), np.pad(found, edges),
-                                          spacing_mm, self.surface_rule)
-        lengths, averaged = self.distance_values(counts.emptiness, distances, shape)
-        merged = {**self.overlap_values(counts), **lengths}
-        return RegionScore(counts.emptiness, {name: merged[name] for name in self.measures},
-                           {name: averaged or name not in lengths for name in self.measures},
-                           count_lesions(truth, found, spacing_mm))
+        if masks.counts.emptiness == "none_empty":
+            # The cut must not pass for the array's edge, where the surface rule may differ.
+            distances = surface_distances(*masks.within(1), masks.spacing_mm, self.surface_rule)
+        lengths, averaged = self.distance_values(masks.counts.emptiness, distances, masks.shape)
+        return {**self.overlap_values(masks.counts), **lengths}, () if averaged else lengths
 
 
 @dataclass(frozen=True)
-class BratsProtocol(Protocol):
+class BratsProtocol(SurfaceProtocol):
     """BraTS 2017: Dice, sensitivity, specificity and Hausdorff95 per region (and precision).
 
     Both masks empty counts as perfect. One mask empty has no distance: with `brats2020` it is the
@@ -141,11 +203,12 @@ class BratsProtocol(Protocol):
 
     empty_policy: str = EmptyPolicy.BRATS2020
     hausdorff95: str = "hausdorff95_pooled"
+    surface_tolerance_mm: float = 1.0
     name = ProtocolName.BRATS.value
 
     @property
-    def settings(self) -> dict[str, str]:
-        return {"empty_policy": self.empty_policy}
+    def settings(self) -> dict[str, Any]:
+        return {**super().settings, "empty_policy": self.empty_policy}
 
     @property
     def definitions(self) -> dict[str, str]:
@@ -186,7 +249,7 @@ class BratsProtocol(Protocol):
 
 
 @dataclass(frozen=True)
-class IslesProtocol(Protocol):
+class IslesProtocol(SurfaceProtocol):
     """ISLES: Dice, Hausdorff, average distance, precision and recall of everything non-zero.
 
     Both masks empty gives 0 for the overlaps (1e-20 in the denominators) and for the distances;
@@ -194,6 +257,7 @@ class IslesProtocol(Protocol):
     hold something, as the live server does.
     """
 
+    surface_tolerance_mm: float = 1.0
     name = ProtocolName.ISLES.value
     surface_rule = SurfaceRule(from_connectivity=18, to_connectivity=26,
                                outside_is_foreground=True)
@@ -233,8 +297,65 @@ class IslesProtocol(Protocol):
         return {"Hausdorff": value, "AverageDistance": value}, False
 
 
+@dataclass(frozen=True)
+class Brats2023Protocol(Protocol):
+    """BraTS from 2023 on: Dice and Hausdorff95 of each lesion, and those of the whole volume.
+
+    Every distance is that of `surfels.py`; where there is none it is 374 mm.
+    """
+
+    rule: LesionWiseRule = field(default_factory=LesionWiseRule)
+    surface_tolerance_mm: float = 1.0
+    name = ProtocolName.BRATS2023.value
+
+    @property
+    def definitions(self) -> dict[str, str]:
+        length = ("hausdorff95_surfels: larger of the two directions' 95th percentiles of surface "
+                  "distances by area, mm")
+        return {
+            "LesionDice": "mean of the Dice of each lesion of the reference with the components "
+                          "of the prediction that meet its dilation; missed or false: 0, no "
+                          "lesion: 1. A lesion is what a dilation by "
+                          f"{self.rule.dilation} voxels (18 neighbours) joins; those of "
+                          f"{self.rule.threshold_mm3:g} mm³ or less are left out, a component "
+                          "that meets none is false",
+            "LesionHausdorff95": f"the same mean of {length}; missed or false: {PENALTY_MM:g}, no "
+                                 "lesion: 0",
+            "Dice": "2 TP / (2 TP + FP + FN); both masks empty: 1",
+            "Hausdorff95": f"{length}; both masks empty: 0, one empty: {PENALTY_MM:g}",
+            "Sensitivity": "TP / (TP + FN); both masks empty: 1, reference empty: 0",
+            "Specificity": "TN / (TN + FP) over the whole volume",
+            "LesionsFound": "lesions of the reference that a component of the prediction meets, a "
+                            "case",
+            "LesionsMissed": "lesions of the reference that none meets, a case",
+            "LesionsFalse": "components of the prediction that meet no lesion, a case",
+        }
+
+    def regions(self, study: StudyConfig) -> dict[str, tuple[int, ...]]:
+        return dict(study.regions)
+
+    def overlap_values(self, counts: OverlapCounts) -> dict[str, float]:
+        perfect = float(counts.emptiness == "both_empty")
+        tp, tn = counts.true_positive, counts.true_negative
+        return {"Dice": ratio(2 * tp, counts.reference + counts.prediction, perfect),
+                "Sensitivity": ratio(tp, counts.reference, perfect),
+                "Specificity": ratio(tn, tn + counts.false_positive, 1.0)}
+
+    def values(self, masks: RegionMasks) -> tuple[dict[str, float | None], Collection[str]]:
+        lesions = score_lesions(*masks.within(self.rule.dilation), masks.spacing_mm, self.rule)
+        if masks.surfels is not None:
+            length = hausdorff95_surfels(masks.surfels)
+        else:
+            length = 0.0 if masks.counts.emptiness == "both_empty" else PENALTY_MM
+        return {**self.overlap_values(masks.counts), "Hausdorff95": length,
+                "LesionDice": lesions.dice, "LesionHausdorff95": lesions.hausdorff95_mm,
+                "LesionsFound": float(lesions.found), "LesionsMissed": float(lesions.missed),
+                "LesionsFalse": float(lesions.false)}, ()
+
+
 #: Every protocol by its name.
-PROTOCOLS: dict[str, type[Protocol]] = {one.name: one for one in (BratsProtocol, IslesProtocol)}
+PROTOCOLS: dict[str, type[Protocol]] = {
+    one.name: one for one in (BratsProtocol, IslesProtocol, Brats2023Protocol)}
 
 
 def make_protocol(config: EvaluationConfig, hausdorff95: str = "hausdorff95_pooled") -> Protocol:
@@ -247,14 +368,10 @@ def make_protocol(config: EvaluationConfig, hausdorff95: str = "hausdorff95_pool
     if hausdorff95 not in known:
         raise ConfigError(f"the Hausdorff95 definition must be one of {known}, got {hausdorff95!r}",
                           value=hausdorff95)
+    tolerance = config.surface_tolerance_mm
     if config.protocol == ProtocolName.ISLES:
-        return IslesProtocol()
-    return BratsProtocol(config.empty_policy, hausdorff95)
-
-
-def _faces_at_edge(
-    box: tuple[slice, ...], shape: tuple[int, ...]
-) -> tuple[tuple[int, int], ...]:
-    """Background voxels to put around a crop: none where its face is the array's own."""
-    return tuple((int(span.start > 0), int(span.stop < length))
-                 for span, length in zip(box, shape, strict=True))
+        return IslesProtocol(tolerance)
+    if config.protocol == ProtocolName.BRATS2023:
+        return Brats2023Protocol(
+            LesionWiseRule(config.lesion_dilation, config.lesion_threshold_mm3), tolerance)
+    return BratsProtocol(config.empty_policy, hausdorff95, tolerance)

@@ -27,9 +27,21 @@ from pixelnet_tf.evaluation.comparison import PAPER_MEASURES
 from pixelnet_tf.evaluation.label_files import read_labels
 from pixelnet_tf.evaluation.matching import Matching
 from pixelnet_tf.evaluation.overlay import overlay_figure
-from pixelnet_tf.evaluation.plots import box_plots, rate_curves, training_curves
+from pixelnet_tf.evaluation.plots import (
+    box_plots,
+    rate_curves,
+    training_curves,
+    volume_agreement,
+)
 from pixelnet_tf.evaluation.summary import Evaluation
-from pixelnet_tf.evaluation.tables import Table, lesion_tables, number, paper_table, spread_table
+from pixelnet_tf.evaluation.tables import (
+    Table,
+    agreement_table,
+    lesion_tables,
+    number,
+    paper_table,
+    spread_table,
+)
 from pixelnet_tf.io.files import (
     check_file_name,
     digest,
@@ -134,10 +146,14 @@ def write_report(source: ReportSource, out: Path, overlays: int = 3) -> list[Pat
                            ) if trial else None,
         score_tables=[paper_table(evaluation), spread_table(evaluation)],
         lesion_tables=lesion_tables(evaluation),
-        definitions=evaluation.definitions,
+        agreement_table=agreement_table(evaluation),
+        definitions={**evaluation.definitions, **evaluation.further_definitions},
         missing=source.matching.missing,
         boxes=picture("scores", "Quartiles, with whiskers up to 1.5 times their distance; "
                       "a point is a case.", box_plots({"scores": evaluation})),
+        volumes=picture("volumes", "Volumes of prediction and reference (Bland and Altman); a "
+                        "point is a case.", volume_agreement(evaluation)
+                        ) if evaluation.agreement_measures else None,
         case_table=case_table(evaluation),
         overlays=[picture(f"overlay_{case}", caption, figure) for case, caption, figure
                   in _overlays(source, overlays)],

@@ -11,8 +11,14 @@ from typing import Any
 import numpy as np
 
 from pixelnet_tf.cases.predictions import PredictionRecord
-from pixelnet_tf.config import StudyConfig
+from pixelnet_tf.config import EvaluationConfig, StudyConfig
 from pixelnet_tf.errors import DataError, shown
+from pixelnet_tf.evaluation.agreement import (
+    AGREEMENT_MEASURES,
+    Agreement,
+    VolumeAgreement,
+    agreement_measures,
+)
 from pixelnet_tf.evaluation.lesions import LESION_MEASURES, SIZE_BOUNDS_ML, LesionCounts
 from pixelnet_tf.evaluation.matching import Matching
 from pixelnet_tf.evaluation.overlap import EMPTINESS
@@ -41,7 +47,7 @@ class Evaluation:
     """An evaluated folder, as `summary.json` keeps it.
 
     Attributes:
-        protocol: `brats` or `isles`.
+        protocol: one of `PROTOCOLS`.
         definitions: measure -> definition in words, in column order.
         regions: region -> label values.
         scores: case -> region -> score.
@@ -72,21 +78,52 @@ class Evaluation:
     @property
     def lesion_measures(self) -> tuple[str, ...]:
         """Names of the measures of lesions; none where an earlier version did not count them."""
-        counted = all(score.lesions for by_region in self.scores.values()
-                      for score in by_region.values())
-        return tuple(LESION_MEASURES) if counted else ()
+        return tuple(LESION_MEASURES) if self._all("lesions") else ()
+
+    @property
+    def agreement_measures(self) -> tuple[str, ...]:
+        """Names of the measures of surfaces and volumes; none where an earlier version had none."""
+        return AGREEMENT_MEASURES if self._all("agreement") else ()
+
+    @property
+    def surface_tolerance_mm(self) -> float:
+        """Distance within which surfaces agree, for the surface Dice."""
+        return self.about.get("surface_tolerance_mm", EvaluationConfig.surface_tolerance_mm)
+
+    @property
+    def further_measures(self) -> tuple[str, ...]:
+        """Names of the measures that stand beside the challenge's."""
+        return (*self.lesion_measures, *self.agreement_measures)
+
+    @property
+    def further_definitions(self) -> dict[str, str]:
+        """Measure of `further_measures` -> its definition in words."""
+        known = {**LESION_MEASURES, **agreement_measures(self.surface_tolerance_mm)}
+        return {measure: known[measure] for measure in self.further_measures}
+
+    def _all(self, part: str) -> bool:
+        return all(getattr(score, part) is not None for by_region in self.scores.values()
+                   for score in by_region.values())
 
     def lesions(self, region: str) -> LesionCounts:
         """Lesions of a region over all cases, which must have been counted."""
         return LesionCounts.total([counts for by_region in self.scores.values()
                                    if (counts := by_region[region].lesions) is not None])
 
+    def agreement(self, region: str) -> dict[str, Agreement]:
+        """Case -> agreement of surfaces and volumes of a region, where it was measured."""
+        return {case: found for case, by_region in self.scores.items()
+                if (found := by_region[region].agreement) is not None}
+
+    def volume_agreement(self, region: str) -> VolumeAgreement:
+        """Bias and limits of agreement of a region's volumes."""
+        return VolumeAgreement.of(self.agreement(region))
+
     def values(self, region: str, measure: str) -> dict[str, float]:
-        """Case -> value, of the cases that are averaged; the measure may be one of lesions."""
-        if measure in LESION_MEASURES:
+        """Case -> value, of the cases that are averaged; the measure may be a further one."""
+        if measure not in self.definitions:
             return {case: value for case, by_region in self.scores.items()
-                    if (counts := by_region[region].lesions) is not None
-                    and (value := counts.values[measure]) is not None}
+                    if (value := by_region[region].further_values.get(measure)) is not None}
         return {case: value for case, by_region in self.scores.items()
                 if by_region[region].averaged[measure]
                 and (value := by_region[region].values[measure]) is not None}
@@ -108,20 +145,27 @@ class Evaluation:
             "standard_deviation": "of the sample (n - 1)",
             **({"lesion_definitions": {**LESION_MEASURES, "size_bounds_ml": list(SIZE_BOUNDS_ML)}}
                if self.lesion_measures else {}),
+            **({"agreement_definitions": agreement_measures(self.surface_tolerance_mm)}
+               if self.agreement_measures else {}),
             "regions": {region: list(values) for region, values in self.regions.items()},
             "cases": len(self.scores),
             **self.about,
             "scores": {
                 region: {"empty": self.emptiness(region),
                          **{m: self.spread(region, m)
-                            for m in (*self.measures, *self.lesion_measures)}}
+                            for m in (*self.measures, *self.further_measures)}}
                 for region in self.regions
             },
+            **({"volume_agreement": {region: asdict(self.volume_agreement(region))
+                                     for region in self.regions}}
+               if self.agreement_measures else {}),
             "per_case": {
                 case: {region: {"empty": score.emptiness,
                                 "averaged": [m for m in self.measures if score.averaged[m]],
                                 **{m: _finite(score.values[m]) for m in self.measures},
-                                **({"lesions": asdict(score.lesions)} if score.lesions else {})}
+                                **({"lesions": asdict(score.lesions)} if score.lesions else {}),
+                                **({"agreement": asdict(score.agreement)} if score.agreement
+                                   else {})}
                        for region, score in by_region.items()}
                 for case, by_region in self.scores.items()
             },
@@ -131,10 +175,10 @@ class Evaluation:
         """Return `cases.csv`: a row a case, then the rows of `SPREAD_ROWS`.
 
         Columns are `case`, then each measure over the regions (`Dice_ET, Dice_WT, ...`), the
-        challenge's first, then those of lesions. An infinite distance reads `inf`; an empty cell
-        is a value that the rules leave out.
+        challenge's first, then those of lesions and of agreement. An infinite distance reads
+        `inf`; an empty cell is a value that the rules leave out.
         """
-        columns = [(m, r) for m in (*self.measures, *self.lesion_measures) for r in self.regions]
+        columns = [(m, r) for m in (*self.measures, *self.further_measures) for r in self.regions]
         rows = [["case", *(f"{measure}_{region}" for measure, region in columns)]]
         rows += [[case, *(_cell(by_region[r].all_values[m]) for m, r in columns)]
                  for case, by_region in self.scores.items()]
@@ -211,8 +255,9 @@ def check_replaceable(out_dir: Path, protocol: Protocol, regions: dict[str, tupl
         "reference": content.reference, "prediction": content.prediction}]
     different += [case for case in made_from if case not in contents]
     what = [f"of other files ({', '.join(different[:5])})"] if different else []
-    if (before.protocol, before.definitions, before.regions) != (
-            protocol.name, protocol.definitions, regions):
+    tolerance = before.about.get("surface_tolerance_mm", protocol.surface_tolerance_mm)
+    if (before.protocol, before.definitions, before.regions, tolerance) != (
+            protocol.name, protocol.definitions, regions, protocol.surface_tolerance_mm):
         what.append("by other rules or regions")
     if what:
         raise DataError(f"holds scores {' and '.join(what)}", file=out_dir,
@@ -281,8 +326,7 @@ def _evaluation(tree: Any) -> Evaluation:
             convert(hint, tree[key], key)
     return Evaluation(stored.protocol, stored.definitions, stored.regions, scores,
                       {key: value for key, value in tree.items()
-                       if key not in (*_OWN, "standard_deviation", "lesion_definitions", "cases",
-                                      "scores")})
+                       if key not in (*_OWN, *_WORKED_OUT)})
 
 
 @dataclass(frozen=True)
@@ -304,9 +348,12 @@ class _Stored:
 
 
 #: What is read back of the rest, each of which may be missing.
-_ABOUT = {"predictions": str, "references": str, "trained_on": tuple[str, ...],
-          "made_from": dict[str, _MadeFrom], "predicted_by": PredictedBy}
+_ABOUT = {"predictions": str, "references": str, "surface_tolerance_mm": float,
+          "trained_on": tuple[str, ...], "made_from": dict[str, _MadeFrom],
+          "predicted_by": PredictedBy}
 _OWN = tuple(field.name for field in fields(_Stored))
+_WORKED_OUT = ("standard_deviation", "lesion_definitions", "agreement_definitions", "cases",
+               "scores", "volume_agreement")
 
 
 def _score(entry: dict[str, Any], measures: tuple[str, ...], where: str) -> RegionScore:
@@ -318,12 +365,17 @@ def _score(entry: dict[str, Any], measures: tuple[str, ...], where: str) -> Regi
     for measure in measures:
         if measure in averaged and (values[measure] is None or not math.isfinite(values[measure])):
             raise PlainError(f"{where}.{measure} is averaged and must be a number")
-    lesions = None
+    lesions = agreement = None
     if "lesions" in entry:
         lesions = build(LesionCounts, entry["lesions"], f"{where}.lesions")
         if lesions.fault:
             raise PlainError(f"{where}.lesions: {lesions.fault}")
-    return RegionScore(entry["empty"], values, {m: m in averaged for m in measures}, lesions)
+    if "agreement" in entry:
+        agreement = build(Agreement, entry["agreement"], f"{where}.agreement")
+        if agreement.fault:
+            raise PlainError(f"{where}.agreement: {agreement.fault}")
+    return RegionScore(entry["empty"], values, {m: m in averaged for m in measures}, lesions,
+                       agreement)
 
 
 def _finite(value: float | None) -> float | None:

@@ -19,7 +19,7 @@ from pixelnet_tf.io.csv_text import csv_text
 FORMATS = ("text", "markdown", "csv", "latex")
 #: Decimal places of a measure without unit, and of a length in mm.
 _RATIO, _LENGTH = 3, 2
-_LENGTHS = ("Hausdorff95", "Hausdorff", "AverageDistance")
+_LENGTHS = ("Hausdorff95", "Hausdorff", "AverageDistance", "LesionHausdorff95")
 
 
 @dataclass(frozen=True)
@@ -153,11 +153,37 @@ def lesion_tables(evaluation: Evaluation, of: str = "") -> list[Table]:
                "the prediction.",))]
 
 
+def agreement_table(evaluation: Evaluation) -> Table | None:
+    """Surface Dice, and bias and limits of agreement of volumes, a row for each region.
+
+    None where an earlier version did not measure them.
+    """
+    if not evaluation.agreement_measures:
+        return None
+    rows = []
+    for region in evaluation.regions:
+        volumes = evaluation.volume_agreement(region)
+        limits = [number(value, "", True) for value in (volumes.low_ml, volumes.high_ml)]
+        rows.append((region, _mean_and_std(evaluation, region, "SurfaceDice"),
+                     str(evaluation.spread(region, "SurfaceDice")["n"]),
+                     number(volumes.bias_ml, "", True),
+                     "-" if volumes.low_ml is None else f"[{', '.join(limits)}]",
+                     str(volumes.n)))
+    definitions = evaluation.further_definitions
+    return Table(
+        f"Agreement of surfaces and volumes, {len(evaluation.scores)} cases",
+        ("Region", "Surface Dice", "n", "Volume bias (ml)", "Limits of agreement (ml)", "n"),
+        tuple(rows),
+        (f"Surface Dice: {definitions['SurfaceDice']}.",
+         "Volume bias: mean of the prediction's volume less the reference's, over the cases that "
+         "have one; limits of agreement: bias -/+ 1.96 standard deviations (Bland and Altman)."))
+
+
 def paper_table(evaluation: Evaluation, of: str = "") -> Table:
-    """The form of the paper's Table 1 (`brats`) or Table 3 (`isles`); `of` as in `spread_table`."""
+    """The form of the paper's Table 1, or of Table 3 (`isles`); `of` as in `spread_table`."""
     n = len(evaluation.scores)
     regions = tuple(evaluation.regions)
-    if evaluation.protocol == ProtocolName.BRATS:
+    if evaluation.protocol != ProtocolName.ISLES:
         rows = tuple(
             (measure, *(number(evaluation.spread(r, measure)["mean"], measure) for r in regions))
             for measure in evaluation.measures)

@@ -259,7 +259,7 @@ def test_report(folders, capsys):
                 folders / "poor_scores", "--out", folders / "report.html", "--overlays", 1) == 0
     assert (folders / "report.html").is_file()
     assert sorted(p.name for p in (folders / "report_figures").iterdir()) == [
-        "overlay_p1.png", "overlay_p2.png", "scores.png"]
+        "overlay_p1.png", "overlay_p2.png", "scores.png", "volumes.png"]
     # Predictions without a prediction.json, as `experiment` merges them: the run knows the labels.
     (folders / "run" / "config.yaml").write_text(config_to_yaml(load_config(None, [
         "study.labels={0: background, 1: core, 2: edema, 4: rim}"])))

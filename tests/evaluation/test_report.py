@@ -70,13 +70,13 @@ def test_report_is_one_file_without_network(source, tmp_path):
     text = written[0].read_text()
     page = _Page(text)
     images = [attrs["src"] for tag, attrs in page.tags if tag == "img"]
-    assert len(images) == 4
+    assert len(images) == 5
     embedded = {base64.b64decode(i.removeprefix("data:image/png;base64,")) for i in images}
     assert embedded == {path.read_bytes() for path in written[1:]}
     assert not [tag for tag, attrs in page.tags if tag in ("script", "link", "iframe")]
     assert not re.findall(r"""(?:src|href)=["'](?!data:|#)""", text)
-    assert [p.name for p in written[1:]] == ["training.png", "scores.png", "overlay_case_c.png",
-                                             "overlay_case_a.png"]
+    assert [p.name for p in written[1:]] == ["training.png", "scores.png", "volumes.png",
+                                             "overlay_case_c.png", "overlay_case_a.png"]
     # The run's name is text, not markup.
     assert "my &lt;run&gt;" in text
 

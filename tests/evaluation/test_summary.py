@@ -70,7 +70,7 @@ def test_summary_is_strict_json_and_reads_back(tmp_path):
     assert "average_distance_symmetric" in tree["definitions"]["AverageDistance"]
     again = read_evaluation(tmp_path / "scores")
     assert again.spread("lesion", "Hausdorff") == evaluation.spread("lesion", "Hausdorff")
-    assert again.about == {"predictions": "somewhere"}
+    assert again.about == {"predictions": "somewhere", "surface_tolerance_mm": 1.0}
     assert sorted(p.name for p in (tmp_path / "scores").iterdir()) == [
         "cases.csv", "manifest.jsonl", "summary.json"]
 
