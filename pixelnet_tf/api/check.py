@@ -64,6 +64,9 @@ _KINDS: dict[str, tuple[tuple[str, ...], tuple[_Rule, ...]]] = {
         _Rule("*config.yaml", _COPY), _Rule("split.json", _COPY), _Rule("priors.json", _COPY),
         _Rule("decisions.json", _COPY), _Rule("learning_rate.json", _COPY),
         _Rule("start.json", _COPY))),
+    "cross-validation": (("split.json",), (
+        _Rule("split.json", _COPY), _Rule("decisions.json", _COPY + ", or remove it and let "
+              "`pixelnet-tf train --folds all --resume` decide again"),)),
     "predictions": (("prediction.json",), (
         _Rule("prediction.json", _COPY + ", or predict again with --overwrite"),
         _Rule("overlays/*.png", "run `pixelnet-tf predict --overlays` again, which draws it anew",

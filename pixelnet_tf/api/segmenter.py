@@ -39,7 +39,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
     from pixelnet_tf.cases.split import Split
-    from pixelnet_tf.runs.folder import RunFolder
+    from pixelnet_tf.runs.several import Runs
 
 Path_ = str | os.PathLike[str]
 #: Segments a prepared volume, with probabilities or without, with uncertainty or without.
@@ -222,12 +222,12 @@ class Segmenter:
 
     def __init__(self, config: Config, load: Callable[[], tuple[SegmentVolume, dict[str, Any]]],
                  trained_on: frozenset[str] = frozenset(), split: Split | None = None,
-                 runs: Sequence[RunFolder] = (), follows: str = ""):
+                 runs: Runs | None = None, follows: str = ""):
         self.config, self.follows = config, follows
         self._load = load
         self._trained_on = trained_on
         self._split = split
-        self._runs = tuple(runs)
+        self._runs = runs
 
     @classmethod
     def from_run(cls, *runs: Path_, config: Config | Path_ | None = None,
@@ -238,8 +238,9 @@ class Segmenter:
         Parameters
         ----------
         runs
-            One run, or several whose scores are averaged; also the path of a .keras file, or
-            RUN/checkpoints/best of a training that has not ended.
+            One run, or several whose scores are averaged; also the path of a .keras file,
+            RUN/checkpoints/best of a training that has not ended, a pattern such as "RUN/fold_*",
+            or the folder of a cross-validation, which stands for all its folds.
         config
             Of raw images in another layout than the training's: its `study.layout`, `files`,
             `resample` and its section `prediction` are taken. By default the run's own.
@@ -259,35 +260,29 @@ class Segmenter:
         """
         from pixelnet_tf.inference.slice_segmenter import segmenter_of
         from pixelnet_tf.inference.volume import segment_volume
-        from pixelnet_tf.runs.compatibility import AVERAGE, AVERAGE_ON_SPLIT, check_fit
-        from pixelnet_tf.runs.folder import RunFolder
+        from pixelnet_tf.runs.several import Runs
 
-        if not runs:
-            raise ConfigError("from_run needs at least one run",
-                              hint="give the --out folder of `pixelnet-tf train`")
-        folders = [RunFolder(os.fspath(run)) for run in runs]
-        for other in folders[1:]:
-            check_fit(folders[0].basis(), other.basis(), AVERAGE_ON_SPLIT if same_split
-                      else AVERAGE)
+        found = Runs.find([os.fspath(run) for run in runs])
+        found.check_fit(same_split)
+        folders = found.runs
         settings = _settings(overrides, prior, mode, precision)
         resolved, follows = adapted(folders[0].config(), config, settings), ""
-        decisions = [run.decisions() for run in folders]
-        if decisions[0] is not None and len(folders) == 1:
+        decisions = found.decisions()
+        if decisions is not None:
             if resolved.prediction.decisions == FollowDecisions.IGNORE:
                 follows = "decisions.json is not followed: prediction.decisions is ignore"
             else:
-                resolved = replace(resolved, prediction=decisions[0].apply(
+                resolved = replace(resolved, prediction=decisions.apply(
                     folders[0].config().prediction, resolved.prediction,
                     {setting.partition("=")[0].split(".")[1] for setting in settings
                      if setting.startswith("prediction.")}))
-                follows = decisions[0].followed(resolved.prediction)
-        elif any(decisions):
+                follows = decisions.followed(resolved.prediction)
+        elif len(folders) > 1 and any(run.decisions() for run in folders):
             follows = ("decisions.json of each run is for its network alone: the average takes "
                        "the settings of the configuration")
 
         def load() -> tuple[SegmentVolume, dict[str, Any]]:
-            networks = [run.network(resolved.prediction.prior, resolved.prediction.class_offsets)
-                        for run in folders]
+            networks = found.networks(resolved.prediction)
             scorer = segmenter_of(networks, resolved.study, resolved.prediction)
             about = {"networks": [network.record() for network in networks]}
             return lambda volume, *maps: segment_volume(
@@ -295,7 +290,8 @@ class Segmenter:
 
         learned = {name for run in folders for part in ("train", "validation")
                    for name in getattr(run.split(), part)}
-        return cls(resolved, load, frozenset(learned), folders[0].split(), folders, follows)
+        return cls(resolved, load, frozenset(learned), (found.whole or folders[0]).split(), found,
+                   follows)
 
     @classmethod
     def from_caffe(cls, prototxt: Path_ | None, caffemodel: Path_, *,
@@ -544,15 +540,16 @@ class Segmenter:
         Raises
         ------
         ConfigError
-            A model that is not of one run, a bad name, or a version that is there already.
+            A model that is not of runs, a bad name, or a version that is there already.
         """
         from pixelnet_tf.evaluation.summary import read_evaluation
         from pixelnet_tf.serving.export import export_model
 
-        if len(self._runs) != 1:
-            raise ConfigError("an export is made of one run", hint="give one run to from_run")
+        if self._runs is None:
+            raise ConfigError("an export is made of runs",
+                              hint="make the model by Segmenter.from_run")
         scores = None if evaluation is None else read_evaluation(Path(evaluation))
-        return export_model(self._runs[0], self.config, Path(out), name, version,
+        return export_model(self._runs, self.config, Path(out), name, version,
                             model_format=form, evaluation=scores, dry_run=dry_run)
 
     @cached_property

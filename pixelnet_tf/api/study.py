@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from pixelnet_tf.dataset.prepare_study import PrepareSummary as PrepareSummary
     from pixelnet_tf.dataset.prepared import PreparedStudy
     from pixelnet_tf.runs.folder import RunFolder
+    from pixelnet_tf.training.cross_validation import CrossValidation
     from pixelnet_tf.training.experiment import Experiment
     from pixelnet_tf.training.loop import Trainer
 
@@ -175,6 +176,34 @@ def make_trainer(prepared: PreparedStudy | Path_, config: Config | Path_, out: P
     study = _opened(prepared)
     split = study.split if fold is None else study.split.fold(fold)
     return Trainer(as_config(config, overrides), study, split, os.fspath(out), reporter=reporter)
+
+
+def make_cross_validation(prepared: PreparedStudy | Path_, config: Config | Path_, out: Path_, *,
+                          folds: Sequence[int] | None = None, overrides: Sequence[str] = (),
+                          reporter: Reporter | None = None) -> CrossValidation:
+    """A training for each fold of a prepared study, with scores out of fold.
+
+    Parameters
+    ----------
+    prepared
+        What `Study.prepare` returned, or its folder; prepared with `split.folds`.
+    config
+        Model, sampling and training of every fold.
+    out
+        Folder of the cross-validation, which `Segmenter.from_run` takes as the average of its
+        networks.
+    folds
+        Numbers of the folds to train; by default all.
+
+    Returns
+    -------
+    CrossValidation
+        `run()` does what is missing and returns the scores of all cases out of fold.
+    """
+    from pixelnet_tf.training.cross_validation import CrossValidation
+
+    return CrossValidation(as_config(config, overrides), _opened(prepared), Path(out), folds,
+                           reporter=reporter)
 
 
 def make_experiment(prepared: PreparedStudy | Path_, references: Path_, config: Config | Path_,

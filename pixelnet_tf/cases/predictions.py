@@ -2,12 +2,21 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, field, fields
+import shutil
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
 from pixelnet_tf.config import OutputForm
-from pixelnet_tf.io.files import read_json_as
+from pixelnet_tf.io.files import (
+    begin_folder,
+    check_written,
+    read_json_as,
+    replacing,
+    replacing_folder,
+    write_json,
+)
 from pixelnet_tf.io.plain import build, convert
 
 PREDICTION_FILE = "prediction.json"
@@ -106,3 +115,30 @@ class PredictionRecord:
     def to_json(self) -> dict[str, Any]:
         """Return what the file holds."""
         return asdict(self)
+
+
+def merge_predictions(parts: Mapping[Path, Sequence[str]], target: Path) -> None:
+    """Put segmentations of several networks into one folder, with what they were made from.
+
+    Args:
+        parts: folder of segmentations -> the cases that are taken from it.
+        target: what was there is replaced.
+
+    Raises:
+        DataError: a segmentation is not the one that was written. RunError: writing failed.
+    """
+    records = [PredictionRecord.read(part) for part in parts]
+    merged = replace(
+        records[0], cases=sum((record.cases or () for record in records), ()),
+        left_out=sum((record.left_out for record in records), ()),
+        trained_on=sum((record.trained_on for record in records), ()),
+        networks=sum((record.networks for record in records), ()),
+        made_from={case: made for record in records for case, made in record.made_from.items()})
+    with replacing_folder(target) as folder:
+        begin_folder(folder)
+        for part, names in parts.items():
+            for name in names:
+                check_written(part / f"{name}.nii.gz", "run the same command again")
+                with replacing(folder / f"{name}.nii.gz") as copy:
+                    shutil.copyfile(part / f"{name}.nii.gz", copy)
+        write_json(folder / PREDICTION_FILE, merged.to_json())

@@ -12,9 +12,11 @@ from pixelnet_tf.errors import require
 
 
 @verb("export")
-@click.option("--model", "model", required=True, metavar="RUN",
+@click.option("--model", "models", required=True, multiple=True, metavar="RUN",
               help="Folder that `pixelnet-tf train` or `import-caffe` wrote, or its .keras file; "
-              "RUN/checkpoints/best for a training that has not ended.")
+              "RUN/checkpoints/best for a training that has not ended. Several become one model, "
+              "the average of their scores, as in predict: the option may be repeated, or name a "
+              "pattern or the folder of `train --folds`.")
 @click.option("--out", "out", required=True, type=PATH, metavar="DIR",
               help="Folder to write to; the model goes to DIR/<name>/<version>/, as TensorFlow "
               "Serving wants it.")
@@ -34,9 +36,9 @@ from pixelnet_tf.errors import require
               help="Folder that `pixelnet-tf evaluate` wrote for predictions of RUN; its mean "
               "scores go into the card.")
 @dry_run_option
-def command(model: str, out: Path, name: str | None, version: int | None, prior: str | None,
-            mode: str | None, precision: str | None, model_format: str, evaluation: Path | None,
-            dry_run: bool) -> None:
+def command(models: tuple[str, ...], out: Path, name: str | None, version: int | None,
+            prior: str | None, mode: str | None, precision: str | None, model_format: str,
+            evaluation: Path | None, dry_run: bool) -> None:
     """Write a SavedModel for TensorFlow Serving.
 
     The folder needs none of this project's code to run: it holds plain TensorFlow operations, a
@@ -46,7 +48,7 @@ def command(model: str, out: Path, name: str | None, version: int | None, prior:
 
     if model_format == "onnx":
         require("--format onnx", "onnx", "tf2onnx", "onnxruntime")
-    segmenter = Segmenter.from_run(model, prior=prior, mode=mode, precision=precision)
+    segmenter = Segmenter.from_run(*models, prior=prior, mode=mode, precision=precision)
     if segmenter.follows:
         click.echo(segmenter.follows)
     target = segmenter.export(out, name=name, version=version, form=model_format,

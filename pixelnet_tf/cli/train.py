@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import re
 
 import click
 
 from pixelnet_tf.cli.options import config_options, dry_run_option, read_config, verb
 from pixelnet_tf.cli.terminal import TerminalReporter
+from pixelnet_tf.config import Config
 from pixelnet_tf.errors import ConfigError
 
 
@@ -23,9 +25,14 @@ from pixelnet_tf.errors import ConfigError
               "training.initial_weights=FILE.")
 @click.option("--fold", type=int, help="Train for this fold of the split (from 0): its cases are "
               "the test cases.")
+@click.option("--folds", metavar="all|0,2", help="Train a network for each fold of the split, or "
+              "for these, into RUN/fold_0, RUN/fold_1 and so on; score all of them on the cases "
+              "that they have not seen, and decide about the prediction of their average. "
+              "With --resume, what has ended is kept.")
 @dry_run_option
 def command(config_path: str | None, overrides: tuple[str, ...], print_config: bool, data: str,
-            out: str, resume: bool, snapshot: str | None, fold: int | None, dry_run: bool) -> None:
+            out: str, resume: bool, snapshot: str | None, fold: int | None, folds: str | None,
+            dry_run: bool) -> None:
     """Train a class-balanced PixelNet on a prepared study.
 
     The study and how it was prepared come from the prepared folder; --config gives model, sampling
@@ -42,6 +49,11 @@ def command(config_path: str | None, overrides: tuple[str, ...], print_config: b
         raise ConfigError("is no state of Caffe's solver", file=snapshot,
                           hint="give --snapshot a .solverstate or .solverstate.h5; weights alone "
                                "are given by --set training.initial_weights=FILE")
+    if folds is not None:
+        if fold is not None:
+            raise click.UsageError("give one of --fold and --folds")
+        _cross_validate(data, config, out, _numbers(folds), resume, dry_run)
+        return
     from pixelnet_tf.api.study import make_trainer
 
     with TerminalReporter() as reporter:
@@ -57,3 +69,32 @@ def command(config_path: str | None, overrides: tuple[str, ...], print_config: b
             return
         trainer.run(resume)
     click.echo(f"model written to {trainer.run_folder.file('model.keras')}")
+
+
+def _numbers(folds: str) -> list[int] | None:
+    """The numbers that --folds names; None for all."""
+    if folds == "all":
+        return None
+    parts = [part.strip() for part in folds.split(",")]
+    if not all(re.fullmatch("[0-9]{1,6}", part) for part in parts):
+        raise click.UsageError(f"--folds takes all, or numbers as in 0,2, got {folds!r}")
+    return [int(part) for part in parts]
+
+
+def _cross_validate(data: str, config: Config, out: str, folds: list[int] | None, resume: bool,
+                    dry_run: bool) -> None:
+    from pixelnet_tf.api.scoring import Scores
+    from pixelnet_tf.api.study import make_cross_validation
+
+    with TerminalReporter() as reporter:
+        work = make_cross_validation(data, config, out, folds=folds, reporter=reporter)
+        click.echo(work.describe())
+        if dry_run:
+            work.check(resume)
+            work.check_start_weights()
+            click.echo("dry run: nothing was trained")
+            return
+        scores = Scores(work.run(resume))
+    click.echo("scores of the cases that each network has not seen:")
+    click.echo(scores.table())
+    click.echo(f"networks written to {out}/fold_*; --model {out} takes their average")

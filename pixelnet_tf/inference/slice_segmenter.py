@@ -47,6 +47,11 @@ class SliceSegmenter(tf.Module):
         #: The one graph of all shapes.
         self.graph = tf.function(self._scores, autograph=True, input_signature=[image, mask, mask])
 
+    @property
+    def members(self) -> tuple[SliceSegmenter, ...]:
+        """The segmenters of single networks: this one, as those of an `Ensemble`."""
+        return (self,)
+
     @classmethod
     def of(cls, prediction: PredictionConfig, network: TrainedNetwork) -> SliceSegmenter:
         """The segmenter that a configuration's section `prediction` asks for."""
@@ -127,6 +132,8 @@ class Ensemble:
         # One after the other: no more than one network's intermediate results are held.
         total = self.members[0].scores(image, domain, read_out)
         for member in self.members[1:]:
+            with tf.control_dependencies([total]):
+                image = tf.identity(image)
             total += member.scores(image, domain, read_out)
         return total / len(self.members)
 

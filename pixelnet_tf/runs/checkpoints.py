@@ -78,24 +78,10 @@ class Checkpoints:
         newest = self.state.get(kind)
         if newest is None:
             return None
-        faults = []
-        for details in (newest, newest.get("before")):
-            if details is None:
-                continue
-            path = posixpath.join(self.folder, details["name"])
-            try:
-                _read(self._checkpoint, path)
-            except ValueError as error:
-                faults.append(RunError(
-                    f"the checkpoint does not fit this configuration or is broken ({error})",
-                    file=path, hint="give the run's own config, or a new --out"))
-                continue
-            if faults:
-                self._reporter.warning(f"{faults[0].file}: {faults[0].args[0]}; the one before is "
-                                       f"taken, of step {details['step']}")
-                self.state[kind] = details
-            return details
-        raise faults[0]
+        found = _newest(self.folder, newest, self._checkpoint, self._reporter)
+        if found is not newest:
+            self.state[kind] = found
+        return found
 
     def remove_leftovers(self) -> None:
         """Remove what a killed program left beside the states that `state.json` names."""
@@ -133,24 +119,51 @@ def _files(folder: str, name: str) -> list[str]:
     return sorted(tf.io.gfile.glob(posixpath.join(folder, name + ".*")))
 
 
-def load_state(folder: str, kind: str, model: PixelNet) -> None:
+def load_state(folder: str, kind: str, model: PixelNet, reporter: Reporter | None = None) -> None:
     """Load the weights of the `last` or `best` state into a model; the solver's are left out.
 
+    Where it is broken, the one before is taken in its place, and that is said.
+
     Raises:
-        ModelError: there is no such state, it is broken or belongs to another model.
+        ModelError: there is no such state, the states are broken or belong to another model.
     """
     details = read_states(folder).get(kind)
     if details is None:
         raise ModelError(f"holds no {kind!r} state yet; a training saves `last` every "
                          "`training.checkpoint_every` steps, `best` when it validates", file=folder)
-    path = posixpath.join(folder, details["name"])
+    # The model's variables are the first of a state's.
+    checkpoint = tf.train.Checkpoint(variables=[v.value for v in model.variables])
     try:
-        # The model's variables are the first of a state's.
-        _read(tf.train.Checkpoint(variables=[v.value for v in model.variables]), path)
-    except ValueError as error:
-        raise ModelError("the checkpoint does not fit the run's config.yaml or is broken "
-                         f"({error})", file=path,
+        _newest(folder, details, checkpoint, reporter_or_log(reporter))
+    except RunError as error:
+        raise ModelError(str(error.args[0]), file=error.file,
                          hint="take the run from a copy, or train anew") from None
+
+
+def _newest(folder: str, newest: dict[str, Any], checkpoint: tf.train.Checkpoint,
+            reporter: Reporter) -> dict[str, Any]:
+    """Read a state, or the one before where it is broken; returns the details of the one read.
+
+    Raises:
+        RunError: both are broken, or belong to another model.
+    """
+    faults = []
+    for details in (newest, newest.get("before")):
+        if details is None:
+            continue
+        path = posixpath.join(folder, details["name"])
+        try:
+            _read(checkpoint, path)
+        except ValueError as error:
+            faults.append(RunError(
+                f"the checkpoint does not fit this configuration or is broken ({error})",
+                file=path, hint="give the run's own config, or a new --out"))
+            continue
+        if faults:
+            reporter.warning(f"{faults[0].file}: {faults[0].args[0]}; the one before is taken, of "
+                             f"step {details['step']}")
+        return details
+    raise faults[0]
 
 
 def _read(checkpoint: tf.train.Checkpoint, path: str) -> None:

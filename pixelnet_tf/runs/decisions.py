@@ -1,9 +1,13 @@
-"""What a training decided on its validation cases about the prediction: RUN/decisions.json."""
+"""What was decided about the prediction: RUN/decisions.json.
+
+A training decides on its validation cases; a cross-validation decides for the average of its
+networks on the cases that each of them has not seen.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Collection
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 from pixelnet_tf.config import PredictionConfig, config_to_dict, config_to_json
@@ -51,15 +55,20 @@ class Decisions:
 
     Attributes:
         rule: when a value is taken, in words.
-        cases: the validation cases that decided.
+        cases: the cases that decided: those of the validation, or of all folds out of fold.
         settings: of the section `prediction`, by their keys, what differs from the configuration.
         tried: the steps, in their order.
+        strength: of the fitted prior, where it is that of several networks; else None, and it
+            stands in priors.json.
+        networks: how many there are.
     """
 
     rule: str
     cases: tuple[str, ...]
     settings: dict[str, Any] = field(default_factory=dict)
     tried: tuple[Trial, ...] = ()
+    strength: float | None = None
+    networks: int = 1
 
     def to_json(self) -> dict[str, Any]:
         return asdict(self)
@@ -77,9 +86,8 @@ class Decisions:
             build(PredictionConfig, found.settings, "settings")
         except ConfigError as error:
             raise PlainError(f"settings: {error}") from None
-        return cls(found.rule, found.cases, found.settings,
-                   tuple(build(Trial, trial, f"tried[{number}]")
-                         for number, trial in enumerate(tree["tried"])))
+        return replace(found, tried=tuple(build(Trial, trial, f"tried[{number}]")
+                                          for number, trial in enumerate(tree["tried"])))
 
     def apply(self, trained: PredictionConfig, asked: PredictionConfig,
               overruled: Collection[str] = ()) -> PredictionConfig:
@@ -113,5 +121,6 @@ class Decisions:
                  or "no setting of the configuration changed"]
         if not all(same.values()):
             words.append("overruled: " + ", ".join(key for key in same if not same[key]))
-        return (f"follows what {len(self.cases)} validation cases decided (decisions.json): "
-                + "; ".join(words))
+        kind = ("validation cases decided" if self.networks == 1 else
+                f"held-out cases of {self.networks} folds decided")
+        return f"follows what {len(self.cases)} {kind} (decisions.json): " + "; ".join(words)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import posixpath
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -200,19 +200,27 @@ class RunFolder:
                                   f"`train` or `import-caffe`{best}")
         return load_model(path)
 
-    def correction(self, prior: str, class_offsets: Mapping[str, float] | None = None
-                   ) -> np.ndarray:
+    def correction(self, prior: str, class_offsets: Mapping[str, float] | None = None,
+                   strength: float | None = None) -> np.ndarray:
         """What is added to the model's scores, (class,) float32: the correction of a prior, and
-        `prediction.class_offsets`; raises `ConfigError` where frequencies are unknown."""
-        found = self.priors().correction(prior)
+        `prediction.class_offsets`; raises `ConfigError` where frequencies are unknown.
+
+        strength: of the fitted prior, in place of the run's own.
+        """
+        priors = self.priors()
+        if strength is not None:
+            priors = replace(priors, strength=strength)
+        found = priors.correction(prior)
         if not class_offsets:
             return found
         names = self.config().study.class_names
         return found + np.array([class_offsets.get(name, 0.0) for name in names], np.float32)
 
-    def network(self, prior: str, class_offsets: Mapping[str, float] | None = None
-                ) -> TrainedNetwork:
+    def network(self, prior: str, class_offsets: Mapping[str, float] | None = None,
+                strength: float | None = None) -> TrainedNetwork:
         """The model with the correction of a prior and the offsets of classes, to predict with.
+
+        strength: as `correction` takes it.
 
         Raises:
             ModelError: there is no model, or it is not of this run.
@@ -225,7 +233,8 @@ class RunFolder:
         check_fit(Basis(self.file("config.yaml"), self.config()), Basis(self.name, model=model),
                   WEIGHTS)
         file = None if self.kind is not None else file_digest(self.file("model.keras"))
-        return TrainedNetwork(model, self.correction(prior, class_offsets), self.name, file)
+        return TrainedNetwork(model, self.correction(prior, class_offsets, strength), self.name,
+                              file)
 
     def state(self, kind: str) -> dict[str, Any] | None:
         """Details of the `last` or `best` checkpoint: name, step, and score; None if none."""

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import asdict
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, replace
 from typing import Any
 
 import keras
@@ -13,7 +13,9 @@ from pixelnet_tf import __version__
 from pixelnet_tf.config import Config, config_from_json, config_to_json
 from pixelnet_tf.errors import ConfigError, ModelError
 from pixelnet_tf.evaluation.summary import Evaluation
+from pixelnet_tf.io.files import digest
 from pixelnet_tf.runs.folder import RunFolder
+from pixelnet_tf.runs.several import Runs
 from pixelnet_tf.serving.signatures import SIGNATURES, brain_is_zero_free
 from pixelnet_tf.volumes.description import describe_classes, describe_slices
 
@@ -26,20 +28,26 @@ _EXPORTED = ("prior", "class_offsets", "mode", "precision", "guided_filter", "fl
 _READ_BACK = {"version": int, "prior": dict, "signatures": dict, "config": dict}
 
 
-def describe_export(run: RunFolder, config: Config, name: str, version: int,
-                    evaluation: Evaluation | None = None, weights: str = "") -> dict[str, Any]:
+def describe_export(runs: RunFolder | Runs, config: Config, name: str, version: int,
+                    evaluation: Evaluation | None = None, weights: Sequence[str] = ()
+                    ) -> dict[str, Any]:
     """What `serving.json` holds: plain dictionaries, lists and scalars.
 
     No name of a case and no path goes out with a model.
 
     Args:
-        run: the trained run.
+        runs: the trained run, or several whose scores are averaged; what is said of the training
+            is that of the first.
         config: the run's configuration with the export's prior, mode and precision.
         name, version: name and version of the export.
         evaluation: scores to state, or None; only what is averaged over cases is taken.
-        weights: digest of the exported weights (`TrainedNetwork.digest`).
+        weights: digest of the weights of each network (`TrainedNetwork.digest`).
     """
+    runs = runs if isinstance(runs, Runs) else Runs((runs,))
+    run = runs.runs[0]
     priors, prediction = run.priors(), config.prediction
+    if runs.strength is not None:
+        priors = replace(priors, strength=runs.strength)
     tree = config_to_json(config)
     if tree["training"]["initial_weights"] not in ("random", "imagenet"):
         tree["training"]["initial_weights"] = "caffemodel"
@@ -48,7 +56,8 @@ def describe_export(run: RunFolder, config: Config, name: str, version: int,
         "name": name,
         "version": version,
         "use": RESEARCH_ONLY,
-        "weights": weights,
+        "weights": _together(weights),
+        "networks": list(weights),
         "channels": list(config.study.modalities),
         "normalisation": {"bias_field_in_graph": False,
                           **describe_slices(config.study, config.prepare)},
@@ -56,18 +65,23 @@ def describe_export(run: RunFolder, config: Config, name: str, version: int,
         "classes": describe_classes(config.study),
         "regions": {region: list(values) for region, values in config.study.regions.items()},
         "prior": {"kind": prediction.prior, "strength": priors.strength_under(prediction.prior),
-                  "correction": [float(v) for v in run.correction(
-                      prediction.prior, prediction.class_offsets)]},
+                  "correction": [float(v) for v in runs.correction(prediction)]},
         "mode": prediction.mode,
         "precision": prediction.precision,
         "training": _training(run, asdict(priors)),
-        "metrics": {"validation": _validation(run), "evaluation": _averaged(evaluation)},
+        "metrics": {"validation": _validation(run) if len(runs.runs) == 1 else None,
+                    "evaluation": _averaged(evaluation)},
         "signatures": {key: {"inputs": inputs, "outputs": outputs}
                        for key, (inputs, outputs) in SIGNATURES.items()},
         "versions": {"pixelnet_tf": __version__, "tensorflow": tf.__version__,
                      "keras": keras.__version__},
         "config": tree,
     }
+
+
+def _together(weights: Sequence[str]) -> str:
+    """The digest of a network's weights; of several, one that stands for all."""
+    return weights[0] if len(weights) == 1 else digest(list(weights)) if weights else ""
 
 
 def exported_config(about: dict[str, Any]) -> Config:
@@ -137,10 +151,11 @@ def _averaged(evaluation: Evaluation | None) -> dict[str, Any] | None:
                 "networks": len(predicted_by["networks"])}}
 
 
-def check_evaluated(evaluation: Evaluation, weights: str) -> None:
+def check_evaluated(evaluation: Evaluation, weights: Sequence[str]) -> None:
     """Raise `ModelError` where scores are known to be of other weights than the exported ones."""
     networks = evaluation.about.get("predicted_by", {}).get("networks", [])
-    if networks and None not in networks and weights not in networks:
+    if (networks and None not in networks and not set(weights) <= set(networks)
+            and _together(weights) not in networks):
         raise ModelError("--evaluation: the scored predictions were made by another network",
                          hint="predict and evaluate with the run that is exported")
 

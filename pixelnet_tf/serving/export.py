@@ -15,7 +15,7 @@ from tensorflow.core.protobuf import fingerprint_pb2
 from pixelnet_tf.config import Config, Mode
 from pixelnet_tf.errors import ConfigError, RunError
 from pixelnet_tf.evaluation.summary import Evaluation
-from pixelnet_tf.inference.slice_segmenter import SliceSegmenter
+from pixelnet_tf.inference.slice_segmenter import Ensemble, SliceSegmenter, segmenter_of
 from pixelnet_tf.io import manifest
 from pixelnet_tf.io.files import (
     begin_folder,
@@ -27,6 +27,7 @@ from pixelnet_tf.io.files import (
 from pixelnet_tf.io.locks import exclusive
 from pixelnet_tf.reporting import reporter_or_log
 from pixelnet_tf.runs.folder import RunFolder
+from pixelnet_tf.runs.several import Runs
 from pixelnet_tf.serving.about import check_evaluated, describe_export
 from pixelnet_tf.serving.model_card import model_card
 from pixelnet_tf.serving.signatures import build_signatures
@@ -36,10 +37,10 @@ FORMATS = ("savedmodel", "onnx")
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,99}")
 #: Writes the model itself into a folder. It receives what `describe_export` gave, and returns the
 #: entries of it that are others in its format.
-Writer = Callable[[Path, SliceSegmenter, dict[str, Any]], dict[str, Any]]
+Writer = Callable[[Path, SliceSegmenter | Ensemble, dict[str, Any]], dict[str, Any]]
 
 
-def export_model(run: RunFolder, config: Config, out: Path, name: str | None = None,
+def export_model(run: RunFolder | Runs, config: Config, out: Path, name: str | None = None,
                  version: int | None = None, *, model_format: str = "savedmodel",
                  evaluation: Evaluation | None = None, dry_run: bool = False) -> Path:
     """Write OUT/<name>/<version>/ and return that folder.
@@ -49,7 +50,7 @@ def export_model(run: RunFolder, config: Config, out: Path, name: str | None = N
     server that watches OUT/<name> never sees half of it.
 
     Args:
-        run: a trained run.
+        run: a trained run, or several whose scores are averaged in the graph as `predict` does.
         config: its own, with the section `prediction` that is to go out with the model; the mode
             `reference` is not exported.
         name: name of the model; None takes the study's.
@@ -79,12 +80,13 @@ def export_model(run: RunFolder, config: Config, out: Path, name: str | None = N
     if target.exists():
         raise ConfigError(f"{target} is there already",
                           hint="leave --version out for the next number")
-    network = run.network(config.prediction.prior, config.prediction.class_offsets)
-    weights = network.digest()
+    runs = run if isinstance(run, Runs) else Runs((run,))
+    networks = runs.networks(config.prediction)
+    weights = [network.digest() for network in networks]
     if evaluation is not None:
         check_evaluated(evaluation, weights)
-    about = describe_export(run, config, name, version, evaluation, weights)
-    segmenter = SliceSegmenter.of(config.prediction, network)
+    about = describe_export(runs, config, name, version, evaluation, weights)
+    segmenter = segmenter_of(networks, config.study, config.prediction)
     if dry_run:
         return target
     with exclusive(base, "export", reporter_or_log(None)):
@@ -121,7 +123,7 @@ def _writer(model_format: str, config: Config) -> Writer:
                       value=model_format)
 
 
-def _write_saved_model(config: Config, folder: Path, segmenter: SliceSegmenter,
+def _write_saved_model(config: Config, folder: Path, segmenter: SliceSegmenter | Ensemble,
                        about: dict[str, Any]) -> dict[str, Any]:
     module, signatures = build_signatures(segmenter, config)
     # Gradients serve no prediction. TensorFlow registers those of a model that it loads for good,

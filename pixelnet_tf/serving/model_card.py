@@ -11,12 +11,19 @@ def model_card(about: dict[str, Any]) -> str:
         f"# {about['name']}, version {about['version']}", "",
         f"**{about['use']}**", "",
         "A class-balanced PixelNet: VGG-16, hypercolumns of single pixels, a perceptron. It labels "
-        "each pixel of axial MRI slices.", "",
+        "each pixel of axial MRI slices.", "", *_average(about),
         *_input(about), *_output(about), *_signatures(about), *_training(about), *_metrics(about),
         "## Made with", "",
         ", ".join(f"{name} {version}" for name, version in about["versions"].items()) + ". "
         "The whole configuration is in `serving.json`.", "",
     ])
+
+
+def _average(about: dict[str, Any]) -> list[str]:
+    count = len(about["networks"])
+    return [] if count < 2 else [
+        f"Its scores are the mean of those of {count} such networks, each under its own prior. "
+        "What is said below of the training is that of the first.", ""]
 
 
 def _input(about: dict[str, Any]) -> list[str]:
@@ -108,8 +115,9 @@ def _metrics(about: dict[str, Any]) -> list[str]:
                   + ".", ""]
     if evaluation:
         measures = list(evaluation["definitions"])
+        made = _predicted_by(evaluation, len(about["networks"]))
         lines += [f"On {evaluation['cases']} evaluated cases, by the protocol of "
-                  f"`{evaluation['protocol']}` (mean){_predicted_by(evaluation)}:", "",
+                  f"`{evaluation['protocol']}` (mean){made}:", "",
                   "| region | " + " | ".join(measures) + " |", "|---" * (len(measures) + 1) + "|",
                   *("| " + " | ".join([region, *(_number(row[m]["mean"]) for m in measures)]) + " |"
                     for region, row in evaluation["scores"].items()), ""]
@@ -118,14 +126,15 @@ def _metrics(about: dict[str, Any]) -> list[str]:
     return lines
 
 
-def _predicted_by(evaluation: dict[str, Any]) -> str:
-    """How the scored predictions were made."""
+def _predicted_by(evaluation: dict[str, Any], exported: int) -> str:
+    """How the scored predictions were made; `exported` is the number of networks in the model."""
     known = evaluation["predicted_by"]
     if known is None:
         return "; what they were predicted by is not on record"
     words = f", predicted with the prior {known['prior']} in mode {known['mode']}"
     if known["networks"] > 1:
-        words += f" by {known['networks']} networks, of which this is one"
+        own = "those of this model" if exported > 1 else "of which this is one"
+        words += f" by {known['networks']} networks, {own}"
     if evaluation["trained_on"]:
         words += (f"; the network was trained on, or chosen by, {evaluation['trained_on']} of "
                   "them, whose scores say nothing about new cases")

@@ -14,7 +14,7 @@ import numpy as np
 import tensorflow as tf
 
 from pixelnet_tf.errors import RunError, require
-from pixelnet_tf.inference.slice_segmenter import SliceSegmenter
+from pixelnet_tf.inference.slice_segmenter import Ensemble, SliceSegmenter
 from pixelnet_tf.model.pixelnet import plain_scores, plain_taps
 from pixelnet_tf.serving.signatures import SIGNATURES
 
@@ -24,7 +24,7 @@ OPSET = 17
 TOLERANCE = 1e-4
 
 
-def onnx_writer() -> Callable[[Path, SliceSegmenter, dict[str, Any]], dict[str, Any]]:
+def onnx_writer() -> Callable[[Path, SliceSegmenter | Ensemble, dict[str, Any]], dict[str, Any]]:
     """The function that writes `model.onnx` (a `Writer` of the export).
 
     Raises:
@@ -34,23 +34,26 @@ def onnx_writer() -> Callable[[Path, SliceSegmenter, dict[str, Any]], dict[str, 
     return _write
 
 
-def sparse_function(segmenter: SliceSegmenter) -> tf.types.experimental.PolymorphicFunction:
+def sparse_function(segmenter: SliceSegmenter | Ensemble
+                    ) -> tf.types.experimental.PolymorphicFunction:
     """`classify_pixels` by the plain hypercolumn: a gather a pixel and no loop, in float32."""
-    model = segmenter.scorer.model
+    models = [member.scorer.model for member in segmenter.members]
     # As a number of the graph: a captured tensor would become an input of the ONNX model.
-    correction = segmenter.correction.numpy()
+    correction = np.mean([member.correction.numpy() for member in segmenter.members], axis=0)
 
     @tf.function(input_signature=[
-        tf.TensorSpec([None, None, None, model.channels], tf.float32, "image"),
+        tf.TensorSpec([None, None, None, models[0].channels], tf.float32, "image"),
         tf.TensorSpec([None, 3], tf.int32, "pixels")])
     def classify_pixels(image: tf.Tensor, pixels: tf.Tensor) -> dict[str, tf.Tensor]:
-        scores = plain_scores(model, plain_taps(model, image), tf.cast(pixels, tf.float32))
-        return {"scores": scores + correction}
+        scores = [plain_scores(model, plain_taps(model, image), tf.cast(pixels, tf.float32))
+                  for model in models]
+        return {"scores": tf.add_n(scores) / len(models) + correction}
 
     return classify_pixels
 
 
-def _write(folder: Path, segmenter: SliceSegmenter, about: dict[str, Any]) -> dict[str, Any]:
+def _write(folder: Path, segmenter: SliceSegmenter | Ensemble, about: dict[str, Any]
+           ) -> dict[str, Any]:
     import tf2onnx
 
     function = sparse_function(segmenter)

@@ -6,7 +6,7 @@ import tensorflow as tf
 
 from pixelnet_tf.config import Config, NormRegion
 from pixelnet_tf.dataset.augment import deep_inside
-from pixelnet_tf.inference.slice_segmenter import SliceSegmenter
+from pixelnet_tf.inference.slice_segmenter import Ensemble, SliceSegmenter
 
 #: Signature -> {input: meaning}, {output: meaning}; the card and the server's description print it.
 SIGNATURES = {
@@ -58,15 +58,15 @@ def brain_is_zero_free(config: Config) -> bool:
             and config.prepare.region != NormRegion.VOLUME)
 
 
-def build_signatures(segmenter: SliceSegmenter, config: Config
+def build_signatures(segmenter: SliceSegmenter | Ensemble, config: Config
                      ) -> tuple[tf.Module, dict[str, tf.types.experimental.PolymorphicFunction]]:
     """What `tf.saved_model.save` takes: a module with the weights, and a function a signature.
 
     Plain TensorFlow operations and variables: no Keras object is tracked, so that any TensorFlow
     loads it. Each function has one trace for all sizes and batches.
     """
-    model = segmenter.scorer.model
-    channels = model.channels
+    models = [member.scorer.model for member in segmenter.members]
+    channels, classes = models[0].channels, segmenter.classes
     values = tf.constant(config.study.label_values, tf.uint8)
     by_zeros = brain_is_zero_free(config)
     inside_brain_alone = config.prediction.inside_brain(config.study)
@@ -97,13 +97,13 @@ def build_signatures(segmenter: SliceSegmenter, config: Config
         step = config.prediction.batch_slices
         count = (tf.shape(image)[0] + step - 1) // step
         parts = tf.TensorArray(tf.float32, count, infer_shape=False,
-                               element_shape=[None, None, None, model.classes])
+                               element_shape=[None, None, None, classes])
         for i in tf.range(count):
             # Else TensorFlow would begin ten parts side by side.
             tf.autograph.experimental.set_loop_options(parallel_iterations=1)
             part = slice(i * step, (i + 1) * step)
             parts = parts.write(i, computed(segmenter.scores(image[part], domain[part])))
-        return tf.ensure_shape(parts.concat(), [None, None, None, model.classes])
+        return tf.ensure_shape(parts.concat(), [None, None, None, classes])
 
     def outputs(image: tf.Tensor, domain: tf.Tensor) -> _Outputs:
         scores = scores_in_parts(image, domain)
@@ -140,10 +140,15 @@ def build_signatures(segmenter: SliceSegmenter, config: Config
                                              "its slices, height and width are", size])
         with tf.control_dependencies([check]):
             asked = tf.scatter_nd(pixels, tf.ones_like(pixels[:, 0]), size) > 0
-        found, scores = segmenter.scorer.exact(segmenter.scorer.taps(image), asked)
-        shape = tf.concat([size, [model.classes]], 0)
-        return {"scores": computed(tf.gather_nd(tf.scatter_nd(found, scores, shape), pixels)
-                                   + segmenter.correction)}
+        shape = tf.concat([size, [classes]], 0)
+        total = tf.zeros([1, classes])
+        for member in segmenter.members:
+            # One after the other, as in `Ensemble`.
+            with tf.control_dependencies([total]):
+                image = tf.identity(image)
+            found, scores = member.scorer.exact(member.scorer.taps(image), asked)
+            total += tf.gather_nd(tf.scatter_nd(found, scores, shape), pixels) + member.correction
+        return {"scores": computed(total / len(models))}
 
     def decoded(data: tf.Tensor, size_yx: tf.Tensor, dtype: tf.DType, *last: int) -> tf.Tensor:
         """Strings, one a slice, to (batch, height, width, ...)."""
@@ -173,7 +178,7 @@ def build_signatures(segmenter: SliceSegmenter, config: Config
     module = tf.Module(name="pixelnet")
     # The functions hold the model by closure; only its variables are to be found in the file.
     # `variables` would bring the seeds of dropout, which are drawn anew in each process.
-    module.weights = [variable.value for variable in model.weights]
+    module.weights = [variable.value for model in models for variable in model.weights]
     return module, {"serving_default": serving_default, "segment_raw": segment_raw,
                     "classify_pixels": classify_pixels, "segment_domain": segment_domain,
                     "segment_encoded": segment_encoded,

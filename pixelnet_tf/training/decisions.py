@@ -1,4 +1,5 @@
-"""Decisions about the prediction, made on the validation cases of a training and on no others."""
+"""Decisions about the prediction, made on the validation cases of a training, or on the held-out
+cases of several trainings, each judged by the network that has not seen it; and on no others."""
 
 from __future__ import annotations
 
@@ -22,6 +23,7 @@ from pixelnet_tf.config import (
 from pixelnet_tf.dataset.prepared import PreparedStudy
 from pixelnet_tf.evaluation.comparison import GAIN_RULE, Gain, gain_of
 from pixelnet_tf.evaluation.tuning import mean_dice, tuning_steps
+from pixelnet_tf.inference.dense import certain_background
 from pixelnet_tf.inference.guided_filter import refine_scores
 from pixelnet_tf.inference.postprocess import postprocess_labels
 from pixelnet_tf.inference.slice_segmenter import SliceSegmenter
@@ -46,9 +48,24 @@ FILTER = GuidedFilterConfig(radius=8)
 
 
 @dataclass(frozen=True, eq=False)
+class Judged:
+    """A network and the cases that it may be judged by: none that it has learned from.
+
+    Attributes:
+        model: gives the network; called once, so that one is in memory at a time.
+        cases: cases with segmentations.
+        priors: class frequencies of its training.
+    """
+
+    model: Callable[[], PixelNet]
+    cases: tuple[str, ...]
+    priors: ClassPriors
+
+
+@dataclass(frozen=True, eq=False)
 class _Candidate:
-    """How scores become labels: (class,) added to them, the filter, and whether they are the mean
-    with those of the mirrored slices."""
+    """How scores become labels: (class,) added to them, or (case, class) where it differs from case
+    to case; the filter; and whether they are the mean with those of the mirrored slices."""
 
     correction: np.ndarray
     smoothing: GuidedFilterConfig
@@ -56,7 +73,7 @@ class _Candidate:
 
 
 class ScoredCases:
-    """Scores of validation cases in a folder, from which candidates make labels.
+    """Scores of cases in a folder, each by its own network, from which candidates make labels.
 
     The network runs twice over every slice, mirrored the second time, and never again: memory
     holds one case, the folder (pixels of the domain, classes) float32 twice a case.
@@ -68,26 +85,38 @@ class ScoredCases:
         DataError: a case without segmentation.
     """
 
-    def __init__(self, model: PixelNet, study: PreparedStudy, cases: Sequence[str],
-                 prediction: PredictionConfig, precision: str, folder: Path):
-        self.study, self.cases, self._folder = study, tuple(cases), folder
-        self.classes, self._prediction = model.classes, prediction
-        segmenter = SliceSegmenter(model, precision=precision)
-        self._background = segmenter.background.numpy()
-        for number, case in enumerate(self.cases):
-            volume = labelled_volume(study, case)
-            grid = self._grid(volume)
-            plain, mirrored = [], []
-            for rows in grid.batches(prediction.batch_slices):
-                image, domain = volume.images[rows], grid.domain[rows]
-                plain.append(segmenter.scores(tf.constant(image), tf.constant(domain)
-                                              ).numpy()[domain])
-                turned = segmenter.scores(tf.constant(image[:, :, ::-1]),
-                                          tf.constant(domain[:, :, ::-1])).numpy()
-                mirrored.append(turned[:, :, ::-1][domain])
-            for name, parts in (("plain", plain), ("mirrored", mirrored)):
-                np.save(self._file(number, name), np.concatenate(
-                    [*parts, np.zeros((0, self.classes), np.float32)]))
+    def __init__(self, judged: Sequence[Judged], study: PreparedStudy,
+                 prediction: PredictionConfig, precision: str, folder: Path,
+                 reporter: Reporter | None = None):
+        self.study, self._folder, self._prediction = study, folder, prediction
+        self.cases = tuple(case for each in judged for case in each.cases)
+        #: Class frequencies that count for each case.
+        self.priors = tuple(each.priors for each in judged for _ in each.cases)
+        self.classes = len(study.config.study.labels)
+        self._background = certain_background(self.classes).numpy()
+        number = 0
+        for each in judged:
+            segmenter = SliceSegmenter(each.model(), precision=precision)
+            for case in each.cases:
+                self._score(segmenter, number, case)
+                number += 1
+                if reporter is not None:
+                    reporter.progress("judging", number, len(self.cases), case)
+
+    def _score(self, segmenter: SliceSegmenter, number: int, case: str) -> None:
+        """Write the scores of a case and of its mirrored slices."""
+        volume = labelled_volume(self.study, case)
+        grid = self._grid(volume)
+        plain, mirrored = [], []
+        for rows in grid.batches(self._prediction.batch_slices):
+            image, domain = volume.images[rows], grid.domain[rows]
+            plain.append(segmenter.scores(tf.constant(image), tf.constant(domain)).numpy()[domain])
+            turned = segmenter.scores(tf.constant(image[:, :, ::-1]),
+                                      tf.constant(domain[:, :, ::-1])).numpy()
+            mirrored.append(turned[:, :, ::-1][domain])
+        for name, parts in (("plain", plain), ("mirrored", mirrored)):
+            np.save(self._file(number, name), np.concatenate(
+                [*parts, np.zeros((0, self.classes), np.float32)]))
 
     def confusions(self, candidates: Sequence[_Candidate]) -> np.ndarray:
         """Voxels by true and predicted class, (case, candidate, class, class) int64."""
@@ -120,7 +149,8 @@ class ScoredCases:
             scores = plain
             if candidate.flips:
                 scores = (plain + np.load(self._file(number, "mirrored"))) / 2
-            scores = scores + candidate.correction
+            scores = scores + np.broadcast_to(candidate.correction,
+                                              (len(self.cases), self.classes))[number]
             if candidate.smoothing.radius:
                 scores = self._smoothed(scores, images, domain, candidate.smoothing)
             classes = np.zeros(grid.domain.shape, np.uint8)
@@ -149,60 +179,80 @@ class ScoredCases:
         return self._folder / f"{number}_{name}.npy"
 
 
-def fit_prior_strength(scored: ScoredCases, priors: ClassPriors
-                       ) -> tuple[ClassPriors, dict[float, float]]:
-    """Choose the strength of the prior correction by the mean Dice over validation cases.
+def fit_prior_strength(scored: ScoredCases) -> dict[float, float]:
+    """Mean Dice over the cases of every strength of the prior correction.
 
-    Dice is that of the lesion classes, in voxels of the original grid.
-
-    Returns the priors with the strength and the mean Dice of every strength tried.
+    Dice is that of the lesion classes, in voxels of the original grid; the strength with the
+    largest, the first of equals, is the fitted one.
     """
-    unit, off = priors.correction(Prior.CORRECTED), GuidedFilterConfig()
-    place, means = best_strength(scored.confusions(
+    unit, off = _corrections(scored, Prior.CORRECTED), GuidedFilterConfig()
+    _, means = best_strength(scored.confusions(
         [_Candidate(strength * unit, off, False) for strength in STRENGTHS]),
         scored.study.config.study)
-    return (replace(priors, strength=STRENGTHS[place]),
-            dict(zip(STRENGTHS, means, strict=True)))
+    return dict(zip(STRENGTHS, means, strict=True))
+
+
+def _corrections(scored: ScoredCases, prior: Prior, strength: float | None = None) -> np.ndarray:
+    """What a prior adds to the scores of each case, (case, class) float32."""
+    return np.array([(each if strength is None else replace(each, strength=strength)
+                      ).correction(prior) for each in scored.priors])
 
 
 def decide(model: PixelNet, study: PreparedStudy, cases: Sequence[str],
            prediction: PredictionConfig, precision: str, priors: ClassPriors,
            reporter: Reporter) -> tuple[ClassPriors, Decisions]:
-    """Choose the settings of the prediction by the mean Dice over validation cases and regions.
+    """Choose the settings of the prediction with one network by its validation cases.
+
+    Returns:
+        The priors with the fitted strength, and what was decided.
+
+    Raises:
+        PixelNetError: as `decide_over`.
+    """
+    decisions = decide_over([Judged(lambda: model, tuple(cases), priors)], study, prediction,
+                            precision, reporter)
+    assert decisions.strength is not None
+    return replace(priors, strength=decisions.strength), replace(decisions, strength=None)
+
+
+def decide_over(judged: Sequence[Judged], study: PreparedStudy, prediction: PredictionConfig,
+                precision: str, reporter: Reporter) -> Decisions:
+    """Choose the settings of the prediction by the mean Dice over cases and regions.
 
     Step by step, each on top of what was taken before: the prior with its fitted strength, an
     offset for each lesion class, the guided filter, the mean with mirrored slices, and the clean-up
     as `tune_postprocess` tries it. A step is taken only where its gain over the cases exceeds its
-    noise (`gain_of`). Steps before the clean-up are judged without any.
-
-    Returns:
-        The priors with the fitted strength, and what was decided.
+    noise (`gain_of`). Steps before the clean-up are judged without any. The cases of several
+    networks count as one set, each under the class frequencies of its own network's training.
 
     Raises:
         DataError: a case without segmentation.
         RunError: there is no room for the scores.
     """
     with scratch_folder() as folder:
-        scored = ScoredCases(model, study, cases, prediction, precision, folder)
-        fitted, strengths = fit_prior_strength(scored, priors)
+        scored = ScoredCases(judged, study, prediction, precision, folder,
+                             reporter if len(judged) > 1 else None)
+        strengths = fit_prior_strength(scored)
+        strength = max(strengths, key=lambda each: strengths[each])
         reporter.message(
-            "prior correction fitted on the validation cases: strength "
-            f"{fitted.strength:g} (Dice " + ", ".join(
-                f"{strength:g}: {value:.3f}" for strength, value in strengths.items()) + ")")
-        choice = _Choice(scored, prediction, fitted)
+            f"prior correction fitted on the {'validation' if len(judged) == 1 else 'held-out'} "
+            f"cases: strength {strength:g} (Dice " + ", ".join(
+                f"{tried:g}: {value:.3f}" for tried, value in strengths.items()) + ")")
+        choice = _Choice(scored, prediction, strength)
         choice.decide_prior()
         choice.decide_offsets()
         choice.decide_filter()
         choice.decide_flips()
         choice.decide_clean_up()
-    return fitted, Decisions(GAIN_RULE, scored.cases, choice.settings(), tuple(choice.trials))
+    return Decisions(GAIN_RULE, scored.cases, choice.settings(), tuple(choice.trials), strength,
+                     len(judged))
 
 
 class _Choice:
     """The state of the decisions: the settings so far, and the steps behind them."""
 
-    def __init__(self, scored: ScoredCases, prediction: PredictionConfig, priors: ClassPriors):
-        self._scored, self._priors = scored, priors
+    def __init__(self, scored: ScoredCases, prediction: PredictionConfig, strength: float):
+        self._scored, self._strength = scored, strength
         self._study = scored.study.config.study
         self._configured = self._now = prediction
         self.trials: list[Trial] = []
@@ -225,7 +275,8 @@ class _Choice:
     def decide_offsets(self) -> None:
         """Class by class, the most frequent lesion first."""
         names = self._study.class_names
-        for index in sorted(range(1, len(names)), key=lambda k: -self._priors.real[k]):
+        real = np.mean([each.real for each in self._scored.priors], axis=0)
+        for index in sorted(range(1, len(names)), key=lambda k: -real[k]):
             own, before = names[index], self._now.class_offsets
 
             def with_offset(offset: float, own: str = own, before: dict = before
@@ -283,5 +334,5 @@ class _Choice:
 
     def _candidate(self, prediction: PredictionConfig) -> _Candidate:
         return _Candidate(
-            self._priors.correction(prediction.prior)
+            _corrections(self._scored, prediction.prior, self._strength)
             + prediction.offsets(self._study), prediction.guided_filter, prediction.flips)

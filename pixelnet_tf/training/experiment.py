@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import shutil
 from dataclasses import replace
 from pathlib import Path
 
-from pixelnet_tf.cases.predictions import PREDICTION_FILE, PredictionRecord
+from pixelnet_tf.cases.predictions import merge_predictions
 from pixelnet_tf.cases.split import Split
 from pixelnet_tf.config import Config, Prior, Strategy
 from pixelnet_tf.dataset.prepared import PreparedStudy
@@ -22,12 +21,8 @@ from pixelnet_tf.inference.predict import CaseSource, predict_cases
 from pixelnet_tf.io.files import (
     begin_folder,
     check_apart,
-    check_written,
     read_text,
     remove_leftovers,
-    replacing,
-    replacing_folder,
-    write_json,
     write_text,
 )
 from pixelnet_tf.io.locks import Lock, check_free, exclusive
@@ -190,30 +185,11 @@ class Experiment:
                           trained_on=(*split.train, *split.validation), overwrite=True,
                           reporter=self.reporter)
 
-    def _merge(self, folder: Path) -> Path:
-        """Put the predictions of all folds into one folder, with what they were made from."""
-        parts = [folder / f"fold{number}" for number in range(len(self.splits))]
-        records = [PredictionRecord.read(part) for part in parts]
-        merged = replace(
-            records[0], cases=sum((record.cases or () for record in records), ()),
-            left_out=sum((record.left_out for record in records), ()),
-            trained_on=sum((record.trained_on for record in records), ()),
-            networks=sum((record.networks for record in records), ()),
-            made_from={case: made for record in records
-                       for case, made in record.made_from.items()})
-        with replacing_folder(folder / "predictions") as target:
-            begin_folder(target)
-            for part, split in zip(parts, self.splits, strict=True):
-                for name in split.test:
-                    check_written(part / f"{name}.nii.gz", "run the same command again")
-                    with replacing(target / f"{name}.nii.gz") as copy:
-                        shutil.copyfile(part / f"{name}.nii.gz", copy)
-            write_json(target / PREDICTION_FILE, merged.to_json())
-        return folder / "predictions"
-
     def _evaluate(self, strategy: Strategy, prior: Prior) -> Evaluation:
         folder = self.out / f"{strategy}-{prior}"
-        predictions = self._merge(folder)
+        predictions = folder / "predictions"
+        merge_predictions({folder / f"fold{number}": split.test
+                           for number, split in enumerate(self.splits)}, predictions)
         protocol = make_protocol(self.config.evaluation)
         matching = match_cases(predictions, self.references, self.config.study)
         contents = check_pairs(matching, self.config.study, self.reporter)

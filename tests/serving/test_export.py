@@ -137,11 +137,11 @@ def test_scores_of_another_network_do_not_go_out_with_a_model(run, tmp_path):
     assert not (tmp_path / "tiny").exists()
     by["networks"] = [weights]
     own = describe_export(run, run.config(), "tiny", 1, evaluation(
-        predicted_by=by, trained_on=[CASE], made_from={CASE: {}}), weights)
+        predicted_by=by, trained_on=[CASE], made_from={CASE: {}}), [weights])
     assert CASE not in json.dumps(own)
     card = model_card(own)
     assert "predicted with the prior sampled in mode exact; the network was trained on" in card
-    unknown = describe_export(run, run.config(), "tiny", 1, evaluation(), weights)
+    unknown = describe_export(run, run.config(), "tiny", 1, evaluation(), [weights])
     assert "what they were predicted by is not on record" in model_card(unknown)
 
 

@@ -18,7 +18,7 @@ from pixelnet_tf.inference.slice_segmenter import SliceSegmenter
 from pixelnet_tf.inference.volume import score_voxels
 from pixelnet_tf.model.pixelnet import PixelNet
 from pixelnet_tf.runs.decisions import Decisions
-from pixelnet_tf.training.decisions import ScoredCases, _Candidate, decide
+from pixelnet_tf.training.decisions import Judged, ScoredCases, _Candidate, decide
 from pixelnet_tf.training.loop import Trainer
 from pixelnet_tf.training.validation import confusion
 from tests.listening import Listening
@@ -51,8 +51,8 @@ def test_a_candidate_gives_the_labels_that_the_segmenter_gives(tiny_study, tiny_
     head = model.parts["cls_score_new"]
     head.kernel.assign(20 * head.kernel)
     smoothing = GuidedFilterConfig(radius)
-    scored = ScoredCases(model, tiny_study, tiny_study.cases[:1], tiny_config.prediction,
-                         "float32", tmp_path)
+    scored = ScoredCases([Judged(lambda: model, tiny_study.cases[:1], LEVEL)], tiny_study,
+                         tiny_config.prediction, "float32", tmp_path)
     volume = tiny_study.read_volume(tiny_study.cases[0])
     scores = score_voxels(SliceSegmenter(model), volume, tiny_config.study,
                           tiny_config.prediction)

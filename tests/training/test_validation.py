@@ -14,7 +14,7 @@ from pixelnet_tf.errors import DataError
 from pixelnet_tf.inference.slice_segmenter import SliceSegmenter
 from pixelnet_tf.inference.volume import score_voxels
 from pixelnet_tf.model.pixelnet import PixelNet
-from pixelnet_tf.training.decisions import ScoredCases, fit_prior_strength
+from pixelnet_tf.training.decisions import Judged, ScoredCases, fit_prior_strength
 from pixelnet_tf.training.validation import (
     STRENGTHS,
     case_validator,
@@ -74,8 +74,10 @@ def test_the_validator_gives_the_dice_of_whole_volumes(tiny_study, tiny_config, 
 
 def fit(model, study, cases, config, priors):
     with tempfile.TemporaryDirectory() as folder:
-        return fit_prior_strength(
-            ScoredCases(model, study, cases, *asked(config), Path(folder)), priors)
+        strengths = fit_prior_strength(ScoredCases(
+            [Judged(lambda: model, tuple(cases), priors)], study, *asked(config), Path(folder)))
+    best = max(strengths, key=lambda strength: strengths[strength])
+    return replace(priors, strength=best), strengths
 
 
 class ScaledStudy:
