@@ -240,7 +240,8 @@ class Segmenter:
         runs
             One run, or several whose scores are averaged; also the path of a .keras file,
             RUN/checkpoints/best of a training that has not ended, a pattern such as "RUN/fold_*",
-            or the folder of a cross-validation, which stands for all its folds.
+            the folder of a cross-validation, which stands for all its folds, or a file that `pack`
+            wrote.
         config
             Of raw images in another layout than the training's: its `study.layout`, `files`,
             `resample` and its section `prediction` are taken. By default the run's own.
@@ -551,6 +552,58 @@ class Segmenter:
         scores = None if evaluation is None else read_evaluation(Path(evaluation))
         return export_model(self._runs, self.config, Path(out), name, version,
                             model_format=form, evaluation=scores, dry_run=dry_run)
+
+    def pack(self, out: Path_, *, name: str | None = None, evaluation: Path_ | None = None) -> Path:
+        """Write the runs as one file to hand on, which `from_run` takes.
+
+        It holds the weights, configurations and decisions, the SHA-256 of each file and a model
+        card; no name of a case and no path. The same runs give the same bytes.
+
+        Parameters
+        ----------
+        out
+            The file, as "model.zip".
+        name
+            Name of the model in its card; by default the study's.
+        evaluation
+            Folder of the scores of this model's predictions; their means go into the card.
+
+        Raises
+        ------
+        ConfigError
+            The model is not of runs, or the file is there already.
+        ModelError
+            A training has not ended, or the scores are of another network.
+
+        Examples
+        --------
+        >>> import pixelnet_tf as px
+        >>> packed = px.Segmenter.from_run("run").pack("model.zip")
+        >>> px.Segmenter.from_run(packed).modalities
+        ('flair', 't1ce', 't2')
+        """
+        from pixelnet_tf.dataset.fingerprint import preparation_of
+        from pixelnet_tf.evaluation.summary import read_evaluation
+        from pixelnet_tf.runs.pack import write_pack
+        from pixelnet_tf.serving.about import check_evaluated, describe_export, told_of
+        from pixelnet_tf.serving.model_card import model_card
+
+        out = Path(out)
+        if self._runs is None:
+            raise ConfigError("what is packed are runs",
+                              hint="make the model by Segmenter.from_run")
+        if out.exists():
+            raise ConfigError("is there already", file=out, hint="give another name")
+        scores = None if evaluation is None else read_evaluation(Path(evaluation))
+        weights = [network.digest() for network in self._runs.networks(self.config.prediction)]
+        if scores is not None:
+            check_evaluated(scores, weights)
+        about = describe_export(self._runs, self.config, name or self.config.study.name, 1, scores,
+                                weights)
+        write_pack(self._runs.runs, self._runs.whole, out, card=model_card(about, packed=True),
+                   told=told_of(about), weights=weights,
+                   preparation=preparation_of(self.config.study, self.config.prepare))
+        return out
 
     @cached_property
     def _backend(self) -> tuple[SegmentVolume, dict[str, Any]]:

@@ -33,6 +33,7 @@ VERBS = {
     "report": "One HTML file with curves, scores and pictures of a run.",
     "submit": "Write the archive that a challenge takes.",
     "export": "Write a SavedModel for TensorFlow Serving.",
+    "pack": "Write a trained model as one file to hand on.",
     "serve": "Answer TensorFlow Serving's REST API, and NIfTI in, NIfTI out.",
     "import-caffe": "Turn Caffe weights into a model of this project.",
     "export-caffe": "Turn a trained model into a prototxt and a caffemodel.",

@@ -16,7 +16,7 @@ from pixelnet_tf.errors import require
               help="Folder that `pixelnet-tf train` or `import-caffe` wrote, or its .keras file; "
               "RUN/checkpoints/best for a training that has not ended. Several become one model, "
               "the average of their scores, as in predict: the option may be repeated, or name a "
-              "pattern or the folder of `train --folds`.")
+              "pattern or the folder of `train --folds`. Or a file that `pixelnet-tf pack` wrote.")
 @click.option("--out", "out", required=True, type=PATH, metavar="DIR",
               help="Folder to write to; the model goes to DIR/<name>/<version>/, as TensorFlow "
               "Serving wants it.")

@@ -28,7 +28,8 @@ from pixelnet_tf.io.files import check_apart
               "train` or `import-caffe` wrote, or its .keras file; RUN/checkpoints/best for a "
               "training that has not ended. The scores of several are averaged: "
               "the option may be repeated, a pattern such as 'RUN/fold_*' takes all that fit, and "
-              "the folder of `train --folds` all its folds.")
+              "the folder of `train --folds` all its folds. Or a file that `pixelnet-tf pack` "
+              "wrote.")
 @click.option("--server", "server", metavar="URL", help="Instead of --model: a server of an "
               "exported model, http://host:port or http://host:port/v1/models/NAME.")
 @click.option("--serving-json", type=PATH, metavar="FILE", help="With --server, where the server "

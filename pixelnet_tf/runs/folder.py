@@ -61,7 +61,10 @@ class RunFolder:
         path: path of the run.
         name: the path as it was given.
         kind: `best` or `last` where the weights are those of a checkpoint, else None.
+        held: whatever must be there as long as the run is used.
     """
+
+    held: object = None
 
     def __init__(self, path: str):
         self.name = path

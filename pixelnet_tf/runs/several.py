@@ -16,6 +16,7 @@ from pixelnet_tf.runs.compatibility import AVERAGE, AVERAGE_ON_SPLIT, check_fit
 from pixelnet_tf.runs.decisions import Decisions
 from pixelnet_tf.runs.folder import RunFolder
 from pixelnet_tf.runs.network import TrainedNetwork
+from pixelnet_tf.runs.pack import Unpacked, is_pack, unpack
 
 #: Name of a fold's run in the folder of a cross-validation.
 _FOLD = re.compile(r"fold_(0|[1-9][0-9]{0,5})")
@@ -29,17 +30,19 @@ class Runs:
         runs: each a trained run.
         whole: the cross-validation whose folds they are, all of them; its split.json and
             decisions.json are those of the average. None for other runs.
+        unpacked: the file that they come from, where they all come from one.
     """
 
     runs: tuple[RunFolder, ...]
     whole: RunFolder | None = None
+    unpacked: Unpacked | None = None
 
     @classmethod
     def find(cls, paths: Sequence[str]) -> Runs:
         """Find the runs that paths name.
 
         A path is a run (as `RunFolder` takes it), the folder of a cross-validation, which stands
-        for all its folds, or a pattern such as `RUN/fold_*`.
+        for all its folds, a pattern such as `RUN/fold_*`, or a file that `write_pack` wrote.
 
         Raises:
             ConfigError: no path. ModelError: a pattern that no run fits, or a fold that has not
@@ -48,6 +51,8 @@ class Runs:
         if not paths:
             raise ConfigError("from_run needs at least one run",
                               hint="give the --out folder of `pixelnet-tf train`")
+        if any(map(is_pack, paths)):
+            return cls._with_packs(paths)
         found = [run for path in paths for run in _expanded(path)]
         runs = tuple(RunFolder(path) for path in found)
         parents = {posixpath.dirname(path.rstrip("/")) for path in found}
@@ -57,6 +62,21 @@ class Runs:
             if not whole.exists() and names == sorted(folds_in(whole.path)):
                 return cls(runs, whole)
         return cls(runs)
+
+    @classmethod
+    def _with_packs(cls, paths: Sequence[str]) -> Runs:
+        packs = {path: unpack(path) for path in paths if is_pack(path)}
+        if len(paths) == 1:
+            one, = packs.values()
+            return cls(one.runs, one.whole, one)
+        runs: list[RunFolder] = []
+        for path in paths:
+            runs += packs[path].runs if path in packs else [RunFolder(each)
+                                                            for each in _expanded(path)]
+        # The folders of all packs are there as long as their runs are used.
+        for run in runs:
+            run.held = tuple(packs.values())
+        return cls(tuple(runs))
 
     def check_fit(self, same_split: bool = False) -> None:
         """Raise `ConfigError` where their scores cannot be averaged.
@@ -96,6 +116,8 @@ class Runs:
         if self.whole is None:
             return self.runs[0].decisions() if len(self.runs) == 1 else None
         found = self.whole.decisions()
+        if self.unpacked is not None:
+            return found
         held_out = {name for run in self.runs for name in run.split().test}
         return found if found is not None and held_out == {*found.cases} else None
 

@@ -15,6 +15,7 @@ from pixelnet_tf.errors import ConfigError, ModelError
 from pixelnet_tf.evaluation.summary import Evaluation
 from pixelnet_tf.io.files import digest
 from pixelnet_tf.runs.folder import RunFolder
+from pixelnet_tf.runs.pack import Told
 from pixelnet_tf.runs.several import Runs
 from pixelnet_tf.serving.signatures import SIGNATURES, brain_is_zero_free
 from pixelnet_tf.volumes.description import describe_classes, describe_slices
@@ -48,6 +49,10 @@ def describe_export(runs: RunFolder | Runs, config: Config, name: str, version: 
     priors, prediction = run.priors(), config.prediction
     if runs.strength is not None:
         priors = replace(priors, strength=runs.strength)
+    training, validation = _training(run, asdict(priors)), _validation(run)
+    if runs.unpacked is not None:
+        training = asdict(runs.unpacked.told)
+        validation = training.pop("validation")
     tree = config_to_json(config)
     if tree["training"]["initial_weights"] not in ("random", "imagenet"):
         tree["training"]["initial_weights"] = "caffemodel"
@@ -68,8 +73,8 @@ def describe_export(runs: RunFolder | Runs, config: Config, name: str, version: 
                   "correction": [float(v) for v in runs.correction(prediction)]},
         "mode": prediction.mode,
         "precision": prediction.precision,
-        "training": _training(run, asdict(priors)),
-        "metrics": {"validation": _validation(run) if len(runs.runs) == 1 else None,
+        "training": training,
+        "metrics": {"validation": validation if len(runs.runs) == 1 else None,
                     "evaluation": _averaged(evaluation)},
         "signatures": {key: {"inputs": inputs, "outputs": outputs}
                        for key, (inputs, outputs) in SIGNATURES.items()},
@@ -117,6 +122,11 @@ def served_config(about: dict[str, Any], adapt: Callable[[Config], Config]) -> C
             raise ConfigError(f"prediction.{key} was settled by `pixelnet-tf export` ({settled})",
                               hint="export the model with another one")
     return config
+
+
+def told_of(about: dict[str, Any]) -> Told:
+    """What a pack says of the training, from what `describe_export` gave."""
+    return Told(**about["training"], validation=about["metrics"]["validation"])
 
 
 def _training(run: RunFolder, priors: dict[str, Any]) -> dict[str, Any]:

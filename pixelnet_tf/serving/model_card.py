@@ -5,17 +5,21 @@ from __future__ import annotations
 from typing import Any
 
 
-def model_card(about: dict[str, Any]) -> str:
-    """Markdown of a model card, from what `describe_export` gave."""
+def model_card(about: dict[str, Any], packed: bool = False) -> str:
+    """Markdown of a model card, from what `describe_export` gave.
+
+    packed: the model goes out as runs in one file, without a version and without signatures.
+    """
     return "\n".join([
-        f"# {about['name']}, version {about['version']}", "",
+        f"# {about['name']}" + f", version {about['version']}" * (not packed), "",
         f"**{about['use']}**", "",
         "A class-balanced PixelNet: VGG-16, hypercolumns of single pixels, a perceptron. It labels "
         "each pixel of axial MRI slices.", "", *_average(about),
-        *_input(about), *_output(about), *_signatures(about), *_training(about), *_metrics(about),
+        *_input(about), *_output(about), *([] if packed else _signatures(about)),
+        *_training(about), *_metrics(about),
         "## Made with", "",
         ", ".join(f"{name} {version}" for name, version in about["versions"].items()) + ". "
-        "The whole configuration is in `serving.json`.", "",
+        f"The whole configuration is in `{'config.yaml' if packed else 'serving.json'}`.", "",
     ])
 
 
