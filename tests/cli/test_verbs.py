@@ -70,8 +70,11 @@ def has_dry_run(verb: str) -> bool:
 
 
 @pytest.mark.parametrize("verb", VERBS)
-def test_an_option_of_one_value_that_is_given_twice_is_refused(verb, capsys):
-    """Not the last one taken without a word, as of `export --model A --model B`."""
+def test_an_option_of_one_value_that_is_given_twice_is_refused(verb, capsys, tmp_path,
+                                                                  monkeypatch):
+    """Not the last one taken without a word, as of `export --out A --out B`."""
+    # A file for the log is begun at once.
+    monkeypatch.chdir(tmp_path)
     required = [argument for option in options_of(verb) if option.required
                 for argument in (option.opts[0], *[_value(option)] * option.nargs)]
     arguments = ["X"] * sum(not isinstance(parameter, click.Option) for parameter in
