@@ -1,4 +1,4 @@
-"""Box plots of scores, agreement of volumes, and the curves of a training."""
+"""Box plots of scores, agreement of volumes, calibration, and the curves of a training."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from pixelnet_tf.evaluation.agreement import measured
+from pixelnet_tf.evaluation.calibration import BINS, Calibration, by_name
 from pixelnet_tf.evaluation.canvas import SERIES, new_figure
 from pixelnet_tf.evaluation.summary import Evaluation
 from pixelnet_tf.runs.rate_trial import RateTrial, shares
@@ -113,6 +114,48 @@ def volume_agreement(evaluation: Evaluation) -> Figure:
         ax.spines[["top", "right"]].set_visible(False)
     for ax in axes[::columns]:
         ax.set_ylabel("prediction - reference (ml)")
+    return figure
+
+
+def reliability(calibration: Calibration) -> Figure:
+    """Draw accuracy over confidence, bin by bin, and below how many voxels are in each bin.
+
+    On the diagonal what is held for probable occurs as often.
+    """
+    sides = by_name(calibration)
+    columns = min(len(sides), _COLUMNS + 1)
+    lines = -(-len(sides) // columns)
+    figure = new_figure(2.9 * columns, 3.7 * lines)
+    axes = figure.subplots(2 * lines, columns, squeeze=False,
+                           height_ratios=[3, 1] * lines)
+    middles = (np.arange(BINS) + 0.5) / BINS
+    for place, (name, found) in enumerate(sides.items()):
+        above, below = axes[place // columns * 2:place // columns * 2 + 2, place % columns]
+        points = [(x, y) for x, y in zip(found.confidence, found.accuracy, strict=True)
+                  if x is not None]
+        above.plot([0, 1], [0, 1], color="0.6", linewidth=1)
+        above.plot(*zip(*points, strict=True), "o-", color=SERIES[0], markersize=4)
+        error = found.expected_calibration_error
+        above.set_title(name + ("" if error is None else f"\nECE = {error:.3f}"), fontsize=10)
+        above.set_ylim(-0.03, 1.03)
+        above.tick_params(labelbottom=False)
+        below.bar(middles, np.array(found.voxels) / max(sum(found.voxels), 1), 0.9 / BINS,
+                  color=SERIES[0], alpha=0.5)
+        below.set_yscale("log")
+        below.set_ylim(1e-6, 2)
+        below.set_yticks([1e-6, 1e-3, 1])
+        below.minorticks_off()
+        below.set_xlabel("confidence")
+        if place % columns == 0:
+            above.set_ylabel("came true")
+            below.set_ylabel("voxels (share)")
+        for ax in (above, below):
+            ax.set_xlim(-0.03, 1.03)
+            ax.grid(alpha=0.3)
+            ax.spines[["top", "right"]].set_visible(False)
+    for place in range(len(sides), lines * columns):
+        for row in (0, 1):
+            axes[place // columns * 2 + row, place % columns].set_axis_off()
     return figure
 
 

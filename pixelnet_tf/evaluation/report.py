@@ -30,6 +30,7 @@ from pixelnet_tf.evaluation.overlay import overlay_figure
 from pixelnet_tf.evaluation.plots import (
     box_plots,
     rate_curves,
+    reliability,
     training_curves,
     volume_agreement,
 )
@@ -37,6 +38,7 @@ from pixelnet_tf.evaluation.summary import Evaluation
 from pixelnet_tf.evaluation.tables import (
     Table,
     agreement_table,
+    calibration_table,
     lesion_tables,
     number,
     paper_table,
@@ -127,6 +129,7 @@ def write_report(source: ReportSource, out: Path, overlays: int = 3) -> list[Pat
     rows = read_json_lines(source.run_dir / "log.jsonl")
     trial = _stored(source.run_dir, "learning_rate.json", RateTrial.from_json)
     evaluation = source.evaluation
+    calibration = evaluation.calibration
     pairs = {case: paths for case, paths in source.matching.pairs.items()
              if case in evaluation.scores}
     page = template.render(
@@ -154,6 +157,10 @@ def write_report(source: ReportSource, out: Path, overlays: int = 3) -> list[Pat
         volumes=picture("volumes", "Volumes of prediction and reference (Bland and Altman); a "
                         "point is a case.", volume_agreement(evaluation)
                         ) if evaluation.agreement_measures else None,
+        calibration_table=calibration_table(evaluation),
+        reliability=picture("calibration", "What was held for probable, and how often it came "
+                            "true; below the line the network is too sure.",
+                            reliability(calibration)) if calibration else None,
         case_table=case_table(evaluation),
         overlays=[picture(f"overlay_{case}", caption, figure) for case, caption, figure
                   in _overlays(source, overlays)],

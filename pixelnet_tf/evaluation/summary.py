@@ -19,6 +19,8 @@ from pixelnet_tf.evaluation.agreement import (
     VolumeAgreement,
     agreement_measures,
 )
+from pixelnet_tf.evaluation.calibration import DEFINITIONS as CALIBRATION_DEFINITIONS
+from pixelnet_tf.evaluation.calibration import Calibration, calibrate
 from pixelnet_tf.evaluation.lesions import LESION_MEASURES, SIZE_BOUNDS_ML, LesionCounts
 from pixelnet_tf.evaluation.matching import Matching
 from pixelnet_tf.evaluation.overlap import EMPTINESS
@@ -54,7 +56,8 @@ class Evaluation:
         about: whatever else belongs to the record; JSON values. `made_from` is case -> SHA-256 of
             its reference and of its prediction; `trained_on` the scored cases that a network of the
             predictions has learned from, `predicted_by` its weights, prior and mode, where
-            `prediction.json` says so.
+            `prediction.json` says so; `calibration` what `Calibration` holds, where there were
+            probabilities.
     """
 
     protocol: str
@@ -89,6 +92,12 @@ class Evaluation:
     def surface_tolerance_mm(self) -> float:
         """Distance within which surfaces agree, for the surface Dice."""
         return self.about.get("surface_tolerance_mm", EvaluationConfig.surface_tolerance_mm)
+
+    @property
+    def calibration(self) -> Calibration | None:
+        """Calibration of the probabilities; None where there were none."""
+        found = self.about.get("calibration")
+        return None if found is None else build(Calibration, found)
 
     @property
     def further_measures(self) -> tuple[str, ...]:
@@ -147,6 +156,8 @@ class Evaluation:
                if self.lesion_measures else {}),
             **({"agreement_definitions": agreement_measures(self.surface_tolerance_mm)}
                if self.agreement_measures else {}),
+            **({"calibration_definitions": CALIBRATION_DEFINITIONS}
+               if "calibration" in self.about else {}),
             "regions": {region: list(values) for region, values in self.regions.items()},
             "cases": len(self.scores),
             **self.about,
@@ -222,8 +233,10 @@ def evaluate(matching: Matching, study: StudyConfig, protocol: Protocol, predict
         DataError: naming every case that cannot be scored. RunError: a worker process died.
     """
     scores = score_cases(matching, study, protocol, workers, reporter)
+    calibration = calibrate(matching, study, workers, reporter)
     return Evaluation.of(protocol, protocol.regions(study), scores,
                          **record(matching, predictions_dir, contents),
+                         **({"calibration": asdict(calibration)} if calibration else {}),
                          predictions=str(predictions_dir), references=str(references_dir))
 
 
@@ -323,7 +336,9 @@ def _evaluation(tree: Any) -> Evaluation:
                         for region, entry in by_region.items()}
     for key, hint in _ABOUT.items():
         if key in tree:
-            convert(hint, tree[key], key)
+            read = convert(hint, tree[key], key)
+            if isinstance(read, Calibration) and read.fault:
+                raise PlainError(f"{key}: {read.fault}")
     return Evaluation(stored.protocol, stored.definitions, stored.regions, scores,
                       {key: value for key, value in tree.items()
                        if key not in (*_OWN, *_WORKED_OUT)})
@@ -350,10 +365,10 @@ class _Stored:
 #: What is read back of the rest, each of which may be missing.
 _ABOUT = {"predictions": str, "references": str, "surface_tolerance_mm": float,
           "trained_on": tuple[str, ...], "made_from": dict[str, _MadeFrom],
-          "predicted_by": PredictedBy}
+          "predicted_by": PredictedBy, "calibration": Calibration}
 _OWN = tuple(field.name for field in fields(_Stored))
-_WORKED_OUT = ("standard_deviation", "lesion_definitions", "agreement_definitions", "cases",
-               "scores", "volume_agreement")
+_WORKED_OUT = ("standard_deviation", "lesion_definitions", "agreement_definitions",
+               "calibration_definitions", "cases", "scores", "volume_agreement")
 
 
 def _score(entry: dict[str, Any], measures: tuple[str, ...], where: str) -> RegionScore:

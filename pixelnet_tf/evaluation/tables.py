@@ -12,6 +12,8 @@ from rich.table import Table as RichTable
 
 from pixelnet_tf.config import ProtocolName
 from pixelnet_tf.errors import ConfigError
+from pixelnet_tf.evaluation.calibration import DEFINITIONS as CALIBRATION_DEFINITIONS
+from pixelnet_tf.evaluation.calibration import by_name
 from pixelnet_tf.evaluation.lesions import LESION_MEASURES, SIZE_CLASSES
 from pixelnet_tf.evaluation.summary import SPREAD_ROWS, Evaluation
 from pixelnet_tf.io.csv_text import csv_text
@@ -177,6 +179,28 @@ def agreement_table(evaluation: Evaluation) -> Table | None:
         (f"Surface Dice: {definitions['SurfaceDice']}.",
          "Volume bias: mean of the prediction's volume less the reference's, over the cases that "
          "have one; limits of agreement: bias -/+ 1.96 standard deviations (Bland and Altman)."))
+
+
+def calibration_table(evaluation: Evaluation) -> Table | None:
+    """Confidence, accuracy and expected calibration error; None without probabilities."""
+    calibration = evaluation.calibration
+    if calibration is None:
+        return None
+    rows = []
+    for name, found in by_name(calibration).items():
+        voxels = sum(found.voxels)
+        confidence, accuracy = (
+            sum(n * (mean or 0) for n, mean in zip(found.voxels, side, strict=True)) / voxels
+            if voxels else None for side in (found.confidence, found.accuracy))
+        rows.append((name, str(voxels), number(confidence, ""), number(accuracy, ""),
+                     number(found.expected_calibration_error, "")))
+    return Table(
+        f"Calibration of the probabilities, {calibration.cases} cases",
+        ("Probability of", "Voxels", "Mean confidence", "Came true", "Expected calibration error"),
+        tuple(rows),
+        (f"Voxels: {CALIBRATION_DEFINITIONS['voxels']}.",
+         "Expected calibration error: "
+         f"{CALIBRATION_DEFINITIONS['expected_calibration_error']}."))
 
 
 def paper_table(evaluation: Evaluation, of: str = "") -> Table:
