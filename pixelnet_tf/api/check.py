@@ -368,7 +368,7 @@ def _covered(folder: str, folders: Collection[str]) -> list[str]:
     """The files that a folder's manifest covers: its own and those of its sub-folders."""
     inner = [each for each in folders if each != folder and each.startswith(folder + os.sep)]
     return [path for path in manifest.files_in(folder)
-            if _name(path, folder).count("/") <= 1
+            if _name(path, folder).count("/") <= manifest.DEPTH
             and not any(path.startswith(each + os.sep) for each in inner)]
 
 

@@ -97,6 +97,8 @@ def command(models: tuple[str, ...], server: str | None, serving_json: Path | No
 
     if overlays:
         require("--overlays", "report", "matplotlib")
+    if output == OutputForm.DICOM_SEG:
+        require("--output dicom-seg", "dicom", "highdicom")
     if bool(models) == (server is not None):
         raise click.UsageError("give one of --model RUN and --server URL")
     if server is not None and split != "all":

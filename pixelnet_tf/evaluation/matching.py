@@ -11,7 +11,7 @@ from pathlib import Path
 from pixelnet_tf.cases.layouts import find_cases
 from pixelnet_tf.cases.names import case_name, image_files, image_stem, nifti_stem
 from pixelnet_tf.cases.predictions import PredictionRecord
-from pixelnet_tf.config import StudyConfig
+from pixelnet_tf.config import OutputForm, StudyConfig
 from pixelnet_tf.errors import DataError
 
 
@@ -57,7 +57,7 @@ def match_cases(
             prediction that is its own reference, or names missing on either side unless
             `allow_missing`.
     """
-    predictions = volumes_by_case(predictions_dir, "predictions")
+    predictions = predictions_in(predictions_dir)
     references, reasons = find_references(references_dir, study)
     about = PredictionRecord.read(predictions_dir)
     reasons |= {entry.case: f"left out: {entry.reason}" for entry in about.left_out}
@@ -90,6 +90,23 @@ def match_cases(
                         hint="add them; `pixelnet-tf evaluate --allow-missing` scores the "
                              f"{len(common)} common cases alone")
     return matching
+
+
+def predictions_in(folder: Path) -> dict[str, Path]:
+    """Map case -> file for a folder of predictions, in the form that `prediction.json` tells of.
+
+    Raises:
+        DataError: as `volumes_by_case`; or they are DICOM segmentations.
+    """
+    folder = Path(folder)
+    about = PredictionRecord.read(folder)
+    if about.output == OutputForm.DICOM_SEG:
+        raise DataError("holds DICOM segmentations, and volumes are read here", file=folder,
+                        value=about.output,
+                        hint="run `pixelnet-tf predict` again into a new --out, without --output")
+    places = {case_name(name): folder / place for name, place in sorted(about.files.items())}
+    found = {name: path for name, path in places.items() if path.is_file()}
+    return found or volumes_by_case(folder, "predictions")
 
 
 def volumes_by_case(folder: Path, what: str) -> dict[str, Path]:

@@ -14,7 +14,7 @@ from pixelnet_tf.cases.layouts import find_cases
 from pixelnet_tf.config import StudyConfig
 from pixelnet_tf.errors import ConfigError, DataError
 from pixelnet_tf.evaluation.label_files import check_same_grid, read_labels
-from pixelnet_tf.evaluation.matching import volumes_by_case
+from pixelnet_tf.evaluation.matching import predictions_in
 from pixelnet_tf.io.disk import sync
 from pixelnet_tf.io.files import replacing
 from pixelnet_tf.io.scratch import scratch_folder
@@ -67,7 +67,7 @@ def write_submission(
     if not re.fullmatch(r"[A-Za-z0-9_-]+", description):
         raise ConfigError("the description may hold letters, digits, '_' and '-', got "
                           f"{description!r}", value=description)
-    predictions = volumes_by_case(predictions_dir, "predictions")
+    predictions = predictions_in(predictions_dir)
     cases = find_cases(study_dir, study, require_segmentation=False)
     faults = _missing_names(predictions, cases)
     names: dict[str, str] = {}

@@ -1,8 +1,8 @@
 """`manifest.jsonl`: what was written into a folder of the product, by SHA-256.
 
-A folder that has one (`begin`) covers its own files and those of its sub-folders; every file that
-is written whole there (`io/files.py`) is told to it, and every one that is read back through the
-product is compared.
+A folder that has one (`begin`) covers its own files and those of its sub-folders, `DEPTH` levels of
+them; every file that is written whole there (`io/files.py`) is told to it, and every one that is
+read back through the product is compared.
 
 A line is written and synced before a file is moved into place ("announced"), and another after it
 ("written"). So a file may hold what was written last or what was announced since: a program that is
@@ -30,6 +30,8 @@ from pixelnet_tf.io.disk import Pathname, is_url, make_folder, sync, temporary_n
 
 MANIFEST = "manifest.jsonl"
 FORMAT = 1
+#: Levels of sub-folders that a manifest covers: `sub-01/ses-02/anat` of a data set of BIDS.
+DEPTH = 3
 #: Bytes above which a manifest is written anew, or four times what that makes of it.
 _COMPACT_AT = 1 << 20
 #: Readers and writers look again where a file was replaced while they looked at it.
@@ -219,7 +221,7 @@ def place_of(path: Pathname) -> tuple[str, str] | None:
     if is_url(path):
         return None
     folder, name = os.path.split(os.path.abspath(path))
-    for _ in range(2):
+    for _ in range(DEPTH + 1):
         if os.path.isfile(os.path.join(folder, MANIFEST)):
             return None if name == MANIFEST else (folder, name)
         folder, parent = os.path.split(folder)

@@ -11,6 +11,8 @@ PARTS = {
         ("matplotlib", "report"),
     ("predict", "--model", "m", "--data", "d", "--out", "o", "--overlays", "--dry-run"):
         ("matplotlib", "report"),
+    ("predict", "--model", "m", "--data", "d", "--out", "o", "--output", "dicom-seg"):
+        ("highdicom", "dicom"),
     ("report", "run", "--predictions", "p", "--scores", "s", "--out", "o"): ("jinja2", "report"),
     ("serve", "--model", "m"): ("uvicorn", "serve"),
     ("export", "--model", "m", "--out", "o", "--format", "onnx"): ("tf2onnx", "onnx"),

@@ -175,6 +175,27 @@ def test_dcmqi_reads_a_dicom_segmentation_where_it_lies(predicted, place, tmp_pa
     np.testing.assert_array_equal(on_grid(turned, labels), labels.dataobj)
 
 
+def test_a_real_scan_has_the_same_labels_from_dicom(shared, tmp_path):
+    """Of 20 slices of a patient of TCGA-LGG, by highdicom's reader."""
+    patient = "TCGA_CS_4942_19970222"
+    study = replace(CONFIG.study, modalities=("flair", "t1ce"), skull_stripped=False)
+    config, folder = replace(CONFIG, study=study), shared / "data" / "lgg"
+    write_case(tmp_path / "dicom" / patient, {
+        name: folder / patient / f"{patient}_{name}.nii.gz" for name in study.modalities})
+    case = tmp_path / "nifti" / patient
+    shutil.copytree(folder / patient, case)
+    write(tmp_path / "nifti", tmp_path / "labels", config)
+    config = replace(config, study=replace(study, layout="dicom"))
+    write(tmp_path / "dicom", tmp_path / "seg", replace(config, study=replace(
+        config.study, series={"flair": "flair", "t1ce": "t1ce"})), "dicom-seg")
+    labels = nib.load(tmp_path / "labels" / f"{patient}.nii.gz")
+    found = hd.seg.segread(tmp_path / "seg" / f"{patient}.dcm").get_volume(combine_segments=True)
+    image = nib.Nifti1Image(np.array([0, 1, 2, 4], np.uint8)[found.array],
+                            np.diag([-1, -1, 1, 1]) @ found.affine)
+    assert np.any(labels.dataobj)
+    np.testing.assert_array_equal(on_grid(image, labels), labels.dataobj)
+
+
 def rows_of(table):
     """Region, volume, place and border of each lesion."""
     rows = (line.split("\t") for line in table.read_text().splitlines())

@@ -63,10 +63,20 @@ def test_what_is_read_is_compared(folder, damage):
     assert read_json(folder / "a.json") == {"a": 1}
 
 
+def test_files_of_a_data_set_of_bids_are_told_of_at_their_depth(folder):
+    place = folder / "sub-01" / "ses-02" / "anat" / "sub-01_ses-02_dseg.tsv"
+    write_text(place, "index")
+    assert list(manifest.read(folder).entries) == [place.relative_to(folder).as_posix()]
+    place.write_text("other")
+    with pytest.raises(DataError, match="is not the file that was written"):
+        read_bytes(place)
+
+
 def test_a_file_that_nothing_was_told_of_is_read_as_it_is(folder, tmp_path):
     (folder / "notes.txt").write_text("of a user")
-    (folder / "deep" / "deeper").mkdir(parents=True)
-    write_text(folder / "deep" / "deeper" / "x", "too deep for this manifest")
+    deep = folder.joinpath("a", "b", "c", "d")
+    deep.mkdir(parents=True)
+    write_text(deep / "x", "too deep for this manifest")
     write_text(tmp_path / "beside.txt", "x")
     assert read_bytes(folder / "notes.txt") == b"of a user"
     assert manifest.read(folder).entries == {}
