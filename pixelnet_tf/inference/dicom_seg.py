@@ -10,7 +10,7 @@ import io
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -78,6 +78,9 @@ class DicomSegOutput(Output):
         super().__init__(out, study, cases)
         require("--output dicom-seg", "dicom", "highdicom", "pydicom")
         self._codes = codes_of(study)
+
+    def settings(self) -> Any:
+        return list(self._codes.items())
 
     def check(self) -> list[str]:
         for name in self.cases:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -56,6 +56,11 @@ class Output(ABC):
     def recall(self, places: Mapping[str, str]) -> None:
         """Hear what `places` gave in earlier calls, of cases that are not among those of now."""
         self.recalled = dict(places)
+
+    def settings(self) -> Any:
+        """What shapes the files beside the labels and their names, as JSON values; None: nothing.
+        """
+        return None
 
     def begin(self) -> None:
         """Write what the folder holds as a whole."""

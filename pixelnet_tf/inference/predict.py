@@ -462,7 +462,7 @@ class _Folder:
         self._common = MadeFrom(
             networks=digest([[network.weights or network.model, network.correction]
                              for network in networks]),
-            prediction=_settings(config.study, config.prediction))
+            prediction=_settings(config.study, config.prediction, self._output.settings()))
         self._now = PredictionRecord(
             networks=networks, prior=config.prediction.prior, mode=config.prediction.mode,
             config=config_to_json(config), made_from={
@@ -626,11 +626,13 @@ class _Folder:
                           partial(self._output.read, name))
 
 
-def _settings(study: StudyConfig, prediction: PredictionConfig) -> str:
+def _settings(study: StudyConfig, prediction: PredictionConfig, output: Any = None) -> str:
     """Digest of every setting that shapes the labels of prepared slices, and of the program.
 
     How many slices are computed together, and whether maps are written, do not; what
     earlier versions did not know does where it is on.
+
+    output: what of the form of the segmentations does (`Output.settings`).
     """
     shown, asked = config_to_json(study), config_to_json(prediction)
     return digest({"program": __version__,
@@ -640,7 +642,8 @@ def _settings(study: StudyConfig, prediction: PredictionConfig) -> str:
                                   and (value or key not in ("class_offsets", "flips"))},
                    "brain_only": prediction.inside_brain(study), "regions": shown["regions"],
                    # In a list: their order is that of the scores.
-                   "labels": list(shown["labels"].items())})
+                   "labels": list(shown["labels"].items()),
+                   **({} if output is None else {"output": output})})
 
 
 def _some(names: Collection[str]) -> str:

@@ -219,6 +219,10 @@ def test_a_finished_dicom_segmentation_is_kept_and_drawn(studies, predicted, tmp
     (folder / "lesions" / "phantom_001.json").unlink()
     write(studies["oblique"] / "dicom", folder, dicom, "dicom-seg")
     assert rows_of(folder / "lesions.tsv") == before
+    # Other codes are another object.
+    other = replace(dicom, study=replace(dicom.study, codes={2: ("1", "99X", "Swelling")}))
+    with pytest.raises(DataError, match="phantom_001: other settings of the prediction"):
+        write(studies["oblique"] / "dicom", folder, other, "dicom-seg")
     with pytest.raises(DataError, match="holds segmentations as dicom-seg, not as nifti"):
         write(studies["oblique"] / "dicom", folder, dicom, overwrite=True)
 
