@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from pixelnet_tf.errors import ModelError, RunError
 from prototxt_import import (
@@ -25,6 +27,9 @@ from prototxt_import import (
     save_prototxt,
     save_solverstate,
 )
+
+#: How much larger than its file the arrays of an HDF5 file may be. Keras packs nothing.
+_MAX_INFLATION = 64
 
 
 @contextmanager
@@ -103,6 +108,26 @@ def checked_hdf5(path: str | Path, most_bytes: int) -> int:
     with caffe_errors(), open_hdf5(path, most_bytes) as file:
         file.visititems(check)
         return count_values(file)
+
+
+def hdf5_groups(path: str | Path, groups: Iterable[str]) -> dict[str, list[np.ndarray]]:
+    """The float32 arrays below some groups of an HDF5 file; none for a group that is not there.
+
+    Raises `ModelError` as `checked_hdf5`, for arrays that take far more than the file has.
+    """
+    checked_hdf5(path, _MAX_INFLATION * Path(path).stat().st_size)
+    with caffe_errors(), open_hdf5(path) as file:
+        found: dict[str, list[np.ndarray]] = {}
+        for group in groups:
+            arrays = found.setdefault(group, [])
+
+            def take(_: str, one: Any, arrays: list[np.ndarray] = arrays) -> None:
+                if hasattr(one, "dtype"):
+                    arrays.append(np.asarray(one, np.float32))
+
+            if group in file:
+                file[group].visititems(take)
+        return found
 
 
 def read_solver_state(path: str | Path) -> SolverState:

@@ -23,6 +23,12 @@ from pixelnet_tf.errors import ConfigError
 @click.option("--snapshot", metavar="FILE", help="Go on from Caffe's .solverstate (or "
               ".solverstate.h5), its caffemodel beside it: the same as --set "
               "training.initial_weights=FILE.")
+@click.option("--weights", metavar="FILE", help="Start from the weights in this file: a "
+              ".caffemodel of VGG-16 or PixelNet, a .keras model of an earlier run, or Keras' .h5 of VGG-16 "
+              "(without a network: vgg16_weights_tf_dim_ordering_tf_kernels_notop.h5 of "
+              "storage.googleapis.com/tensorflow/keras-applications/vgg16, MD5 "
+              "64373286793e3c8b2b4e3219cbf3544b; docs/training.md lists others). The same as --set "
+              "training.initial_weights=FILE.")
 @click.option("--fold", type=int, help="Train for this fold of the split (from 0): its cases are "
               "the test cases.")
 @click.option("--folds", metavar="all|0,2", help="Train a network for each fold of the split, or "
@@ -31,8 +37,8 @@ from pixelnet_tf.errors import ConfigError
               "With --resume, what has ended is kept.")
 @dry_run_option
 def command(config_path: str | None, overrides: tuple[str, ...], print_config: bool, data: str,
-            out: str, resume: bool, snapshot: str | None, fold: int | None, folds: str | None,
-            dry_run: bool) -> None:
+            out: str, resume: bool, snapshot: str | None, weights: str | None, fold: int | None,
+            folds: str | None, dry_run: bool) -> None:
     """Train a class-balanced PixelNet on a prepared study.
 
     The study and how it was prepared come from the prepared folder; --config gives model, sampling
@@ -41,14 +47,18 @@ def command(config_path: str | None, overrides: tuple[str, ...], print_config: b
     Ctrl-C and SIGTERM let the step at hand end and save the state before they stop (exit codes 130
     and 143); --resume goes on from there. A second Ctrl-C does not wait.
     """
-    if snapshot is not None:
+    if snapshot is not None and weights is not None:
+        raise click.UsageError("give one of --snapshot and --weights")
+    for file in (snapshot, weights):
+        if file is None:
+            continue
         # JSON's strings are YAML's, whatever stands in a path.
-        overrides = (*overrides, f"training.initial_weights={json.dumps(snapshot)}")
+        overrides = (*overrides, f"training.initial_weights={json.dumps(file)}")
     config = read_config(config_path, overrides, print_config)
     if snapshot is not None and not snapshot.endswith((".solverstate", ".solverstate.h5")):
         raise ConfigError("is no state of Caffe's solver", file=snapshot,
                           hint="give --snapshot a .solverstate or .solverstate.h5; weights alone "
-                               "are given by --set training.initial_weights=FILE")
+                               "are given by --weights FILE")
     if folds is not None:
         if fold is not None:
             raise click.UsageError("give one of --fold and --folds")

@@ -10,6 +10,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from pixelnet_tf.caffe.reading import hdf5_groups
 from pixelnet_tf.caffe.snapshot import Snapshot, check_snapshot, is_snapshot, load_snapshot
 from pixelnet_tf.caffe.weights import load_caffemodel
 from pixelnet_tf.config import AUTO, SolverConfig, SolverType
@@ -18,6 +19,11 @@ from pixelnet_tf.model.architecture import BLOCKS
 from pixelnet_tf.model.fast_trunk import fast_taps
 from pixelnet_tf.model.pixelnet import PixelNet
 from pixelnet_tf.runs.network import load_model
+
+#: Caffe's name of a convolution of VGG-16 -> Keras'.
+_KERAS_NAMES = {name: f"block{block}_conv{number}"
+                for block, names in enumerate(BLOCKS, start=1)
+                for number, name in enumerate(names, start=1)}
 
 
 @dataclass(frozen=True)
@@ -49,8 +55,8 @@ def check_source(source: str, steps: int = 0, balance: bool = False,
         return
     if not os.path.isfile(source):
         raise ModelError(f"training.initial_weights: {source!r} does not exist",
-                         hint="give random, imagenet, or the path of a .caffemodel, .solverstate "
-                              "or .keras file")
+                         hint="give random, imagenet, or the path of a .caffemodel, .solverstate, "
+                              ".keras or Keras' .h5 file")
     if not is_snapshot(source):
         return
     done = check_snapshot(source)
@@ -78,7 +84,8 @@ def initialise(model: PixelNet, source: str, intensity: float = 1.0) -> StartWei
 
     Args:
         source: `random` (the model keeps what it drew), `imagenet` (Keras' VGG-16), or the path of
-            a `.caffemodel`, of a `.solverstate` or of a `.keras` model of this project.
+            a `.caffemodel`, of a `.solverstate`, of a `.keras` model of this project, or of the
+            `.h5` file that Keras fetches for `imagenet`.
         intensity: gray levels that one unit of the image stands for; `imagenet` and `.caffemodel`
             weights are adapted to it (`rescale_intensity`), those of a snapshot are not.
 
@@ -95,7 +102,9 @@ def initialise(model: PixelNet, source: str, intensity: float = 1.0) -> StartWei
         return StartWeights((f"weights and solver of {source}, step {snapshot.step}",),
                             frozenset(), snapshot)
     if source == "imagenet":
-        found = _from_keras_vgg(model)
+        found = _from_vgg(model, _fetched_vgg(model), "Keras' ImageNet VGG-16")
+    elif (arrays := _vgg_in(source)) is not None:
+        found = _from_vgg(model, arrays, source)
     else:
         table = load_caffemodel(model, source)
         found = StartWeights((f"start weights: {source}", *str(table).splitlines()),
@@ -131,7 +140,29 @@ def rescale_intensity(model: PixelNet, intensity: float, new_layers: Collection[
     return scales
 
 
-def _from_keras_vgg(model: PixelNet) -> StartWeights:
+def _vgg_in(path: str) -> dict[str, list[np.ndarray]] | None:
+    """Kernel and bias of each convolution in Keras' .h5 file of a VGG-16, by Caffe's names; None
+    for another file.
+
+    Raises:
+        ModelError: it is damaged, or lacks one.
+    """
+    if not path.endswith((".h5", ".hdf5")):
+        return None
+    arrays = hdf5_groups(path, _KERAS_NAMES.values())
+    if not any(arrays.values()):
+        return None
+    found = {}
+    for name, own in _KERAS_NAMES.items():
+        found[name] = sorted(arrays[own], key=lambda array: -array.ndim)
+        if [array.ndim for array in found[name]] != [4, 1]:
+            raise ModelError(f"has no kernel and bias of {own}", file=path,
+                             hint="fetch it again; docs/training.md says where it comes from")
+    return found
+
+
+def _fetched_vgg(model: PixelNet) -> dict[str, list[np.ndarray]]:
+    """The same of Keras' own VGG-16, which is fetched where it is not there yet."""
     if tuple(model.config.widths) != (64, 128, 256, 512, 512):
         raise ModelError("imagenet weights need model.widths [64, 128, 256, 512, 512], got "
                          f"{list(model.config.widths)}", value=list(model.config.widths))
@@ -139,18 +170,25 @@ def _from_keras_vgg(model: PixelNet) -> StartWeights:
         vgg = keras.applications.VGG16(weights="imagenet", include_top=False)
     except Exception as error:  # Keras raises bare exceptions on a failed download.
         raise ModelError(f"Keras' ImageNet VGG-16 cannot be had ({error})",
-                         hint="on a machine without a network give training.initial_weights a "
-                              ".caffemodel, or random") from None
-    for number, names in enumerate(BLOCKS, start=1):
-        for i, name in enumerate(names, start=1):
-            kernel, bias = vgg.get_layer(f"block{number}_conv{i}").get_weights()
-            if name == "conv1_1" and kernel.shape[2] != model.channels:
-                # Every channel gets the mean kernel; the sum over channels keeps the response.
-                mean = kernel.mean(axis=2, keepdims=True) * kernel.shape[2] / model.channels
-                kernel = mean.repeat(model.channels, axis=2)
-            model.parts[name].set_weights([kernel, bias])
-    return StartWeights(("start weights: Keras' ImageNet VGG-16 (13 convolutions)",),
-                        model.weighted - set(sum(BLOCKS, ())))
+                         hint="without a network give a file by --weights FILE; docs/training.md "
+                              "says where the known ones come from") from None
+    return {name: vgg.get_layer(own).get_weights() for name, own in _KERAS_NAMES.items()}
+
+
+def _from_vgg(model: PixelNet, arrays: dict[str, list[np.ndarray]], source: str) -> StartWeights:
+    """Give the thirteen convolutions their kernels and biases."""
+    for name, (kernel, bias) in arrays.items():
+        if name == "conv1_1" and kernel.shape[2] != model.channels:
+            # Every channel gets the mean kernel; the sum over channels keeps the response.
+            mean = kernel.mean(axis=2, keepdims=True) * kernel.shape[2] / model.channels
+            kernel = mean.repeat(model.channels, axis=2)
+        shapes = [tuple(weight.shape) for weight in model.parts[name].weights[:2]]
+        if shapes != [kernel.shape, bias.shape]:
+            raise ModelError(f"{name} has the shape {kernel.shape}, the model's is {shapes[0]}",
+                             file=source, hint="set model.widths to [64, 128, 256, 512, 512]")
+        model.parts[name].set_weights([kernel, bias])
+    return StartWeights((f"start weights: {source} (13 convolutions)",),
+                        model.weighted - set(arrays))
 
 
 def _from_model(model: PixelNet, path: str) -> StartWeights:
