@@ -24,8 +24,9 @@ from pixelnet_tf.errors import ConfigError
               ".solverstate.h5), its caffemodel beside it: the same as --set "
               "training.initial_weights=FILE.")
 @click.option("--weights", metavar="FILE", help="Start from the weights in this file: a "
-              ".caffemodel of VGG-16 or PixelNet, a .keras model of an earlier run, or Keras' .h5 of VGG-16 "
-              "(without a network: vgg16_weights_tf_dim_ordering_tf_kernels_notop.h5 of "
+              ".caffemodel of VGG-16 or PixelNet, a .keras model of an earlier run, or Keras' .h5 "
+              "of VGG-16 (without a network: "
+              "vgg16_weights_tf_dim_ordering_tf_kernels_notop.h5 of "
               "storage.googleapis.com/tensorflow/keras-applications/vgg16, MD5 "
               "64373286793e3c8b2b4e3219cbf3544b; docs/training.md lists others). The same as --set "
               "training.initial_weights=FILE.")
