@@ -151,7 +151,7 @@ class _Found:
         found = detect_study(path)
         modalities = found.common_modalities or found.modalities
         settings = {key: value for key, value in found.settings(modalities).items()
-                    if key in ("layout", "modalities", "files")}
+                    if key in ("layout", "modalities", "files", "series")}
         study = replace(config_from_dict({"study": settings}).study, name=study_name(path),
                         ignore_label=found.ignore_label)
         missing = [modality for modality in found.modalities if modality not in modalities]
@@ -172,11 +172,12 @@ class _Found:
             self.study, modalities=modalities, labels=labels, regions=regions,
             files={key: text for key, text in self.study.files.items()
                    if key in (*modalities, SEGMENTATION)},
+            series={key: text for key, text in self.study.series.items() if key in modalities},
             resample=bool(survey.grids_differ),
             skull_stripped=True if survey.stripped is None else survey.stripped)
         return study, {"layout": self.told[0] if self.told else "", "modalities": why,
                        "labels": label_words,
-                       "regions": "dataset.json says so" if self.regions else
+                       "regions": "as the data set has them" if self.regions else
                        "what is scored; it does not change the training"}
 
 

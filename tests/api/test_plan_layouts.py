@@ -1,0 +1,52 @@
+"""A plan of one study in every layout: what it finds is right, and `prepare` takes it as it is."""
+
+import numpy as np
+import pytest
+
+import pixelnet_tf as px
+from pixelnet_tf.cases.phantom import draw_brats_case
+from pixelnet_tf.config import config_from_yaml
+from pixelnet_tf.dataset.prepare_study import prepare_study
+from tests.dicom_study import write_series
+from tests.study_forms import LAYOUTS, write_image, write_study
+
+AFFINE = np.diag([-12.5, -12.5, 9.0, 1.0])
+ENDINGS = {"flat": ".nrrd", "pattern": ".mgz", "bids": ".hdr", "isles2017": ".mha"}
+
+
+@pytest.fixture(scope="module")
+def cases():
+    drawn = {f"case_{n}": draw_brats_case(0, n, (16, 16, 16)) for n in (1, 2, 3)}
+    return {name: {"first": case.volumes["flair"], "second": case.volumes["t1ce"],
+                   "seg": (case.labels > 0).astype(np.uint8)} for name, case in drawn.items()}
+
+
+def write_dicom(folder, cases):
+    """Two series and a truth in NIfTI a case."""
+    for case, arrays in cases.items():
+        for number, (key, text) in enumerate((("first", "AX T2 FLAIR"), ("second", "Ax T1 +C"))):
+            write_series(folder / case, arrays[key], AFFINE, text, number=number, patient=case,
+                         prefix=key)
+        write_image(folder / case / f"{case}_seg.nii.gz", arrays["seg"], AFFINE)
+
+
+@pytest.mark.parametrize("layout", [*LAYOUTS, "dicom"])
+def test_a_plan_of_every_layout_prepares_without_an_edit(tmp_path, cases, layout):
+    folder = tmp_path / "study"
+    if layout == "dicom":
+        write_dicom(folder, cases)
+    else:
+        write_study(folder, layout, cases, AFFINE, ENDINGS.get(layout, ".nii"))
+    found = px.plan(folder, trial=False)
+    study = found.config.study
+    assert study.layout == {"brats2023": "brats", "isles2017": "isles", "isles2022": "isles"
+                            }.get(layout, layout)
+    assert study.modalities == (("dwi", "adc") if "isles" in layout else ("flair", "t1ce"))
+    if layout == "brats2023":
+        assert study.labels == {0: "background", 1: "necrosis", 2: "edema", 3: "enhancing"}
+        assert study.regions == {"ET": (3,), "WT": (1, 2, 3), "TC": (1, 3)}
+    else:
+        assert study.labels == {0: "background", 1: "lesion"}
+    config = config_from_yaml(found.yaml(), "the plan")
+    summary = prepare_study(config, folder, tmp_path / "prepared", dry_run=True)
+    assert len(summary.split.cases) == 3
