@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -37,6 +38,15 @@ def shared_caffe(shared: Path) -> Path:
     if not folder.is_dir():
         pytest.skip(f"needs the golden arrays of Caffe in {folder}")
     return folder
+
+
+@pytest.fixture
+def eagerly() -> Iterator[None]:
+    """TensorFlow without graphs: making those of a segmenter takes seconds each."""
+    import tensorflow as tf
+    tf.config.run_functions_eagerly(True)
+    yield
+    tf.config.run_functions_eagerly(False)
 
 
 @pytest.fixture(scope="session")

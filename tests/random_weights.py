@@ -11,7 +11,10 @@ def with_random_biases(model: PixelNet, seed: int) -> PixelNet:
     """Give a network random biases and BatchNorm statistics, in place; returns it."""
     rng = np.random.default_rng(seed)
     for name, layer in model.parts.items():
-        if hasattr(layer, "kernel"):
+        if hasattr(layer, "kernel") and layer.bias is None:
+            # Of slices beside, which start at zero.
+            layer.kernel.assign(rng.normal(0, 0.3, layer.kernel.shape))
+        elif hasattr(layer, "kernel"):
             layer.bias.assign(rng.normal(0.1, 0.3, layer.bias.shape))
         elif name.startswith("bn_"):
             layer.mean_sum.assign(rng.normal(0, 1, layer.mean_sum.shape))

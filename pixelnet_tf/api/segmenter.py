@@ -356,7 +356,7 @@ class Segmenter:
                                     "correction": about["prior"]["correction"]}]}
             return lambda volume, *maps: segment_remotely(
                 lambda images, domain: model.segment_slices(images, domain, any(maps)), volume,
-                resolved.study, resolved.prediction, *maps), record
+                resolved.study, resolved.prediction, *maps, reach=resolved.model.reach), record
 
         return cls(resolved, load)
 
@@ -395,7 +395,7 @@ class Segmenter:
         return cls(resolved, lambda: (lambda volume, *maps: segment_remotely(
             lambda images, domain: served.segment_slices(
                 images, resolved.study.label_values, domain if with_domain else None, any(maps)),
-            volume, resolved.study, resolved.prediction, *maps), record))
+            volume, resolved.study, resolved.prediction, *maps, reach=resolved.model.reach), record))
 
     @property
     def modalities(self) -> tuple[str, ...]:

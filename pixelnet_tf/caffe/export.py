@@ -14,6 +14,7 @@ from pixelnet_tf.caffe import exported
 from pixelnet_tf.caffe.blobs import get_blobs
 from pixelnet_tf.caffe.reading import write_caffemodel, write_prototxt
 from pixelnet_tf.config import Config, config_to_dict
+from pixelnet_tf.errors import ModelError
 from pixelnet_tf.io.files import write_json, write_text
 from pixelnet_tf.model.architecture import Convolution, Dense
 from pixelnet_tf.model.pixelnet import PixelNet
@@ -144,7 +145,15 @@ def _comment(model: PixelNet, about: dict[str, Any]) -> str:
 
 
 def caffe_network(model: PixelNet) -> Network:
-    """A model as a Caffe network with its weights, for the TEST phase."""
+    """A model as a Caffe network with its weights, for the TEST phase.
+
+    Raises `ModelError` for one whose hypercolumns reach into neighbouring slices.
+    """
+    if model.config.reach:
+        raise ModelError(f"model.context_slices is {model.config.context_slices}, and the "
+                         "original's networks read one slice",
+                         value=model.config.context_slices,
+                         hint="train one with model.context_slices=1")
     size = _IMAGE_SIZE + 2 * model.config.border
     layers = [
         Layer("data", "Input", (), ("data",), InputParams(((1, model.channels, size, size),))),

@@ -459,8 +459,13 @@ class SamplingConfig:
     #: Add noise of a standard deviation up to this to each normalised slice; 0 is off.
     noise: float = 0.0
     #: Share of the slices that receive the lesions of another one, moved at random within the
-    #: brain (CarveMix' idea); 0 is off.
+    #: brain (CarveMix' idea); 0 is off. Not with `model.context_slices` above 1: such a lesion would
+    #: end within its slice.
     lesion_mixing: float = 0.0
+    #: With `model.context_slices` above 1: slices of one case that are drawn one after the other,
+    #: neighbours where there are any, so that those of a mini-batch share what is beside them. They
+    #: are varied alike. Best as many as, or a divisor of, `training.batch_slices`.
+    slab_slices: int = 5
 
     def __post_init__(self) -> None:
         choices(self, "sampling")
@@ -472,6 +477,7 @@ class SamplingConfig:
         in_range("sampling.blur", self.blur, 0.0, 10.0)
         in_range("sampling.noise", self.noise, 0.0, 10.0)
         in_range("sampling.lesion_mixing", self.lesion_mixing, 0.0, 1.0)
+        in_range("sampling.slab_slices", self.slab_slices, 1, 1024)
         in_range("sampling.lesion_free_slices", self.lesion_free_slices, 0.0, 1.0)
 
 
@@ -479,6 +485,9 @@ class SamplingConfig:
 class ModelConfig:
     """The network: VGG-16, hypercolumn, perceptron (paper section 2)."""
 
+    #: Slices that a pixel's hypercolumn is read from: its own (1, the paper's), and with 3 or 5
+    #: those one or two below and above it (see training.md). [paper 2]
+    context_slices: int = 1
     #: Channels of the five convolution blocks. [VGG-16]
     widths: tuple[int, ...] = (64, 128, 256, 512, 512)
     #: Channels of fc6_conv and fc7_conv. [VGG-16]
@@ -505,6 +514,9 @@ class ModelConfig:
 
     def __post_init__(self) -> None:
         choices(self, "model")
+        if self.context_slices not in (1, 3, 5):
+            raise ConfigError("model.context_slices must be 1, 3 or 5, got "
+                              f"{self.context_slices!r}", value=self.context_slices)
         if len(self.widths) != 5 or min(self.widths) < 1:
             raise ConfigError(f"model.widths needs five positive numbers, got {self.widths}",
                               value=self.widths)
@@ -520,6 +532,11 @@ class ModelConfig:
         if min(self.head_widths, default=1) < 1:
             raise ConfigError(f"model.head_widths must be positive, got {list(self.head_widths)}",
                               value=list(self.head_widths))
+
+    @property
+    def reach(self) -> int:
+        """How many slices on each side of its own a hypercolumn is read from."""
+        return self.context_slices // 2
 
 
 @dataclass(frozen=True)
@@ -835,6 +852,11 @@ class Config:
         if weights and len(weights) != len(labels):
             raise ConfigError("training.class_weights needs one number for each of study.labels "
                               f"{list(labels.values())}, got {list(weights)}", value=list(weights))
+        if self.model.reach and self.sampling.lesion_mixing:
+            raise ConfigError("sampling.lesion_mixing lays a lesion into one slice alone, and with "
+                              f"model.context_slices={self.model.context_slices} those beside it "
+                              "are seen, too", value=self.sampling.lesion_mixing,
+                              hint="set sampling.lesion_mixing=0 or model.context_slices=1")
         self.prediction.postprocess.check_study(self.study)
         for name in self.prediction.class_offsets:
             if name not in self.study.class_names[1:]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, fields
 from typing import Any
 
@@ -62,6 +62,17 @@ class SliceIndex:
                 raise DataError(f"is not in the prepared study{nearest_hint(name, self.cases)}",
                                 case=name)
         return np.flatnonzero(np.isin(self.case, [numbers[name] for name in case_names]))
+
+    def beside(self, rows: np.ndarray, offsets: Sequence[int]) -> np.ndarray:
+        """Rows (row, offset) of the slices so far above others, or below with a minus, in a case.
+
+        They are counted in slices, whatever lies between two. Where a case has no such slice,
+        beyond its ends, it is the nearest one.
+        """
+        cases = self.case[rows]
+        first = np.searchsorted(self.case, cases)[:, None]
+        last = np.searchsorted(self.case, cases, side="right")[:, None] - 1
+        return np.clip(np.asarray(rows)[:, None] + np.asarray(offsets), first, last)
 
     def digest(self, case_names: Iterable[str]) -> str:
         """Return a hash of these cases' slices: of their places in the index and in the shards.

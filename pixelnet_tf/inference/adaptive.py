@@ -7,10 +7,13 @@ their class unseen. Corners outside the domain count as background, but not alon
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import tensorflow as tf
 
 from pixelnet_tf.inference.dense import DenseScorer, certain_background
 from pixelnet_tf.model.fast_head import FastHead
+from pixelnet_tf.model.fast_trunk import Tap
 
 #: Strides of the lattices, each finer one only inside undecided cells; the last is every pixel.
 STRIDES = (4, 2, 1)
@@ -18,12 +21,12 @@ STRIDES = (4, 2, 1)
 MARGIN = 2.0
 
 
-def adaptive_scores(scorer: DenseScorer, image: tf.Tensor, domain: tf.Tensor,
+def adaptive_scores(scorer: DenseScorer, taps: Sequence[Tap], domain: tf.Tensor,
                     read_out: tf.Tensor, correction: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
     """Corrected scores of whole slices, most of them filled in.
 
     Args:
-        image: (batch, height, width, channel) float32.
+        taps: maps of the slices, as `DenseScorer.taps` gives them.
         domain: (batch, height, width) bool, where the lattice lies; pixels outside it are
             background by definition.
         read_out: (batch, height, width) bool, the pixels of the domain whose scores are used. The
@@ -34,9 +37,8 @@ def adaptive_scores(scorer: DenseScorer, image: tf.Tensor, domain: tf.Tensor,
     the scores of their cell's first corner in the domain, and (batch, height, width) bool, the
     pixels that the network saw.
     """
-    taps = scorer.taps(image)
     head = FastHead(scorer.model, taps, scorer.precision)
-    size = tf.shape(image)[1:3]
+    size = tf.shape(domain)[1:]
     classes = scorer.model.classes
     # Everything lies on a grid with one more lattice row and column, so that cells have corners.
     grid = (size + STRIDES[0] - 1) // STRIDES[0] * STRIDES[0] + 1

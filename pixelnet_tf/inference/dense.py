@@ -35,14 +35,19 @@ class DenseScorer(tf.Module):
         self.model = model
         self.precision = tf.as_dtype(precision)
 
-    def reference(self, image: tf.Tensor) -> tf.Tensor:
-        """Scores (batch, height, width, class) of every pixel by the plain hypercolumn.
+    def reference(self, image: tf.Tensor, neighbours: tf.Tensor | None = None) -> tf.Tensor:
+        """Scores (target, height, width, class) of every pixel by the plain hypercolumn.
 
         The whole canvas, a gather a pixel, the whole perceptron: what the original does, kept as
         the yardstick of speed and of exactness.
+
+        Args:
+            image: (batch, height, width, channel) float32.
+            neighbours: as `fast_taps` takes them; None: every slice is a target.
         """
         taps = plain_taps(self.model, image)
-        shape = tf.shape(image)
+        targets = tf.shape(image if neighbours is None else neighbours)[:1]
+        shape = tf.concat([targets, tf.shape(image)[1:3]], 0)
         pixels = tf.reshape(tf.stack(tf.meshgrid(*(tf.range(shape[i]) for i in range(3)),
                                                  indexing="ij"), axis=-1), [-1, 3])
         pixels = tf.cast(pixels, tf.float32)
@@ -52,20 +57,21 @@ class DenseScorer(tf.Module):
         for i in tf.range((total + CHUNK - 1) // CHUNK):
             set_loop_options(parallel_iterations=1)
             part = pixels[i * CHUNK:(i + 1) * CHUNK]
-            chunks = chunks.write(i, plain_scores(self.model, taps, part))
+            chunks = chunks.write(i, plain_scores(self.model, taps, part,
+                                                  neighbours=neighbours))
         scores = tf.ensure_shape(chunks.concat(), [None, self.model.classes])
-        return tf.reshape(scores, tf.concat([shape[:3], [self.model.classes]], 0))
+        return tf.reshape(scores, tf.concat([shape, [self.model.classes]], 0))
 
-    def taps(self, image: tf.Tensor) -> list[Tap]:
-        """The maps of the hypercolumn, computed where the image is."""
-        return fast_taps(self.model, image, precision=self.precision)
+    def taps(self, image: tf.Tensor, neighbours: tf.Tensor | None = None) -> list[Tap]:
+        """The maps of the hypercolumn, computed where the image is; arguments of `reference`."""
+        return fast_taps(self.model, image, precision=self.precision, neighbours=neighbours)
 
     def exact(self, taps: list[Tap], wanted: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         """Scores of the wanted pixels; the same numbers as `reference`, but for rounding.
 
         Args:
             taps: taps of the same slices.
-            wanted: (batch, height, width) bool.
+            wanted: (target, height, width) bool.
 
         Returns `(pixels_nyx, scores)`: (pixel, 3) int32 and (pixel, class) float32, tile by tile.
         """

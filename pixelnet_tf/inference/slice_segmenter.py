@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import numpy as np
 import tensorflow as tf
@@ -10,10 +11,25 @@ import tensorflow as tf
 from pixelnet_tf.config import GuidedFilterConfig, Mode, Precision, PredictionConfig, StudyConfig
 from pixelnet_tf.errors import ConfigError, ModelError
 from pixelnet_tf.inference.adaptive import adaptive_scores
-from pixelnet_tf.inference.dense import DenseScorer, certain_background
+from pixelnet_tf.inference.dense import DenseScorer, certain_background, set_loop_options
 from pixelnet_tf.inference.guided_filter import refine_scores
+from pixelnet_tf.model.fast_trunk import Tap, joined
+from pixelnet_tf.model.hypercolumn import slices_beside
 from pixelnet_tf.model.pixelnet import PixelNet
 from pixelnet_tf.runs.network import TrainedNetwork
+
+
+#: Values and origin of a map (`Tap`).
+_Map = tuple[tf.Tensor, tf.Tensor]
+
+
+class _Slab(NamedTuple):
+    """Slices (batch, height, width, channel), which of them the hypercolumns of the wanted ones are
+    read from (None: each from itself), and their maps, where they are known."""
+
+    images: tf.Tensor
+    neighbours: tf.Tensor | None = None
+    taps: list[Tap] | None = None
 
 
 class SliceSegmenter(tf.Module):
@@ -26,16 +42,24 @@ class SliceSegmenter(tf.Module):
         precision: `float32` or `bfloat16`; the reference is always float32.
         smoothing: the guided filter; by default it is off.
         flips: take the mean of the scores of each slice and of its mirror image, left and right.
+        batch_slices: slices that a network with `context_slices` computes together.
+
+    Attributes:
+        reach: how many slices on each side a slice's scores depend on. Where there are any, a batch
+            is a stack: consecutive slices of one volume, the lowest first. The trunk sees each
+            slice once, and in place of one that is not in the stack the nearest is taken.
     """
 
     def __init__(self, model: PixelNet, correction: np.ndarray | None = None,
                  mode: str = Mode.EXACT, precision: str = Precision.FLOAT32,
-                 smoothing: GuidedFilterConfig | None = None, flips: bool = False):
+                 smoothing: GuidedFilterConfig | None = None, flips: bool = False,
+                 batch_slices: int = PredictionConfig.batch_slices):
         super().__init__()
         if mode not in Mode.texts():
             raise ConfigError(f"prediction.mode must be one of {Mode.texts()}, got {mode!r}",
                               value=mode)
-        self.mode, self.flips = mode, flips
+        self.mode, self.flips, self.batch_slices = mode, flips, batch_slices
+        self.reach, self.offsets = model.config.reach, model.architecture.offsets
         self.smoothing = smoothing or GuidedFilterConfig()
         self.scorer = DenseScorer(model, precision)
         self.classes = model.classes
@@ -45,7 +69,12 @@ class SliceSegmenter(tf.Module):
         image = tf.TensorSpec([None, None, None, model.channels], tf.float32)
         mask = tf.TensorSpec([None, None, None], tf.bool)
         #: The one graph of all shapes.
-        self.graph = tf.function(self._scores, autograph=True, input_signature=[image, mask, mask])
+        self.graph = tf.function(self._stack_scores if self.reach else self._scores,
+                                 autograph=True, input_signature=[image, mask, mask])
+        #: The maps of slices, traced once for all the places where a stack needs them.
+        self.trunk = tf.function(
+            lambda slices: [(tap.values, tap.origin) for tap in self.scorer.taps(slices)],
+            input_signature=[image])
 
     @property
     def members(self) -> tuple[SliceSegmenter, ...]:
@@ -56,7 +85,7 @@ class SliceSegmenter(tf.Module):
     def of(cls, prediction: PredictionConfig, network: TrainedNetwork) -> SliceSegmenter:
         """The segmenter that a configuration's section `prediction` asks for."""
         return cls(network.model, network.correction, prediction.mode, prediction.precision,
-                   prediction.guided_filter, prediction.flips)
+                   prediction.guided_filter, prediction.flips, prediction.batch_slices)
 
     def scores(self, image: tf.Tensor, domain: tf.Tensor, read_out: tf.Tensor | None = None
                ) -> tf.Tensor:
@@ -72,38 +101,101 @@ class SliceSegmenter(tf.Module):
         """
         return self.graph(image, domain, domain if read_out is None else read_out)
 
-    def _scores(self, image: tf.Tensor, domain: tf.Tensor, read_out: tf.Tensor) -> tf.Tensor:
+    def _stack_scores(self, image: tf.Tensor, domain: tf.Tensor, read_out: tf.Tensor
+                      ) -> tf.Tensor:
+        """Scores of consecutive slices, a few at a time; the trunk sees each slice once.
+
+        The maps of a part's last slices are held, because the next part reads them, too.
+        """
+        count, step, reach = tf.shape(image)[0], self.batch_slices, self.reach
+        images = [image, tf.reverse(image, [2])] if self.flips else [image]
+        held = self._maps([each[:reach] for each in images])
+        number = (count + step - 1) // step
+        parts = tf.TensorArray(tf.float32, number, infer_shape=False,
+                               element_shape=[None, None, None, self.classes])
+        for i in tf.range(number):
+            set_loop_options(parallel_iterations=1,
+                             shape_invariants=[(held, [_any_size(maps) for maps in held])])
+            start, stop = i * step, tf.minimum((i + 1) * step, count)
+            low, high = tf.maximum(start - reach, 0), tf.minimum(stop + reach, count)
+            seen = tf.minimum(start + reach, count)
+            if seen < high:
+                held = _joined(held, self._maps([each[seen:high] for each in images]))
+            slabs = self._slabs([each[low:high] for each in images],
+                                slices_beside(count, self.offsets)[start:stop] - low, held)
+            parts = parts.write(i, self._scores(image[start:stop], domain[start:stop],
+                                                read_out[start:stop], slabs))
+            kept = tf.maximum(stop - reach, 0) - low
+            held = [(values[kept:], origin) for values, origin in held]
+        return tf.ensure_shape(parts.concat(), [None, None, None, self.classes])
+
+    def _maps(self, images: Sequence[tf.Tensor]) -> list[_Map]:
+        """The maps of some slices and of their mirror images, all in one list."""
+        # The reference computes everything anew.
+        return [] if self.mode == Mode.REFERENCE else [
+            held for image in images for held in self.trunk(image)]
+
+    def _slabs(self, images: Sequence[tf.Tensor], neighbours: tf.Tensor, held: Sequence[_Map]
+               ) -> list[_Slab]:
+        if not held:
+            return [_Slab(image, neighbours) for image in images]
+        rates = self.scorer.model.rates
+        taps = [Tap(values, rate, origin, neighbours) for (values, origin), rate
+                in zip(held, rates * len(images), strict=True)]
+        return [_Slab(image, neighbours, taps[n * len(rates):(n + 1) * len(rates)])
+                for n, image in enumerate(images)]
+
+    def _scores(self, image: tf.Tensor, domain: tf.Tensor, read_out: tf.Tensor,
+                slabs: Sequence[_Slab] = ()) -> tf.Tensor:
+        """Scores of slices; slabs: they and what their hypercolumns are read from, as they are and,
+        for `flips`, mirrored; none: from the slices alone."""
         if not self.smoothing.radius:
-            return self._mean_scores(image, domain, domain & read_out)
+            return self._mean_scores(image, domain, domain & read_out, slabs)
         # The filter reads every pixel of the windows around the ones that are used.
-        scores = self._mean_scores(image, domain, domain)
+        scores = self._mean_scores(image, domain, domain, slabs)
         scores = refine_scores(scores, image, domain, self.smoothing.radius,
                                self.smoothing.epsilon)
         return tf.where(domain[..., None], scores, self.background)
 
-    def _mean_scores(self, image: tf.Tensor, domain: tf.Tensor, read_out: tf.Tensor) -> tf.Tensor:
+    def _mean_scores(self, image: tf.Tensor, domain: tf.Tensor, read_out: tf.Tensor,
+                     slabs: Sequence[_Slab]) -> tf.Tensor:
         """Scores of the slices, or their mean with those of the mirrored ones."""
-        scores = self._plain_scores(image, domain, read_out)
+        scores = self._plain_scores(slabs[0] if slabs else _Slab(image), domain, read_out)
         if not self.flips:
             return scores
         # One after the other: no more than one pass's intermediate results are held.
         with tf.control_dependencies([scores]):
-            image = tf.reverse(image, [2])
-        mirrored = self._plain_scores(image, tf.reverse(domain, [2]), tf.reverse(read_out, [2]))
-        return (scores + tf.reverse(mirrored, [2])) / 2
+            mirrored = slabs[1] if slabs else _Slab(tf.reverse(image, [2]))
+            domain, read_out = tf.reverse(domain, [2]), tf.reverse(read_out, [2])
+        return (scores + tf.reverse(self._plain_scores(mirrored, domain, read_out), [2])) / 2
 
-    def _plain_scores(self, image: tf.Tensor, domain: tf.Tensor, read_out: tf.Tensor
-                      ) -> tf.Tensor:
-        if self.mode == Mode.ADAPTIVE:
-            return adaptive_scores(self.scorer, image, domain, read_out, self.correction)[0]
+    def _plain_scores(self, slab: _Slab, domain: tf.Tensor, read_out: tf.Tensor) -> tf.Tensor:
         if self.mode == Mode.REFERENCE:
-            scores = self.scorer.reference(image) + self.correction
+            scores = self.scorer.reference(slab.images, slab.neighbours) + self.correction
             return tf.where(domain[..., None], scores, self.background)
+        taps = self.scorer.taps(slab.images) if slab.taps is None else slab.taps
+        if self.mode == Mode.ADAPTIVE:
+            return adaptive_scores(self.scorer, taps, domain, read_out, self.correction)[0]
         # Each pixel for itself: no other than those that are used.
-        pixels, values = self.scorer.exact(self.scorer.taps(image), read_out)
+        pixels, values = self.scorer.exact(taps, read_out)
         shape = tf.concat([tf.shape(domain), [self.classes]], 0)
         return tf.tensor_scatter_nd_update(tf.broadcast_to(self.background, shape), pixels,
                                            values + self.correction)
+
+
+def _joined(lower: Sequence[_Map], upper: Sequence[_Map]) -> list[_Map]:
+    """Maps of the slices of two lists."""
+    found = []
+    for one, other in zip(lower, upper, strict=True):
+        # The rate is of no matter here.
+        tap = joined(Tap(one[0], 1, one[1]), Tap(other[0], 1, other[1]))
+        found.append((tap.values, tap.origin))
+    return found
+
+
+def _any_size(held: _Map) -> tuple[tf.TensorShape, tf.TensorShape]:
+    """The shapes that a map takes, whatever its slices and their size."""
+    return tf.TensorShape([None, None, None, held[0].shape[-1]]), tf.TensorShape([2])
 
 
 class Ensemble:
@@ -114,7 +206,8 @@ class Ensemble:
     `SliceSegmenter`.
 
     Raises:
-        ModelError: there is no network, or they have other numbers of classes.
+        ModelError: there is no network, or they have other numbers of classes, or their
+            hypercolumns are read from other numbers of slices.
     """
 
     def __init__(self, members: Sequence[SliceSegmenter]):
@@ -125,6 +218,12 @@ class Ensemble:
         self.members = tuple(members)
         self.classes = self.members[0].classes
         self.background = self.members[0].background
+        reaches = {member.reach for member in self.members}
+        if len(reaches) != 1:
+            raise ModelError("an ensemble needs networks of the same model.context_slices, got "
+                             f"{sorted(1 + 2 * reach for reach in reaches)}",
+                             value=sorted(1 + 2 * reach for reach in reaches))
+        self.reach, = reaches
 
     def scores(self, image: tf.Tensor, domain: tf.Tensor, read_out: tf.Tensor | None = None
                ) -> tf.Tensor:

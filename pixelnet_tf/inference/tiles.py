@@ -51,7 +51,7 @@ class TileLayer:
         self._spread, self._mapped, kernels = [], [], []
         start = 0
         for tap in taps:
-            channels = tap.values.shape[-1]
+            channels = tap.channels
             if kernel is None:
                 self._spread.append(tap)
                 continue
@@ -62,8 +62,9 @@ class TileLayer:
                 kernels.append(rows)
             elif tap.rate > TILE:
                 # A few cells for many tiles: mapped once, not once a tile.
-                mapped = tap._replace(values=tf.tensordot(tap.values, rows, 1))
-                self._mapped.append((mapped, None))
+                whole = tap.gathered()
+                self._mapped.append((whole._replace(values=tf.tensordot(whole.values, rows, 1)),
+                                     None))
             else:
                 self._mapped.append((tap, rows))
         self._kernel = None if kernel is None else tf.concat(kernels, axis=0)
@@ -106,13 +107,16 @@ class TileLayer:
             hats.append(tf.cast(hat, tap.values.dtype))
         rows, columns = tf.broadcast_to(cells[0][:, :, None], [tf.shape(tiles)[0], count, count]), \
             tf.broadcast_to(cells[1][:, None, :], [tf.shape(tiles)[0], count, count])
-        number = tf.broadcast_to(tiles[:, 0, None, None], tf.shape(rows))
-        return tf.gather_nd(tap.values, tf.stack([number, rows, columns], axis=-1)), hats
+        numbers = ([tiles[:, 0]] if tap.neighbours is None
+                   else tf.unstack(tf.gather(tap.neighbours, tiles[:, 0]), axis=1))
+        windows = [tf.gather_nd(tap.values, tf.stack(
+            [tf.broadcast_to(number[:, None, None], tf.shape(rows)), rows, columns], axis=-1))
+            for number in numbers]
+        return windows[0] if len(windows) == 1 else tf.concat(windows, axis=-1), hats
 
     def _interpolated(self, tap: Tap, tiles: tf.Tensor) -> tf.Tensor:
-        channels = tap.values.shape[-1]
         window, (rows, columns) = self._window(tap, tiles)
-        count = cells_spanned(tap.rate)
+        count, channels = cells_spanned(tap.rate), tap.channels
         if tap.rate == 1:
             window = window[:, :TILE, :TILE]
         else:

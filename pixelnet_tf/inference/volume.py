@@ -17,6 +17,8 @@ from pixelnet_tf.volumes.case_volume import PreparedVolume
 from pixelnet_tf.volumes.lesions import LesionVoxels, entropy
 from pixelnet_tf.volumes.slicing import SlicePlan
 
+#: Slices that are sent together to a model with a reach: the trunk sees those at both ends twice.
+STACK = 16
 #: Slices (batch, height, width, channel) and their domain (batch, height, width) bool to label
 #: values (batch, height, width) uint8, and probabilities (batch, height, width, class), or None
 #: where none are asked for.
@@ -55,9 +57,21 @@ class PredictionGrid:
             domain &= volume.brain
         return cls(domain, domain & native)
 
-    def batches(self, batch_slices: int) -> Iterator[np.ndarray]:
-        """Numbers of the slices that have something to read, `batch_slices` at a time."""
-        busy = np.flatnonzero(self.read_out.any(axis=(1, 2)))
+    @property
+    def busy(self) -> np.ndarray:
+        """(slice,) bool, whether a slice has something to read."""
+        return self.read_out.any(axis=(1, 2))
+
+    def batches(self, batch_slices: int, reach: int = 0) -> Iterator[np.ndarray]:
+        """Numbers of the slices that have something to read, `batch_slices` at a time.
+
+        With a reach (`SliceSegmenter.reach`) it is one stack: consecutive slices, from those below
+        the first to those above the last that have something.
+        """
+        busy = np.flatnonzero(self.busy)
+        if reach and len(busy):
+            yield np.arange(max(busy[0] - reach, 0), min(busy[-1] + reach + 1, len(self.busy)))
+            return
         for start in range(0, len(busy), batch_slices):
             yield busy[start:start + batch_slices]
 
@@ -105,7 +119,7 @@ def score_voxels(segmenter: SliceSegmenter | Ensemble, volume: PreparedVolume,
 
     Returns (slice, native height, native width, class) float32, as `SlicePlan.read_voxels` orders
     voxels; outside the domain of the `PredictionGrid` they are those of certain background.
-    Slices without anything to read never reach the network.
+    Slices without anything to read never reach the network, unless others' hypercolumns do.
     """
     return _scored(segmenter.scores, segmenter, volume, study, prediction)[0]
 
@@ -133,7 +147,7 @@ def _scored(answer: Callable[..., Any], segmenter: SliceSegmenter | Ensemble,
     scores = np.empty((plan.slices, *plan.native_size, segmenter.classes), np.float32)
     scores[...] = segmenter.background.numpy()
     found = [scores]
-    for rows in grid.batches(prediction.batch_slices):
+    for rows in grid.batches(prediction.batch_slices, segmenter.reach):
         given = answer(tf.constant(volume.images[rows]), tf.constant(grid.domain[rows]),
                        tf.constant(grid.read_out[rows]))
         parts = given if isinstance(given, tuple) else (given,)
@@ -193,12 +207,14 @@ def _shares(scores: np.ndarray) -> np.ndarray:
 
 def segment_remotely(segment_slices: SegmentSlices, volume: PreparedVolume, study: StudyConfig,
                      prediction: PredictionConfig, probabilities: bool = False,
-                     uncertainty: bool = False) -> SegmentedVolume:
+                     uncertainty: bool = False, reach: int = 0) -> SegmentedVolume:
     """What `segment_volume` returns, by the labels that an exported or served model gives slices.
 
     The same slices in the same batches and with the same domain; outside it is background,
     whatever the answer says of it. `segment_slices` must give probabilities where these or the
-    uncertainty are asked for; else nothing is known of the lesions' voxels but their labels.
+    uncertainty are asked for; else nothing is known of the lesions' voxels but their labels. Where the model
+    has a reach (`SliceSegmenter.reach`), `STACK` or more slices are sent together, with those
+    beside them, of which no pixel is asked for.
     """
     shown = probabilities or uncertainty
     grid, plan = PredictionGrid.of(volume, prediction.inside_brain(study)), volume.plan
@@ -206,8 +222,9 @@ def segment_remotely(segment_slices: SegmentSlices, volume: PreparedVolume, stud
     labels = np.zeros(shape, np.uint8)
     maps = np.zeros((*shape, len(study.labels) if shown else 0), np.float32)
     maps[..., :1] = 1
-    for rows in grid.batches(prediction.batch_slices):
-        found, shares = segment_slices(volume.images[rows], grid.domain[rows])
+    for rows in grid.batches(max(prediction.batch_slices, STACK) if reach
+                             else prediction.batch_slices):
+        found, shares = _answer(segment_slices, volume.images, grid.domain, rows, reach)
         inside = plan.read_voxels(grid.domain[rows])
         labels[rows] = np.where(inside, plan.read_voxels(found), 0)
         if shown and shares is not None:
@@ -219,6 +236,17 @@ def segment_remotely(segment_slices: SegmentSlices, volume: PreparedVolume, stud
     return SegmentedVolume(labels, shares if probabilities else None,
                            spread if uncertainty else None,
                            LesionVoxels.of(labels, shares, spread.entropy))
+
+
+def _answer(segment_slices: SegmentSlices, images: np.ndarray, domain: np.ndarray,
+            rows: np.ndarray, reach: int) -> tuple[np.ndarray, np.ndarray | None]:
+    """What a model answers for some slices of a volume, sent with those in its reach."""
+    if not reach:
+        return segment_slices(images[rows], domain[rows])
+    stack = np.arange(max(rows[0] - reach, 0), min(rows[-1] + reach + 1, len(images)))
+    asked = np.isin(stack, rows)
+    found, shares = segment_slices(images[stack], domain[stack] & asked[:, None, None])
+    return found[asked], None if shares is None else shares[asked]
 
 
 def clean_up(labels: np.ndarray, volume: PreparedVolume, study: StudyConfig,

@@ -80,6 +80,8 @@ class Architecture:
         batch_norm: a tap is read through Caffe's BatchNorm, before its ReLU; then fc7_conv has
             no ReLU of its own.
         relu_on_hypercolumn: a ReLU stands between hypercolumn and head (the linear variant).
+        offsets: slices that a hypercolumn is read from, counted from the pixel's own: 0 first,
+            then -1 (the one below), 1 (above), and so on.
     """
 
     blocks: tuple[tuple[Convolution, ...], ...]
@@ -89,6 +91,7 @@ class Architecture:
     border: int
     batch_norm: bool
     relu_on_hypercolumn: bool
+    offsets: tuple[int, ...] = (0,)
 
     @classmethod
     def of(cls, config: ModelConfig, classes: int) -> Architecture:
@@ -110,7 +113,8 @@ class Architecture:
         hidden = tuple(Dense(f"fc{6 + i}_new", width, dropout=f"drop{6 + i}_new")
                        for i, width in enumerate(widths))
         return cls(blocks, context, taps, (*hidden, Dense("cls_score_new", classes)),
-                   config.border, config.batch_norm, config.head == Head.LINEAR)
+                   config.border, config.batch_norm, config.head == Head.LINEAR,
+                   (0, *(sign * distance for distance in range(1, config.reach + 1) for sign in (-1, 1))))
 
     def pools_after(self, block: int) -> bool:
         """Whether max pooling follows a block, counted from 0."""
@@ -135,6 +139,14 @@ class Architecture:
     def head_names(self) -> tuple[str, ...]:
         """Names of the perceptron's layers, the scores last."""
         return tuple(layer.name for layer in self.head)
+
+    @property
+    def beside(self) -> tuple[Dense, ...]:
+        """The first layer's kernels for the slices beside the pixel's own, in the order of
+        `offsets`; they have no bias, and their sums are added to the first layer's."""
+        first = self.head[0]
+        return tuple(Dense(f"{first.name}_{'below' if offset < 0 else 'above'}{abs(offset)}",
+                           first.width) for offset in self.offsets[1:])
 
     @property
     def rates(self) -> tuple[int, ...]:
@@ -175,6 +187,7 @@ class Architecture:
         if self.batch_norm:
             shapes |= {f"bn_{tap.layer}": ((tap.width,), (tap.width,), (1,)) for tap in self.taps}
         inputs = sum(tap.width for tap in self.taps)
+        shapes |= {dense.name: ((dense.width, inputs),) for dense in self.beside}
         for dense in self.head:
             shapes[dense.name] = ((dense.width, inputs), (dense.width,))
             inputs = dense.width

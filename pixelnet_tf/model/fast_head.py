@@ -16,25 +16,41 @@ from pixelnet_tf.model.pixelnet import PixelNet
 from pixelnet_tf.model.vgg16 import Dropout
 
 
+def first_kernel(model: PixelNet) -> tf.Tensor:
+    """Kernel (channel, unit) of the first layer, in the order of the channels that taps give.
+
+    Those are map by map, and within a map the slice's own and those of the slices beside it.
+    """
+    table = model.architecture
+    own, *beside = (tf.convert_to_tensor(model.parts[layer.name].kernel)
+                    for layer in (table.head[0], *table.beside))
+    if not beside:
+        return own
+    widths = [tap.width for tap in table.taps]
+    of_maps = zip(*(tf.split(kernel, widths) for kernel in (own, *beside)), strict=True)
+    return tf.concat([rows for of_map in of_maps for rows in of_map], axis=0)
+
+
 class Perceptron:
     """The head's layers, their weights cast once.
 
     Args:
         model: trained network.
         precision: type of the matrix products.
-        first_kernel: the rows of the first layer's kernel that `first` multiplies; None: all.
+        first_rows: the rows of `first_kernel` that `first` multiplies; None: all.
     """
 
     def __init__(self, model: PixelNet, precision: tf.DType = tf.float32,
-                 first_kernel: tf.Tensor | None = None):
+                 first_rows: tf.Tensor | None = None):
         self.precision = precision
         self.table = model.architecture
         self._weights = {}
         for layer in self.table.head:
-            kernel, bias = (tf.convert_to_tensor(v) for v in (model.parts[layer.name].kernel,
-                                                              model.parts[layer.name].bias))
-            if layer is self.table.head[0] and first_kernel is not None:
-                kernel = first_kernel
+            bias = tf.convert_to_tensor(model.parts[layer.name].bias)
+            if layer is self.table.head[0]:
+                kernel = first_kernel(model) if first_rows is None else first_rows
+            else:
+                kernel = tf.convert_to_tensor(model.parts[layer.name].kernel)
             self._weights[layer.name] = tf.cast(kernel, precision), tf.cast(bias, precision)
 
     @property
@@ -76,14 +92,14 @@ class FastHead:
         near_rows: tf.Tensor | None = None
         # A ReLU between hypercolumn and head would not commute with the interpolation.
         if model.architecture.context and not model.architecture.relu_on_hypercolumn:
-            first = model.architecture.head[0].name
-            near_rows = self._map_context(tf.convert_to_tensor(model.parts[first].kernel))
+            near_rows = self._map_context(first_kernel(model))
         self._perceptron = Perceptron(model, precision, near_rows)
 
     def _map_context(self, kernel: tf.Tensor) -> tf.Tensor:
         """Lead the context through the first layer; returns the kernel's rows of the other maps."""
         # The context comes last in the hypercolumn; the other maps are finer than listed pixels.
         *self._near, context = self._near
+        context = context.gathered()
         # Split, because the gradient of two slices would be two whole matrices and their sum.
         channels = context.values.shape[-1]
         near, own = tf.split(kernel, [kernel.shape[0] - channels, channels])

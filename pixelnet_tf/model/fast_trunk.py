@@ -21,7 +21,7 @@ from pixelnet_tf.model.empty_canvas import (
     empty_pooled_map,
     separable_blocks,
 )
-from pixelnet_tf.model.hypercolumn import sample_map
+from pixelnet_tf.model.hypercolumn import pixels_beside, sample_map, slices_beside
 from pixelnet_tf.model.pixelnet import PixelNet
 from pixelnet_tf.model.vgg16 import Dropout
 
@@ -34,17 +34,55 @@ class Tap(NamedTuple):
 
     values (batch, height, width, channel); rate in pixels a cell; origin (2,) int32, the row and
     column of the whole map at which `values` begins. A pixel beyond `values` reads its last cell,
-    which holds the response there.
+    which holds the response there. neighbours (target, offset) int32: images whose features, one
+    after the other, are those of a target slice; None: every image is a target of its own.
     """
 
     values: tf.Tensor
     rate: int
     origin: tf.Tensor
+    neighbours: tf.Tensor | None = None
+
+    @property
+    def channels(self) -> int:
+        """Channels that a pixel has of the map, those of the slices beside among them."""
+        return self.values.shape[-1] * (1 if self.neighbours is None else self.neighbours.shape[1])
 
     def sample(self, canvas_nyx: tf.Tensor) -> tf.Tensor:
         """Features (pixel, channel) at rows of n, y, x in canvas coordinates, float32."""
-        shift = tf.concat([[0], self.origin * self.rate], 0)
-        return sample_map(self.values, canvas_nyx - tf.cast(shift, tf.float32), self.rate)
+        shift = tf.cast(tf.concat([[0], self.origin * self.rate], 0), tf.float32)
+        places = ([canvas_nyx] if self.neighbours is None
+                  else pixels_beside(canvas_nyx, self.neighbours))
+        read = [sample_map(self.values, place - shift, self.rate) for place in places]
+        return read[0] if len(read) == 1 else tf.concat(read, axis=-1)
+
+    def gathered(self) -> Tap:
+        """The same map with an image for each target, which has all its channels."""
+        if self.neighbours is None:
+            return self
+        values = tf.concat([tf.gather(self.values, images)
+                            for images in tf.unstack(self.neighbours, axis=1)], axis=-1)
+        return self._replace(values=values, neighbours=None)
+
+    def cut(self, low_yx: tf.Tensor, high_yx: tf.Tensor) -> Tap:
+        """The same map from one cell up to another, (2,) int32 each, counted in the whole map.
+
+        Cells that `values` does not hold are those that a pixel there would read.
+        """
+        values = self.values
+        for axis in (0, 1):
+            cells = tf.range(low_yx[axis], high_yx[axis]) - self.origin[axis]
+            last = tf.shape(values)[1 + axis] - 1
+            values = tf.gather(values, tf.clip_by_value(cells, 0, last), axis=1 + axis)
+        return self._replace(values=values, origin=low_yx)
+
+
+def joined(lower: Tap, upper: Tap) -> Tap:
+    """One map of the images of two."""
+    low = tf.minimum(lower.origin, upper.origin)
+    high = tf.maximum(*(tap.origin + tf.shape(tap.values)[1:3] for tap in (lower, upper)))
+    values = [tap.cut(low, high).values for tap in (lower, upper)]
+    return lower._replace(values=tf.concat(values, axis=0), origin=low)
 
 
 def canvas_pixels(model: PixelNet, pixels_nyx: tf.Tensor) -> tf.Tensor:
@@ -68,7 +106,7 @@ def image_box(image: tf.Tensor) -> tf.Tensor:
 
 
 def fast_taps(model: PixelNet, image: tf.Tensor, *, precision: tf.DType = tf.float32,
-              dropout: Dropout | None = None) -> list[Tap]:
+              dropout: Dropout | None = None, neighbours: tf.Tensor | None = None) -> list[Tap]:
     """The maps of the hypercolumn for every pixel inside the image.
 
     Args:
@@ -76,6 +114,8 @@ def fast_taps(model: PixelNet, image: tf.Tensor, *, precision: tf.DType = tf.flo
         image: (batch, height, width, channel) float32, normalised.
         precision: type of the convolutions; weights are cast on the way.
         dropout: applied to fc6 and fc7, as in `vgg16_taps`.
+        neighbours: as the model takes them; None: the images are consecutive slices of one volume,
+            the lowest first (`slices_beside`). Without `context_slices` there are none.
     """
     table = model.architecture
     weights = {name: (tf.cast(model.parts[name].kernel, precision),
@@ -99,7 +139,11 @@ def fast_taps(model: PixelNet, image: tf.Tensor, *, precision: tf.DType = tf.flo
             x = tf.nn.max_pool2d(x, 2, 2, "SAME")
     if table.context:
         taps.append(_context(model, x, size, dropout or (lambda values, name: values)))
-    return taps
+    if not table.beside:
+        return taps
+    if neighbours is None:
+        neighbours = slices_beside(tf.shape(image)[0], table.offsets)
+    return [tap._replace(neighbours=neighbours) for tap in taps]
 
 
 def _tap(model: PixelNet, name: str, response: tf.Tensor, activation: tf.Tensor) -> tf.Tensor:

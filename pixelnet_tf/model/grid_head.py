@@ -12,8 +12,9 @@ from collections.abc import Sequence
 
 import tensorflow as tf
 
-from pixelnet_tf.model.fast_head import Perceptron
+from pixelnet_tf.model.fast_head import Perceptron, first_kernel
 from pixelnet_tf.model.fast_trunk import Tap
+from pixelnet_tf.model.hypercolumn import pixels_beside
 from pixelnet_tf.model.pixelnet import PixelNet
 from pixelnet_tf.model.vgg16 import Dropout
 
@@ -39,17 +40,16 @@ def grid_scores(model: PixelNet, taps: Sequence[Tap], canvas_nyx: tf.Tensor, str
     if table.relu_on_hypercolumn:
         # The first layer cannot be applied before interpolation.
         perceptron = Perceptron(model, precision)
-        columns = tf.concat([lattice.features(tap, tap.values) for tap in taps], axis=-1)
+        columns = tf.concat([lattice.features(tap) for tap in taps], axis=-1)
         return perceptron.finish(perceptron.first(columns), dropout)
-    kernel = tf.convert_to_tensor(model.parts[table.head[0].name].kernel)
     # Split once: the gradient of slices would be a whole matrix each.
-    rows = tf.split(kernel, [tap.values.shape[-1] for tap in taps])
+    rows = tf.split(first_kernel(model), [tap.channels for tap in taps])
     fine = [(tap, part) for tap, part in zip(taps, rows, strict=True) if tap.rate <= _FINE_RATE]
     coarse = [(tap, part) for tap, part in zip(taps, rows, strict=True) if tap.rate > _FINE_RATE]
     perceptron = Perceptron(model, precision, tf.concat([part for _, part in fine], axis=0))
-    sums = perceptron.first(tf.concat([lattice.features(tap, tap.values) for tap, _ in fine], -1))
+    sums = perceptron.first(tf.concat([lattice.features(tap) for tap, _ in fine], -1))
     # Added up on the lattice, so that pixels are picked from one array.
-    grids = [lattice.grid(tap, tf.tensordot(tf.cast(tap.values, precision),
+    grids = [lattice.grid(tap, tf.tensordot(tf.cast(tap.gathered().values, precision),
                                             tf.cast(part, precision), 1)) for tap, part in coarse]
     sums += tf.gather_nd(tf.add_n(grids), lattice.index)
     return perceptron.finish(sums, dropout)
@@ -71,14 +71,18 @@ class _Lattice:
         #: (pixel, 3) int32: image, row and column of the lattice at which each pixel lies.
         self.index = tf.concat([places[:, :1], (places[:, 1:] - first) // stride], axis=1)
 
-    def features(self, tap: Tap, values: tf.Tensor) -> tf.Tensor:
-        """A map's values (batch, height, width, channel) read at the pixels: (pixel, channel)."""
+    def features(self, tap: Tap) -> tf.Tensor:
+        """A map read at the pixels: (pixel, channel)."""
         if tap.rate > 1:
-            return tf.gather_nd(self.grid(tap, values), self.index)
+            return tf.gather_nd(self.grid(tap, tap.gathered().values), self.index)
         # Every pixel is a cell; beyond the map it reads the last one.
-        most = tf.shape(values)[1:3] - 1
+        most = tf.shape(tap.values)[1:3] - 1
         cells = tf.clip_by_value(self._places[:, 1:] - tap.origin, 0, most)
-        return tf.gather_nd(values, tf.concat([self._places[:, :1], cells], axis=1))
+        places = tf.concat([self._places[:, :1], cells], axis=1)
+        if tap.neighbours is None:
+            return tf.gather_nd(tap.values, places)
+        return tf.concat([tf.gather_nd(tap.values, place)
+                          for place in pixels_beside(places, tap.neighbours)], axis=-1)
 
     def grid(self, tap: Tap, values: tf.Tensor) -> tf.Tensor:
         """A map's values read bilinearly on the lattice: (batch, row, column, channel)."""

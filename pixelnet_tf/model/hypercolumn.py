@@ -111,6 +111,29 @@ class Hypercolumn(keras.layers.Layer):
         }
 
 
+def slices_beside(count: tf.Tensor | int, offsets: Sequence[int]) -> tf.Tensor:
+    """Which slice of a stack each slice's hypercolumns are read from, (count, offset) int32.
+
+    The stack holds consecutive slices of one volume, the lowest first. Where a slice is not there,
+    beyond the first and the last one, the nearest one is read in its place.
+    """
+    places = tf.range(count)[:, None] + tf.constant(offsets, tf.int32)[None]
+    return tf.clip_by_value(places, 0, count - 1)
+
+
+def pixels_beside(pixels_nyx: tf.Tensor, neighbours: tf.Tensor) -> list[tf.Tensor]:
+    """The places of pixels in each of the slices that their hypercolumns are read from.
+
+    pixels_nyx (pixel, 3), n being a row of neighbours (target, offset) int32, which holds image
+    numbers. Returns rows of image number, y, x for each offset.
+    """
+    ops = keras.ops
+    images = ops.cast(ops.take(neighbours, ops.cast(pixels_nyx[:, 0], "int32"), axis=0),
+                      pixels_nyx.dtype)
+    return [ops.concatenate([images[:, k:k + 1], pixels_nyx[:, 1:]], axis=1)
+            for k in range(neighbours.shape[1])]
+
+
 @tf.function(reduce_retracing=True)
 def _hypercolumn(maps: tuple[tf.Tensor, ...], pixels_nyx: tf.Tensor, *, rates: tuple[float, ...],
                  pad: bool, interpolation: str, out_of_range: str) -> tf.Tensor:

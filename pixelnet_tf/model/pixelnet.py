@@ -19,7 +19,7 @@ from pixelnet_tf.errors import ModelError
 from pixelnet_tf.model.architecture import Architecture
 from pixelnet_tf.model.batch_norm import CaffeBatchNorm
 from pixelnet_tf.model.fillers import CaffeFiller, Undrawn
-from pixelnet_tf.model.hypercolumn import Hypercolumn
+from pixelnet_tf.model.hypercolumn import Hypercolumn, pixels_beside, slices_beside
 from pixelnet_tf.model.vgg16 import Dropout, vgg16_layers, vgg16_taps
 
 
@@ -30,6 +30,10 @@ class PixelNet(keras.Model):
     Called with `[image, pixels]`: image `(batch, height, width, channel)` float32, normalised
     slices; pixels `(pixel, 3)` float32 rows of n, y, x in image coordinates (the border is the
     model's own business). Returns the scores before softmax, `(pixel, class)` float32.
+
+    With `context_slices` above 1 it is called with `[image, pixels, neighbours]`: neighbours
+    `(target, context_slices)` int32, for each target slice the numbers of the images that hold it
+    and those beside it, in the order of `Architecture.offsets`; the n of a pixel is then a target.
 
     Layer names are those of the original Caffe files: conv1_1 to conv5_3, fc6_conv, fc7_conv,
     rand_concat (the hypercolumn), fc6_new, fc7_new, cls_score_new, and `bn_` with the tap's
@@ -71,9 +75,14 @@ class PixelNet(keras.Model):
         image = keras.Input((None, None, channels), name="image")
         pixels = keras.Input((3,), name="pixels")
         taps = vgg16_taps(layers, _canvas(image, config.border), table, _keras_dropout(config))
-        hypercolumns = layers["rand_concat"]([*taps, _shift(pixels, config.border)])
-        scores = head_scores(layers, hypercolumns, table, _keras_dropout(config))
-        super().__init__(inputs=[image, pixels], outputs=scores,
+        inputs, places = [image, pixels], [pixels]
+        if table.beside:
+            inputs.append(keras.Input((len(table.offsets),), name="neighbours", dtype="int32"))
+            places = pixels_beside(pixels, inputs[-1])
+        hypercolumns, *beside = (layers["rand_concat"]([*taps, _shift(place, config.border)])
+                                 for place in places)
+        scores = head_scores(layers, hypercolumns, table, _keras_dropout(config), beside)
+        super().__init__(inputs=inputs, outputs=scores,
                          **{"name": "pixelnet", **kwargs})
         self.config, self.channels, self.classes = config, channels, classes
         #: What its layers are and how they follow each other.
@@ -132,6 +141,11 @@ def _head_layers(table: Architecture, config: ModelConfig, seed: int | None, dra
                   else Undrawn())
         layers[layer.name] = keras.layers.Dense(layer.width, kernel_initializer=filler,
                                                 name=layer.name)
+    for layer in table.beside:
+        # From zero, so that the network starts as the one that sees a slice alone.
+        layers[layer.name] = keras.layers.Dense(
+            layer.width, use_bias=False, kernel_initializer="zeros" if draw else Undrawn(),
+            name=layer.name)
     return layers
 
 
@@ -142,15 +156,23 @@ def _head_filler(config: ModelConfig, seed: int | None) -> CaffeFiller:
 
 
 def head_scores(layers: Mapping[str, keras.layers.Layer], hypercolumns: tf.Tensor,
-                table: Architecture, dropout: Dropout | None = None) -> tf.Tensor:
-    """Run the head on hypercolumns (pixel, channel); returns scores (pixel, class) float32."""
-    *hidden, last = table.head
-    values = keras.ops.relu(hypercolumns) if table.relu_on_hypercolumn else hypercolumns
-    for layer in hidden:
-        values = keras.ops.relu(layers[layer.name](values))
+                table: Architecture, dropout: Dropout | None = None,
+                beside: Sequence[tf.Tensor] = ()) -> tf.Tensor:
+    """Run the head on hypercolumns (pixel, channel); returns scores (pixel, class) float32.
+
+    beside: hypercolumns of the same pixels in the slices beside, in the order of `table.beside`.
+    """
+    columns = [keras.ops.relu(column) if table.relu_on_hypercolumn else column
+               for column in (hypercolumns, *beside)]
+    sums = layers[table.head[0].name](columns[0])
+    for layer, column in zip(table.beside, columns[1:], strict=True):
+        sums = sums + layers[layer.name](column)
+    for before, layer in zip(table.head, table.head[1:], strict=False):
+        values = keras.ops.relu(sums)
         if dropout is not None:
-            values = dropout(values, layer.dropout)
-    return keras.ops.cast(layers[last.name](values), "float32")
+            values = dropout(values, before.dropout)
+        sums = layers[layer.name](values)
+    return keras.ops.cast(sums, "float32")
 
 
 def _canvas(image: tf.Tensor, border: int) -> tf.Tensor:
@@ -184,7 +206,17 @@ def plain_taps(model: PixelNet, image: tf.Tensor, dropout: Dropout | None = None
 
 
 def plain_scores(model: PixelNet, taps: Sequence[tf.Tensor], pixels_nyx: tf.Tensor,
-                 dropout: Dropout | None = None) -> tf.Tensor:
-    """Scores `(pixel, class)` of pixels in image coordinates from the maps of `plain_taps`."""
-    columns = model.parts["rand_concat"]([*taps, _shift(pixels_nyx, model.config.border)])
-    return head_scores(model.parts, columns, model.architecture, dropout)
+                 dropout: Dropout | None = None, neighbours: tf.Tensor | None = None) -> tf.Tensor:
+    """Scores `(pixel, class)` of pixels in image coordinates from the maps of `plain_taps`.
+
+    neighbours: as the model takes them; None: the images are consecutive slices of one volume, the
+    lowest first (`slices_beside`).
+    """
+    table, places = model.architecture, [pixels_nyx]
+    if table.beside:
+        if neighbours is None:
+            neighbours = slices_beside(tf.shape(taps[0])[0], table.offsets)
+        places = pixels_beside(pixels_nyx, neighbours)
+    own, *beside = (model.parts["rand_concat"]([*taps, _shift(place, model.config.border)])
+                    for place in places)
+    return head_scores(model.parts, own, table, dropout, beside)

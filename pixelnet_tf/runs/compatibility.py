@@ -53,6 +53,11 @@ def _labels(basis: Basis) -> dict[str, Any]:
     return {} if basis.config is None else {"study.labels": dict(basis.config.study.labels)}
 
 
+def _context(basis: Basis) -> dict[str, Any]:
+    return ({} if basis.config is None
+            else {"model.context_slices": basis.config.model.context_slices})
+
+
 def _training(basis: Basis) -> dict[str, Any]:
     """Everything else that shapes the weights; `brain_only` does by the choice of the best."""
     if basis.config is None:
@@ -113,7 +118,7 @@ _SAME_INPUT = ("networks are averaged only over the same input and labels, predi
 #: A training that goes on: everything that shapes its weights.
 RESUME = Purpose({each: _SAME_RUN for each in (_preparation, _labels, _training, _split, _slices)})
 #: Networks whose scores are averaged.
-AVERAGE = Purpose({_preparation: _SAME_INPUT, _labels: _SAME_INPUT})
+AVERAGE = Purpose({each: _SAME_INPUT for each in (_preparation, _labels, _context)})
 #: The same, on a part of the split: none may have learned from what another was kept from.
 AVERAGE_ON_SPLIT = Purpose({**AVERAGE.compared, _split: (
     "leave --split out, and name cases that none of them has seen by --case")})

@@ -17,7 +17,7 @@ from pixelnet_tf.io.files import digest
 from pixelnet_tf.runs.folder import RunFolder
 from pixelnet_tf.runs.pack import Told
 from pixelnet_tf.runs.several import Runs
-from pixelnet_tf.serving.signatures import SIGNATURES, brain_is_zero_free
+from pixelnet_tf.serving.signatures import brain_is_zero_free, signatures_of
 from pixelnet_tf.volumes.description import describe_classes, describe_slices
 
 RESEARCH_ONLY = ("For research use only. Not a medical device; not for diagnosis, treatment or any "
@@ -77,7 +77,7 @@ def describe_export(runs: RunFolder | Runs, config: Config, name: str, version: 
         "metrics": {"validation": validation if len(runs.runs) == 1 else None,
                     "evaluation": _averaged(evaluation)},
         "signatures": {key: {"inputs": inputs, "outputs": outputs}
-                       for key, (inputs, outputs) in SIGNATURES.items()},
+                       for key, (inputs, outputs) in signatures_of(config).items()},
         "versions": {"pixelnet_tf": __version__, "tensorflow": tf.__version__,
                      "keras": keras.__version__},
         "config": tree,

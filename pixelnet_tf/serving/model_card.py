@@ -48,6 +48,11 @@ def _input(about: dict[str, Any]) -> list[str]:
                   "`segment_raw` takes means and deviations from the slices that it is given: for "
                   "the same numbers as the training's, send normalised slices to "
                   "`serving_default`."]
+    reach = (about["config"]["model"].get("context_slices", 1)) // 2
+    if reach:
+        lines += ["", "The slices of a request are one stack: consecutive slices of one volume, "
+                  f"the lowest first. The scores of a slice depend on up to {reach} on each side "
+                  "of it; where one is not in the request, the nearest is taken in its place."]
     if about["classified_pixels"] == "all":
         rule = "Every pixel is classified; set what lies outside the brain to background."
     else:

@@ -16,7 +16,6 @@ import tensorflow as tf
 from pixelnet_tf.errors import RunError, require
 from pixelnet_tf.inference.slice_segmenter import Ensemble, SliceSegmenter
 from pixelnet_tf.model.pixelnet import plain_scores, plain_taps
-from pixelnet_tf.serving.signatures import SIGNATURES
 
 MODEL_FILE = "model.onnx"
 OPSET = 17
@@ -65,8 +64,7 @@ def _write(folder: Path, segmenter: SliceSegmenter | Ensemble, about: dict[str, 
         raise RunError(f"ONNX Runtime's scores differ from TensorFlow's by {difference:.3g}, more "
                        f"than {TOLERANCE}; nothing was written", file=path)
     return {
-        "signatures": {"classify_pixels": dict(
-            zip(("inputs", "outputs"), SIGNATURES["classify_pixels"], strict=True))},
+        "signatures": {"classify_pixels": about["signatures"]["classify_pixels"]},
         "mode": "sparse", "precision": "float32",
         "onnx": {"opset": OPSET, "largest_difference": difference,
                  "dense_form": "not convertible: TensorListConcatV2"},

@@ -78,7 +78,8 @@ def _segment_in(folder: Path, model: LoadedModel, config: Config, files: dict[st
         raise ApiError(422, "the volumes cannot be prepared: "
                             f"{_reworded(str(error).splitlines()[-1], words)[:300]}") from None
 
-    result = segment_remotely(model.segment_slices, volume, config.study, config.prediction)
+    result = segment_remotely(model.segment_slices, volume, config.study, config.prediction,
+                              reach=config.model.reach)
     path = folder / "segmentation.nii.gz"
     write_labels(path, result.labels, volume.geometry)
     return path.read_bytes()

@@ -48,6 +48,20 @@ SIGNATURES = {
 _Outputs = dict[str, tf.Tensor]
 
 
+def signatures_of(config: Config) -> dict[str, tuple[dict[str, str], dict[str, str]]]:
+    """The signatures of a model, with their meaning for it.
+
+    Where hypercolumns reach into neighbouring slices, all slices of a request are one stack.
+    """
+    if not config.model.reach:
+        return SIGNATURES
+    stack = (" of one volume, consecutive and the lowest first: scores depend on up to "
+             f"{config.model.reach} slices on each side")
+    return {name: ({key: text + stack if key in ("image", "image_bytes") else text
+                    for key, text in inputs.items()}, outputs)
+            for name, (inputs, outputs) in SIGNATURES.items()}
+
+
 def brain_is_zero_free(config: Config) -> bool:
     """Whether a normalised slice shows by itself which of its pixels are the domain of prediction.
 
@@ -94,6 +108,8 @@ def build_signatures(segmenter: SliceSegmenter | Ensemble, config: Config
     def scores_in_parts(image: tf.Tensor, domain: tf.Tensor) -> tf.Tensor:
         # A few slices at a time, as in local prediction: a whole volume needs no more memory.
         image, domain = finite(image), mask_of(image, domain)
+        if segmenter.reach:
+            return computed(segmenter.scores(image, domain))
         step = config.prediction.batch_slices
         count = (tf.shape(image)[0] + step - 1) // step
         parts = tf.TensorArray(tf.float32, count, infer_shape=False,

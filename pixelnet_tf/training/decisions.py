@@ -108,8 +108,9 @@ class ScoredCases:
         volume = labelled_volume(self.study, case)
         grid = self._grid(volume)
         plain, mirrored = [], []
-        for rows in grid.batches(self._prediction.batch_slices):
-            image, domain = volume.images[rows], grid.domain[rows]
+        for rows in grid.batches(self._prediction.batch_slices, segmenter.reach):
+            image = volume.images[rows]
+            domain = grid.domain[rows] & grid.busy[rows, None, None]
             plain.append(segmenter.scores(tf.constant(image), tf.constant(domain)).numpy()[domain])
             turned = segmenter.scores(tf.constant(image[:, :, ::-1]),
                                       tf.constant(domain[:, :, ::-1])).numpy()

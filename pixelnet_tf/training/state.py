@@ -138,7 +138,8 @@ def training_multipliers(model: PixelNet, config: TrainingConfig, new_layers: Co
     """
     table = model.architecture
     frozen = {layer.name for block in table.blocks[:config.frozen_blocks] for layer in block}
-    new = set(table.head_names) | (set(new_layers) - set(table.trunk_names))
+    new = {*table.head_names, *(layer.name for layer in table.beside)}
+    new |= set(new_layers) - set(table.trunk_names)
     found = {}
     for path, (rate, decay) in model.multipliers.items():
         layer = path.split("/")[0]

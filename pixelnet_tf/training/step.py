@@ -59,18 +59,18 @@ def lattice_of(sampling: SamplingConfig) -> int:
 
 def pixel_scores(model: PixelNet, image: tf.Tensor, pixels_nyx: tf.Tensor, *, fast: bool,
                  precision: tf.DType = tf.float32, dropout: Dropout | None = None,
-                 lattice: int = 0) -> tf.Tensor:
+                 lattice: int = 0, neighbours: tf.Tensor | None = None) -> tf.Tensor:
     """Scores (pixel, class) float32 of pixels in training.
 
     image (batch, height, width, channel); pixels_nyx (pixel, 3) rows of n, y, x in image
-    coordinates; lattice as `lattice_of` gives it. The plain form and the fast ones differ in
-    rounding alone; with BatchNorm the plain one is taken, because the batch's statistics are those
-    of the whole canvas.
+    coordinates; lattice as `lattice_of` gives it; neighbours as the model takes them. The plain
+    form and the fast ones differ in rounding alone; with BatchNorm the plain one is taken, because
+    the batch's statistics are those of the whole canvas.
     """
     if not fast or model.config.batch_norm:
         taps = plain_taps(model, image, dropout, training=True)
-        return plain_scores(model, taps, pixels_nyx, dropout)
-    taps = fast_taps(model, image, precision=precision, dropout=dropout)
+        return plain_scores(model, taps, pixels_nyx, dropout, neighbours)
+    taps = fast_taps(model, image, precision=precision, dropout=dropout, neighbours=neighbours)
     canvas_nyx = canvas_pixels(model, pixels_nyx)
     if lattice:
         return grid_scores(model, taps, canvas_nyx, lattice, precision=precision, dropout=dropout)
@@ -84,13 +84,14 @@ def loss_and_gradients(model: PixelNet, batch: Batch, seed: tf.Tensor, *,
     """Loss () and one gradient per variable for a batch of the pipeline.
 
     batch: `image` (batch, height, width, channel) float32, `pixels` (pixel, 3) float32, `classes`
-    (pixel,) int32; lattice: of the pixels (`lattice_of`). Gradients are dense float32.
+    (pixel,) int32, and `neighbours` where the model has any; lattice: of the pixels (`lattice_of`). Gradients are dense float32.
     """
     dropout = seeded_dropout(model.config.dropout, model.architecture.dropouts, seed)
     with tf.GradientTape(watch_accessed_variables=False) as tape:
         tape.watch(variables)
         scores = pixel_scores(model, batch["image"], batch["pixels"], fast=fast,
-                              precision=precision, dropout=dropout, lattice=lattice)
+                              precision=precision, dropout=dropout, lattice=lattice,
+                              neighbours=batch.get("neighbours"))
         loss = loss_of(scores, batch["classes"])
     gradients = tape.gradient(loss, variables)
     missing = [v.name for v, g in zip(variables, gradients, strict=True) if g is None]

@@ -10,7 +10,7 @@ from pixelnet_tf.caffe.export import export_caffe
 from pixelnet_tf.caffe.import_pixelnet import import_pixelnet
 from pixelnet_tf.caffe.reading import read_network
 from pixelnet_tf.config import Config, ModelConfig, StudyConfig
-from pixelnet_tf.errors import RunError
+from pixelnet_tf.errors import ModelError, RunError
 from pixelnet_tf.model.pixelnet import PixelNet
 
 GOLDEN = Path(__file__).parents[1] / "golden"
@@ -30,6 +30,13 @@ def export(model, folder):
     study = StudyConfig(modalities=tuple(f"channel{k}" for k in range(model.channels)),
                         labels={k: f"class{k}" for k in range(model.classes)}, regions={})
     return export_caffe(model, Config(study=study), np.zeros(model.classes), folder)[:2]
+
+
+def test_a_network_that_reads_several_slices_has_no_counterpart(tmp_path):
+    model = PixelNet(ModelConfig(**SMALL, fc7="none", context_slices=3), channels=2, classes=3)
+    with pytest.raises(ModelError, match="context_slices is 3, and the original's networks read"):
+        export(model, tmp_path)
+    assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize("form", FORMS)

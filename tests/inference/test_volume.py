@@ -99,6 +99,7 @@ class Counted:
     def __init__(self, segmenter):
         self.segmenter, self.seen = segmenter, []
         self.classes, self.background = segmenter.classes, segmenter.background
+        self.reach = segmenter.reach
 
     def scores(self, image, domain, read_out):
         self.seen.append(len(image))

@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -11,13 +12,16 @@ from pixelnet_tf.config import GuidedFilterConfig, config_from_dict, config_to_d
 from pixelnet_tf.inference.predict import CaseSource
 from pixelnet_tf.inference.slice_segmenter import SliceSegmenter
 from pixelnet_tf.inference.volume import segment_volume
+from pixelnet_tf.model.pixelnet import PixelNet
 from pixelnet_tf.serving.signatures import (
     SIGNATURES,
     build_signatures,
     inside_brain,
+    signatures_of,
     z_scored,
 )
 from pixelnet_tf.volumes.normalize import z_score
+from tests.random_weights import with_random_biases
 
 from .conftest import CASE, slices_with_brain
 
@@ -84,6 +88,27 @@ def test_the_mean_with_mirrored_slices_is_served_too(run, serving_config, local)
     assert np.abs(shares - alone).max() > 1e-3
 
 
+def test_a_request_is_a_stack_where_hypercolumns_reach_into_other_slices(serving_config,
+                                                                         eagerly):
+    config = replace(serving_config, model=replace(serving_config.model, context_slices=3))
+    model = with_random_biases(PixelNet(config.model, channels=3, classes=4, seed=3), 3)
+    image, pixels = slices_with_brain(4, 33, 36), np.array([[0, 9, 8], [3, 30, 2]], np.int32)
+    local = SliceSegmenter(model, mode="adaptive", batch_slices=3)
+    _, functions = build_signatures(local, config)
+    brain = (image != 0).any(axis=-1)
+    scores = local.scores(image, brain).numpy()
+    labels = functions["serving_default"](image)["labels"].numpy()
+    np.testing.assert_array_equal(labels, VALUES[scores.argmax(-1)])
+    beside = np.array([[0, 0, 1], [1, 0, 2], [2, 1, 3], [3, 2, 3]], np.int32)
+    np.testing.assert_allclose(functions["classify_pixels"](image, pixels)["scores"],
+                               model([image, pixels.astype(np.float32), beside]), atol=1e-5)
+    texts = signatures_of(config)
+    assert texts["segment_encoded"][0]["image_bytes"].endswith(
+        "of one volume, consecutive and the lowest first: scores depend on up to 1 slices on each "
+        "side")
+    assert signatures_of(serving_config) is SIGNATURES
+
+
 def test_one_trace_for_all_sizes_and_batches(local, serving_config):
     _, functions = build_signatures(local, serving_config)
     for batch, height, width in ((1, 40, 40), (8, 48, 48), (3, 37, 43)):
@@ -102,7 +127,6 @@ def test_one_trace_for_all_sizes_and_batches(local, serving_config):
 
 def test_raw_intensities_give_the_labels_of_a_prepared_volume(served, local, study, case_files,
                                                               serving_config):
-    from dataclasses import replace
     prepare = replace(serving_config.prepare, bias_field=replace(
         serving_config.prepare.bias_field, enabled=False))
     config = replace(serving_config, prepare=prepare)
