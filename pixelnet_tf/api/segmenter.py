@@ -395,7 +395,8 @@ class Segmenter:
         return cls(resolved, lambda: (lambda volume, *maps: segment_remotely(
             lambda images, domain: served.segment_slices(
                 images, resolved.study.label_values, domain if with_domain else None, any(maps)),
-            volume, resolved.study, resolved.prediction, *maps, reach=resolved.model.reach), record))
+            volume, resolved.study, resolved.prediction, *maps, reach=resolved.model.reach),
+            record))
 
     @property
     def modalities(self) -> tuple[str, ...]:

@@ -459,8 +459,8 @@ class SamplingConfig:
     #: Add noise of a standard deviation up to this to each normalised slice; 0 is off.
     noise: float = 0.0
     #: Share of the slices that receive the lesions of another one, moved at random within the
-    #: brain (CarveMix' idea); 0 is off. Not with `model.context_slices` above 1: such a lesion would
-    #: end within its slice.
+    #: brain (CarveMix' idea); 0 is off. Not with `model.context_slices` above 1: such a lesion
+    #: would end within its slice.
     lesion_mixing: float = 0.0
     #: With `model.context_slices` above 1: slices of one case that are drawn one after the other,
     #: neighbours where there are any, so that those of a mini-batch share what is beside them. They
@@ -537,6 +537,13 @@ class ModelConfig:
     def reach(self) -> int:
         """How many slices on each side of its own a hypercolumn is read from."""
         return self.context_slices // 2
+
+    @property
+    def offsets(self) -> tuple[int, ...]:
+        """The slices that a hypercolumn is read from, counted from its own: 0 first, then -1 (the
+        one below), 1 (above), and so on."""
+        return (0, *(sign * distance for distance in range(1, self.reach + 1)
+                     for sign in (-1, 1)))
 
 
 @dataclass(frozen=True)

@@ -22,8 +22,13 @@ _MOVE = 1 / 6
 _RIM = 5
 
 
-def augment(record: Slice, config: SamplingConfig, seed: tf.Tensor) -> Slice:
-    """Vary a slice as the configuration says; the same seed (2,) int32 varies it equally."""
+def augment(record: Slice, config: SamplingConfig, seed: tf.Tensor,
+            own_seed: tf.Tensor | None = None) -> Slice:
+    """Vary a slice as the configuration says; the same seed (2,) int32 varies it equally.
+
+    own_seed: (2,) int32, of the noise in each pixel, whose strength is the seed's: with one for
+    each of several slices they are varied alike, as if they came from one scan.
+    """
     flip_seed, turn_seed, blur_seed, noise_seed, jitter_seed = tf.unstack(
         tf.random.experimental.stateless_split(seed, 5))
     if config.flips:
@@ -35,7 +40,7 @@ def augment(record: Slice, config: SamplingConfig, seed: tf.Tensor) -> Slice:
     if config.blur:
         record |= {"image": blur(record["image"], config.blur, blur_seed)}
     if config.noise:
-        record |= {"image": add_noise(record["image"], config.noise, noise_seed)}
+        record |= {"image": add_noise(record["image"], config.noise, noise_seed, own_seed)}
     if config.intensity_jitter:
         record |= {"image": jitter(record["image"], config.intensity_jitter, jitter_seed)}
     return record
@@ -89,13 +94,15 @@ def blur(image: tf.Tensor, largest: float, seed: tf.Tensor) -> tf.Tensor:
     return tf.where(_inside(image), smooth[0], 0.0)
 
 
-def add_noise(image: tf.Tensor, largest: float, seed: tf.Tensor) -> tf.Tensor:
+def add_noise(image: tf.Tensor, largest: float, seed: tf.Tensor,
+              own_seed: tf.Tensor | None = None) -> tf.Tensor:
     """Add Gaussian noise to a normalised slice; outside stays zero.
 
     image (height, width, channel) float32; largest: the noise's standard deviation is drawn evenly
-    between 0 and this.
+    between 0 and this; own_seed: of the noise alone, where it is not to follow from the seed.
     """
     strength_seed, noise_seed = tf.unstack(tf.random.experimental.stateless_split(seed, 2))
+    noise_seed = noise_seed if own_seed is None else own_seed
     strength = tf.random.stateless_uniform([], strength_seed, 0.0, largest)
     noise = tf.random.stateless_normal(tf.shape(image), noise_seed) * strength
     return tf.where(_inside(image), image + noise, 0.0)

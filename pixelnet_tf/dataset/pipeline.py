@@ -6,10 +6,12 @@ import itertools
 import re
 from collections.abc import Iterator
 
+import numpy as np
 import tensorflow as tf
 
 from pixelnet_tf.config import SamplingConfig, Strategy
 from pixelnet_tf.dataset.augment import Slice, augment, mix_lesions
+from pixelnet_tf.dataset.index import SliceIndex
 from pixelnet_tf.dataset.prepared import PreparedStudy
 from pixelnet_tf.dataset.sampler import sample_pixels
 from pixelnet_tf.dataset.schedule import SliceSchedule
@@ -33,6 +35,30 @@ def in_turn(batches: tf.data.Dataset) -> Iterator[dict[str, tf.Tensor]]:
         raise DataError(told[1]) from None
 
 
+def slabs_in_turn(schedule: SliceSchedule, index: SliceIndex, batch_slices: int,
+                  first_batch: int) -> Iterator[tuple[int, np.ndarray, np.ndarray, np.ndarray,
+                                                      np.ndarray]]:
+    """The slices of each mini-batch where hypercolumns are read from several.
+
+    Yields the position of the first drawn slice; of each slice that is needed the number of its
+    slab, its index row, and its place among the drawn ones (-1: not drawn); and of each drawn slice
+    the places of those that it is read from, (batch, offset) int32. Within a slab each slice
+    stands once, however many are read from it.
+    """
+    for first in itertools.count(first_batch * batch_slices, batch_slices):
+        positions = range(first, first + batch_slices)
+        rows = index.beside(np.array([schedule.row(position) for position in positions]),
+                            schedule.offsets)
+        places: dict[tuple[int, int], int] = {}
+        neighbours = np.array([[places.setdefault((position // schedule.slab, row), len(places))
+                                for row in beside]
+                               for position, beside in zip(positions, rows.tolist(), strict=True)])
+        targets = np.full(len(places), -1, np.int32)
+        targets[neighbours[:, 0]] = range(batch_slices)
+        slabs, needed = np.array(list(places), np.int64).T
+        yield first, slabs, needed, targets, neighbours.astype(np.int32)
+
+
 def training_batches(study: PreparedStudy, schedule: SliceSchedule, sampling: SamplingConfig, *,
                      batch_slices: int, first_batch: int = 0, seed: int = 0) -> tf.data.Dataset:
     """Endless mini-batches, the same for the same seed and number.
@@ -46,6 +72,11 @@ def training_batches(study: PreparedStudy, schedule: SliceSchedule, sampling: Sa
     different sizes padded with zeros below and to the right; `pixels` (batch * N, 3) float32 rows
     of n, y, x, or as many as there are with the strategy `all`, none of
     them ignored; `classes` (pixel,) int32; `row` (batch,) int64, the index rows.
+
+    Where the schedule has several `offsets`, `image` holds the drawn slices and those beside
+    them, each once, and `neighbours` (batch, offset) int32 says which of them the
+    hypercolumns of a drawn slice are read from, as the model takes it; the n of pixels and `row`
+    are of drawn slices. What is drawn in one slab, and what lies beside it, is varied alike.
     """
     channels = len(study.config.study.modalities)
     classes = len(study.config.study.labels)
@@ -55,9 +86,9 @@ def training_batches(study: PreparedStudy, schedule: SliceSchedule, sampling: Sa
         for position in itertools.count(first_batch * batch_slices):
             yield position, schedule.row(position)
 
-    def varied(row: tf.Tensor, seed: tf.Tensor) -> Slice:
+    def varied(row: tf.Tensor, seed: tf.Tensor, own_seed: tf.Tensor | None = None) -> Slice:
         data = tf.numpy_function(study.read_record_bytes, [row], tf.string, stateful=False)
-        return augment(parse_record(tf.ensure_shape(data, []), channels), sampling, seed)
+        return augment(parse_record(tf.ensure_shape(data, []), channels), sampling, seed, own_seed)
 
     def mixed(record: Slice, seed: tf.Tensor) -> Slice:
         pick_seed, vary_seed, mix_seed = tf.unstack(
@@ -73,31 +104,69 @@ def training_batches(study: PreparedStudy, schedule: SliceSchedule, sampling: Sa
         record = varied(row, vary_seed)
         if sampling.lesion_mixing:
             record = mixed(record, tf.random.experimental.stateless_fold_in(own, 2))
+        pixels_yx, drawn = sampled(record, position, pixel_seed)
+        return {"image": record["image"], "pixels": pixels_yx, "classes": drawn, "row": row}
+
+    def sampled(record: Slice, position: tf.Tensor, pixel_seed: tf.Tensor
+                ) -> tuple[tf.Tensor, tf.Tensor]:
         allowed = record["brain"] if sampling.background_in_brain else tf.ones_like(record["brain"])
         # One lattice for all slices of a step.
         corner = tf.random.stateless_uniform(
             [2], [seed, tf.cast(position // batch_slices, tf.int32)], 0, sampling.lattice, tf.int32)
-        pixels_yx, drawn = sample_pixels(record["labels"], allowed, pixel_seed, classes=classes,
-                                         config=sampling, corner_yx=corner)
-        return {"image": record["image"], "pixels": pixels_yx, "classes": drawn, "row": row}
+        return sample_pixels(record["labels"], allowed, pixel_seed, classes=classes,
+                             config=sampling, corner_yx=corner)
 
     def flatten(batch: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
         pixels = batch["pixels"]
-        n = tf.broadcast_to(tf.range(tf.shape(pixels)[0])[:, None, None],
-                            [*tf.unstack(tf.shape(pixels)[:2]), 1])
+        targets = batch.get("target", tf.range(tf.shape(pixels)[0]))
+        n = tf.broadcast_to(targets[:, None, None], [*tf.unstack(tf.shape(pixels)[:2]), 1])
         rows = tf.reshape(tf.concat([n, pixels], axis=2), [-1, 3])
         drawn = tf.reshape(batch["classes"], [-1])
-        if sampling.strategy == Strategy.ALL or study.config.study.ignore_label is not None:
-            # A slice with fewer pixels than the batch's largest was filled up, and one that was
-            # moved may show nothing but what nobody has judged.
+        if (sampling.strategy == Strategy.ALL or study.config.study.ignore_label is not None
+                or "target" in batch):
+            # A slice with fewer pixels than the batch's largest was filled up, one beside the drawn
+            # ones has none, and one that was moved may show nothing but what nobody has judged.
             real = drawn >= 0
             rows, drawn = tf.boolean_mask(rows, real), tf.boolean_mask(drawn, real)
         return {"image": batch["image"], "pixels": tf.cast(rows, tf.float32), "classes": drawn,
                 "row": batch["row"]}
 
+    def in_slab(position: tf.Tensor, slab: tf.Tensor, row: tf.Tensor, target: tf.Tensor
+                ) -> dict[str, tf.Tensor]:
+        """A slice varied as its slab is; of one that is not drawn (target -1) no pixels."""
+        fold_in = tf.random.experimental.stateless_fold_in
+        own = tf.constant([seed, 0x51ab], tf.int32)
+        # What is left over of several cases makes a slab, too.
+        for number in (slab, tf.gather(study.index.case, row)):
+            own = fold_in(own, tf.cast(number, tf.int32))
+        record = varied(row, own, fold_in(own, tf.cast(row, tf.int32)))
+        pixel_seed = fold_in(tf.constant([seed, 0x5eed], tf.int32), tf.cast(position, tf.int32))
+        pixels_yx, drawn = tf.cond(
+            target >= 0, lambda: sampled(record, position, pixel_seed),
+            lambda: (tf.zeros([0, 2], tf.int32), tf.zeros([0], tf.int32)))
+        return {"image": record["image"], "pixels": tf.ensure_shape(pixels_yx, [None, 2]),
+                "classes": tf.ensure_shape(drawn, [None]), "row": row, "target": target}
+
+    def stacked(first: tf.Tensor, slabs: tf.Tensor, rows: tf.Tensor, targets: tf.Tensor,
+                neighbours: tf.Tensor) -> tf.data.Dataset:
+        """One mini-batch of all slices that its drawn ones are read from."""
+        slices = tf.data.Dataset.from_tensor_slices(
+            (first + tf.cast(targets, tf.int64), slabs, rows, targets)
+        ).map(in_slab, num_parallel_calls=2, deterministic=True)
+        whole = slices.padded_batch(tf.size(rows, tf.int64), padding_values=filling | {"target": 0})
+        return whole.map(lambda batch: flatten(batch) | {
+            "row": tf.gather(batch["row"], neighbours[:, 0]), "neighbours": neighbours})
+
+    filling = {"image": 0.0, "pixels": 0, "classes": -1, "row": tf.constant(0, tf.int64)}
+    if len(schedule.offsets) > 1:
+        spec = (tf.TensorSpec([], tf.int64), *[tf.TensorSpec([None], tf.int64)] * 2,
+                tf.TensorSpec([None], tf.int32),
+                tf.TensorSpec([batch_slices, len(schedule.offsets)], tf.int32))
+        return tf.data.Dataset.from_generator(
+            lambda: slabs_in_turn(schedule, study.index, batch_slices, first_batch),
+            output_signature=spec).flat_map(stacked).prefetch(2)
     spec = (tf.TensorSpec([], tf.int64), tf.TensorSpec([], tf.int64))
     slices = tf.data.Dataset.from_generator(positions, output_signature=spec)
     slices = slices.map(load, num_parallel_calls=2, deterministic=True)
-    filling = {"image": 0.0, "pixels": 0, "classes": -1, "row": tf.constant(0, tf.int64)}
     return slices.padded_batch(batch_slices, padding_values=filling, drop_remainder=True
                                ).map(flatten).prefetch(2)

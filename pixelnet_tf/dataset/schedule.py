@@ -19,28 +19,37 @@ class SliceSchedule:
     Position i of the training is the same slice in every run with the same seed, so that a resumed
     run starts at its step without reading what came before.
 
+    Where hypercolumns reach into other slices, the order is one of slabs, `slab` slices each:
+    slices of one case that follow each other, and of what is left over some of several cases. An
+    epoch then lacks fewer slices than a slab has, others each time.
+
     Args:
         study: prepared study.
         cases: names of the training cases.
-        sampling: its `lesion_free_slices`.
+        sampling: its `lesion_free_slices` and `slab_slices`.
         seed: seed of the order.
+        offsets: the slices that hypercolumns are read from (`ModelConfig.offsets`).
 
     Raises:
         DataError: no slice with a lesion among the cases.
     """
 
     def __init__(self, study: PreparedStudy, cases: Sequence[str], sampling: SamplingConfig,
-                 seed: int):
+                 seed: int, offsets: Sequence[int] = (0,)):
         index, rows = study.index, study.index.rows_of(cases)
         rows = rows[index.brain_fraction[rows] > 0]
         lesion = index.class_counts[rows][:, 1:].sum(axis=1) > 0
-        self.seed = seed
+        self.seed, self.offsets = seed, tuple(offsets)
+        self._case = index.case
         self.with_lesion, self.without_lesion = rows[lesion], rows[~lesion]
         self.epoch_slices = len(self.with_lesion) + round(
             sampling.lesion_free_slices * len(self.without_lesion))
         if not len(self.with_lesion):
             raise DataError(f"no slice of the {len(cases)} training cases has a lesion",
                             file=study.path, hint="check the label map and the split")
+        self.slab = min(sampling.slab_slices, self.epoch_slices) if len(self.offsets) > 1 else 1
+        self._drawn_slices = self.epoch_slices
+        self.epoch_slices -= self.epoch_slices % self.slab
         self._epoch: tuple[int, np.ndarray] = (-1, np.zeros(0, np.int64))
 
     def row(self, position: int) -> int:
@@ -52,9 +61,33 @@ class SliceSchedule:
 
     def _order(self, epoch: int) -> np.ndarray:
         rng = np.random.default_rng((self.seed, epoch))
-        free = self.epoch_slices - len(self.with_lesion)
+        free = self._drawn_slices - len(self.with_lesion)
+        if self.slab > 1:
+            return self._slabs(free, rng)
         drawn = rng.choice(self.without_lesion, free, replace=False)
         return rng.permutation(np.concatenate([self.with_lesion, drawn]))
+
+    def _slabs(self, free: int, rng: np.random.Generator) -> np.ndarray:
+        """The rows of an epoch, slab by slab, `free` of them without a lesion."""
+        runs = self._runs(self.with_lesion, rng)
+        others = self._runs(self.without_lesion, rng)
+        for number in rng.permutation(len(others)):
+            runs.append(others[number][:free])
+            free -= len(runs[-1])
+        whole = [run for run in runs if len(run) == self.slab]
+        parts = [run for run in runs if len(run) < self.slab]
+        rest = np.concatenate([np.zeros(0, np.int64),
+                               *(parts[number] for number in rng.permutation(len(parts)))])
+        rest = rest[:len(rest) // self.slab * self.slab].reshape(-1, self.slab)
+        return rng.permutation(np.concatenate([rest, *(run[None] for run in whole)])).ravel()
+
+    def _runs(self, rows: np.ndarray, rng: np.random.Generator) -> list[np.ndarray]:
+        """Rows case by case in runs of a slab each, the first and the last perhaps shorter."""
+        runs = []
+        for case in np.unique(self._case[rows]):
+            own = rows[self._case[rows] == case]
+            runs += np.split(own, np.arange(rng.integers(self.slab), len(own), self.slab))
+        return runs
 
     def rows(self) -> np.ndarray:
         """Every row that may occur, (n,) int64."""
@@ -62,5 +95,5 @@ class SliceSchedule:
 
     def row_weights(self) -> np.ndarray:
         """How often each of `rows` occurs in an epoch on average, (n,) float64."""
-        share = (self.epoch_slices - len(self.with_lesion)) / max(len(self.without_lesion), 1)
+        share = (self._drawn_slices - len(self.with_lesion)) / max(len(self.without_lesion), 1)
         return np.where(np.isin(self.rows(), self.with_lesion), 1.0, share)

@@ -18,7 +18,6 @@ from pixelnet_tf.model.hypercolumn import slices_beside
 from pixelnet_tf.model.pixelnet import PixelNet
 from pixelnet_tf.runs.network import TrainedNetwork
 
-
 #: Values and origin of a map (`Tap`).
 _Map = tuple[tf.Tensor, tf.Tensor]
 

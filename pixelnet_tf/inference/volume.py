@@ -60,7 +60,7 @@ class PredictionGrid:
     @property
     def busy(self) -> np.ndarray:
         """(slice,) bool, whether a slice has something to read."""
-        return self.read_out.any(axis=(1, 2))
+        return np.asarray(self.read_out.any(axis=(1, 2)))
 
     def batches(self, batch_slices: int, reach: int = 0) -> Iterator[np.ndarray]:
         """Numbers of the slices that have something to read, `batch_slices` at a time.
@@ -207,14 +207,14 @@ def _shares(scores: np.ndarray) -> np.ndarray:
 
 def segment_remotely(segment_slices: SegmentSlices, volume: PreparedVolume, study: StudyConfig,
                      prediction: PredictionConfig, probabilities: bool = False,
-                     uncertainty: bool = False, reach: int = 0) -> SegmentedVolume:
+                     uncertainty: bool = False, *, reach: int = 0) -> SegmentedVolume:
     """What `segment_volume` returns, by the labels that an exported or served model gives slices.
 
     The same slices in the same batches and with the same domain; outside it is background,
     whatever the answer says of it. `segment_slices` must give probabilities where these or the
-    uncertainty are asked for; else nothing is known of the lesions' voxels but their labels. Where the model
-    has a reach (`SliceSegmenter.reach`), `STACK` or more slices are sent together, with those
-    beside them, of which no pixel is asked for.
+    uncertainty are asked for; else nothing is known of the lesions' voxels but their labels. Where
+    the model has a reach (`SliceSegmenter.reach`), `STACK` or more slices are sent together, with
+    those beside them, of which no pixel is asked for.
     """
     shown = probabilities or uncertainty
     grid, plan = PredictionGrid.of(volume, prediction.inside_brain(study)), volume.plan

@@ -80,8 +80,7 @@ class Architecture:
         batch_norm: a tap is read through Caffe's BatchNorm, before its ReLU; then fc7_conv has
             no ReLU of its own.
         relu_on_hypercolumn: a ReLU stands between hypercolumn and head (the linear variant).
-        offsets: slices that a hypercolumn is read from, counted from the pixel's own: 0 first,
-            then -1 (the one below), 1 (above), and so on.
+        offsets: slices that a hypercolumn is read from (`ModelConfig.offsets`).
     """
 
     blocks: tuple[tuple[Convolution, ...], ...]
@@ -114,7 +113,7 @@ class Architecture:
                        for i, width in enumerate(widths))
         return cls(blocks, context, taps, (*hidden, Dense("cls_score_new", classes)),
                    config.border, config.batch_norm, config.head == Head.LINEAR,
-                   (0, *(sign * distance for distance in range(1, config.reach + 1) for sign in (-1, 1))))
+                   config.offsets)
 
     def pools_after(self, block: int) -> bool:
         """Whether max pooling follows a block, counted from 0."""

@@ -97,7 +97,8 @@ class Trainer:
         self.study, self.split = study, split
         self.run_folder = RunFolder(out)
         self.reporter = reporter_or_log(reporter)
-        self.schedule = SliceSchedule(study, split.train, config.sampling, config.training.seed)
+        self.schedule = SliceSchedule(study, split.train, config.sampling, config.training.seed,
+                                      config.model.offsets)
         self.plan = plan_training(config.training, self.schedule, bool(split.validation))
 
     def check(self, resume: bool = False) -> None:

@@ -84,7 +84,8 @@ def loss_and_gradients(model: PixelNet, batch: Batch, seed: tf.Tensor, *,
     """Loss () and one gradient per variable for a batch of the pipeline.
 
     batch: `image` (batch, height, width, channel) float32, `pixels` (pixel, 3) float32, `classes`
-    (pixel,) int32, and `neighbours` where the model has any; lattice: of the pixels (`lattice_of`). Gradients are dense float32.
+    (pixel,) int32, and `neighbours` where the model has any; lattice: of the pixels (`lattice_of`).
+    Gradients are dense float32.
     """
     dropout = seeded_dropout(model.config.dropout, model.architecture.dropouts, seed)
     with tf.GradientTape(watch_accessed_variables=False) as tape:

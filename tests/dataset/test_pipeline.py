@@ -135,3 +135,60 @@ def test_slices_of_different_sizes_are_padded_below_and_to_the_right():
             mine = batch["pixels"][batch["pixels"][:, 0] == n]
             assert (mine[:, 1] < height).all()
             assert (mine[:, 2] < width).all()
+
+
+@pytest.mark.parametrize("strategy", ["balanced", "all"])
+def test_a_slab_holds_what_its_drawn_slices_are_read_from_once(study, strategy):
+    sampling = SamplingConfig(strategy, pixels=40, flips=False, slab_slices=3,
+                              background_in_brain=True)
+    schedule = SliceSchedule(study, study.cases, sampling, 3, (0, -1, 1))
+    batches = take(6, study, sampling, schedule)
+    for number, batch in enumerate(batches):
+        rows = [schedule.row(3 * number + i) for i in range(3)]
+        np.testing.assert_array_equal(batch["row"], rows)
+        beside = study.index.beside(np.array(rows), (0, -1, 1))
+        assert len(batch["image"]) == len(np.unique(beside))
+        assert batch["neighbours"].shape == (3, 3)
+        for row, place in zip(beside.ravel(), batch["neighbours"].ravel(), strict=True):
+            volume = study.read_volume(study.cases[study.index.case[row]])
+            np.testing.assert_array_equal(batch["image"][place],
+                                          volume.images[study.index.slice[row]])
+        for target, row in enumerate(rows):
+            pixels = batch["pixels"][batch["pixels"][:, 0] == target].astype(int)
+            assert len(pixels) == 40 or strategy == "all"
+            volume = study.read_volume(study.cases[study.index.case[row]])
+            np.testing.assert_array_equal(
+                batch["classes"][batch["pixels"][:, 0] == target],
+                volume.labels[study.index.slice[row]][tuple(pixels[:, 1:].T)])
+        assert set(batch["pixels"][:, 0]) <= {0, 1, 2}
+    assert min(len(batch["image"]) for batch in batches) <= 5
+    for one, other in itertools.zip_longest(batches[4:], take(2, study, sampling, schedule,
+                                                              first_batch=4)):
+        assert_equal(one, other)
+
+
+def test_the_slices_of_a_slab_are_varied_alike(study):
+    """Mirrored all or none; noise has one strength, and each slice its own."""
+    sampling = SamplingConfig(pixels=9, noise=0.5, slab_slices=2)
+    schedule = SliceSchedule(study, study.cases, sampling, 3, (0, -1, 1))
+    mirrored = set()
+    for batch in take(8, study, sampling, schedule, batch_slices=2):
+        rows = study.index.beside(batch["row"], (0, -1, 1))
+        for case in set(study.index.case[batch["row"]]):
+            volume = study.read_volume(study.cases[case])
+            noise, turned = [], set()
+            for row, place in {(row, place) for row, place in zip(
+                    rows.ravel(), batch["neighbours"].ravel(), strict=True)
+                    if study.index.case[row] == case}:
+                found = batch["image"][place]
+                own = volume.images[study.index.slice[row]]
+                flips = [np.abs(found - own[:, ::step]).mean() for step in (1, -1)]
+                turned.add(bool(np.argmin(flips)))
+                noise.append((found - own[:, ::(1, -1)[int(np.argmin(flips))]])[found != 0])
+            assert len(turned) == 1
+            mirrored |= turned
+            spread = [each.std() for each in noise if each.size > 300]
+            assert not spread or np.ptp(spread) < 0.2 * max(spread)
+            assert not any(np.array_equal(one, other)
+                           for one, other in itertools.combinations(noise, 2) if one.size)
+    assert mirrored == {True, False}

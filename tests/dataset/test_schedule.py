@@ -82,3 +82,29 @@ def test_no_lesion_to_train_on(study):
     study.index.class_counts[:] = [100, 0]
     with pytest.raises(DataError, match="no slice of the 2 training cases has a lesion"):
         schedule(study)
+
+
+def test_slabs_are_slices_of_one_case_that_follow_each_other(study):
+    sampling = SamplingConfig(lesion_free_slices=0.6, slab_slices=3)
+    order = SliceSchedule(study, ("A", "B"), sampling, 0, (0, -1, 1))
+    # 4 with a lesion and 6 of 10 others, in whole slabs.
+    assert (order.slab, order.epoch_slices) == (3, 9)
+    seen, runs = [], 0
+    for epoch in range(60):
+        rows = np.array([order.row(9 * epoch + i) for i in range(9)]).reshape(3, 3)
+        assert len(np.unique(rows)) == 9
+        runs += sum((np.diff(slab) == 1).all() for slab in rows)
+        seen += rows.ravel().tolist()
+    assert runs > 60
+    counts = np.bincount(seen, minlength=16)[order.rows()]
+    np.testing.assert_allclose(counts / 60 * 10 / 9, order.row_weights(), atol=0.25)
+    again = SliceSchedule(study, ("A", "B"), sampling, 0, (0, -1, 1))
+    assert [again.row(i) for i in (12, 3)] == [seen[12], seen[3]]
+    # More slices than there are make one slab.
+    assert SliceSchedule(study, ("B",), SamplingConfig(), 0, (0, -1, 1)).slab == 5
+
+
+def test_beside_a_slice_are_those_of_its_case_and_at_its_ends_the_nearest(study):
+    np.testing.assert_array_equal(
+        study.index.beside(np.array([0, 9, 10, 15]), (0, -1, 1, -2, 2)),
+        [[0, 0, 1, 0, 2], [9, 8, 9, 7, 9], [10, 10, 11, 10, 12], [15, 15, 15, 15, 15]])

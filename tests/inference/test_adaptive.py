@@ -18,8 +18,9 @@ def run(model, image, domain=None, correction=(0.0, 0.0, 0.0), read_out=None):
     scorer = DenseScorer(model)
     domain = np.ones(image.shape[:3], bool) if domain is None else domain
     read_out = domain if read_out is None else read_out
-    scores, scored = adaptive_scores(scorer, scorer.taps(tf.constant(image)),
-                                     tf.constant(domain), tf.constant(read_out), tf.constant(correction, tf.float32))
+    scores, scored = adaptive_scores(
+        scorer, scorer.taps(tf.constant(image)), tf.constant(domain), tf.constant(read_out),
+        tf.constant(correction, tf.float32))
     reference = scorer.reference(tf.constant(image)).numpy() + np.float32(correction)
     return reference, scores.numpy(), scored.numpy()
 

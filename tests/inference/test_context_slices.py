@@ -6,15 +6,18 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from pixelnet_tf.cases.layouts import find_cases
 from pixelnet_tf.config import Mode
 from pixelnet_tf.errors import ModelError
 from pixelnet_tf.inference import adaptive
 from pixelnet_tf.inference import volume as volume_module
 from pixelnet_tf.inference.slice_segmenter import Ensemble, SliceSegmenter
 from pixelnet_tf.inference.volume import segment_remotely, segment_volume
+from pixelnet_tf.volumes.case_volume import prepare_case
+from pixelnet_tf.volumes.phantom_study import write_phantom
 
 from .conftest import slices
-from .test_volume import CONFIG, case, volume  # noqa: F401
+from .test_volume import CONFIG
 
 SMALL = {"fc7": "aligned", "border": 32, "fc_width": 8, "widths": (3, 4, 5, 6, 6),
          "head_widths": (12,)}
@@ -71,16 +74,21 @@ class SumOverNeighbours:
         return tf.constant(np.where(np.asarray(domain)[..., None], found, self.background))
 
 
-def with_gaps(volume):
-    """The volume with no brain in a slice amid it, and in those at its top."""
-    brain = volume.brain.copy()
+@pytest.fixture(scope="module")
+def volume(tmp_path_factory):
+    """A phantom with no brain in a slice amid it, and in those at its top."""
+    folder = tmp_path_factory.mktemp("study")
+    write_phantom(folder, 1, 0, size=(30, 26, 10))
+    case = find_cases(folder, CONFIG.study, require_segmentation=False)[0]
+    whole = prepare_case(replace(case, segmentation=None), CONFIG.study, CONFIG.prepare)
+    brain = whole.brain.copy()
     brain[[4, -1, -2]] = False
-    return replace(volume, brain=brain)
+    return replace(whole, brain=brain)
 
 
 @pytest.mark.parametrize("reach", [0, 1, 2])
 def test_a_volume_is_segmented_alike_here_and_by_an_answering_model(volume, monkeypatch, reach):
-    volume, config = with_gaps(volume), CONFIG
+    config = CONFIG
     sums = SumOverNeighbours(reach)
     whole = sums.scores(volume.images, np.ones(volume.brain.shape, bool)).numpy()
     expected = np.array([0, 2, 4], np.uint8)[whole.argmax(-1)] * volume.brain

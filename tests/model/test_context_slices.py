@@ -1,4 +1,4 @@
-"""Hypercolumns that reach into neighbouring slices: every form of the head against the plain one."""
+"""Hypercolumns that reach into neighbouring slices: each form of the head against the plain one."""
 
 import numpy as np
 import pytest

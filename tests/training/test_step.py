@@ -33,7 +33,7 @@ def make(dropout=0.0, **fields) -> PixelNet:
     model = PixelNet(ModelConfig(dropout=dropout, **fields), 3, 3, seed=3)
     rng = np.random.default_rng(1)
     for layer in model.parts.values():
-        if hasattr(layer, "kernel"):
+        if getattr(layer, "bias", None) is not None:
             layer.bias.assign(rng.normal(0.05, 0.1, layer.bias.shape))
     return model
 
@@ -114,6 +114,27 @@ def test_many_pixels_at_once_have_the_gradients_of_the_gathered_ones(batch, loss
     assert grid_loss == pytest.approx(gathered_loss, rel=1e-5)
     for one, other in zip(mine, theirs, strict=True):
         np.testing.assert_allclose(one, other, rtol=0, atol=1e-5 * np.abs(other).max())
+
+
+def test_a_slab_has_the_gradients_of_the_gathered_hypercolumns():
+    """Of four slices the two amid them are drawn from; once listed, once by the maps' grids."""
+    model, rng = make(fc7="none", border=16, context_slices=3), np.random.default_rng(0)
+    for layer in model.architecture.beside:
+        kernel = model.parts[layer.name].kernel
+        kernel.assign(rng.normal(0, 0.1, kernel.shape))
+    grid = np.stack(np.meshgrid([0, 1], range(0, 36, 2), range(1, 40, 2), indexing="ij"), -1)
+    slab = {"image": tf.constant(rng.normal(0, 1, (4, 36, 40, 3)), tf.float32),
+            "neighbours": tf.constant([[1, 0, 2], [2, 1, 3]]),
+            "pixels": tf.constant(grid.reshape(-1, 3), tf.float32),
+            "classes": tf.constant(rng.integers(0, 3, grid[..., 0].size), tf.int32)}
+    loss, gathered = run(model, slab, fast=False)
+    for lattice in (0, 2):
+        fast_loss, fast = run(model, slab, lattice=lattice)
+        assert fast_loss == pytest.approx(loss, rel=1e-5)
+        for variable, mine, theirs in zip(model.trainable_variables, fast, gathered, strict=True):
+            assert np.abs(theirs).max() > 0, variable.path
+            np.testing.assert_allclose(mine, theirs, rtol=0, atol=1e-5 * np.abs(theirs).max(),
+                                       err_msg=f"{lattice} {variable.path}")
 
 
 @pytest.mark.parametrize("fc7", ["faithful", "none"])
