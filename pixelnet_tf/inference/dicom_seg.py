@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import io
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,7 +16,7 @@ import numpy as np
 
 from pixelnet_tf import __version__
 from pixelnet_tf.cases.case import Case
-from pixelnet_tf.cases.dicom_series import DicomSeries
+from pixelnet_tf.cases.dicom_series import DicomSeries, DicomSlice
 from pixelnet_tf.config import OutputForm, StudyConfig
 from pixelnet_tf.errors import ConfigError, DataError, require
 from pixelnet_tf.inference.outputs import Output
@@ -26,6 +26,7 @@ from pixelnet_tf.volumes.geometry import LPS_TO_RAS, VolumeGeometry
 
 if TYPE_CHECKING:
     import highdicom
+    import pydicom
 
 #: Value, coding scheme, meaning.
 Code = tuple[str, str, str]
@@ -44,6 +45,12 @@ _CODES: tuple[tuple[tuple[str, ...], Code], ...] = (
     (("tumor", "tumour", "neoplasm", "glioma"), ("108369006", "SCT", "Neoplasm")),
     (("lesion",), ("52988006", "SCT", "Lesion")),
 )
+#: What a segmentation takes from its source, and cannot be without; and what it may have empty,
+#: which some programs that take patients' names away leave out.
+_NEEDED = ("StudyInstanceUID", "SeriesInstanceUID", "SOPInstanceUID", "SOPClassUID",
+           "FrameOfReferenceUID")
+_MAY_BE_EMPTY = ("PatientName", "PatientID", "PatientBirthDate", "PatientSex", "StudyID",
+                 "StudyDate", "StudyTime", "AccessionNumber", "SliceThickness")
 #: Voxels coincide while their affines differ by no more than this, in mm: positions in DICOM are
 #: rounded.
 _TOLERANCE_MM = 1e-3
@@ -84,7 +91,7 @@ class DicomSegOutput(Output):
 
     def check(self) -> list[str]:
         for name in self.cases:
-            self._source(name)
+            self._headers(name, self._source(name).slices[:1])
         return []
 
     def files(self, name: str) -> tuple[Path, ...]:
@@ -96,21 +103,24 @@ class DicomSegOutput(Output):
     def data(self, name: str, labels: np.ndarray, geometry: VolumeGeometry, made_from: str
              ) -> bytes:
         data = io.BytesIO()
-        self.segmentation(name, labels, geometry, made_from).save_as(data)
+        try:
+            self.segmentation(name, labels, geometry, made_from).save_as(data)
+        except (AttributeError, KeyError, TypeError, ValueError) as error:
+            # What highdicom says of headers that are not as the standard has them.
+            raise DataError(f"no DICOM segmentation can refer to this series ({error})", case=name,
+                            file=self._source(name), hint="give another --output") from None
         return data.getvalue()
 
     def segmentation(self, name: str, labels: np.ndarray, geometry: VolumeGeometry, made_from: str
                      ) -> highdicom.seg.Segmentation:
         """The object of a case; arguments as of `data`."""
         import highdicom as hd
-        import pydicom
         from pydicom.sr.codedict import codes
         from pydicom.uid import generate_uid
 
         slices = in_order(self._source(name))
-        sources = [pydicom.dcmread(each.file, stop_before_pixels=True) for each in slices]
-        first = sources[0]
-        frame = first.get("FrameOfReferenceUID")
+        sources = self._headers(name, slices)
+        first, frame = sources[0], sources[0].FrameOfReferenceUID
         numbers = np.zeros(256, np.uint8)
         numbers[list(self._codes)] = range(1, len(self._codes) + 1)
         volume = hd.Volume(numbers[labels], LPS_TO_RAS @ geometry.affine, "PATIENT",
@@ -131,7 +141,7 @@ class DicomSegOutput(Output):
                 hd.sr.CodedConcept(*code), hd.seg.SegmentAlgorithmTypeValues.AUTOMATIC, algorithm)
             for number, (value, code) in enumerate(self._codes.items(), start=1)]
         number = str(first.get("SeriesNumber") or 0)
-        made = hd.seg.Segmentation(
+        return hd.seg.Segmentation(
             sources, _onto(volume, grid),
             hd.seg.SegmentationTypeValues.BINARY, segments,
             # The same labels of the same images are the same object, whoever writes them again.
@@ -146,7 +156,6 @@ class DicomSegOutput(Output):
             series_description=f"pixelnet-tf {self.study.name}"[:64],
             # A case without lesion has nothing but empty frames.
             omit_empty_frames=False)
-        return made
 
     def read(self, name: str, grid: VolumeGeometry | None = None
              ) -> tuple[np.ndarray, VolumeGeometry]:
@@ -166,6 +175,23 @@ class DicomSegOutput(Output):
             LPS_TO_RAS @ grid.affine, grid.shape, "PATIENT",
             frame_of_reference_uid=found.frame_of_reference_uid))
         return values[matched.array], grid
+
+    def _headers(self, name: str, slices: Sequence[DicomSlice]) -> list[pydicom.Dataset]:
+        """The headers of slices, in order; raises `DataError` where one lacks what is needed."""
+        import pydicom
+
+        found: list[pydicom.Dataset] = [pydicom.dcmread(each.file, stop_before_pixels=True)
+                                        for each in slices]
+        for each, header in zip(slices, found, strict=True):
+            lacking = [keyword for keyword in _NEEDED if not header.get(keyword)]
+            if lacking:
+                raise DataError(f"lacks {', '.join(lacking)}, which a DICOM segmentation refers to",
+                                case=name, file=each.file, value=lacking[0],
+                                hint="export the series again, or give another --output")
+            for keyword in _MAY_BE_EMPTY:
+                if keyword not in header:
+                    setattr(header, keyword, None)
+        return found
 
     def _source(self, name: str) -> DicomSeries:
         """The series of the first modality; raises `DataError` where there is none."""

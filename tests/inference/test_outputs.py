@@ -1,5 +1,6 @@
 """Forms of segmentations: DICOM and BIDS, by readers that did not write them."""
 
+import io
 import json
 import shutil
 import subprocess
@@ -14,14 +15,16 @@ import pydicom
 import pytest
 
 from pixelnet_tf.cases.case import Case
+from pixelnet_tf.cases.dicom_series import series_in
 from pixelnet_tf.config import OutputForm, load_config
 from pixelnet_tf.errors import ConfigError, DataError
 from pixelnet_tf.inference.dicom_seg import codes_of
 from pixelnet_tf.inference.outputs import output_of
 from pixelnet_tf.inference.predict import CaseSource, write_cases
 from pixelnet_tf.inference.volume import SegmentedVolume
+from pixelnet_tf.volumes.case_volume import geometry_of
 from pixelnet_tf.volumes.phantom_study import write_phantom
-from tests.dicom_study import OBLIQUE, orthogonal, write_case
+from tests.dicom_study import OBLIQUE, orthogonal, write_case, write_series
 
 CONFIG = load_config("phantom", ["prepare.bias_field.enabled=false", "model.widths=[3, 4, 4, 5, 5]",
                                  "model.border=0", "study.modalities=[flair, t2]"])
@@ -237,6 +240,32 @@ def test_a_case_without_lesion_has_an_empty_segmentation(studies, tmp_path):
     path.write_bytes(output.data("phantom_001", labels, geometry, "digest"))
     np.testing.assert_array_equal(output.read("phantom_001", geometry)[0], labels)
     assert not pydicom.dcmread(tmp_path / "phantom_001.dcm").pixel_array.any()
+
+
+def test_headers_that_lack_something_are_filled_or_refused(tmp_path):
+    study = replace(CONFIG.study, layout="dicom")
+    files = write_series(tmp_path / "c", np.zeros((6, 5, 3), np.int16), np.eye(4), "flair")
+    series, = series_in(tmp_path / "c")[0]
+    output = output_of(OutputForm.DICOM_SEG, tmp_path, study, {"c": Case("c", {"flair": series})})
+    geometry = geometry_of(series)
+    # What may be empty and is left out by programs that take patients' names away.
+    for path in files:
+        data = pydicom.dcmread(path)
+        for name in ("PatientName", "PatientID", "PatientBirthDate", "PatientSex", "StudyID",
+                     "StudyDate", "StudyTime", "AccessionNumber", "SliceThickness"):
+            delattr(data, name)
+        data.save_as(path)
+    assert output.check() == []
+    labels = np.ones(geometry.shape, np.uint8)
+    made = output.data("c", labels, geometry, "digest")
+    assert pydicom.dcmread(io.BytesIO(made)).pixel_array.any()
+    for name in ("FrameOfReferenceUID", "StudyInstanceUID"):
+        data = pydicom.dcmread(files[0])
+        delattr(data, name)
+        data.save_as(files[0])
+        with pytest.raises(DataError, match=f"lacks .*{name}") as error:
+            output.data("c", labels, geometry, "digest")
+        assert error.value.file == str(files[0])
 
 
 @pytest.mark.parametrize(("names", "codes", "found"), [
