@@ -1,0 +1,80 @@
+"""What each setting of the preset `best` is worth: one changed at a time, on validation cases.
+
+    python scripts/ablations.py OUT --data PREPARED --references STUDY --steps 300 \\
+        [--validation CASES --folds 0] [--set KEY=VALUE]
+    python scripts/ablations.py OUT --list
+    python scripts/ablations.py OUT                     # every job that is left, then the table
+
+A job is one change on one fold, resumable as those of head_to_head.py, whose options these are.
+Without --validation the validation cases of the prepared study's folds judge, or those of its
+split; test cases are neither segmented nor opened. OUT/ablations.md has the table: Dice of the
+validation cases by the arg max, and with a cut and a clean-up that the other validation cases
+choose for each (so that no case chooses for itself), both as differences to `best` with their
+interval. Short runs tell large effects, not small ones; the same --steps for all favours dear
+steps, `--time --minutes M` gives all the same CPU time.
+"""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parent))
+
+from head_to_head import arguments, begin, work
+from race import ablation, jobs
+from race.plan import Race, preset_overrides
+
+from pixelnet_tf.errors import ConfigError, PixelNetError
+
+#: One change each; `best` is the preset as it is.
+ARMS: dict[str, tuple[str, ...]] = {
+    "best": (),
+    "loss-cross-entropy": ("training.loss=cross_entropy",),
+    "pixels-uniform": ("sampling.strategy=uniform",),
+    "pixels-uniform-16384": ("sampling.strategy=uniform", "sampling.pixels=16384"),
+    "pixels-all": ("sampling.strategy=all", "sampling.lattice=2"),
+    "pixels-balanced-2000": ("sampling.strategy=balanced", "sampling.pixels=2000"),
+    "sgd": ("training.solver={type: SGD, base_lr: 0.002, lr_policy: poly, power: 0.9}",),
+    "rate-half": ("training.solver.base_lr=0.00005",),
+    "rate-double": ("training.solver.base_lr=0.0002",),
+    "rate-auto": ("training.solver.base_lr=auto",),
+    "rates-as-stored": ("training.native_rates=false",),
+    "average-weights": ("training.average_weights=0.99",),
+    "no-augmentation": ("sampling.flips=false", "sampling.intensity_jitter=0",
+                        "sampling.rotation=0", "sampling.scaling=0", "sampling.blur=0",
+                        "sampling.noise=0", "sampling.lesion_mixing=0"),
+    "no-mixing": ("sampling.lesion_mixing=0",),
+    "no-dropout": ("model.dropout=0",),
+    "trunk-free": ("training.frozen_blocks=0",),
+}
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run the ablations, or a part of them."""
+    given = arguments(__doc__).parse_args(argv)
+    try:
+        if given.time or given.steps:
+            if given.data is None:
+                raise ConfigError("--data is needed to begin")
+            names = given.contestants.split(",") if given.contestants else list(ARMS)
+            unknown = [name for name in names if name not in ARMS]
+            if unknown:
+                raise ConfigError(f"no arm {unknown[0]!r}", value=unknown[0],
+                                  hint=f"known are {list(ARMS)}")
+            race = begin(given, {name: (given.config, (
+                *preset_overrides("best"), *given.overrides, *ARMS[name])) for name in names})
+            # Nothing is tested, so that no test case is opened.
+            race = replace(race, splits=tuple(replace(split, test=()) for split in race.splits))
+            race.write(given.out)
+            print(jobs.describe(given.out, race, list(race.jobs())))
+            return 0
+        return work(given, __file__, Race.read(given.out), ablation.write_table)
+    except PixelNetError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return error.exit_code
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,176 @@
+"""The race: this package's forms and nnU-Net's 2-D U-Net at equal CPU time on the same cases.
+
+    python scripts/head_to_head.py OUT --data PREPARED --references STUDY --time \\
+        [--validation CASES --folds 4] [--minutes 60] [--precision bfloat16] [--set KEY=VALUE]
+    python scripts/head_to_head.py OUT --list
+    python scripts/head_to_head.py OUT --job best/0
+    python scripts/head_to_head.py OUT                  # every job that is left, then the tables
+    python scripts/head_to_head.py OUT --times 4 --fold 0
+
+`--time` measures the CPU-seconds of a step of each contestant, on a quiet machine, and writes the
+steps that fit into --minutes to OUT/race.json, with everything else that must be the same for all:
+cases, folds, settings. `--steps N` writes N for all instead. A job is a contestant on a fold; it
+trains, chooses a cut and a clean-up on its own validation cases, segments its test cases and ends
+with OUT/jobs/CONTESTANT/foldN/job.json. A job that was stopped goes on, one that has ended is left
+alone. OUT/results.md has the tables (scores by `evaluate`, differences by `compare`), learning
+curves, costs and pictures of the cases in which contestants differ most, over the folds that all
+have ended.
+
+Contestants: `best` (the preset of that name on the configuration), `faithful` (the paper's
+sampling, loss and solver: the configuration as it is; configs/lgg.yaml has a small head, since 60
+CPU-minutes of the full one are a hundred steps), `uniform` (the same with the original PixelNet's
+sampling), `nnunet` (the peer, which needs `pip install '.[peer]'`; see scripts/race/peer.py).
+--contestants chooses among them.
+
+All are predicted by the arg max as it is, and by a cut (one number added to the scores of the
+lesions) with a clean-up, chosen by the mean Dice of the validation cases where the gain is more
+than noise: by the same code for all.
+"""
+
+from __future__ import annotations
+
+import argparse
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parent))
+
+from race import jobs, results
+from race.plan import PEER, Job, Race, machine, named_cases, preset_overrides, race_splits
+
+from pixelnet_tf.config import load_config
+from pixelnet_tf.dataset.prepared import PreparedStudy
+from pixelnet_tf.errors import ConfigError, PixelNetError
+from pixelnet_tf.reporting import reporter_or_log
+
+CONTESTANTS = ("best", "faithful", "uniform", PEER)
+
+
+class Printer:
+    """Prints messages at once; progress every ten seconds' worth would only fill a log."""
+
+    def message(self, text: str) -> None:
+        print(text, flush=True)
+
+    def warning(self, text: str) -> None:
+        print(f"warning: {text}", flush=True)
+
+    def progress(self, task: str, done: int, total: int, detail: str = "") -> None:
+        if done == total or done % 50 == 0:
+            print(f"{task} {done}/{total} {detail}", flush=True)
+
+
+def settings_of(name: str, config: str, given: list[str]) -> tuple[str, tuple[str, ...]]:
+    """Base and overrides of a contestant."""
+    # Of lgg.yaml the start of the training is every contestant's; its own decisions are none's.
+    own = {"best": preset_overrides("best"), "faithful": (),
+           "uniform": ("sampling.strategy=uniform",), PEER: ()}
+    if name not in own:
+        raise ConfigError(f"no contestant {name!r}", value=name, hint=f"known are {list(own)}")
+    return "" if name == PEER else config, (*own[name], *given)
+
+
+def begin(given: argparse.Namespace, contestants: dict[str, tuple[str, tuple[str, ...]]]) -> Race:
+    """Write OUT/race.json, with measured steps or given ones."""
+    if any((given.out / "jobs").glob("*/*/job.json")):
+        raise ConfigError("has jobs that have ended, whose steps were others", file=given.out,
+                          hint="begin a new folder")
+    study = PreparedStudy.open(given.data)
+    splits = race_splits(study, named_cases(given.validation), given.folds, given.seed)
+    race = Race(str(given.data), tuple(map(str, given.references)), splits,
+                {name: base for name, (base, _) in contestants.items()},
+                {name: tuple(settings) for name, (_, settings) in contestants.items()},
+                dict.fromkeys(contestants, given.steps or 1), {}, 0.0 if given.steps
+                else given.minutes, given.precision, given.seed, machine())
+    for name in contestants:
+        race.config(name)
+    if not given.steps:
+        race = jobs.measure(given.out, race, Printer(), given.time_steps)
+    race.write(given.out)
+    jobs.write_settings(given.out, race)
+    return race
+
+
+def arguments(description: str) -> argparse.ArgumentParser:
+    """What `head_to_head.py` and `ablations.py` take."""
+    parser = argparse.ArgumentParser(description=description,
+                                     formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("out", type=Path, help="folder of the race")
+    parser.add_argument("--data", type=Path, help="prepared study with all cases")
+    parser.add_argument("--references", type=Path, action="append", default=[],
+                        help="study with the segmentations of the test cases; may be repeated")
+    parser.add_argument("--validation", type=Path, help="cases that validate every fold: a text "
+                        "file of names, or a folder of cases (default: the study's own split)")
+    parser.add_argument("--folds", type=int, default=4, help="with --validation: folds of the "
+                        "other cases; 0 keeps the study's test cases (default 4)")
+    parser.add_argument("--config", default="lgg", help="configuration that all start from")
+    parser.add_argument("--set", dest="overrides", action="append", default=[],
+                        metavar="KEY=VALUE", help="a setting for every contestant")
+    parser.add_argument("--seed", type=int, default=1989)
+    parser.add_argument("--precision", choices=("float32", "bfloat16"), default="float32",
+                        help="of every contestant's matrix products")
+    parser.add_argument("--minutes", type=float, default=60.0, help="CPU-minutes of a training")
+    parser.add_argument("--time", action="store_true", help="measure the steps, write race.json")
+    parser.add_argument("--time-steps", type=int, default=12, help="steps that --time measures")
+    parser.add_argument("--steps", type=int, help="write race.json with these steps for all")
+    parser.add_argument("--contestants", help="some of them, with commas between")
+    parser.add_argument("--list", action="store_true", help="show the jobs")
+    parser.add_argument("--job", help="run one job")
+    parser.add_argument("--times", type=int, default=1, help="a multiple of the steps")
+    parser.add_argument("--fold", type=int, action="append", default=[],
+                        help="these folds alone; may be repeated")
+    parser.add_argument("--tables", action="store_true", help="only make the tables again")
+    return parser
+
+
+def work(given: argparse.Namespace, script: str, race: Race,
+         write: Callable[[Path, Race, int], Path | None]) -> int:
+    """List, run a job, or run all that is left and make the tables."""
+    todo = list(race.jobs(given.times, given.fold))
+    if given.list:
+        print(jobs.describe(given.out, race, todo))
+        return 0
+    if given.job:
+        found = jobs.run_job(given.out, Job.of(given.job), Printer())
+        print(f"{found['job']}: validation Dice {found['validation_argmax']} (arg max), "
+              f"{found['validation_decided']} ({found['decided']})")
+        return 0
+    failed = []
+    for job in todo if not given.tables else ():
+        if not jobs.is_done(given.out, job):
+            # A process of its own: its memory and its threads are its own.
+            print(f"== {job.name}", flush=True)
+            if subprocess.run([sys.executable, script, str(given.out), "--job", job.name]
+                              ).returncode:
+                failed.append(job.name)
+    path = write(given.out, race, given.times)
+    print(f"tables in {path}" if path else "no fold has been ended by all contestants yet")
+    if failed:
+        print(f"failed: {', '.join(failed)}; the same command goes on with them")
+    return int(bool(failed))
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run the race, or a part of it."""
+    given = arguments(__doc__).parse_args(argv)
+    reporter_or_log(None)
+    try:
+        if given.time or given.steps:
+            if given.data is None or not given.references:
+                raise ConfigError("--data and --references are needed to begin a race")
+            load_config(given.config)
+            names = given.contestants.split(",") if given.contestants else CONTESTANTS
+            race = begin(given, {name: settings_of(name, given.config, given.overrides)
+                                 for name in names})
+            print(jobs.describe(given.out, race, list(race.jobs())))
+            return 0
+        return work(given, __file__, Race.read(given.out), results.write_results)
+    except PixelNetError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return error.exit_code
+
+
+if __name__ == "__main__":
+    sys.exit(main())
