@@ -41,8 +41,8 @@ def options(study, *more: str) -> list[str]:
 
 @pytest.fixture(scope="module")
 def race(scripts, tiny_study, tmp_path_factory):
-    """A race of two contestants to its tables: the first one's job was stopped and went on, and
-    what it wrote stands for the second one's, which saves a training."""
+    """A race of two contestants to its tables: what the first one's job wrote stands for the
+    second one's, too, which saves a training."""
     out = tmp_path_factory.mktemp("race") / "out"
     names = out.parent / "validation.txt"
     names.write_text("\n".join({*tiny_study.cases} - {*tiny_study.split.test,
@@ -52,13 +52,6 @@ def race(scripts, tiny_study, tmp_path_factory):
         "--contestants", "uniform,faithful")]) == 0
     found = scripts.plan.Race.read(out)
     first, second = found.jobs()
-
-    def stop(task, done):
-        if task == "training" and done == 1:
-            raise ZeroDivisionError
-
-    with pytest.raises(ZeroDivisionError):
-        scripts.jobs.run_job(out, first, Listening(stop))
     assert not scripts.jobs.is_done(out, first)
     ears = Listening()
     report = scripts.jobs.run_job(out, first, ears)
@@ -146,7 +139,7 @@ def test_steps_are_not_changed_under_jobs_that_have_ended(race, scripts, tiny_st
 def test_measured_steps_fill_the_budget(scripts, tiny_study, tmp_path):
     out = tmp_path / "timed"
     assert scripts.head_to_head.main([str(out), *options(
-        tiny_study, "--time", "--time-steps", "2", "--minutes", "0.5", "--contestants",
+        tiny_study, "--time", "--time-steps", "1", "--minutes", "0.5", "--contestants",
         "uniform")]) == 0
     race = scripts.plan.Race.read(out)
     assert race.steps["uniform"] == int(30 / race.seconds["uniform"]) > 0
@@ -188,7 +181,7 @@ def test_the_table_of_ablations(scripts, race, tiny_study, tmp_path):
     lines = (out / "ablations.md").read_text().splitlines()
     first, second = (next(line for line in lines if line.startswith(f"| {name}"))
                      for name in ("best", "no-dropout"))
-    assert first.split("|")[1:6] == [" best ", " - ", " 3 ", " 0.500 ", " "]
+    assert first.split("|")[1:6] == [" best ", " - ", " 3 ", " 0.500 ", "  "]
     assert "| model.dropout=0 | 3 | 0.640 | +0.140 [+0.1" in second
 
 
