@@ -67,9 +67,8 @@ EXTRAS = {
     # MedPy is the yardstick of the metrics benchmark only.
     "benchmark": ["medpy>=0.5", "psutil>=5.9"],
     # The other side of scripts/head_to_head.py, nnU-Net's network and augmentation: 5.7 GB with
-    # CUDA's libraries, so neither the tests nor `all` take it. The first versions with PlainConvUNet
-    # and with the transforms as they are called there.
-    "peer": ["torch>=2.3", "dynamic-network-architectures>=0.3", "batchgeneratorsv2>=0.2"],
+    # CUDA's libraries, so neither the tests nor `all` take it. The versions that it was tried with.
+    "peer": ["torch>=2.14", "dynamic-network-architectures>=0.4.4", "batchgeneratorsv2>=0.3"],
     # What a user may want.
     "all": REPORT + SERVE + HDF5 + ONNX + TENSORBOARD + DICOM,
 }
