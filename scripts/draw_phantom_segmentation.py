@@ -21,7 +21,7 @@ TARGET = Path(__file__).resolve().parents[1] / "docs" / "images" / "phantom_segm
 
 
 def main(work: Path, out: Path) -> None:
-    run = RunFolder(str(work / "run"))
+    run = RunFolder(str(work / "job" / "run"))
     study = Study.open(work / "study", run.config())
     name = run.split().test[0]
     case = next(case for case in study.cases if case.name == name)

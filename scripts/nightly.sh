@@ -50,12 +50,12 @@ if [[ $(id -u) -eq 0 && -e /dev/loop-control ]]; then
 fi
 check locks env PIXELNET_LOCK_SECONDS=60 python -m pytest -q tests/io/test_locks.py
 check main-job bash scripts/quickstart.sh "$out/main-job"
-check report pixelnet-tf report "$out/main-job/run" --predictions "$out/main-job/predictions" \
-    --scores "$out/main-job/scores" --references "$out/main-job/study" \
-    --data "$out/main-job/prepared" --out "$out/main-job/report.html"
-check memory python scripts/check_memory.py "$out/main-job/prepared" --config phantom --steps 500
+check report pixelnet-tf report "$out/main-job/job/run" --predictions "$out/main-job/job/predictions" \
+    --scores "$out/main-job/job/scores" --references "$out/main-job/study" \
+    --data "$out/main-job/job/prepared" --out "$out/main-job/report.html"
+check memory python scripts/check_memory.py "$out/main-job/job/prepared" --config phantom --steps 500
 check export bash -c 'rm -rf "$2" && pixelnet-tf export --model "$1" --out "$2"' \
-    export "$out/main-job/run" "$out/models"
+    export "$out/main-job/job/run" "$out/models"
 check load python scripts/load_test.py "$out/models"
 check attack python scripts/attack_server.py "$out/models"
 exit "$failed"

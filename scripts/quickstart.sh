@@ -3,9 +3,9 @@
 #
 #   bash scripts/quickstart.sh [OUT]
 #
-# Makes .venv, installs the project, then: phantom, prepare, train, predict, evaluate. Everything
-# goes to OUT (default: quickstart/); what is there already is kept, so a second call goes on where
-# the first one ended.
+# Makes .venv, installs the project, then: phantom, and run, which plans, prepares, trains, predicts,
+# evaluates and reports. The study goes to OUT/study, all else to OUT/job (default: quickstart/); what
+# is there already is kept, so a second call goes on where the first one ended.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 source scripts/environment.sh
@@ -18,12 +18,7 @@ step() {
 }
 
 step "a synthetic study" phantom "$out/study" --cases 12 --seed 0
-step "bias field, z-score, slices" prepare --config phantom --data "$out/study" --out "$out/prepared"
-step "training" train --config phantom --data "$out/prepared" --out "$out/run" --resume
-step "segmenting the test cases" predict --model "$out/run" --data "$out/prepared" --split test \
-    --overlays --out "$out/predictions"
-step "scoring them" evaluate --predictions "$out/predictions" --references "$out/study" \
-    --out "$out/scores"
+step "all of the rest" run "$out/study" "$out/job"
 
 python - "$out" "$SECONDS" <<'PYTHON'
 import csv
@@ -31,7 +26,7 @@ import pathlib
 import sys
 
 out, seconds = pathlib.Path(sys.argv[1]), int(sys.argv[2])
-with open(out / "scores" / "cases.csv", newline="") as file:
+with open(out / "job" / "scores" / "cases.csv", newline="") as file:
     rows = [{"case": row["case"], **{key.removeprefix("Dice_"): float(value)
                                      for key, value in row.items() if key.startswith("Dice_")}}
             for row in csv.DictReader(file)]
@@ -42,6 +37,7 @@ print("\nDice of cases that were not trained on (ET enhancing, WT whole, TC core
 print(f"{'case':<14}" + "".join(f"{name:>8}" for name in regions))
 for row in table:
     print(f"{row['case']:<14}" + "".join(f"{row[name]:>8.3f}" for name in regions))
-print(f"\npicture: {out / 'predictions' / 'overlays' / rows[0]['case']}.png")
+print(f"\npicture: {out / 'job' / 'predictions' / 'overlays' / rows[0]['case']}.png")
+print(f"report: {out / 'job' / 'report.html'}")
 print(f"all of it: {out}/   time: {seconds // 60}:{seconds % 60:02} min")
 PYTHON

@@ -157,8 +157,9 @@ class _Found:
         missing = [modality for modality in found.modalities if modality not in modalities]
         told = (*found.reasons, *([f"Not every case has {', '.join(missing)}: left out."]
                                   if missing else []))
-        return cls(study, (*found.cases, *found.test_cases), told, False, found.labels,
-                   found.regions)
+        # Without what is left out, which may lie on another grid.
+        cases = tuple(find_cases(path, study, require_segmentation=False))
+        return cls(study, cases, told, False, found.labels, found.regions)
 
     def described(self, survey: Survey, preset: Preset) -> tuple[StudyConfig, dict[str, str]]:
         """The section `study` by what the files hold, and key -> reason."""

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from pixelnet_tf.cases.case import Case
 from pixelnet_tf.cases.layouts import find_cases
-from pixelnet_tf.config import Config, as_config
+from pixelnet_tf.config import Config, as_config, check_network_named
 from pixelnet_tf.errors import ConfigError
 from pixelnet_tf.reporting import Reporter
 from pixelnet_tf.volumes.checks import Problem, check_cases
@@ -175,6 +175,8 @@ def make_trainer(prepared: PreparedStudy | Path_, config: Config | Path_, out: P
 
     study = _opened(prepared)
     split = study.split if fold is None else study.split.fold(fold)
+    if not isinstance(config, Config):
+        check_network_named(os.fspath(config), overrides)
     return Trainer(as_config(config, overrides), study, split, os.fspath(out), reporter=reporter)
 
 

@@ -8,6 +8,7 @@ import click
 
 from pixelnet_tf.cli.options import PATH, config_options, dry_run_option, read_config, verb
 from pixelnet_tf.cli.terminal import TerminalReporter
+from pixelnet_tf.config import check_network_named
 
 
 @verb("experiment")
@@ -32,6 +33,7 @@ def command(config_path: str | None, overrides: tuple[str, ...], print_config: b
 
     with TerminalReporter() as reporter:
         experiment = make_experiment(data, references, config, out, reporter=reporter)
+        check_network_named(config_path, overrides)
         click.echo(experiment.describe())
         if dry_run:
             experiment.check()

@@ -9,7 +9,7 @@ import click
 
 from pixelnet_tf.cli.options import config_options, dry_run_option, read_config, verb
 from pixelnet_tf.cli.terminal import TerminalReporter
-from pixelnet_tf.config import Config
+from pixelnet_tf.config import Config, check_network_named
 from pixelnet_tf.errors import ConfigError
 
 
@@ -63,13 +63,16 @@ def command(config_path: str | None, overrides: tuple[str, ...], print_config: b
     if folds is not None:
         if fold is not None:
             raise click.UsageError("give one of --fold and --folds")
+        check_network_named(config_path, overrides)
         _cross_validate(data, config, out, _numbers(folds), resume, dry_run)
         return
     from pixelnet_tf.api.study import make_trainer
 
     with TerminalReporter() as reporter:
         trainer = make_trainer(data, config, out, fold=fold, reporter=reporter)
+        check_network_named(config_path, overrides)
         click.echo(trainer.describe())
+        click.echo(trainer.needs())
         if dry_run:
             trainer.check(resume)
             trainer.check_start_weights()

@@ -2,6 +2,7 @@
 
 from pixelnet_tf.config.load import (
     as_config,
+    check_network_named,
     config_from_dict,
     config_from_json,
     config_from_yaml,
@@ -89,6 +90,7 @@ __all__ = [
     "StudyConfig",
     "TrainingConfig",
     "as_config",
+    "check_network_named",
     "config_from_dict",
     "config_from_json",
     "config_from_yaml",

@@ -65,6 +65,28 @@ def load_config(path: str | Path | None = None, overrides: Iterable[str] = ()) -
     return config_from_dict(tree, source=source)
 
 
+def check_network_named(path: str | Path | None, overrides: Iterable[str] = ()) -> None:
+    """See whether a configuration says what is to be trained; the defaults are hardly meant.
+
+    They are the paper's network with random weights, 174 million of them, and 80 epochs.
+
+    Raises:
+        ConfigError: it has neither a section `model` nor `training`, and no override is of them.
+    """
+    tree = _read(_locate(path)) if path is not None else {}
+    for override in overrides:
+        _apply(tree, override)
+    if not {"model", "training"} & tree.keys():
+        config = "" if path is None else f" --config {path}"
+        raise ConfigError(
+            "says nothing of the network and its training, and the defaults are the paper's: 174 "
+            "million weights from random, 80 epochs, days without a graphics card",
+            file=path or "the configuration",
+            hint=f"let `pixelnet-tf plan STUDY{config} --out mine.yaml` propose what fits the "
+                 "study and this machine, or add `training: {epochs: 80}` where the defaults are "
+                 "meant")
+
+
 def as_config(config: Config | str | os.PathLike[str] | None, overrides: Sequence[str] = ()
               ) -> Config:
     """A configuration from an object, a YAML file or a built-in name, with overrides on top.

@@ -226,3 +226,13 @@ class Architecture:
             cells /= 4 if self.pools_after(block) else 1
         work += cells * sum(kernels[layer.name] for layer in self.context)
         return work + pixels * sum(kernels[layer.name] for layer in self.head)
+
+    def slice_numbers(self, height: int, width: int, pixels: int) -> float:
+        """Numbers in all maps of a slice, and in the hypercolumns and layers of so many pixels."""
+        numbers, cells = 0.0, float((height + 2 * self.border) * (width + 2 * self.border))
+        for block, layers in enumerate(self.blocks):
+            numbers += cells * sum(layer.width for layer in layers)
+            cells /= 4 if self.pools_after(block) else 1
+        numbers += cells * sum(layer.width for layer in self.context)
+        return numbers + pixels * (sum(tap.width for tap in self.taps)
+                                   + sum(layer.width for layer in self.head))

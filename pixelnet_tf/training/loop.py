@@ -41,6 +41,7 @@ from pixelnet_tf.training.initial import (
 )
 from pixelnet_tf.training.interruption import Interruption
 from pixelnet_tf.training.log import TrainingLog
+from pixelnet_tf.training.needs import needs_of
 from pixelnet_tf.training.rate_trial import find_rate, with_rate
 from pixelnet_tf.training.solver import policy_from_config
 from pixelnet_tf.training.state import TrainingState
@@ -162,6 +163,14 @@ class Trainer:
                 f"cases; {self.plan.epoch_slices} slices an epoch, {self.plan.steps} steps of "
                 f"{self.config.training.step_slices} slices, {self.config.sampling.pixels} pixels "
                 f"each ({self.config.sampling.strategy})")
+
+    def needs(self) -> str:
+        """One sentence about what it will take of this machine, estimated in a second."""
+        index, study = self.study.index, self.config.study
+        needs = needs_of(Architecture.of(self.config.model, len(study.labels)),
+                         self.config.training, self.config.sampling, len(study.modalities),
+                         int(index.height.max()), int(index.width.max()))
+        return needs.line(self.plan.steps)
 
     def measure_priors(self) -> ClassPriors:
         """Class frequencies of the training slices; with `sampling.lesion_mixing` they are drawn,

@@ -32,6 +32,15 @@ def stop_after(step: int):
     return Listening(stop)
 
 
+def test_the_first_step_is_told_of_however_rarely_is_logged(make_trainer):
+    """Not four minutes without a line."""
+    ears, trainer = Listening(), make_trainer("told", validates=False)
+    trainer.reporter, trainer.plan = ears, replace(trainer.plan, log_every=100)
+    trainer.run()
+    assert [done for _, done, _, _ in ears.events][:1] == [1]
+    assert ears.tasks == {"training": (4, 4)}
+
+
 def test_the_loss_falls_and_the_run_is_complete(make_trainer, tmp_path):
     ears = Listening()
     trainer = make_trainer(steps=60, checkpoint_every=25, validate_every=30)
@@ -53,6 +62,7 @@ def test_the_loss_falls_and_the_run_is_complete(make_trainer, tmp_path):
     assert set(validations[0]) >= {"step", "validation/dice_necrosis", "validation/dice_edema",
                                    "validation/dice_enhancing"}
     assert ears.tasks == {"training": (60, 60)}
+    assert any(line.startswith("the first step takes longest") for line in ears.said)
     assert ears.events[-1][3].startswith("epoch ")
     assert sum(line.startswith("step 30/60  validation  dice_necrosis ") for line in ears.said) == 1
     state = json.loads((tmp_path / "run" / "checkpoints" / "state.json").read_text())
