@@ -138,7 +138,8 @@ def find_cases(study_dir: Path, study: StudyConfig, require_segmentation: bool =
         raise DataError(
             f"no case found (layout `{study.layout}` takes {_TAKES[study.layout]}); "
             + (f"the folder holds {held}" if held else "the folder is empty"), file=study_dir,
-            hint="give the folder above the cases, or the layout by study.layout")
+            hint="give the folder above the cases, or its layout by study.layout, which "
+                 "`pixelnet-tf plan` finds out")
     for before, after in itertools.pairwise(cases):
         if before.name == after.name:
             raise DataError("two cases have this name", case=after.name, file=study_dir,
