@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from pixelnet_tf.evaluation.agreement import measured
 from pixelnet_tf.evaluation.calibration import BINS, Calibration, by_name
@@ -17,7 +18,9 @@ from pixelnet_tf.runs.rate_trial import RateTrial, shares
 
 _UNITS = {"Hausdorff95": "Hausdorff95 (mm)", "Hausdorff": "Hausdorff (mm)",
           "AverageDistance": "Average distance (mm)",
-          "LesionHausdorff95": "Lesion-wise Hausdorff95 (mm)"}
+          "LesionHausdorff95": "Lesion Hausdorff95 (mm)"}
+#: Numbers of lesions begin at 0 and are whole.
+_COUNTS = ("LesionsFound", "LesionsMissed", "LesionsFalse")
 #: Measures that lie between 0 and 1 are drawn over that range; specificity sits at its top.
 _FULL_RANGE = ("Dice", "LesionDice", "Sensitivity", "Precision", "Recall")
 
@@ -53,6 +56,9 @@ def box_plots(runs: Mapping[str, Evaluation]) -> Figure:
             ax.set_ylim(-0.03, 1.03)
         elif measure in _UNITS:
             ax.set_ylim(bottom=0)
+        elif measure in _COUNTS:
+            ax.set_ylim(-0.05, max(1.05, ax.get_ylim()[1]))
+            ax.yaxis.set_major_locator(MaxNLocator(integer=True))
         ax.ticklabel_format(axis="y", useOffset=False)
         ax.grid(axis="y", alpha=0.3)
         ax.spines[["top", "right"]].set_visible(False)
@@ -103,9 +109,9 @@ def volume_agreement(evaluation: Evaluation) -> Figure:
                                    (found.low_ml, "lower limit", "--")):
             if value is not None:
                 ax.axhline(value, color=SERIES[1], linestyle=style, linewidth=1.5)
-                ax.annotate(f"{name} {value:+.3g}", (1, value), xytext=(-2, 2),
+                ax.annotate(f"{name}\n{value:+.3g}", (1, value), xytext=(4, 0),
                             xycoords=ax.get_yaxis_transform(), textcoords="offset points",
-                            ha="right", va="bottom", fontsize=8, color=SERIES[1])
+                            ha="left", va="center", fontsize=8, color=SERIES[1])
         ax.set_title(f"{region}, n = {found.n}", fontsize=10)
         ax.set_xlabel("mean of both volumes (ml)")
         ax.set_xlim(left=0)

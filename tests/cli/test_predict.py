@@ -21,9 +21,25 @@ def predict(main_job, out, *more, data="prepared") -> int:
 def test_the_main_job_to_its_end(main_job, tmp_path, capsys):
     split = json.loads((main_job / "run" / "split.json").read_text())
     case, = split["test"]
-    assert predict(main_job, tmp_path / "p", "--split", "test", "--overlays") == 0
+    assert predict(main_job, tmp_path / "p", "--split", "test", "--overlays",
+                   "--uncertainty") == 0
     assert {path.name for path in (tmp_path / "p").iterdir()} == {
-        f"{case}.nii.gz", "prediction.json", "overlays", "lesions", "lesions.tsv", "manifest.jsonl"}
+        f"{case}.nii.gz", "prediction.json", "overlays", "uncertainty", "lesions", "lesions.tsv",
+        "manifest.jsonl"}
+    entropy = np.asarray(nib.load(
+        tmp_path / "p" / "uncertainty" / f"{case}_entropy.nii.gz").dataobj)
+    assert 0 <= entropy.min() < entropy.max() <= np.log(4) + 1e-6
+    image = nib.load(tmp_path / "p" / f"{case}.nii.gz")
+    tumour = np.asarray(image.dataobj) > 0
+    with open(tmp_path / "p" / "lesions.tsv", newline="") as file:
+        lesions = [row for row in csv.DictReader(file, delimiter="\t") if row["region"] == "WT"]
+    voxel_ml = abs(np.linalg.det(image.affine[:3, :3])) / 1000
+    volumes = [float(row["volume_ml"]) for row in lesions]
+    assert sum(volumes) == pytest.approx(tumour.sum() * voxel_ml, rel=1e-4)
+    assert volumes == sorted(volumes, reverse=True)
+    weighted = sum(float(row["mean_entropy"]) * volume
+                   for row, volume in zip(lesions, volumes, strict=True)) / sum(volumes)
+    assert weighted == pytest.approx(entropy[tumour].mean(), rel=1e-4)
     assert (tmp_path / "p" / "overlays" / f"{case}.png").read_bytes()[:4] == b"\x89PNG"
     assert f"pictures written to {tmp_path / 'p' / 'overlays'}" in capsys.readouterr().out
     assert run_main("evaluate", "--predictions", tmp_path / "p", "--references",

@@ -40,7 +40,8 @@ class Fixed:
 
     def __init__(self, scores):
         self.answer = np.float32(scores)
-        self.classes, self.background = len(scores), tf.constant([0.0, -1e4][:len(scores)])
+        self.classes, self.reach = len(scores), 0
+        self.background = tf.constant([0.0, -1e4][:len(scores)])
 
     def scores(self, image, domain, read_out=None):
         return tf.broadcast_to(self.answer, (*image.shape[:3], self.classes))

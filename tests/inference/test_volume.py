@@ -14,6 +14,7 @@ from pixelnet_tf.inference.volume import (
     PredictionGrid,
     finish_volume,
     score_voxels,
+    segment_remotely,
     segment_volume,
 )
 from pixelnet_tf.volumes.case_volume import prepare_case
@@ -145,7 +146,7 @@ def test_probabilities_sum_to_one_and_agree_with_the_labels(narrow_net, volume):
 class Guess:
     """A member of an ensemble without a network: scores are made of the image alone."""
 
-    classes, background = 3, certain_background(3)
+    classes, background, reach = 3, certain_background(3), 0
 
     def __init__(self, factor):
         self.factor = factor
@@ -181,6 +182,30 @@ def test_uncertainty_and_lesion_voxels_lie_where_the_labels_do(volume):
         np.testing.assert_allclose(result.voxels.entropy, result.uncertainty.entropy[inside],
                                    atol=1e-6)
     np.testing.assert_allclose(plain.voxels.entropy, whole.voxels.entropy, atol=1e-6)
+
+
+def test_an_export_says_of_voxels_what_it_is_asked_for(volume):
+    member = Guess(5.0)
+
+    def slices(images, domain, with_shares):
+        scores = member.scores(tf.constant(images), tf.constant(domain)).numpy()
+        values = np.array([0, 2, 4], np.uint8)[scores.argmax(-1)]
+        return values, tf.nn.softmax(scores).numpy() if with_shares else None
+
+    def answer(*asked):
+        return segment_remotely(lambda images, domain: slices(images, domain, any(asked)), volume,
+                                *sections(CONFIG), *asked)
+
+    own = segment_volume(member, volume, *sections(CONFIG), True, True)
+    for asked in ((False, False), (True, False), (False, True), (True, True)):
+        found = answer(*asked)
+        np.testing.assert_array_equal(found.labels, own.labels)
+        assert (found.probabilities is not None, found.uncertainty is not None) == asked
+        # Labels alone say nothing of their voxels.
+        assert (found.voxels is not None) == any(asked)
+    np.testing.assert_allclose(found.uncertainty.entropy, own.uncertainty.entropy, atol=1e-5)
+    np.testing.assert_allclose(found.voxels.entropy, own.voxels.entropy, atol=1e-5)
+    np.testing.assert_allclose(found.voxels.probabilities, own.voxels.probabilities, atol=1e-5)
 
 
 def test_postprocessing_touches_the_labels_only(volume):
