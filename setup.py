@@ -97,7 +97,8 @@ setup(
         "numpy>=1.26",
         "scipy>=1.11.1",
         "nibabel>=5.2",
-        "SimpleITK>=2.3",
+        # Its GDCM is the first to refuse a DICOM file that is cut short; older ones fill it with 0.
+        "SimpleITK>=2.5.4",
         "click>=8.1",
         "PyYAML>=6.0.1",
         "rich>=13.0",
