@@ -244,7 +244,7 @@ class Segmenter:
             wrote.
         config
             Of raw images in another layout than the training's: its `study.layout`, `files`,
-            `resample` and its section `prediction` are taken. By default the run's own.
+            `resample`, `register` and its section `prediction` are taken. By default the run's own.
         overrides
             Settings as `--set` takes them, "section.key=value".
         prior, mode, precision
@@ -457,7 +457,7 @@ class Segmenter:
                             unsure.mutual_information if unsure else None, found.voxels)
 
     def predict_study(self, data: Path_, out: Path_, *, split: str = "all",
-                      cases: Sequence[str] = (), output: str = "nifti",
+                      cases: Sequence[str] = (), output: str = "nifti", grid: str = "",
                       overlays: bool = False, skip_bad_cases: bool = False, overwrite: bool = False,
                       dry_run: bool = False, reporter: Reporter | None = None
                       ) -> PredictionSummary:
@@ -477,6 +477,9 @@ class Segmenter:
         output
             The form of the segmentations: "nifti"; "dicom-seg", a DICOM object for each case of
             DICOM series; "bids", a derivative data set with the names of its sources.
+        grid
+            Modality on whose own grid segmentations and maps are written (nifti alone); by default
+            the first one's.
         overlays
             Also write a picture of each case.
         skip_bad_cases
@@ -510,7 +513,7 @@ class Segmenter:
         return write_cases(
             lambda volume: segment(volume, self.config.prediction.probability_maps,
                                    self.config.prediction.uncertainty_maps), about, source,
-            self.config, Path(out), output=form, draw=draw, trained_on=self._trained_on,
+            self.config, Path(out), output=form, grid=grid, draw=draw, trained_on=self._trained_on,
             skip_bad_cases=skip_bad_cases, overwrite=overwrite, dry_run=dry_run,
             reporter=reporter)
 
@@ -615,8 +618,8 @@ def adapted(config: Config, given: Config | Path_ | None, overrides: Sequence[st
     """A trained model's configuration for other cases.
 
     `given` gives what a model may be used with anew: where volumes are (study.layout, files,
-    series, codes and resample) and the section `prediction`; overrides ("section.key=value") come
-    on top.
+    series, codes, resample and register) and the section `prediction`; overrides
+    ("section.key=value") come on top.
 
     Raises
     ------
@@ -637,7 +640,7 @@ def adapted(config: Config, given: Config | Path_ | None, overrides: Sequence[st
             raise ConfigError(f"{source}: the study is {theirs}, but the model was trained {mine}",
                               hint="name `mask` in study.files as the model's configuration does")
         place = {key: getattr(given.study, key) for key in (
-            "layout", "files", "series", "codes", "resample")}
+            "layout", "files", "series", "codes", "resample", "register")}
         config = replace(config, study=replace(config.study, **place),
                          prediction=given.prediction)
     return config_from_dict(config_to_dict(config), overrides=overrides)

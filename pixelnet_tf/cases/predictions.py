@@ -79,6 +79,7 @@ class PredictionRecord:
         made_from: case -> what its segmentation was made from.
         output: the form of the segmentations.
         files: case -> its segmentation within the folder, where that is not `<case>.nii.gz`.
+        grid: modality on whose own grid they are; empty: the first.
     """
 
     cases: tuple[str, ...] | None = None
@@ -91,6 +92,7 @@ class PredictionRecord:
     made_from: dict[str, MadeFrom] = field(default_factory=dict)
     output: OutputForm = OutputForm.NIFTI
     files: dict[str, str] = field(default_factory=dict)
+    grid: str = ""
 
     @classmethod
     def read(cls, folder: Path, advice: str = "predict again or remove it") -> PredictionRecord:

@@ -69,6 +69,9 @@ from pixelnet_tf.io.files import check_apart
               show_default=True, help="The form of the segmentations. nifti: a volume for each "
               "case; dicom-seg: a DICOM segmentation that refers to the series it was made from, "
               "for cases of DICOM; bids: a derivative data set with the names of its sources.")
+@click.option("--grid", metavar="MODALITY", default="", help="Write segmentations and maps on the "
+              "own grid of this modality, by its nearest voxels, instead of on that of the first "
+              "one; where images were registered, the motion is undone.")
 @click.option("--overlays", is_flag=True, help="Also write a picture of each case, as "
               "DIR/overlays/<case>.png.")
 @click.option("--skip-bad-cases", is_flag=True, help="Leave cases out that cannot be used, with "
@@ -81,8 +84,8 @@ from pixelnet_tf.io.files import check_apart
 def command(models: tuple[str, ...], server: str | None, serving_json: Path | None,
             token_file: Path | None, data: str, out: Path, split: str, only: tuple[str, ...],
             prior: str | None, mode: str | None, precision: str | None, probabilities: bool,
-            uncertainty: bool, output: str, overlays: bool, skip_bad_cases: bool, overwrite: bool,
-            series: tuple[str, ...], dry_run: bool, config_path: str | None,
+            uncertainty: bool, output: str, grid: str, overlays: bool, skip_bad_cases: bool,
+            overwrite: bool, series: tuple[str, ...], dry_run: bool, config_path: str | None,
             overrides: tuple[str, ...], print_config: bool) -> None:
     """Segment cases with a trained model, or with a server of one (--server).
 
@@ -90,8 +93,8 @@ def command(models: tuple[str, ...], server: str | None, serving_json: Path | No
     study's label values and exactly the geometry of the input, or in the form of --output. A
     finished case of an earlier call is kept if it was made from the same images, model and
     settings. --config is needed only for raw images in another layout than the training's:
-    study.layout, files, series, codes and resample and the section prediction are taken from it.
-    For research use only.
+    study.layout, files, series, codes, resample and register and the section prediction are taken
+    from it. For research use only.
     """
     from pixelnet_tf import Segmenter
 
@@ -121,7 +124,7 @@ def command(models: tuple[str, ...], server: str | None, serving_json: Path | No
                                           overrides=overrides, prior=prior, mode=mode,
                                           precision=precision, reporter=reporter)
         print_and_leave(model.config, print_config)
-        summary = model.predict_study(data, out, split=split, cases=only, output=output,
+        summary = model.predict_study(data, out, split=split, cases=only, output=output, grid=grid,
                                       overlays=overlays, skip_bad_cases=skip_bad_cases,
                                       overwrite=overwrite, dry_run=dry_run, reporter=reporter)
     if dry_run:

@@ -63,6 +63,13 @@ class Layout(Choice):
     BIDS = "bids"
 
 
+class Register(Choice):
+    """`study.register`: how the images of a case are laid on each other."""
+
+    NONE = "none"
+    RIGID = "rigid"
+
+
 class NormRegion(Choice):
     """`prepare.region`: the voxels that mean and standard deviation are taken over."""
 
@@ -254,6 +261,9 @@ class StudyConfig:
     #: Bring every volume of a case to the grid of its first modality instead of refusing it; voxels
     #: that coincide are put in order, others interpolated.
     resample: bool = False
+    #: `rigid`: turn and shift every other image of a case until it lies on the first modality, and
+    #: bring it there; `none`: images lie where their headers say.
+    register: Register = Register.NONE
 
     def __post_init__(self) -> None:
         choices(self, "study")

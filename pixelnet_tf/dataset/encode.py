@@ -59,6 +59,7 @@ def encode_case(case: Case, study: StudyConfig, prepare: PrepareConfig) -> Encod
         "labelled": volume.labels is not None,
         "geometry": volume.geometry.to_json(),
         "normalization": volume.normalization,
+        "grids": {modality: grid.to_json() for modality, grid in volume.grids.items()},
     })
 
 

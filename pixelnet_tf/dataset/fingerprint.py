@@ -11,7 +11,7 @@ from typing import Any
 
 from pixelnet_tf.cases.case import Case, Channel, Source
 from pixelnet_tf.cases.dicom_series import DicomSeries
-from pixelnet_tf.config import PrepareConfig, StudyConfig
+from pixelnet_tf.config import PrepareConfig, Register, StudyConfig
 from pixelnet_tf.errors import DataError
 from pixelnet_tf.io.ahead import ahead
 from pixelnet_tf.io.files import digest, file_digest
@@ -38,11 +38,13 @@ def inputs_of(cases: Sequence[Case]) -> dict[str, dict[str, Any] | None]:
 def preparation_of(study: StudyConfig, prepare: PrepareConfig) -> str:
     """Return a digest of every setting that shapes a prepared case, and of the program's own part.
 
-    Those are `PrepareConfig.slice_settings`, and `study.resample`.
+    Those are `PrepareConfig.slice_settings`, `study.resample` and `study.register`.
     """
     # What is not set does nothing: it leaves the digests of versions that did not know it.
     settings = {key: value for key, value in prepare.slice_settings(study).items()
                 if value is not None}
+    if study.register != Register.NONE:
+        settings["study.register"] = study.register
     return digest({"program": PREPARATION, "settings": settings, "resample": study.resample})
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from typing import Any
 
 import numpy as np
@@ -186,6 +186,7 @@ class _CaseRecord:
     shard: str
     shard_bytes: int
     slices: tuple[_Row, ...]
+    grids: dict[str, Any] = field(default_factory=dict)
     voxels: tuple[str, ...] = ()
 
 
@@ -196,7 +197,7 @@ def read_case_record(path: str) -> dict[str, Any]:
         DataError: it is missing, or not what `prepare` writes.
     """
     def checked(tree: Any) -> dict[str, Any]:
-        needed = [field.name for field in fields(_CaseRecord)]
+        needed = [each.name for each in fields(_CaseRecord)]
         record = convert(dict[str, Any], tree, "the whole")
         build(_CaseRecord, {key: record[key] for key in needed if key in record})
         return record

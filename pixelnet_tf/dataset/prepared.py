@@ -18,7 +18,7 @@ from pixelnet_tf.dataset.shards import read_record
 from pixelnet_tf.errors import DataError
 from pixelnet_tf.io.files import digest, read_json_as, read_text
 from pixelnet_tf.io.plain import PlainError
-from pixelnet_tf.volumes.case_volume import PreparedVolume
+from pixelnet_tf.volumes.case_volume import OwnGrid, PreparedVolume
 from pixelnet_tf.volumes.geometry import VolumeGeometry
 from pixelnet_tf.volumes.slicing import SlicePlan
 
@@ -156,6 +156,8 @@ class PreparedStudy:
         details = self.case_details(case)
         try:
             geometry = VolumeGeometry.from_json(details["geometry"])
+            grids = {modality: OwnGrid.from_json(tree)
+                     for modality, tree in details.get("grids", {}).items()}
         except PlainError as error:
             raise DataError.of(error, case=case, file=self.path, hint=PREPARE_AGAIN) from None
         plan = SlicePlan(geometry, self.config.prepare.slice_size)
@@ -179,4 +181,4 @@ class PreparedStudy:
                                     f"and modalities say ({array.shape[1:]})", case=case,
                                     file=self.path, hint=PREPARE_AGAIN) from None
         return PreparedVolume(case, images, labels if details["labelled"] else None, brain, plan,
-                              geometry, details["normalization"])
+                              geometry, details["normalization"], grids)

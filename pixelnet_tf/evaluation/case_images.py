@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from pixelnet_tf.cases.layouts import find_cases
-from pixelnet_tf.config import StudyConfig
+from pixelnet_tf.config import Register, StudyConfig
 from pixelnet_tf.config.sections import BRAIN_MASK
 from pixelnet_tf.errors import DataError
 from pixelnet_tf.volumes.case_volume import (
@@ -61,7 +61,9 @@ def image_reader(data_dir: Path, study: StudyConfig) -> ImageReader:
         case = cases.get(name)
         if case is None or study.modalities[0] not in case.volumes:
             return None
-        volumes = [RawVolume.read(case.volumes[modality]) for modality in study.modalities
+        # Of images that are registered the first one alone lies in place.
+        modalities = study.modalities[:1 if study.register == Register.RIGID else None]
+        volumes = [RawVolume.read(case.volumes[modality]) for modality in modalities
                    if modality in case.volumes]
         geometry = volumes[0].geometry
         # The mask of the training: the case's own, or one that takes every modality.

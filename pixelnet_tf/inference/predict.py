@@ -35,7 +35,7 @@ from pixelnet_tf.config import (
 )
 from pixelnet_tf.dataset.fingerprint import inputs_of, preparation_of
 from pixelnet_tf.dataset.prepared import PreparedStudy
-from pixelnet_tf.errors import DataError, ModelError, PixelNetError, nearest_hint
+from pixelnet_tf.errors import ConfigError, DataError, ModelError, PixelNetError, nearest_hint
 from pixelnet_tf.inference.lesion_table import (
     LESIONS_FILE,
     CaseLesions,
@@ -44,7 +44,7 @@ from pixelnet_tf.inference.lesion_table import (
 )
 from pixelnet_tf.inference.outputs import output_of
 from pixelnet_tf.inference.slice_segmenter import segmenter_of
-from pixelnet_tf.inference.volume import SegmentedVolume, segment_volume
+from pixelnet_tf.inference.volume import SegmentedVolume, on_own_grid, segment_volume
 from pixelnet_tf.io import manifest
 from pixelnet_tf.io.ahead import ahead
 from pixelnet_tf.io.files import (
@@ -299,7 +299,7 @@ def predict_cases(networks: Sequence[TrainedNetwork], source: CaseSource, config
 
 def write_cases(segment: Callable[[PreparedVolume], SegmentedVolume], about: dict[str, Any],
                 source: CaseSource, config: Config, out: Path, *,
-                output: OutputForm = OutputForm.NIFTI, draw: Draw | None = None,
+                output: OutputForm = OutputForm.NIFTI, grid: str = "", draw: Draw | None = None,
                 trained_on: Collection[str] = (), skip_bad_cases: bool = False,
                 overwrite: bool = False, dry_run: bool = False, reporter: Reporter | None = None
                 ) -> PredictionSummary:
@@ -317,6 +317,7 @@ def write_cases(segment: Callable[[PreparedVolume], SegmentedVolume], about: dic
         segment: function that segments one volume.
         about: `networks` is a list of what `NetworkRecord` says of each.
         output: the form of the segmentations; as NIfTI they are `<case>.nii.gz`.
+        grid: modality on whose own grid they are written; empty: the first.
         draw: called for every case that has no picture yet.
         trained_on: names of the cases that a network has learned from.
         skip_bad_cases: leave cases out that cannot be used, instead of refusing all.
@@ -336,7 +337,7 @@ def write_cases(segment: Callable[[PreparedVolume], SegmentedVolume], about: dic
         raise refusal(problems, len(asked), "correct them, or leave them out by --skip-bad-cases"
                       if source.names else None)
     unusable = [name for name in asked if name not in source.names]
-    folder = _Folder(out, about, source, config, output, unusable)
+    folder = _Folder(out, about, source, config, output, unusable, grid)
     for words in folder.check():
         reporter.message(words)
 
@@ -454,7 +455,16 @@ class _Folder:
     """
 
     def __init__(self, out: Path, about: dict[str, Any], source: CaseSource, config: Config,
-                 output: OutputForm, unusable: Collection[str] = ()):
+                 output: OutputForm, unusable: Collection[str] = (), grid: str = ""):
+        # On the first modality's grid there is nothing to bring.
+        self._grid = "" if grid == config.study.modalities[0] else grid
+        if grid and grid not in config.study.modalities:
+            raise ConfigError(f"the grid of {grid!r} is asked for, which is no modality"
+                              f"{nearest_hint(grid, config.study.modalities)}; these are "
+                              f"{list(config.study.modalities)}", value=grid)
+        if self._grid and output != OutputForm.NIFTI:
+            raise ConfigError(f"segmentations as {output} lie on the grid of the first modality",
+                              value=grid, hint="leave --grid out, or write --output nifti")
         self._out, self._config, self._unusable = Path(out), config, unusable
         self._names = source.names
         self._output = output_of(output, self._out, config.study, source.cases)
@@ -463,12 +473,15 @@ class _Folder:
             networks=digest([[network.weights or network.model, network.correction]
                              for network in networks]),
             prediction=_settings(config.study, config.prediction, self._output.settings()))
+        if self._grid:
+            self._common = replace(self._common,
+                                   prediction=digest([self._common.prediction, self._grid]))
         self._now = PredictionRecord(
             networks=networks, prior=config.prediction.prior, mode=config.prediction.mode,
             config=config_to_json(config), made_from={
                 name: replace(self._common, **inputs)
                 for name, inputs in source.made_from().items()},
-            output=output, files=self._output.places())
+            output=output, files=self._output.places(), grid=self._grid)
         #: Digest of what the folder is to hold.
         self.identity = digest(self._now.to_json())
 
@@ -592,24 +605,33 @@ class _Folder:
     def write(self, volume: PreparedVolume, result: SegmentedVolume | None, draw: Draw | None
               ) -> None:
         """Write the files of a case; without a result, the picture of one that is finished."""
+        own = volume.grids.get(self._grid)
+        geometry = volume.geometry if own is None else own.geometry
+        if draw is not None:
+            if result is not None:
+                shown = result.labels
+            else:
+                shown = self._output.read(volume.name, geometry)[0]
+                if own is not None:
+                    shown = own.bring_back(shown, volume.geometry)
+            draw(volume, shown)
+        if result is not None and own is not None:
+            result = on_own_grid(result, own, volume.geometry)
         if result is not None and result.probabilities is not None:
-            self._output.write_maps(volume.name, result.probabilities, volume.geometry)
+            self._output.write_maps(volume.name, result.probabilities, geometry)
         if result is not None and result.uncertainty is not None:
             # The entropy last: its file says that what was asked for is there.
             for kind, found in ((INFORMATION, result.uncertainty.mutual_information),
                                 (ENTROPY, result.uncertainty.entropy)):
                 if found is not None:
-                    write_volume(self.file(volume.name, kind), found, volume.geometry)
-        if draw is not None:
-            draw(volume, self._output.read(volume.name, volume.geometry)[0]
-                 if result is None else result.labels)
+                    write_volume(self.file(volume.name, kind), found, geometry)
         if result is not None:
             # The labels last: their file says that the case is finished.
             data = self._output.data(volume.name, np.asarray(result.labels, np.uint8),
-                                     volume.geometry,
+                                     geometry,
                                      digest(asdict(self._now.made_from[volume.name])))
             CaseLesions(hashlib.sha256(data).hexdigest(), tuple(list_lesions(
-                result.labels, volume.geometry.affine, self._config.study, result.voxels))
+                result.labels, geometry.affine, self._config.study, result.voxels))
             ).write(self.file(volume.name, LESIONS))
             self._output.write_beside(volume.name)
             write_bytes(self.file(volume.name), data)

@@ -13,7 +13,8 @@ from pixelnet_tf.cases.labels import classes_to_values
 from pixelnet_tf.config import PostprocessConfig, PredictionConfig, StudyConfig
 from pixelnet_tf.inference.postprocess import postprocess_labels
 from pixelnet_tf.inference.slice_segmenter import Ensemble, SliceSegmenter
-from pixelnet_tf.volumes.case_volume import PreparedVolume
+from pixelnet_tf.volumes.case_volume import OwnGrid, PreparedVolume
+from pixelnet_tf.volumes.geometry import VolumeGeometry
 from pixelnet_tf.volumes.lesions import LesionVoxels, entropy
 from pixelnet_tf.volumes.slicing import SlicePlan
 
@@ -247,6 +248,26 @@ def _answer(segment_slices: SegmentSlices, images: np.ndarray, domain: np.ndarra
     asked = np.isin(stack, rows)
     found, shares = segment_slices(images[stack], domain[stack] & asked[:, None, None])
     return found[asked], None if shares is None else shares[asked]
+
+
+def on_own_grid(result: SegmentedVolume, own: OwnGrid, first: VolumeGeometry) -> SegmentedVolume:
+    """Bring a result from the grid of the first modality to that of another one, by the nearest
+    voxel; where the first one does not reach is background, and certainly so.
+
+    What was said of single voxels (`voxels`) is not brought along.
+    """
+    def bring(array: np.ndarray) -> np.ndarray:
+        return own.bring(array, first)
+
+    probabilities, uncertainty = result.probabilities, result.uncertainty
+    if probabilities is not None:
+        probabilities = bring(probabilities)
+        probabilities[..., 0] += 1 - probabilities.sum(axis=-1).round()
+    if uncertainty is not None:
+        information = uncertainty.mutual_information
+        uncertainty = Uncertainty(bring(uncertainty.entropy),
+                                  None if information is None else bring(information))
+    return SegmentedVolume(bring(result.labels), probabilities, uncertainty)
 
 
 def clean_up(labels: np.ndarray, volume: PreparedVolume, study: StudyConfig,

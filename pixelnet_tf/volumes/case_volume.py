@@ -4,25 +4,86 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from pixelnet_tf.cases.case import Case, Channel, Source
 from pixelnet_tf.cases.dicom_series import DicomSeries
 from pixelnet_tf.cases.labels import values_to_classes
-from pixelnet_tf.config import NormRegion, PrepareConfig, StudyConfig
+from pixelnet_tf.config import NormRegion, PrepareConfig, Register, StudyConfig
 from pixelnet_tf.config.sections import BRAIN_MASK
 from pixelnet_tf.errors import DataError
+from pixelnet_tf.io.plain import PlainError, build
 from pixelnet_tf.volumes.bias_field import correct_bias_field
 from pixelnet_tf.volumes.dicom import read_series, series_geometry
 from pixelnet_tf.volumes.geometry import VolumeGeometry
 from pixelnet_tf.volumes.images import read_geometry, read_volume
 from pixelnet_tf.volumes.normalize import brain_mask, z_score
-from pixelnet_tf.volumes.resample import bring_image, bring_labels
+from pixelnet_tf.volumes.registration import moved, register_rigid
+from pixelnet_tf.volumes.resample import bring_image, bring_labels, resample
 from pixelnet_tf.volumes.slicing import SlicePlan
+
+
+@dataclass(frozen=True, eq=False)
+class OwnGrid:
+    """The grid of a modality's own file, which is not the one of the first modality.
+
+    Attributes:
+        geometry: as the file has it.
+        motion: (4, 4) float64, from a point of the first modality's image in mm to the same point
+            of this one: what registration found, else the identity.
+    """
+
+    geometry: VolumeGeometry
+    motion: np.ndarray
+
+    @property
+    def placed(self) -> VolumeGeometry:
+        """The grid where it lies in the first modality's image."""
+        if (self.motion == np.eye(4)).all():
+            return self.geometry
+        return moved(self.geometry, self.motion)
+
+    def bring(self, array: np.ndarray, first: VolumeGeometry) -> np.ndarray:
+        """Bring labels or maps (x, y, z) or (x, y, z, channel) from the first modality's grid to
+        this one, by the nearest voxel; 0 where that does not reach."""
+        return _nearest(array, first, self.placed)
+
+    def bring_back(self, array: np.ndarray, first: VolumeGeometry) -> np.ndarray:
+        """Undo `bring`, but for what the nearest voxel takes away."""
+        return _nearest(array, self.placed, first)
+
+    def to_json(self) -> dict[str, Any]:
+        """Return lists and strings, as `from_json` takes them."""
+        return {"geometry": self.geometry.to_json(), "motion": self.motion.tolist()}
+
+    @classmethod
+    def from_json(cls, tree: Any) -> OwnGrid:
+        """Build it from what `to_json` gave; raises `PlainError` for anything else."""
+        stored = build(_StoredGrid, tree)
+        motion = np.array(stored.motion, np.float64)
+        if motion.shape != (4, 4) or not np.isfinite(motion).all() or not np.linalg.det(motion):
+            raise PlainError(f"motion must be a 4 x 4 matrix that has an inverse, got {motion}")
+        return cls(VolumeGeometry.from_json(stored.geometry), motion)
+
+
+@dataclass(frozen=True)
+class _StoredGrid:
+    """An `OwnGrid` as JSON holds it."""
+
+    geometry: dict[str, Any]
+    motion: tuple[tuple[float, ...], ...]
+
+
+def _nearest(array: np.ndarray, geometry: VolumeGeometry, target: VolumeGeometry) -> np.ndarray:
+    if array.ndim == 3:
+        return resample(array, geometry, target, "nearest")
+    return np.stack([resample(array[..., k], geometry, target, "nearest")
+                     for k in range(array.shape[-1])], axis=-1)
 
 
 @dataclass(frozen=True, eq=False)
@@ -38,6 +99,7 @@ class PreparedVolume:
         plan: leads slices back to the volume.
         geometry: where the first modality's file lies in space.
         normalization: modality -> {mean, std}, in the order of the channels.
+        grids: modality -> its own grid, where that is not the first one's.
     """
 
     name: str
@@ -47,6 +109,7 @@ class PreparedVolume:
     plan: SlicePlan
     geometry: VolumeGeometry
     normalization: dict[str, dict[str, float]]
+    grids: Mapping[str, OwnGrid] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, eq=False)
@@ -134,9 +197,17 @@ def _prepare(name: str, volumes: Mapping[str, Callable[[], RawVolume]],
     geometry = first.geometry
     plan = SlicePlan(geometry, prepare.slice_size)
     channels = np.empty((*geometry.view_shape, len(study.modalities)), np.float32)
+    grids = {}
     for number, modality in enumerate(study.modalities):
         volume = first if number == 0 else volumes[modality]()
-        channels[..., number] = geometry.to_view(image_on_grid(volume, first, study))
+        if number and study.register == Register.RIGID:
+            motion = find_motion(volume, first)
+        else:
+            motion = np.eye(4)
+        channels[..., number] = geometry.to_view(image_on_grid(volume, first, study, motion))
+        own = OwnGrid(volume.geometry, motion)
+        if own.placed.difference(geometry) is not None or (motion != np.eye(4)).any():
+            grids[modality] = own
     labels = None
     if segmentation is not None:
         labels = geometry.to_view(classes_on_grid(segmentation(), geometry, study))
@@ -160,11 +231,31 @@ def _prepare(name: str, volumes: Mapping[str, Callable[[], RawVolume]],
         images[~brain] = 0
     return PreparedVolume(name, images,
                           None if labels is None else plan.view_to_slices(labels, "nearest"),
-                          brain, plan, geometry, normalization)
+                          brain, plan, geometry, normalization, grids)
 
 
-def image_on_grid(volume: RawVolume, first: RawVolume, study: StudyConfig) -> np.ndarray:
+def find_motion(volume: RawVolume, first: RawVolume) -> np.ndarray:
+    """Register an image to the first modality; returns an `OwnGrid.motion`.
+
+    Raises:
+        DataError: either image cannot be used, or the registration fails; the message names the
+            file.
+    """
+    for each in (first, volume):
+        check_image(each)
+    try:
+        return register_rigid(volume.array, volume.geometry, first.array, first.geometry)
+    except DataError as error:
+        raise volume.named(error) from None
+
+
+def image_on_grid(volume: RawVolume, first: RawVolume, study: StudyConfig,
+                  motion: np.ndarray | None = None) -> np.ndarray:
     """Check an image, and return it on the grid of the first modality.
+
+    Args:
+        motion: (4, 4), where registration found the image (`OwnGrid`); None or the identity: it
+            lies where its header says.
 
     Returns:
         (x, y, z) float32 on the first one's grid, where every voxel is finite and not all are
@@ -175,11 +266,13 @@ def image_on_grid(volume: RawVolume, first: RawVolume, study: StudyConfig) -> np
             `study.resample` is off, or the two images do not lie at one place; the message names
             the file.
     """
+    check_image(volume)
+    geometry = volume.geometry if motion is None else OwnGrid(volume.geometry, motion).placed
+    may = study.resample or study.register == Register.RIGID
     try:
-        _check_image(volume.array)
-        if volume is first or _is_on(volume.geometry, first.geometry, study):
+        if volume is first or _is_on(geometry, first.geometry, may):
             return volume.array
-        return bring_image(volume.array, volume.geometry, first.geometry, first.array != 0,
+        return bring_image(volume.array, geometry, first.geometry, first.array != 0,
                            study.skull_stripped)
     except DataError as error:
         raise volume.named(error) from None
@@ -197,7 +290,7 @@ def classes_on_grid(volume: RawVolume, grid: VolumeGeometry, study: StudyConfig)
     """
     try:
         classes = values_to_classes(volume.array, study)
-        if _is_on(volume.geometry, grid, study):
+        if _is_on(volume.geometry, grid, study.resample):
             return classes
         return bring_labels(classes, volume.geometry, grid)
     except DataError as error:
@@ -222,25 +315,30 @@ def mask_on_grid(volume: RawVolume, grid: VolumeGeometry, study: StudyConfig) ->
         if not mask.any():
             raise DataError("no voxel of the brain mask is above 0.5",
                             hint="write 1 where the brain is, or leave `mask` out of study.files")
-        if _is_on(volume.geometry, grid, study):
+        if _is_on(volume.geometry, grid, study.resample):
             return mask
         return bring_labels(mask.astype(np.uint8), volume.geometry, grid, "brain") > 0
     except DataError as error:
         raise volume.named(error) from None
 
 
-def _check_image(array: np.ndarray) -> None:
+def check_image(volume: RawVolume) -> None:
+    """Raise `DataError` where an image holds NaN, infinity or one value alone; it names the file.
+    """
+    array = volume.array
     finite = np.isfinite(array)
     if not finite.all():
         where = tuple(int(i) for i in np.argwhere(~finite)[0])
-        raise DataError(f"{int((~finite).sum())} voxels are NaN or infinite, the first at {where}",
-                        value=int((~finite).sum()), hint="replace them")
+        raise volume.named(DataError(
+            f"{int((~finite).sum())} voxels are NaN or infinite, the first at {where}",
+            value=int((~finite).sum()), hint="replace them"))
     if array.min() == array.max():
-        raise DataError(f"every voxel is {array.flat[0]:g}; the volume is empty",
-                        value=float(array.flat[0]), hint="fetch or convert it again")
+        raise volume.named(DataError(
+            f"every voxel is {array.flat[0]:g}; the volume is empty", value=float(array.flat[0]),
+            hint="fetch or convert it again"))
 
 
-def _is_on(geometry: VolumeGeometry, grid: VolumeGeometry, study: StudyConfig) -> bool:
+def _is_on(geometry: VolumeGeometry, grid: VolumeGeometry, may: bool) -> bool:
     """Whether a volume is on a grid; raises `DataError` where it is not and may not be brought."""
     difference = geometry.difference(grid)
     if difference is None:
@@ -256,6 +354,6 @@ def _is_on(geometry: VolumeGeometry, grid: VolumeGeometry, study: StudyConfig) -
                              "with that affine")
     else:
         advice = "set study.resample to true to bring it there"
-    if not study.resample:
+    if not may:
         raise DataError(where, hint=advice)
     return False

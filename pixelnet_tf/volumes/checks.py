@@ -11,12 +11,13 @@ import numpy as np
 from pixelnet_tf.cases.case import Case
 from pixelnet_tf.cases.labels import lesion_classes, lesion_of
 from pixelnet_tf.cases.layouts import SEGMENTATION
-from pixelnet_tf.config import StudyConfig
+from pixelnet_tf.config import Register, StudyConfig
 from pixelnet_tf.config.sections import BRAIN_MASK
 from pixelnet_tf.errors import DataError, PixelNetError
 from pixelnet_tf.reporting import Reporter, reporter_or_log
 from pixelnet_tf.volumes.case_volume import (
     RawVolume,
+    check_image,
     classes_on_grid,
     image_on_grid,
     mask_on_grid,
@@ -134,6 +135,10 @@ def check_case(case: Case, study: StudyConfig, slice_size: int = 0) -> CheckResu
             else:
                 # Transposed, an array from a file lies in memory in C's order and is not copied.
                 voxels.append(hashlib.sha256(np.ascontiguousarray(volume.array.T).data).hexdigest())
+                if volume is not first and study.register == Register.RIGID:
+                    # Where it lies is found when the case is prepared, not by reading.
+                    check_image(volume)
+                    continue
                 held = image_on_grid(volume, first, study) != 0
                 filled = held if filled is None else filled | held
         except DataError as error:
@@ -181,6 +186,8 @@ def check_volumes(volumes: Mapping[str, RawVolume], study: StudyConfig, slice_si
         try:
             if study.has_brain_mask and name == BRAIN_MASK:
                 mask_on_grid(volume, first.geometry, study)
+            elif volume is not first and study.register == Register.RIGID:
+                check_image(volume)
             else:
                 image_on_grid(volume, first, study)
         except DataError as error:
