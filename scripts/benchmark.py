@@ -21,7 +21,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 
-from benchmarks import inference, machine, preparing, study, table, training
+from benchmarks import context, inference, machine, preparing, study, table, training
 
 #: Name -> what it measures, in the order in which the parts run.
 PARTS = {
@@ -38,6 +38,9 @@ PARTS = {
     "step_fast_bfloat16": lambda options: training.step(options, True, "bfloat16"),
     "gradients": training.gradients,
     "sampler": training.sampler,
+    "context_exact": lambda options: context.volume(options, "exact"),
+    "context_adaptive": lambda options: context.volume(options, "adaptive"),
+    "context_step": context.step,
     "growth_step": training.growth,
     "growth_volumes": inference.volumes,
 }

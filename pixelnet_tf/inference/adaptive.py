@@ -12,7 +12,6 @@ from collections.abc import Sequence
 import tensorflow as tf
 
 from pixelnet_tf.inference.dense import DenseScorer, certain_background
-from pixelnet_tf.model.fast_head import FastHead
 from pixelnet_tf.model.fast_trunk import Tap
 
 #: Strides of the lattices, each finer one only inside undecided cells; the last is every pixel.
@@ -37,7 +36,7 @@ def adaptive_scores(scorer: DenseScorer, taps: Sequence[Tap], domain: tf.Tensor,
     the scores of their cell's first corner in the domain, and (batch, height, width) bool, the
     pixels that the network saw.
     """
-    head = FastHead(scorer.model, taps, scorer.precision)
+    head = scorer.head(taps, domain)
     size = tf.shape(domain)[1:]
     classes = scorer.model.classes
     # Everything lies on a grid with one more lattice row and column, so that cells have corners.

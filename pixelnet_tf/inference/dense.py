@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import tensorflow as tf
 
 from pixelnet_tf.config import Precision
 from pixelnet_tf.inference.tiles import TILE, TileLayer
 from pixelnet_tf.model.fast_head import FastHead, Perceptron
-from pixelnet_tf.model.fast_trunk import Tap, canvas_pixels, fast_taps
+from pixelnet_tf.model.fast_trunk import Tap, canvas_pixels, fast_taps, image_box
 from pixelnet_tf.model.pixelnet import PixelNet, plain_scores, plain_taps
 
 #: Pixels that pass the head together: enough for the matrix products, little memory. Loops over
@@ -100,6 +102,16 @@ class DenseScorer(tf.Module):
         y = tile[:, 1] * TILE + inside // TILE
         x = tile[:, 2] * TILE + inside % TILE
         return tf.stack([tile[:, 0], y, x], axis=1), scores
+
+    def head(self, taps: Sequence[Tap], domain: tf.Tensor) -> FastHead:
+        """The head for scattered pixels of a domain (target, height, width) bool."""
+        if not self.model.architecture.beside:
+            return FastHead(self.model, taps, self.precision)
+        top, left, bottom, right = tf.unstack(image_box(
+            tf.cast(domain, tf.uint8)[..., None]))
+        border = self.model.architecture.border
+        return FastHead(self.model, taps, self.precision, tf.stack(
+            [[top, left], [bottom - 1, right - 1]]) + border)
 
     def listed(self, head: FastHead, pixels_nyx: tf.Tensor) -> tf.Tensor:
         """Scores (pixel, class) float32 of scattered pixels (pixel, 3) int32.

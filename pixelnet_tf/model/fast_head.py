@@ -12,6 +12,7 @@ from collections.abc import Sequence
 import tensorflow as tf
 
 from pixelnet_tf.model.fast_trunk import Tap, matrix_product
+from pixelnet_tf.model.hypercolumn import interpolate_rows
 from pixelnet_tf.model.pixelnet import PixelNet
 from pixelnet_tf.model.vgg16 import Dropout
 
@@ -29,6 +30,10 @@ def first_kernel(model: PixelNet) -> tf.Tensor:
     widths = [tap.width for tap in table.taps]
     of_maps = zip(*(tf.split(kernel, widths) for kernel in (own, *beside)), strict=True)
     return tf.concat([rows for of_map in of_maps for rows in of_map], axis=0)
+
+
+#: Maps from this rate on have far fewer cells than pixels are asked for.
+_COARSE_RATE = 8
 
 
 class Perceptron:
@@ -83,16 +88,27 @@ class FastHead:
     Args:
         taps: maps of `fast_taps`.
         precision: type of the matrix products.
+        box: (2, 2) int32, canvas coordinates of the first and the last row and column that are
+            asked for. With it the first layer's sums of coarse maps that are read in several slices
+            are worked out once a cell, and added up before they are interpolated, so that a pixel
+            costs the same for any number of slices. For many pixels of few slices, and without
+            gradients.
     """
 
-    def __init__(self, model: PixelNet, taps: Sequence[Tap], precision: tf.DType = tf.float32):
+    def __init__(self, model: PixelNet, taps: Sequence[Tap], precision: tf.DType = tf.float32,
+                 box: tf.Tensor | None = None):
         self._near = list(taps)
+        #: Coarse maps that were led through the first layer, their sums cell by cell.
+        self._coarse: list[tuple[Tap, tf.Tensor, tf.Tensor]] = []
         #: Where a context is: its cells as a map, and each cell's share of the first layer's sums.
         self._context: tuple[Tap, tf.Tensor] | None = None
         near_rows: tf.Tensor | None = None
         # A ReLU between hypercolumn and head would not commute with the interpolation.
         if model.architecture.context and not model.architecture.relu_on_hypercolumn:
             near_rows = self._map_context(first_kernel(model))
+        if box is not None and not model.architecture.relu_on_hypercolumn:
+            near_rows = self._map_coarse(first_kernel(model) if near_rows is None else near_rows,
+                                         box, precision)
         self._perceptron = Perceptron(model, precision, near_rows)
 
     def _map_context(self, kernel: tf.Tensor) -> tf.Tensor:
@@ -114,6 +130,23 @@ class FastHead:
             values=tf.reshape(tf.eye(count), tf.concat([cells, [count]], 0))), shares)
         return near
 
+    def _map_coarse(self, kernel: tf.Tensor, box: tf.Tensor, precision: tf.DType) -> tf.Tensor:
+        """Lead the coarse maps through the first layer; returns the kernel's rows of the others."""
+        rows = tf.split(kernel, [tap.channels for tap in self._near])
+        near = [(tap, part) for tap, part in zip(self._near, rows, strict=True)
+                if tap.neighbours is None or tap.rate < _COARSE_RATE]
+        for tap, part in zip(self._near, rows, strict=True):
+            if tap.neighbours is None or tap.rate < _COARSE_RATE:
+                continue
+            cells = (tf.cast(box, tf.float32) - (tap.rate - 1) / 2) / tap.rate
+            seen = tap.cut(tf.cast(tf.floor(cells[0]), tf.int32),
+                           tf.cast(tf.math.ceil(cells[1]), tf.int32) + 1).gathered()
+            sums = tf.tensordot(tf.cast(seen.values, precision), tf.cast(part, precision), 1)
+            self._coarse.append((seen, tf.shape(sums)[:3], tf.reshape(
+                tf.cast(sums, tf.float32), [-1, sums.shape[-1]])))
+        self._near = [tap for tap, _ in near]
+        return tf.concat([part for _, part in near], axis=0)
+
     def __call__(self, canvas_nyx: tf.Tensor, dropout: Dropout | None = None) -> tf.Tensor:
         """Scores (pixel, class) float32 of pixels.
 
@@ -126,6 +159,10 @@ class FastHead:
             cells, shares = self._context
             context = tf.matmul(cells.sample(canvas_nyx), shares)
             sums += tf.cast(context, self._perceptron.precision)
+        for tap, size, rows in self._coarse:
+            places = canvas_nyx - tf.cast(tf.concat([[0], tap.origin * tap.rate], 0), tf.float32)
+            sums += tf.cast(interpolate_rows(rows, size, places, tap.rate),
+                            self._perceptron.precision)
         return self._perceptron.finish(sums, dropout)
 
 

@@ -179,6 +179,26 @@ def sample_map(
     return _interpolate(feature_map, corners, ry[:, None], rx[:, None])
 
 
+def interpolate_rows(rows: tf.Tensor, size: tf.Tensor, pixels_nyx: tf.Tensor, rate: float
+                     ) -> tf.Tensor:
+    """What `sample_map` reads of a map with very many channels: (pixel, channel) float32.
+
+    rows (batch * height * width, channel) float32 is the map cell by cell; size (3,) int32 its
+    batch, height and width. A product with the sparse matrix of the weights needs no copy of the
+    cells for each pixel.
+    """
+    n = tf.cast(pixels_nyx[:, 0], tf.int32)
+    y1, y2, ry = interpolation_weights(pixels_nyx[:, 1], rate, True, size[1])
+    x1, x2, rx = interpolation_weights(pixels_nyx[:, 2], rate, True, size[2])
+    cells = tf.stack([(n * size[1] + y) * size[2] + x for y in (y1, y2) for x in (x1, x2)], axis=1)
+    weights = tf.stack([a * b for a in (1 - ry, ry) for b in (1 - rx, rx)], axis=1)
+    count = tf.shape(n)[0]
+    places = tf.stack([tf.repeat(tf.range(count), 4), tf.reshape(cells, [-1])], axis=1)
+    matrix = tf.SparseTensor(tf.cast(places, tf.int64), tf.reshape(weights, [-1]),
+                             tf.cast(tf.stack([count, tf.shape(rows)[0]]), tf.int64))
+    return tf.sparse.sparse_dense_matmul(matrix, rows)
+
+
 @tf.custom_gradient
 def _interpolate(feature_map: tf.Tensor, corners: tf.Tensor, ry: tf.Tensor, rx: tf.Tensor
                  ) -> tuple[tf.Tensor, Callable]:

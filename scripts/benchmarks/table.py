@@ -28,7 +28,7 @@ def _machine(found: dict) -> str:
 
 
 def _results(found: dict) -> str:
-    rows = [*_modes(found), *_steps(found), *_data(found)]
+    rows = [*_modes(found), *_steps(found), *_context(found), *_data(found)]
     if not rows:
         return ""
     lines = []
@@ -98,6 +98,22 @@ def _steps(found: dict) -> list:
                      f"{own['columns_over']} of {own['columns']} columns beyond the goal, the rest "
                      f"{own['rest']:.1e})", f"{own['difference']:.1e}", "1e-4",
                      own["difference"] <= 1e-4))
+    return rows
+
+
+def _context(found: dict) -> list:
+    rows = []
+    for name, text, goal in (
+            ("context_exact", "exact mode, hypercolumns of three slices", 1.25),
+            ("context_adaptive", "adaptive mode, hypercolumns of three slices", 1.25),
+            ("context_step", "training step of five slices, hypercolumns of three", 1.6)):
+        part = found.get(name)
+        if part:
+            what = (f"{part['slices']} slices" if "slices" in part else
+                    f"{part['context_3_trunk_slices']} slices through the trunk")
+            rows.append((f"{text} ({what})", f"{part['context_3_seconds']:.2f} s against "
+                         f"{part['context_1_seconds']:.2f} s of one: {part['ratio']:.2f} times",
+                         f"{goal} times", part["ratio"] <= goal))
     return rows
 
 

@@ -31,7 +31,8 @@ def _model(options: Options, dropout: float = 0.5, classes: int = 4):
     return PixelNet(config, 3, classes, seed=1)
 
 
-def _step_function(model, fast: bool, precision: str):
+def step_function(model, fast: bool, precision: str):
+    """A function from a mini-batch and a seed to the loss, after one step of the solver."""
     import tensorflow as tf
 
     from pixelnet_tf.config import SolverConfig
@@ -56,7 +57,7 @@ def step(options: Options, fast: bool, precision: str) -> dict:
     """Seconds of a solver step of one slice and 2000 pixels, and the process's peak memory."""
     import tensorflow as tf
     batch, model = _batch(options), _model(options)
-    function = _step_function(model, fast, precision)
+    function = step_function(model, fast, precision)
     built, seed = memory_gb()[1], tf.constant([1, 2])
     median, smallest = timed(lambda: float(function(batch, seed)), 3 if options.quick else 7, 2)
     box = brain_box(batch["image"][0].numpy())
@@ -125,7 +126,7 @@ def growth(options: Options) -> dict:
     import tensorflow as tf
     found, repeats = {"pixels": {}, "classes": {}}, 2 if options.quick else 3
     model = _model(options)
-    function = _step_function(model, True, "float32")
+    function = step_function(model, True, "float32")
     for pixels in (500, 8000) if options.quick else (500, 1000, 2000, 4000, 8000):
         batch = _batch(options, pixels)
         found["pixels"][str(pixels)] = timed(
@@ -133,7 +134,7 @@ def growth(options: Options) -> dict:
     batch = _batch(options)
     del model, function
     for classes in (2, 8) if options.quick else (2, 4, 8):
-        function = _step_function(_model(options, classes=classes), True, "float32")
+        function = step_function(_model(options, classes=classes), True, "float32")
         own = {**batch, "classes": tf.minimum(batch["classes"], classes - 1)}
         found["classes"][str(classes)] = timed(
             lambda f=function, b=own: float(f(b, tf.constant([1, 2]))), repeats)[0]

@@ -7,7 +7,7 @@ import tensorflow as tf
 from pixelnet_tf.config import ModelConfig
 from pixelnet_tf.errors import ConfigError
 from pixelnet_tf.model.architecture import Architecture
-from pixelnet_tf.model.fast_head import fast_scores
+from pixelnet_tf.model.fast_head import FastHead, fast_scores
 from pixelnet_tf.model.fast_trunk import canvas_pixels, fast_taps
 from pixelnet_tf.model.grid_head import grid_scores
 from pixelnet_tf.model.hypercolumn import slices_beside
@@ -70,6 +70,10 @@ def test_every_form_has_the_scores_and_gradients_of_the_plain_hypercolumn(narrow
         "grid": lambda: grid_scores(model, fast_taps(model, image, neighbours=neighbours),
                                     canvas_pixels(model, pixels), 2),
     }
+    box = tf.constant([[0, 0], [39, 51]]) + model.config.border
+    coarse = FastHead(model, fast_taps(model, image, neighbours=neighbours), box=box)
+    np.testing.assert_allclose(coarse(canvas_pixels(model, pixels)), plain, rtol=0,
+                               atol=1e-5 * np.abs(plain).max())
     for name, form in forms.items():
         scores, gradients = of(form)
         np.testing.assert_allclose(scores, plain, rtol=0, atol=1e-5 * np.abs(plain).max(),
