@@ -16,7 +16,7 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from pixelnet_tf.config import Config, config_from_json, config_to_json
+from pixelnet_tf.config import AUTO, Config, config_from_json, config_to_json
 from pixelnet_tf.io.plain import build
 
 #: A trial that takes longer is ended: even one step is too slow for this machine.
@@ -90,10 +90,14 @@ def _trial(config: Config, height: int, width: int) -> TrialResult:
     from pixelnet_tf.model.architecture import Architecture
     from pixelnet_tf.model.pixelnet import PixelNet
     from pixelnet_tf.training.loss import make_loss
+    from pixelnet_tf.training.rate_trial import with_rate
     from pixelnet_tf.training.state import TrainingState
     from pixelnet_tf.training.step import lattice_of, loss_and_gradients
 
     training, sampling = config.training, config.sampling
+    if training.solver.base_lr == AUTO:
+        # Any number takes as long.
+        training = with_rate(training, 1e-3)
     channels, classes = len(config.study.modalities), len(config.study.labels)
     work = 3 * Architecture.of(config.model, classes).slice_work(channels, height, width,
                                                                  sampling.pixels)
@@ -114,6 +118,10 @@ def _trial(config: Config, height: int, width: int) -> TrialResult:
     loss_of = make_loss(training.loss, training.class_weights)
     tensors = [variable.value for variable in state.trained]
 
+    # As in a slab: each slice, and those beside it.
+    beside = config.model.context_slices // 2
+    neighbours = np.clip(np.arange(slices)[:, None] + np.arange(-beside, beside + 1), 0, slices - 1)
+
     @tf.function
     def drawn(seed: tf.Tensor) -> dict[str, tf.Tensor]:
         one = augment(slice_, sampling, seed)
@@ -129,6 +137,8 @@ def _trial(config: Config, height: int, width: int) -> TrialResult:
                  "pixels": tf.concat([tf.cast(tf.pad(one["pixels"], [[0, 0], [1, 0]],
                                                      constant_values=i), tf.float32)
                                       for i, one in enumerate(each)], 0)}
+        if config.model.context_slices > 1:
+            batch["neighbours"] = tf.constant(neighbours, tf.int32)
         loss, gradients = loss_and_gradients(
             model, batch, tf.stack([number, number]), variables=tensors, fast=training.fast,
             precision=tf.as_dtype(training.precision), lattice=lattice_of(sampling),

@@ -79,7 +79,8 @@ def test_a_trial_fits_the_steps_and_tells_the_costs(main_job, monkeypatch):
 
 
 def test_a_trial_measures_a_network(main_job):
-    config = px.load_config("phantom", OVERRIDES)
+    config = px.load_config("phantom", [*OVERRIDES, "model.context_slices=3",
+                                        "training.solver.base_lr=auto"])
     found = try_out(config, 28, 30)
     assert isinstance(found, TrialResult), found
     assert 0 < found.step_seconds < 10
