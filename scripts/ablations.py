@@ -36,6 +36,7 @@ ARMS: dict[str, tuple[str, ...]] = {
     "pixels-uniform-16384": ("sampling.strategy=uniform", "sampling.pixels=16384"),
     "pixels-all": ("sampling.strategy=all", "sampling.lattice=2"),
     "pixels-balanced-2000": ("sampling.strategy=balanced", "sampling.pixels=2000"),
+    "hard-pixels": ("sampling.hard_pixels=0.5",),
     "sgd": ("training.solver={type: SGD, base_lr: 0.002, lr_policy: poly, power: 0.9}",),
     "rate-half": ("training.solver.base_lr=0.00005",),
     "rate-double": ("training.solver.base_lr=0.0002",),

@@ -38,10 +38,11 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 
-# PyTorch crashes where TensorFlow was loaded before it; only the peer's calls load it.
+# PyTorch (and Triton, which its solvers load) crashes where TensorFlow was loaded before it; only
+# the peer's calls load it.
 if "--time" in sys.argv or any(word.startswith("nnunet/") for word in sys.argv):
     with suppress(ImportError):
-        import torch  # noqa: F401
+        import torch._dynamo  # noqa: F401
 
 from race import jobs, results
 from race.plan import PEER, Job, Race, machine, named_cases, preset_overrides, race_splits

@@ -21,6 +21,7 @@ from pixelnet_tf.config.presets import (
 )
 from pixelnet_tf.config.sections import (
     AUTO,
+    HARD_CANDIDATES,
     BiasFieldConfig,
     BrainOnly,
     Choice,
@@ -57,6 +58,7 @@ from pixelnet_tf.config.sections import (
 
 __all__ = [
     "AUTO",
+    "HARD_CANDIDATES",
     "BiasFieldConfig",
     "BrainOnly",
     "Choice",

@@ -17,7 +17,8 @@ def sample_pixels(labels: tf.Tensor, allowed: tf.Tensor, seed: tf.Tensor, *, cla
     of the division goes one each to the first classes); a class with fewer gives all of them, and
     the rest is drawn at random from the slice's other pixels, so that N stays exact. `uniform`
     draws N at random. A pixel occurs twice only in a slice of fewer than N pixels. `all` takes
-    every pixel that might be drawn, on a lattice of `config.lattice` pixels.
+    every pixel that might be drawn, on a lattice of `config.lattice` pixels. With hard pixels N
+    is the number of all candidates (`config.drawn_pixels`).
 
     Args:
         labels: (height, width) int32 class indices; others than 0 to classes - 1 are never drawn
@@ -48,17 +49,18 @@ def sample_pixels(labels: tf.Tensor, allowed: tf.Tensor, seed: tf.Tensor, *, cla
         priority = tf.random.stateless_uniform(tf.shape(labels), first)
         members = [usable & (labels == k) for k in range(classes)]
         counts = tf.stack([tf.math.count_nonzero(member, dtype=tf.int32) for member in members])
-        shares = tf.minimum(class_shares(counts, config.pixels), counts)
+        shares = tf.minimum(class_shares(counts, config.drawn_pixels), counts)
         chosen = tf.concat([_highest(priority, members[k], shares[k]) for k in range(classes)], 0)
     taken = tf.scatter_nd(chosen[:, None], tf.ones_like(chosen, tf.bool), tf.shape(labels))
     priority = tf.random.stateless_uniform(tf.shape(labels), second)
     others = usable & ~taken
-    missing = tf.minimum(config.pixels - tf.size(chosen),
+    missing = tf.minimum(config.drawn_pixels - tf.size(chosen),
                          tf.math.count_nonzero(others, dtype=tf.int32))
     chosen = tf.concat([chosen, _highest(priority, others, missing)], 0)
     # With fewer than N pixels each is repeated equally often, give or take one, in every class.
-    place = tf.range(config.pixels, dtype=tf.int64) * tf.size(chosen, tf.int64) // config.pixels
-    chosen = tf.ensure_shape(tf.gather(chosen, place), [config.pixels])
+    number = config.drawn_pixels
+    place = tf.range(number, dtype=tf.int64) * tf.size(chosen, tf.int64) // number
+    chosen = tf.ensure_shape(tf.gather(chosen, place), [number])
     return tf.stack([chosen // width, chosen % width], axis=1), tf.gather(labels, chosen)
 
 
@@ -86,16 +88,16 @@ def expected_pixels(counts: np.ndarray, config: SamplingConfig) -> np.ndarray:
     if config.strategy == Strategy.ALL:
         return counts / config.lattice**2
     if config.strategy == Strategy.UNIFORM:
-        drawn = config.pixels * counts / np.maximum(total, 1)
+        drawn = config.drawn_pixels * counts / np.maximum(total, 1)
     else:
-        shares = class_shares_of(counts, config.pixels)
+        shares = class_shares_of(counts, config.drawn_pixels)
         left = counts - shares
         others = left.sum(axis=1, keepdims=True)
         # A slice of fewer than N pixels has no more to give than it holds.
-        missing = np.minimum(config.pixels - shares.sum(axis=1, keepdims=True), others)
+        missing = np.minimum(config.drawn_pixels - shares.sum(axis=1, keepdims=True), others)
         drawn = shares + missing * left / np.maximum(others, 1)
     # Every slice gives N pixels, a small one by repeating its own.
-    return config.pixels * drawn / np.maximum(drawn.sum(axis=1, keepdims=True), 1e-300)
+    return config.drawn_pixels * drawn / np.maximum(drawn.sum(axis=1, keepdims=True), 1e-300)
 
 
 def class_shares_of(counts: np.ndarray, pixels: int) -> np.ndarray:

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 
 import tensorflow as tf
 
-from pixelnet_tf.config import SamplingConfig, Strategy
+from pixelnet_tf.config import HARD_CANDIDATES, SamplingConfig, Strategy
 from pixelnet_tf.model.fast_head import fast_scores
 from pixelnet_tf.model.fast_trunk import Dropout, canvas_pixels, fast_taps
 from pixelnet_tf.model.grid_head import grid_scores
@@ -54,46 +54,94 @@ def lattice_of(sampling: SamplingConfig) -> int:
     """Stride of the lattice that the drawn pixels lie on where they are many, 0 where few."""
     if sampling.strategy == Strategy.ALL:
         return sampling.lattice
-    return 1 if sampling.pixels > MANY_PIXELS else 0
+    return 1 if sampling.drawn_pixels > MANY_PIXELS else 0
 
 
-def pixel_scores(model: PixelNet, image: tf.Tensor, pixels_nyx: tf.Tensor, *, fast: bool,
+def pixel_scorer(model: PixelNet, image: tf.Tensor, *, fast: bool,
                  precision: tf.DType = tf.float32, dropout: Dropout | None = None,
-                 lattice: int = 0, neighbours: tf.Tensor | None = None) -> tf.Tensor:
-    """Scores (pixel, class) float32 of pixels in training.
+                 lattice: int = 0, neighbours: tf.Tensor | None = None
+                 ) -> Callable[[tf.Tensor, Dropout | None], tf.Tensor]:
+    """The function from pixels to their scores (pixel, class) float32 in training, the maps being
+    worked out once: pixels_nyx (pixel, 3), rows of n, y, x in image coordinates, and the dropout
+    of the head.
 
-    image (batch, height, width, channel); pixels_nyx (pixel, 3) rows of n, y, x in image
-    coordinates; lattice as `lattice_of` gives it; neighbours as the model takes them. The plain
-    form and the fast ones differ in rounding alone; with BatchNorm the plain one is taken, because
-    the batch's statistics are those of the whole canvas.
+    image (batch, height, width, channel); dropout of the maps; lattice as `lattice_of` gives it;
+    neighbours as the model takes them. The plain form and the fast ones differ in rounding alone;
+    with BatchNorm the plain one is taken, because the batch's statistics are those of the whole
+    canvas.
     """
     if not fast or model.config.batch_norm:
-        taps = plain_taps(model, image, dropout, training=True)
-        return plain_scores(model, taps, pixels_nyx, dropout, neighbours)
+        plain = plain_taps(model, image, dropout, training=True)
+        return lambda pixels, of_head: plain_scores(model, plain, pixels, of_head, neighbours)
     taps = fast_taps(model, image, precision=precision, dropout=dropout, neighbours=neighbours)
-    canvas_nyx = canvas_pixels(model, pixels_nyx)
-    if lattice:
-        return grid_scores(model, taps, canvas_nyx, lattice, precision=precision, dropout=dropout)
-    return fast_scores(model, taps, canvas_nyx, precision=precision, dropout=dropout)
+
+    def scores(pixels_nyx: tf.Tensor, of_head: Dropout | None) -> tf.Tensor:
+        canvas_nyx = canvas_pixels(model, pixels_nyx)
+        if lattice:
+            return grid_scores(model, taps, canvas_nyx, lattice, precision=precision,
+                               dropout=of_head)
+        return fast_scores(model, taps, canvas_nyx, precision=precision, dropout=of_head)
+
+    return scores
+
+
+def hard_places(losses: tf.Tensor, groups: tf.Tensor, hard: float, seed: tf.Tensor) -> tf.Tensor:
+    """Places of the pixels to train on among drawn candidates (`sampling.hard_pixels`), int32.
+
+    Of every group a share is taken at random, 1 - hard of what is trained on; of the rest, which
+    is `HARD_CANDIDATES` times the other share, the ones with the largest losses.
+
+    Args:
+        losses: (pixel,) float32. groups: (pixel,) int32, the class and slice of each pixel.
+        hard: share of the pixels trained on that are hard.
+        seed: (2,) int32.
+    """
+    count = tf.math.unsorted_segment_sum(tf.ones_like(losses), groups, tf.reduce_max(groups) + 1)
+    plain = tf.round(count * (1 - hard) / (1 + (HARD_CANDIDATES - 1) * hard))
+    most = tf.round((count - plain) / HARD_CANDIDATES)
+    drawn = _ranks(tf.random.stateless_uniform(tf.shape(losses), seed), groups)
+    at_random = drawn < tf.gather(plain, groups)
+    # What is taken at random comes last among the hard ones.
+    among = tf.where(at_random, -1.0, losses)
+    worst = _ranks(-among, groups) < tf.gather(most, groups)
+    return tf.cast(tf.where(at_random | worst)[:, 0], tf.int32)
+
+
+def _ranks(keys: tf.Tensor, groups: tf.Tensor) -> tf.Tensor:
+    """Place of each number among those of its group, from the smallest, (n,) float32."""
+    order = tf.argsort(keys, stable=True)
+    order = tf.gather(order, tf.argsort(tf.gather(groups, order), stable=True))
+    sizes = tf.math.unsorted_segment_sum(tf.ones_like(groups), groups, tf.reduce_max(groups) + 1)
+    first = tf.gather(tf.cumsum(sizes, exclusive=True), tf.gather(groups, order))
+    ranks = tf.range(tf.size(groups)) - first
+    return tf.cast(tf.scatter_nd(order[:, None], ranks, tf.shape(groups)), tf.float32)
 
 
 def loss_and_gradients(model: PixelNet, batch: Batch, seed: tf.Tensor, *,
                        variables: Sequence[tf.Variable], fast: bool = True,
                        precision: tf.DType = tf.float32, lattice: int = 0,
-                       loss_of: Loss = cross_entropy) -> LossAndGradients:
+                       loss_of: Loss = cross_entropy, hard: float = 0.0) -> LossAndGradients:
     """Loss () and one gradient per variable for a batch of the pipeline.
 
     batch: `image` (batch, height, width, channel) float32, `pixels` (pixel, 3) float32, `classes`
-    (pixel,) int32, and `neighbours` where the model has any; lattice: of the pixels (`lattice_of`).
-    Gradients are dense float32.
+    (pixel,) int32, and `neighbours` where the model has any; lattice: of the pixels (`lattice_of`);
+    hard: the share `sampling.hard_pixels`, for which the batch's pixels are the candidates: they
+    are scored once without gradient and without dropout in the head. Gradients are dense float32.
     """
     dropout = seeded_dropout(model.config.dropout, model.architecture.dropouts, seed)
     with tf.GradientTape(watch_accessed_variables=False) as tape:
         tape.watch(variables)
-        scores = pixel_scores(model, batch["image"], batch["pixels"], fast=fast,
-                              precision=precision, dropout=dropout, lattice=lattice,
-                              neighbours=batch.get("neighbours"))
-        loss = loss_of(scores, batch["classes"])
+        score = pixel_scorer(model, batch["image"], fast=fast, precision=precision,
+                             dropout=dropout, lattice=lattice, neighbours=batch.get("neighbours"))
+        pixels, classes = batch["pixels"], batch["classes"]
+        if hard:
+            with tape.stop_recording():
+                losses = tf.nn.sparse_softmax_cross_entropy_with_logits(
+                    classes, score(pixels, None))
+                groups = tf.cast(pixels[:, 0], tf.int32) * model.classes + classes
+                kept = hard_places(losses, groups, hard, seed)
+                pixels, classes = tf.gather(pixels, kept), tf.gather(classes, kept)
+        loss = loss_of(score(pixels, dropout), classes)
     gradients = tape.gradient(loss, variables)
     missing = [v.name for v, g in zip(variables, gradients, strict=True) if g is None]
     if missing:
@@ -116,7 +164,7 @@ def make_step(state: TrainingState, sampling: SamplingConfig) -> Step:
     def of_batch(batch: Batch, seed: tf.Tensor) -> LossAndGradients:
         return loss_and_gradients(
             model, batch, seed, variables=tensors, fast=training.fast, precision=precision,
-            lattice=lattice_of(sampling), loss_of=loss_of)
+            lattice=lattice_of(sampling), loss_of=loss_of, hard=sampling.hard_pixels)
 
     @tf.function(reduce_retracing=True)
     def one_batch(batch: Batch, step: tf.Tensor) -> tf.Tensor:

@@ -8,7 +8,7 @@ import tensorflow as tf
 from pixelnet_tf.config import ModelConfig
 from pixelnet_tf.model.pixelnet import PixelNet
 from pixelnet_tf.training.loss import cross_entropy, make_loss
-from pixelnet_tf.training.step import loss_and_gradients, seeded_dropout
+from pixelnet_tf.training.step import hard_places, loss_and_gradients, seeded_dropout
 
 SEED = tf.constant([1, 2])
 
@@ -196,3 +196,42 @@ def test_the_gradient_of_cross_entropy_and_dice_is_that_of_a_plain_keras_computa
         theirs = tf.convert_to_tensor(theirs).numpy()
         np.testing.assert_allclose(mine, theirs, rtol=0, atol=1e-4 * np.abs(theirs).max(),
                                    err_msg=variable.path)
+
+
+@pytest.mark.parametrize("share", [0.25, 1.0])
+def test_hard_pixels_are_the_worst_of_their_class_and_slice(share):
+    rng = np.random.default_rng(0)
+    losses = rng.permutation(280).astype(np.float32)
+    groups = np.repeat([0, 2, 3], [70, 140, 70]).astype(np.int32)
+    kept = hard_places(tf.constant(losses), tf.constant(groups), share, SEED).numpy()
+    assert len(set(kept)) == len(kept)
+    for group, drawn in ((0, 70), (2, 140), (3, 70)):
+        # Of 7 drawn, 4 are trained on where a quarter is hard: 3 at random, the worst of 4.
+        members = np.flatnonzero(groups == group)
+        own = np.intersect1d(kept, members)
+        assert len(own) == (drawn * 4 // 7 if share < 1 else round(drawn / 4))
+        order = members[np.argsort(-losses[members])]
+        if share == 1:
+            assert set(own) == set(order[:len(own)])
+        else:
+            # All that the random choice left of the worst, of which there are a seventh.
+            assert set(order[:drawn // 7]) <= set(own)
+            assert set(own) & set(order[drawn // 2:])
+    again = hard_places(tf.constant(losses), tf.constant(groups), share, SEED).numpy()
+    np.testing.assert_array_equal(kept, again)
+
+
+def test_the_step_on_hard_pixels_is_that_on_the_chosen_ones(batch):
+    model = make(fc7="none", border=16)
+    scores = model([batch["image"], batch["pixels"]])
+    losses = tf.nn.sparse_softmax_cross_entropy_with_logits(batch["classes"], scores)
+    groups = tf.cast(batch["pixels"][:, 0], tf.int32) * 3 + batch["classes"]
+    kept = hard_places(losses, groups, 0.5, SEED)
+    chosen = {**batch, "pixels": tf.gather(batch["pixels"], kept),
+              "classes": tf.gather(batch["classes"], kept)}
+    loss, gradients = run(model, batch, hard=0.5)
+    expected, same = run(model, chosen)
+    assert loss == pytest.approx(expected, rel=1e-5)
+    for one, other in zip(gradients, same, strict=True):
+        np.testing.assert_allclose(one, other, rtol=0, atol=1e-5 * np.abs(other).max() + 1e-9)
+    assert loss > float(tf.reduce_mean(losses))
