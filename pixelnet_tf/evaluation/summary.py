@@ -338,7 +338,7 @@ def _evaluation(tree: Any) -> Evaluation:
         if key in tree:
             read = convert(hint, tree[key], key)
             if isinstance(read, Calibration) and read.fault:
-                raise PlainError(f"{key}: {read.fault}")
+                raise PlainError(f"{key} holds impossible numbers ({read.fault})")
     return Evaluation(stored.protocol, stored.definitions, stored.regions, scores,
                       {key: value for key, value in tree.items()
                        if key not in (*_OWN, *_WORKED_OUT)})

@@ -67,7 +67,8 @@ class OwnGrid:
         stored = build(_StoredGrid, tree)
         motion = np.array(stored.motion, np.float64)
         if motion.shape != (4, 4) or not np.isfinite(motion).all() or not np.linalg.det(motion):
-            raise PlainError(f"motion must be a 4 x 4 matrix that has an inverse, got {motion}")
+            raise PlainError("motion must be a 4 x 4 matrix that has an inverse",
+                             value=stored.motion)
         return cls(VolumeGeometry.from_json(stored.geometry), motion)
 
 
