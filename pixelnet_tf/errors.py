@@ -146,6 +146,10 @@ class DataError(PixelNetError):
     exit_code = 3
 
 
+class MissingVolume(DataError):
+    """A modality of which a case has no image; `value` is its name."""
+
+
 class ModelError(PixelNetError):
     """Weights or a model that are missing, or do not fit what they are asked to do."""
 

@@ -6,9 +6,9 @@
 #   bash scripts/nightly.sh [OUT [CHECK...]]
 #
 # Prints a line a check; what each one said goes to OUT/<check>.log (default: nightly/). Exit code 1
-# where one failed. With names of checks, these alone are run (report, memory, export, load and attack
-# read what main-job and export have left in OUT). FUZZ_SECONDS (default 1800) is the time of each of the two: damaged files of
-# every kind that the product reads, and mutants of models.
+# where one failed. With names of checks, these alone are run (report, cross-validation, memory, export,
+# load and attack read what main-job and export have left in OUT). FUZZ_SECONDS (default 1800) is the
+# time of each of the two: damaged files of every kind that the product reads, and mutants of models.
 set -uo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 source scripts/environment.sh
@@ -53,6 +53,17 @@ check main-job bash scripts/quickstart.sh "$out/main-job"
 check report pixelnet-tf report "$out/main-job/job/run" --predictions "$out/main-job/job/predictions" \
     --scores "$out/main-job/job/scores" --references "$out/main-job/study" \
     --data "$out/main-job/job/prepared" --out "$out/main-job/report.html"
+# Three folds of the phantom, their scores out of fold, and the average of their networks.
+check cross-validation bash -c 'rm -rf "$1/folds" && set -e
+    pixelnet-tf prepare --config phantom --set split.folds=3 --data "$1/study" --out "$1/folds/prepared"
+    pixelnet-tf train --config phantom --set training.steps=150 --data "$1/folds/prepared" \
+        --out "$1/folds/cv" --folds all
+    pixelnet-tf predict --model "$1/folds/cv" --data "$1/folds/prepared" --split test \
+        --out "$1/folds/predictions"
+    pixelnet-tf evaluate --predictions "$1/folds/predictions" --references "$1/study" \
+        --out "$1/folds/scores"
+    pixelnet-tf pack "$1/folds/cv" "$1/folds/model.zip"
+    pixelnet-tf check "$1/folds/cv"' cross-validation "$out/main-job"
 check memory python scripts/check_memory.py "$out/main-job/job/prepared" --config phantom --steps 500
 check export bash -c 'rm -rf "$2" && pixelnet-tf export --model "$1" --out "$2"' \
     export "$out/main-job/job/run" "$out/models"

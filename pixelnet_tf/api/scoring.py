@@ -27,7 +27,12 @@ from pixelnet_tf.evaluation.summary import (
     write_evaluation,
 )
 from pixelnet_tf.evaluation.summary import evaluate as evaluate_matching
-from pixelnet_tf.evaluation.tables import lesion_tables, render_all, spread_table
+from pixelnet_tf.evaluation.tables import (
+    lesion_tables,
+    missing_tables,
+    render_all,
+    spread_table,
+)
 from pixelnet_tf.reporting import Reporter, reporter_or_log
 
 Path_ = str | os.PathLike[str]
@@ -69,7 +74,8 @@ class Scores(list):
 
     def table(self) -> str:
         """Mean and spread of every measure and region, and lesions found by size, as text."""
-        return render_all([spread_table(self.evaluation), *lesion_tables(self.evaluation)], "text")
+        return render_all([spread_table(self.evaluation), *missing_tables(self.evaluation),
+                           *lesion_tables(self.evaluation)], "text")
 
     def save(self, folder: Path_) -> list[Path]:
         """Write summary.json and cases.csv; what was there is replaced."""

@@ -425,7 +425,8 @@ class Segmenter:
         Raises
         ------
         DataError
-            A modality is missing or unknown, an image is unreadable, empty or not finite, or the
+            A modality is missing (and `prediction.allow_missing` is off) or unknown, an image is
+            unreadable, empty or not finite, or the
             grids differ.
         """
         study = self.config.study
@@ -435,29 +436,33 @@ class Segmenter:
                                 f"model{nearest_hint(modality, study.inputs)}", case=name,
                                 value=modality, hint=f"give {list(study.inputs)}")
         missing = [modality for modality in study.inputs if modality not in images]
-        if missing:
-            raise DataError(f"modality {missing[0]!r} is missing", case=name, value=missing[0],
-                            hint=f"give all of {list(study.inputs)}")
+        allowed = study.modalities if self.config.prediction.allow_missing and images else ()
+        if refused := [modality for modality in missing if modality not in allowed]:
+            raise DataError(f"modality {refused[0]!r} is missing", case=name, value=refused[0],
+                            hint=f"give all of {list(study.inputs)}, or set "
+                                 "prediction.allow_missing=true to segment the scan without it")
         try:
             volumes = {modality: read_image(images[modality], modality)
-                       for modality in study.inputs}
+                       for modality in study.inputs if modality in images}
         except DataError as error:
             raise DataError.of(error, case=name) from None
         problems = check_volumes(volumes, study, self.config.prepare.slice_size)
         if problems:
             raise DataError.of(problems[0], case=name)
         prepared = prepare_volumes(name, {modality: partial(volumes.__getitem__, modality)
-                                          for modality in volumes}, study, self.config.prepare)
+                                          for modality in volumes}, study, self.config.prepare,
+                                   missing=missing)
         found = self._backend[0](prepared, probabilities, uncertainty)
         unsure = found.uncertainty
         return Segmentation(found.labels, found.probabilities, dict(study.labels),
                             dict(study.regions), prepared.geometry, prepared, self.config,
-                            images[study.modalities[0]],
+                            images[next(each for each in study.modalities if each in images)],
                             unsure.entropy if unsure else None,
                             unsure.mutual_information if unsure else None, found.voxels)
 
-    def predict_study(self, data: Path_, out: Path_, *, split: str = "all",
-                      cases: Sequence[str] = (), output: str = "nifti", grid: str = "",
+    def predict_study(self, data: Path_ | Mapping[str, Path_], out: Path_, *,
+                      split: str = "all", cases: Sequence[str] = (), output: str = "nifti",
+                      grid: str = "",
                       overlays: bool = False, skip_bad_cases: bool = False, overwrite: bool = False,
                       dry_run: bool = False, reporter: Reporter | None = None
                       ) -> PredictionSummary:
@@ -469,7 +474,8 @@ class Segmenter:
         Parameters
         ----------
         data
-            A prepared study, or a folder of raw images.
+            A prepared study, a folder of raw images, the folder of a single case, or its files:
+            modality -> path.
         split
             Part of the run's split: "train", "validation" or "test"; "all" takes every case.
         cases
@@ -499,7 +505,13 @@ class Segmenter:
             from pixelnet_tf.inference.predict import PICTURES
             draw = overlay_drawer(Path(out) / PICTURES, self.config.study,
                                   self.config.evaluation)
-        if split == "all":
+        if isinstance(data, Mapping):
+            if split != "all" or len(cases) > 1:
+                raise ConfigError("files make one case, which is in no part of a split",
+                                  hint="leave split out, and name the case by one name")
+            source = CaseSource.of_files({key: Path(path) for key, path in data.items()},
+                                         self.config, *cases)
+        elif split == "all":
             source = CaseSource.open(os.fspath(data), self.config, None, cases, truth=overlays)
         elif self._split is None:
             raise ConfigError("a part of the split needs a run: an exported model does not say "

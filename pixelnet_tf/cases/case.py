@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from pixelnet_tf.cases.dicom_series import DicomSeries
-from pixelnet_tf.errors import DataError
+from pixelnet_tf.errors import DataError, MissingVolume
 
 
 @dataclass(frozen=True)
@@ -51,6 +51,7 @@ class Case:
         segmentation_faults: what is wrong with its segmentation there.
         test: the study's layout sets it aside as a test case (nnU-Net's imagesTs), which is
             prepared without a segmentation where it has none.
+        missing: modalities that it lacks and is to be segmented without.
     """
 
     name: str
@@ -60,11 +61,23 @@ class Case:
     faults: tuple[DataError, ...] = ()
     segmentation_faults: tuple[DataError, ...] = ()
     test: bool = False
+    missing: tuple[str, ...] = ()
 
     @property
     def files(self) -> tuple[Source, ...]:
         """What each volume is read from, then the segmentation."""
         return (*self.volumes.values(), *([self.segmentation] if self.segmentation else []))
+
+    @property
+    def lacks(self) -> tuple[str, ...]:
+        """Modalities of which there is no file, where that is all that is wrong and there is one of
+        another; else empty."""
+        names = tuple(str(fault.value) for fault in self.faults if isinstance(fault, MissingVolume))
+        return names if self.volumes and len(names) == len(self.faults) else ()
+
+    def allowing_missing(self) -> Case:
+        """Return the case as one that is to be segmented without the modalities that it lacks."""
+        return replace(self, faults=(), missing=self.lacks) if self.lacks else self
 
     def without_segmentation(self) -> Case:
         """Return the images alone, for what needs no truth; nothing of a segmentation is left."""

@@ -10,7 +10,7 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
-from pixelnet_tf.errors import DataError, nearest_hint
+from pixelnet_tf.errors import DataError, MissingVolume, nearest_hint
 
 #: Where the mark of a DICOM file stands, and how older ones without it begin: with a tag of the
 #: groups 0002 and 0008.
@@ -155,10 +155,10 @@ def choose_series(series: Sequence[DicomSeries], modalities: Sequence[str],
                 else f"give a pattern that fits one, as in --series {modality}="
                      f"'{fitting[0].description}'"))
         else:
-            faults.append(DataError(
+            faults.append(MissingVolume(
                 f"{modality}: no series fits {pattern!r}{nearest_hint(pattern.strip('*'), held)}; "
                 + (f"the case has {held[:12]}" if held else "the case has no DICOM image"),
-                file=folder, value=pattern,
+                file=folder, value=modality,
                 hint=f"name it by its description, as in --series {modality}='*...*', or by "
                      "study.series"))
     return chosen, faults

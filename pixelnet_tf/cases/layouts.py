@@ -11,7 +11,7 @@ import glob
 import itertools
 import re
 import unicodedata
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -37,7 +37,7 @@ from pixelnet_tf.cases.names import (
 )
 from pixelnet_tf.config import Layout, StudyConfig
 from pixelnet_tf.config.sections import BRAIN_MASK
-from pixelnet_tf.errors import DataError
+from pixelnet_tf.errors import DataError, MissingVolume, nearest_hint
 
 #: SMIR: `VSD.Brain.XX.O.MR_ADC.128020`, as a folder or as a file; `OT` is the truth.
 _SMIR = re.compile(r"(?:^|\.)(?:MR_|CT_)(?P<modality>\w+?)(?:\.(?P<id>\d+))?$", re.IGNORECASE)
@@ -145,6 +145,58 @@ def find_cases(study_dir: Path, study: StudyConfig, require_segmentation: bool =
             raise DataError("two cases have this name", case=after.name, file=study_dir,
                             hint="rename one of them")
     return cases
+
+
+def find_cases_or_one(folder: Path, study: StudyConfig) -> list[Case]:
+    """The cases of a study, as `find_cases` lists them; or the one case that the folder itself is,
+    in a layout that has a folder for each.
+
+    Raises:
+        DataError: as `find_cases`.
+    """
+    folder, fault = Path(folder), None
+    cases: list[Case] = []
+    try:
+        cases = find_cases(folder, study, require_segmentation=False)
+    except DataError as error:
+        fault = error
+    if any(case.volumes and not case.faults for case in cases) or not folder.is_dir():
+        if fault is not None:
+            raise fault
+        return cases
+    place = folder.resolve()
+    try:
+        beside = find_cases(place.parent, study, require_segmentation=False)
+    except DataError:
+        beside = []
+    own = [case for case in beside if case.name == case_name(place.name) and case.volumes
+           and all(Path(source).is_relative_to(place) for source in case.volumes.values())]
+    if own:
+        return own
+    if fault is not None:
+        raise fault
+    return cases
+
+
+def case_of_files(name: str, files: Mapping[str, Path], study: StudyConfig) -> Case:
+    """The case that files make, a modality (or `mask`) each.
+
+    Raises:
+        DataError: a modality that the study does not have.
+    """
+    for modality, path in files.items():
+        if modality not in study.inputs:
+            raise DataError(f"{modality!r} is no modality of the model"
+                            f"{nearest_hint(modality, study.inputs)}", file=path, value=modality,
+                            hint=f"give {', '.join(study.inputs)}")
+    faults = [MissingVolume(f"modality {modality!r} is missing", value=modality,
+                            hint=f"give it by --file {modality}=FILE")
+              if modality in study.modalities else
+              DataError("brain mask is missing", value=modality,
+                        hint=f"give it by --file {modality}=FILE")
+              for modality in study.inputs if modality not in files]
+    return Case(case_name(name), {modality: files[modality] for modality in study.inputs
+                                  if modality in files}, faults=tuple(faults))
 
 
 def existing_folder(study_dir: Path) -> Path:
@@ -618,7 +670,8 @@ def _case(held: Held, study: StudyConfig, required: bool, search: Callable[[str]
                      for path in held.files]
             what = f"modality {modality!r}" if modality in study.modalities else {
                 SEGMENTATION: "segmentation", BRAIN_MASK: "brain mask"}[modality]
-            own.append(DataError(
+            kind = MissingVolume if modality in study.modalities else DataError
+            own.append(kind(
                 f"{what} is missing: looked for {found.wanted} in this folder, which holds "
                 + (f"{shown[:8]}" if shown else "no image"), file=held.folder, value=modality,
                 hint="add it, or say by study.layout and study.files where it lies"))

@@ -80,6 +80,7 @@ class PredictionRecord:
         output: the form of the segmentations.
         files: case -> its segmentation within the folder, where that is not `<case>.nii.gz`.
         grid: modality on whose own grid they are; empty: the first.
+        missing: case -> modalities that it lacks and was segmented without.
     """
 
     cases: tuple[str, ...] | None = None
@@ -93,6 +94,7 @@ class PredictionRecord:
     output: OutputForm = OutputForm.NIFTI
     files: dict[str, str] = field(default_factory=dict)
     grid: str = ""
+    missing: dict[str, tuple[str, ...]] = field(default_factory=dict)
 
     @classmethod
     def read(cls, folder: Path, advice: str = "predict again or remove it") -> PredictionRecord:

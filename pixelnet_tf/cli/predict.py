@@ -36,8 +36,15 @@ from pixelnet_tf.io.files import check_apart
               "is TensorFlow Serving: the export's serving.json.")
 @click.option("--token-file", type=PATH, metavar="FILE", help="With --server: a file with its "
               f"token; or set {TOKEN_VARIABLE}.")
-@click.option("--data", "data", required=True, metavar="PREPARED|STUDY",
-              help="A prepared study, or raw images, which are then prepared as for the training.")
+@click.option("--data", "data", metavar="PREPARED|STUDY|CASE",
+              help="A prepared study, or raw images, which are then prepared as for the training: "
+              "a study, or the folder of a single case.")
+@click.option("--file", "files", multiple=True, metavar="NAME=FILE", help="Instead of --data: an "
+              "image of a single case, as in --file flair=a.nii.gz --file t2=b.nii.gz; --case "
+              "names it.")
+@click.option("--allow-missing", is_flag=True, help="Segment a case that lacks a modality without "
+              "it, which is otherwise refused; prediction.json says it. Only a network that was "
+              "trained with sampling.modality_dropout is made for it.")
 @click.option("--out", "out", required=True, type=click.Path(path_type=Path), metavar="DIR",
               help="Folder to write to; it receives a file <case>.nii.gz for each case, or what "
               "--output says, lesions.tsv with a row for each lesion, and prediction.json.")
@@ -82,7 +89,8 @@ from pixelnet_tf.io.files import check_apart
 @dry_run_option
 @config_options
 def command(models: tuple[str, ...], server: str | None, serving_json: Path | None,
-            token_file: Path | None, data: str, out: Path, split: str, only: tuple[str, ...],
+            token_file: Path | None, data: str | None, files: tuple[str, ...],
+            allow_missing: bool, out: Path, split: str, only: tuple[str, ...],
             prior: str | None, mode: str | None, precision: str | None, probabilities: bool,
             uncertainty: bool, output: str, grid: str, overlays: bool, skip_bad_cases: bool,
             overwrite: bool, series: tuple[str, ...], dry_run: bool, config_path: str | None,
@@ -107,12 +115,21 @@ def command(models: tuple[str, ...], server: str | None, serving_json: Path | No
     if server is not None and split != "all":
         raise click.UsageError("--split needs --model: an exported model does not say which cases "
                                "it was trained on; name them by --case")
+    if (data is None) == (not files):
+        raise click.UsageError("give one of --data and --file NAME=FILE")
+    if files and split != "all":
+        raise click.UsageError("--file makes a case that is in no part of a split: leave --split "
+                               "out")
+    if allow_missing:
+        overrides = (*overrides, "prediction.allow_missing=true")
     if probabilities:
         overrides = (*overrides, "prediction.probability_maps=true")
     if uncertainty:
         overrides = (*overrides, "prediction.uncertainty_maps=true")
     overrides = with_series(overrides, series)
-    check_apart(out, data)
+    given: str | dict[str, str] = data if data is not None else _by_name(files)
+    if data is not None:
+        check_apart(out, data)
     with TerminalReporter() as reporter:
         if server is None:
             model = Segmenter.from_run(*models, config=config_path, overrides=overrides,
@@ -124,7 +141,7 @@ def command(models: tuple[str, ...], server: str | None, serving_json: Path | No
                                           overrides=overrides, prior=prior, mode=mode,
                                           precision=precision, reporter=reporter)
         print_and_leave(model.config, print_config)
-        summary = model.predict_study(data, out, split=split, cases=only, output=output, grid=grid,
+        summary = model.predict_study(given, out, split=split, cases=only, output=output, grid=grid,
                                       overlays=overlays, skip_bad_cases=skip_bad_cases,
                                       overwrite=overwrite, dry_run=dry_run, reporter=reporter)
     if dry_run:
@@ -135,3 +152,16 @@ def command(models: tuple[str, ...], server: str | None, serving_json: Path | No
     click.echo(f"predictions written to {out}")
     if overlays:
         click.echo(f"pictures written to {out / 'overlays'}")
+
+
+def _by_name(files: tuple[str, ...]) -> dict[str, str]:
+    """What --file gives: modality -> path."""
+    found: dict[str, str] = {}
+    for text in files:
+        name, sign, path = text.partition("=")
+        if not sign or not name or not path:
+            raise click.UsageError(f"--file takes NAME=FILE, as in flair=a.nii.gz, got {text!r}")
+        if name in found:
+            raise click.UsageError(f"--file gives {name} twice")
+        found[name] = path
+    return found

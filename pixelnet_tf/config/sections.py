@@ -479,6 +479,10 @@ class SamplingConfig:
     #: brain (CarveMix' idea); 0 is off. Not with `model.context_slices` above 1: such a lesion
     #: would end within its slice.
     lesion_mixing: float = 0.0
+    #: Share of the slices in which some channels, never all of them, are set to 0, the value of the
+    #: background and the mean of the brain: a network that is to be used where a modality is
+    #: missing (`predict --allow-missing`) learns to do without; 0 is off.
+    modality_dropout: float = 0.0
     #: With `model.context_slices` above 1: slices of one case that are drawn one after the other,
     #: neighbours where there are any, so that those of a mini-batch share what is beside them. They
     #: are varied alike. Best as many as, or a divisor of, `training.batch_slices`.
@@ -499,6 +503,7 @@ class SamplingConfig:
         in_range("sampling.blur", self.blur, 0.0, 10.0)
         in_range("sampling.noise", self.noise, 0.0, 10.0)
         in_range("sampling.lesion_mixing", self.lesion_mixing, 0.0, 1.0)
+        in_range("sampling.modality_dropout", self.modality_dropout, 0.0, 1.0)
         in_range("sampling.slab_slices", self.slab_slices, 1, 1024)
         in_range("sampling.lesion_free_slices", self.lesion_free_slices, 0.0, 1.0)
 
@@ -801,6 +806,9 @@ class PredictionConfig:
     #: Also write how unsure each voxel is (measures.md): the entropy, and for several networks the
     #: mutual information.
     uncertainty_maps: bool = False
+    #: Segment a case of raw images that lacks a modality with that channel at 0; otherwise it is
+    #: refused. See `sampling.modality_dropout`.
+    allow_missing: bool = False
     #: Lesion class -> number that is added to its score, on top of the prior's correction: a
     #: threshold's place in log-odds. Above 0 more of the class is found.
     class_offsets: dict[str, float] = field(default_factory=dict)

@@ -172,3 +172,22 @@ def deep_inside(brain: tf.Tensor) -> tf.Tensor:
     room, side = [CORE_DEPTH, CORE_DEPTH], 2 * CORE_DEPTH + 1
     outside = tf.pad(tf.cast(~brain, tf.float32), [[0, 0], room, room], constant_values=1.0)
     return tf.nn.max_pool2d(outside[..., None], side, 1, "VALID")[..., 0] == 0
+
+
+def drop_modalities(image: tf.Tensor, share: float, seed: tf.Tensor) -> tf.Tensor:
+    """Set a random proper subset of the channels to 0, in a share of the slices.
+
+    Every subset that is neither empty nor all channels is equally likely. 0 is the value outside
+    the brain and the mean within, as a missing modality has it in prediction.
+
+    Args:
+        image: (height, width, channel) float32, at least two channels.
+        seed: (2,) int32; the same seed drops the same channels.
+    """
+    channels = image.shape[-1]
+    first, second = tf.unstack(tf.random.experimental.stateless_split(seed, 2))
+    dropped = tf.random.stateless_uniform([], first) < share
+    # A bit a channel: from 1, the first one alone, to all but the last.
+    subset = tf.random.stateless_uniform([], second, 1, 2**channels - 1, tf.int32)
+    bits = tf.bitwise.bitwise_and(tf.bitwise.right_shift(subset, tf.range(channels)), 1)
+    return tf.where(dropped & (bits == 1), 0.0, image)

@@ -10,7 +10,7 @@ import numpy as np
 import tensorflow as tf
 
 from pixelnet_tf.config import SamplingConfig, Strategy
-from pixelnet_tf.dataset.augment import Slice, augment, mix_lesions
+from pixelnet_tf.dataset.augment import Slice, augment, drop_modalities, mix_lesions
 from pixelnet_tf.dataset.index import SliceIndex
 from pixelnet_tf.dataset.prepared import PreparedStudy
 from pixelnet_tf.dataset.sampler import sample_pixels
@@ -105,7 +105,14 @@ def training_batches(study: PreparedStudy, schedule: SliceSchedule, sampling: Sa
         if sampling.lesion_mixing:
             record = mixed(record, tf.random.experimental.stateless_fold_in(own, 2))
         pixels_yx, drawn = sampled(record, position, pixel_seed)
-        return {"image": record["image"], "pixels": pixels_yx, "classes": drawn, "row": row}
+        return {"image": seen(record, own), "pixels": pixels_yx, "classes": drawn, "row": row}
+
+    def seen(record: Slice, seed: tf.Tensor) -> tf.Tensor:
+        """The image of a slice, some of whose modalities may be missing."""
+        if not sampling.modality_dropout or channels == 1:
+            return record["image"]
+        return drop_modalities(record["image"], sampling.modality_dropout,
+                               tf.random.experimental.stateless_fold_in(seed, 0x6d64))
 
     def sampled(record: Slice, position: tf.Tensor, pixel_seed: tf.Tensor
                 ) -> tuple[tf.Tensor, tf.Tensor]:
@@ -140,11 +147,12 @@ def training_batches(study: PreparedStudy, schedule: SliceSchedule, sampling: Sa
         for number in (slab, tf.gather(study.index.case, row)):
             own = fold_in(own, tf.cast(number, tf.int32))
         record = varied(row, own, fold_in(own, tf.cast(row, tf.int32)))
+        image = seen(record, own)
         pixel_seed = fold_in(tf.constant([seed, 0x5eed], tf.int32), tf.cast(position, tf.int32))
         pixels_yx, drawn = tf.cond(
             target >= 0, lambda: sampled(record, position, pixel_seed),
             lambda: (tf.zeros([0, 2], tf.int32), tf.zeros([0], tf.int32)))
-        return {"image": record["image"], "pixels": tf.ensure_shape(pixels_yx, [None, 2]),
+        return {"image": image, "pixels": tf.ensure_shape(pixels_yx, [None, 2]),
                 "classes": tf.ensure_shape(drawn, [None]), "row": row, "target": target}
 
     def stacked(first: tf.Tensor, slabs: tf.Tensor, rows: tf.Tensor, targets: tf.Tensor,

@@ -40,6 +40,7 @@ from pixelnet_tf.evaluation.tables import (
     agreement_table,
     calibration_table,
     lesion_tables,
+    missing_tables,
     number,
     paper_table,
     spread_table,
@@ -148,7 +149,7 @@ def write_report(source: ReportSource, out: Path, overlays: int = 3) -> list[Pat
         rate_trial=picture("learning_rate", trial.describe() + ".", rate_curves(trial)
                            ) if trial else None,
         score_tables=[paper_table(evaluation), spread_table(evaluation)],
-        lesion_tables=lesion_tables(evaluation),
+        lesion_tables=[*missing_tables(evaluation), *lesion_tables(evaluation)],
         agreement_table=agreement_table(evaluation),
         definitions={**evaluation.definitions, **evaluation.further_definitions},
         missing=source.matching.missing,

@@ -56,8 +56,9 @@ class Evaluation:
         about: whatever else belongs to the record; JSON values. `made_from` is case -> SHA-256 of
             its reference and of its prediction; `trained_on` the scored cases that a network of the
             predictions has learned from, `predicted_by` its weights, prior and mode, where
-            `prediction.json` says so; `calibration` what `Calibration` holds, where there were
-            probabilities.
+            `prediction.json` says so; `missing_modalities` is case -> those that it was segmented
+            without, where there are such cases; `calibration` what `Calibration` holds, where there
+            were probabilities.
     """
 
     protocol: str
@@ -251,6 +252,9 @@ def record(matching: Matching, predictions_dir: Path, contents: Mapping[str, Pai
         "trained_on": [case for case in matching.pairs if case in learned],
         "made_from": {case: {"reference": content.reference, "prediction": content.prediction}
                       for case, content in contents.items()}}
+    if about.missing:
+        found["missing_modalities"] = {case: list(about.missing[case]) for case in matching.pairs
+                                       if case in about.missing}
     if about.networks:
         found["predicted_by"] = asdict(PredictedBy(
             tuple(network.weights for network in about.networks), about.prior, about.mode))
@@ -364,6 +368,7 @@ class _Stored:
 
 #: What is read back of the rest, each of which may be missing.
 _ABOUT = {"predictions": str, "references": str, "surface_tolerance_mm": float,
+          "missing_modalities": dict[str, tuple[str, ...]],
           "trained_on": tuple[str, ...], "made_from": dict[str, _MadeFrom],
           "predicted_by": PredictedBy, "calibration": Calibration}
 _OWN = tuple(field.name for field in fields(_Stored))

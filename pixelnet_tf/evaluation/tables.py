@@ -122,6 +122,29 @@ def spread_table(evaluation: Evaluation, of: str = "") -> Table:
         ("Region", "Measure", *SPREAD_ROWS, "n"), tuple(rows), _notes(evaluation))
 
 
+def missing_tables(evaluation: Evaluation, of: str = "") -> list[Table]:
+    """The mean of the first measure by which modalities cases were segmented without.
+
+    No table where every case had all of them; `of` as in `spread_table`.
+    """
+    missing = evaluation.about.get("missing_modalities") or {}
+    if not missing:
+        return []
+    groups: dict[tuple[str, ...], list[str]] = {}
+    for case in evaluation.scores:
+        groups.setdefault(tuple(missing.get(case, ())), []).append(case)
+    measure, rows = evaluation.measures[0], []
+    for group in sorted(groups, key=lambda names: (len(names), names)):
+        means = []
+        for region in evaluation.regions:
+            values = [value for case, value in evaluation.values(region, measure).items()
+                      if case in groups[group]]
+            means.append(number(sum(values) / len(values) if values else None, measure))
+        rows.append((", ".join(group) or "none", str(len(groups[group])), *means))
+    return [Table(f"{measure}{_of(of)} by the modalities that are missing, mean",
+                  ("Without", "Cases", *evaluation.regions), tuple(rows))]
+
+
 def lesion_tables(evaluation: Evaluation, of: str = "") -> list[Table]:
     """Lesions found and missed: a table of the cases' measures, one by size over all cases.
 

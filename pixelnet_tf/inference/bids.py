@@ -117,10 +117,11 @@ class BidsOutput(Output):
     def _stem(self, name: str, case: Case) -> str:
         """Path of a case's files within the data set, without suffix and ending.
 
-        The entities are those of the first modality's file, else those of the case's name; where
-        neither is a name of BIDS, the case's letters and digits make a subject.
+        The entities are those of the file of the first modality that is there, else those of the
+        case's name; where neither is a name of BIDS, the case's letters and digits make a subject.
         """
-        source = case.volumes.get(self.study.modalities[0])
+        source = next((case.volumes[each] for each in self.study.modalities
+                       if each in case.volumes), None)
         kind = "anat"
         match = None
         if isinstance(source, Path):

@@ -194,9 +194,11 @@ class DicomSegOutput(Output):
         return found
 
     def _source(self, name: str) -> DicomSeries:
-        """The series of the first modality; raises `DataError` where there is none."""
-        modality = self.study.modalities[0]
+        """The series of the first modality that is there; raises `DataError` where there is none.
+        """
         case = self.cases[name]
+        modality = next((each for each in self.study.modalities if each in case.volumes),
+                        self.study.modalities[0])
         source = case.volumes.get(modality)
         if isinstance(source, DicomSeries):
             return source

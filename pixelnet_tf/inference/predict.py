@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict, dataclass, replace
 from functools import partial
@@ -17,7 +17,8 @@ import tensorflow as tf
 
 from pixelnet_tf import __version__
 from pixelnet_tf.cases.case import Case
-from pixelnet_tf.cases.layouts import find_cases
+from pixelnet_tf.cases.layouts import case_of_files, find_cases_or_one, split_name
+from pixelnet_tf.cases.names import image_stem
 from pixelnet_tf.cases.predictions import (
     PREDICTION_FILE,
     LeftOutRecord,
@@ -110,9 +111,28 @@ class CaseSource(ABC):
         return {name: Case(name) for name in self.names}
 
     @staticmethod
+    def of_files(files: Mapping[str, Path], config: Config, name: str | None = None) -> CaseSource:
+        """The one case that files make, a modality each.
+
+        name: of the case; None takes that in the name of the first file, as the layout `flat` does.
+
+        Raises:
+            DataError: a modality that the model does not have, or one of its own that is not among
+                the files.
+        """
+        study = config.study
+        own, _ = split_name(image_stem(next(iter(files.values())).name) or "case")
+        case = case_of_files(name or own, files, study)
+        if config.prediction.allow_missing:
+            case = case.allowing_missing()
+        # The first file stands for the data: nothing lies within it.
+        return _RawCases(str(next(iter(files.values()))), {case.name: case},
+                         Architecture.of(config.model, len(study.labels)), study, config.prepare)
+
+    @staticmethod
     def open(data: str, config: Config, names: Sequence[str] | None = None,
              only: Sequence[str] = (), truth: bool = False) -> CaseSource:
-        """Find the cases.
+        """Find the cases; a folder that is itself one case is that case.
 
         Args:
             config: the model's configuration: what the cases must have been prepared by, or will
@@ -134,7 +154,9 @@ class CaseSource(ABC):
             known = prepared.cases
         else:
             raw = {case.name: case if truth else case.without_segmentation()
-                   for case in find_cases(Path(data), config.study, require_segmentation=False)}
+                   for case in find_cases_or_one(Path(data), config.study)}
+            if config.prediction.allow_missing:
+                raw = {name: case.allowing_missing() for name, case in raw.items()}
             known = tuple(raw)
         wanted = tuple(dict.fromkeys(only)) or (tuple(names) if names is not None else known)
         for name in wanted:
@@ -331,11 +353,22 @@ def write_cases(segment: Callable[[PreparedVolume], SegmentedVolume], about: dic
     """
     reporter = reporter_or_log(reporter)
     check_apart(out, source.data)
-    asked = source.names
+    asked, whole = source.names, source
     source, problems = source.check(reporter)
+    for name, case in source.cases.items():
+        if grid and grid in case.missing:
+            raise DataError(f"the segmentation is to lie on the grid of {grid}, which the case "
+                            "lacks", case=name, value=grid, hint="give another --grid, or leave "
+                                                                 "the case out")
+        if case.missing:
+            reporter.warning(f"{name} lacks {', '.join(case.missing)}: segmented without "
+                             f"{'it' if len(case.missing) == 1 else 'them'}")
     if problems and not (skip_bad_cases and source.names):
-        raise refusal(problems, len(asked), "correct them, or leave them out by --skip-bad-cases"
-                      if source.names else None)
+        lacking = {name for name, case in whole.cases.items() if case.lacks}
+        raise refusal(problems, len(asked), "correct them, " + (
+            "segment those that lack a modality without it by --allow-missing, "
+            if lacking else "") + "or leave them out by --skip-bad-cases"
+            if source.names or lacking else None)
     unusable = [name for name in asked if name not in source.names]
     folder = _Folder(out, about, source, config, output, unusable, grid)
     for words in folder.check():
@@ -481,7 +514,8 @@ class _Folder:
             config=config_to_json(config), made_from={
                 name: replace(self._common, **inputs)
                 for name, inputs in source.made_from().items()},
-            output=output, files=self._output.places(), grid=self._grid)
+            output=output, files=self._output.places(), grid=self._grid,
+            missing={name: case.missing for name, case in source.cases.items() if case.missing})
         #: Digest of what the folder is to hold.
         self.identity = digest(self._now.to_json())
 
@@ -592,7 +626,9 @@ class _Folder:
             self._now, cases=cases, trained_on=tuple(name for name in cases if name in learned),
             made_from={**{name: before[name] for name in others}, **self._now.made_from},
             files={**{name: self._before.files[name] for name in others
-                      if name in self._before.files}, **self._now.files})
+                      if name in self._before.files}, **self._now.files},
+            missing={**{name: self._before.missing[name] for name in others
+                        if name in self._before.missing}, **self._now.missing})
         self.leave_out(problems)
         self._output.begin()
 
@@ -660,7 +696,7 @@ def _settings(study: StudyConfig, prediction: PredictionConfig, output: Any = No
     return digest({"program": __version__,
                    "prediction": {key: value for key, value in asked.items()
                                   if key not in ("batch_slices", "probability_maps",
-                                                 "uncertainty_maps", "decisions")
+                                                 "uncertainty_maps", "decisions", "allow_missing")
                                   and (value or key not in ("class_offsets", "flips"))},
                    "brain_only": prediction.inside_brain(study), "regions": shown["regions"],
                    # In a list: their order is that of the scores.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -158,12 +158,13 @@ def prepare_case(case: Case, study: StudyConfig, prepare: PrepareConfig) -> Prep
     volumes = {modality: partial(RawVolume.read, path) for modality, path in case.volumes.items()}
     segmentation = None if case.segmentation is None else partial(RawVolume.read,
                                                                   case.segmentation)
-    return prepare_volumes(case.name, volumes, study, prepare, segmentation)
+    return prepare_volumes(case.name, volumes, study, prepare, segmentation, case.missing)
 
 
 def prepare_volumes(name: str, volumes: Mapping[str, Callable[[], RawVolume]],
                     study: StudyConfig, prepare: PrepareConfig,
-                    segmentation: Callable[[], RawVolume] | None = None) -> PreparedVolume:
+                    segmentation: Callable[[], RawVolume] | None = None,
+                    missing: Collection[str] = ()) -> PreparedVolume:
     """Do to the volumes of a case all that lies between them and the network.
 
     N4, z-score, axial slices, the ISLES rule (paper sections 3.2 and 3.3), as the two sections say.
@@ -175,33 +176,40 @@ def prepare_volumes(name: str, volumes: Mapping[str, Callable[[], RawVolume]],
         volumes: name (`StudyConfig.inputs`) -> function that gives the volume; each is called once,
             in turn, so that no more than one volume as it came is held.
         segmentation: the same for label values; None: there are none.
+        missing: modalities that are not there and whose channels are 0, which is the mean of the
+            brain and the value outside it; the grid is that of the first one that is there.
 
     Raises:
         DataError: a modality is missing, or the grids differ while `study.resample` is off; the
             message names the case.
     """
     try:
-        return _prepare(name, volumes, segmentation, study, prepare)
+        return _prepare(name, volumes, segmentation, study, prepare, missing)
     except DataError as error:
         raise DataError.of(error, case=name) from None
 
 
 def _prepare(name: str, volumes: Mapping[str, Callable[[], RawVolume]],
              segmentation: Callable[[], RawVolume] | None, study: StudyConfig,
-             prepare: PrepareConfig) -> PreparedVolume:
-    missing = [name for name in study.inputs if name not in volumes]
-    if missing:
-        raise DataError(f"modality {missing[0]!r} is missing; the case has {list(volumes)}"
-                        if missing[0] in study.modalities else "its brain mask is missing",
-                        value=missing[0])
-    first = volumes[study.modalities[0]]()
+             prepare: PrepareConfig, missing: Collection[str] = ()) -> PreparedVolume:
+    absent = [name for name in study.inputs if name not in volumes and name not in missing]
+    if absent:
+        raise DataError(f"modality {absent[0]!r} is missing; the case has {list(volumes)}"
+                        if absent[0] in study.modalities else "its brain mask is missing",
+                        value=absent[0])
+    there = [number for number, modality in enumerate(study.modalities) if modality in volumes]
+    if not there:
+        raise DataError("has no image of any modality", value=list(missing),
+                        hint=f"give some of {list(study.modalities)}")
+    first = volumes[study.modalities[there[0]]]()
     geometry = first.geometry
     plan = SlicePlan(geometry, prepare.slice_size)
-    channels = np.empty((*geometry.view_shape, len(study.modalities)), np.float32)
+    channels = np.zeros((*geometry.view_shape, len(study.modalities)), np.float32)
     grids = {}
-    for number, modality in enumerate(study.modalities):
-        volume = first if number == 0 else volumes[modality]()
-        if number and study.register == Register.RIGID:
+    for number in there:
+        modality, is_first = study.modalities[number], number == there[0]
+        volume = first if is_first else volumes[modality]()
+        if not is_first and study.register == Register.RIGID:
             motion = find_motion(volume, first)
         else:
             motion = np.eye(4)
@@ -216,9 +224,11 @@ def _prepare(name: str, volumes: Mapping[str, Callable[[], RawVolume]],
     if study.has_brain_mask:
         mask = geometry.to_view(mask_on_grid(volumes[BRAIN_MASK](), geometry, study))
     else:
-        mask = brain_mask(channels, study.skull_stripped)
-    normalization = {}
-    for number, modality in enumerate(study.modalities):
+        mask = brain_mask(channels if not missing else channels[..., there],
+                          study.skull_stripped)
+    normalization = {modality: {"mean": 0.0, "std": 0.0} for modality in study.modalities}
+    for number in there:
+        modality = study.modalities[number]
         array = channels[..., number]
         field = prepare.bias_field
         if field.enabled and modality in (field.modalities or study.modalities):

@@ -5,7 +5,14 @@ import pytest
 import tensorflow as tf
 
 from pixelnet_tf.config import SamplingConfig
-from pixelnet_tf.dataset.augment import add_noise, augment, blur, jitter, turn
+from pixelnet_tf.dataset.augment import (
+    add_noise,
+    augment,
+    blur,
+    drop_modalities,
+    jitter,
+    turn,
+)
 
 HEIGHT, WIDTH = 40, 52
 
@@ -106,3 +113,20 @@ def test_jitter_scales_and_shifts_channels_and_leaves_the_outside_at_zero():
         assert -0.3 <= shift <= 0.3
     np.testing.assert_array_equal(drawn, jitter(tf.constant(image), 0.3, tf.constant([1, 2])))
     assert (drawn != jitter(tf.constant(image), 0.3, tf.constant([1, 3])).numpy()).any()
+
+
+def test_dropped_modalities_are_a_random_proper_subset():
+    image = tf.ones((2, 3, 3))
+    seen = {}
+    for number in range(600):
+        found = drop_modalities(image, 0.5, tf.constant([3, number])).numpy()
+        assert (found == found[:1, :1]).all()
+        key = tuple(found[0, 0])
+        seen[key] = seen.get(key, 0) + 1
+    assert (0, 0, 0) not in seen
+    assert 250 < seen.pop((1, 1, 1)) < 350
+    assert len(seen) == 6
+    assert min(seen.values()) > 25
+    same = [drop_modalities(image, 1.0, tf.constant([1, 2])).numpy() for _ in range(2)]
+    np.testing.assert_array_equal(*same)
+    assert not same[0].all()
