@@ -192,3 +192,19 @@ def test_the_slices_of_a_slab_are_varied_alike(study):
             assert not any(np.array_equal(one, other)
                            for one, other in itertools.combinations(noise, 2) if one.size)
     assert mirrored == {True, False}
+
+
+@pytest.mark.parametrize("offsets", [(0,), (0, -1, 1)])
+def test_dropped_modalities_change_nothing_else(study, offsets):
+    """In a slab, the slices beside the drawn ones lack the same."""
+    plain, dropped = (SamplingConfig(pixels=20, modality_dropout=share) for share in (0.0, 1.0))
+    schedule = SliceSchedule(study, study.index.cases, plain, seed=3, offsets=offsets)
+    for one, other in zip(*(take(2, study, sampling, schedule) for sampling in (plain, dropped)),
+                          strict=True):
+        there = other["image"].any(axis=(1, 2))
+        for mine, kept, image in zip(one["image"], there, other["image"], strict=True):
+            np.testing.assert_array_equal(image, np.where(kept, mine, 0))
+            if mine.any():
+                assert 0 < kept.sum() < 3
+        assert_equal({key: one[key] for key in one if key != "image"},
+                     {key: other[key] for key in other if key != "image"})
