@@ -69,7 +69,7 @@ def test_a_case_is_segmented_without_a_modality_only_where_that_is_asked_for(mai
     assert scores.evaluation.about["missing_modalities"] == {"phantom_002": ["t1ce"]}
     table = scores.table()
     assert "by the modalities that are missing" in table
-    row = next(line.split() for line in table.splitlines() if line.startswith("t1ce"))
+    row = next(line.split() for line in table.splitlines() if line.strip().startswith("t1ce"))
     assert row[1] == "1"
     for region, value in zip(scores.evaluation.regions, row[2:], strict=True):
         score = scores.evaluation.scores["phantom_002"][region]
@@ -111,13 +111,13 @@ def test_a_case_without_any_image_or_with_another_fault_stays_refused(main_job, 
         (case / f"phantom_001_{name}.nii.gz").unlink()
     shutil.copy(case / "phantom_001_flair.nii.gz", case / "phantom_001_flair.nii")
     study = px.load_config("phantom").study
-    found, = find_cases(tmp_path, study)
-    if found.volumes:
-        (case / "phantom_001_flair.nii").unlink()
-    (case / "phantom_001_flair.nii.gz").unlink()
-    found, = find_cases(tmp_path, study)
-    assert found.lacks == ()
-    assert found.allowing_missing().faults
+    two_files, = find_cases(tmp_path, study)
+    for name in ("phantom_001_flair.nii", "phantom_001_flair.nii.gz"):
+        (case / name).unlink()
+    none, = find_cases(tmp_path, study)
+    for found in (two_files, none):
+        assert found.lacks == ()
+        assert found.allowing_missing().faults
 
 
 def test_a_single_case_by_its_folder_and_by_its_files(main_job, tmp_path, capsys):
@@ -161,10 +161,13 @@ def test_the_folder_of_a_case_in_layouts_that_have_one(layout, main_job, tmp_pat
         target = tmp_path / place.replace("1/", f"{number}/", 1).replace("sub-1_",
                                                                          f"sub-{number}_").replace(
             "c1_", f"c{number}_")
-        target.parent.mkdir(parents=True)
-        shutil.copy(source, target)
-    study = px.load_config("phantom", [f"study.layout={layout}", "study.modalities=[flair]",
-                                       *overrides]).study
+        for path in (target, Path(str(target).replace("FLAIR", "T2"))):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(source, path)
+    # Of several modalities, so that the folder of one volume is no case.
+    modalities = "[flair, t2]" if layout == "isles" else "[flair]"
+    study = px.load_config("phantom", [f"study.layout={layout}",
+                                       f"study.modalities={modalities}", *overrides]).study
     name = Path(place).parts[0]
     assert [case.name for case in find_cases_or_one(tmp_path / name, study)] == [name]
     assert len(find_cases_or_one(tmp_path, study)) == 2
