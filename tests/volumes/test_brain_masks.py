@@ -141,7 +141,7 @@ def test_a_mask_of_another_order_of_storage_is_brought(study, config):
 def test_scans_in_memory_and_uploads_bring_the_mask(study, config):
     case = only_case(study, config)
 
-    def segment(volume, maps):
+    def segment(volume, *maps):
         labels = volume.plan.from_slices(volume.brain).astype(np.uint8)
         return SegmentedVolume(labels, None)
 
