@@ -176,12 +176,11 @@ def test_wrong_folders_are_named(tmp_path, main_job):
         other.predict_study(main_job / "prepared", tmp_path / "out")
 
 
-def test_an_export_is_of_one_run_with_the_settings_of_its_prediction(model, main_job, tmp_path):
+def test_an_export_has_the_settings_of_its_prediction(model, main_job, tmp_path):
     assert model.export(tmp_path, name="m", dry_run=True) == tmp_path / "m" / "1"
     assert not (tmp_path / "m").exists()
     two = px.Segmenter.from_run(main_job / "run", main_job / "run")
-    with pytest.raises(ConfigError, match="of one run"):
-        two.export(tmp_path)
+    assert two.export(tmp_path, name="two", dry_run=True) == tmp_path / "two" / "1"
     slow = px.Segmenter.from_run(main_job / "run", mode="reference")
     with pytest.raises(ConfigError, match=r"prediction\.mode reference .* not exported"):
         slow.export(tmp_path)

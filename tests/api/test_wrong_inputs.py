@@ -108,7 +108,7 @@ WRONG = {
                                    hint="give the --out folder"),
     "a model that is a study": _run("no_affine", file="no_affine", hint="give the --out folder"),
     "images that lack a modality": _volume("no_t2", file=f"no_t2/{CASE}", value="t2",
-                                           hint="study.files"),
+                                           hint="--allow-missing"),
     "images on two grids": _volume("two_grids", file=f"two_grids/{T2}", hint="study.resample"),
     "an image at no place": _volume("no_affine", file=f"no_affine/{FLAIR}", hint="correct"),
     "an image that is a text": _volume("text_image", file=f"text_image/{T2}", hint="convert"),
