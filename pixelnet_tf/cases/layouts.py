@@ -169,7 +169,11 @@ def find_cases_or_one(folder: Path, study: StudyConfig) -> list[Case]:
         beside = find_cases(place.parent, study, require_segmentation=False)
     except DataError:
         beside = []
-    own = [case for case in beside if case.name == case_name(place.name) and case.volumes
+    # Folders of a case's single volumes look like cases that lack all others, so that it is the one
+    # with more volumes.
+    most = max((len(case.volumes) for case in cases), default=0)
+    own = [case for case in beside if case.name == case_name(place.name)
+           and len(case.volumes) > most
            and all(Path(source).is_relative_to(place) for source in case.volumes.values())]
     if own:
         return own

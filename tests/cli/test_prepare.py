@@ -93,7 +93,7 @@ BAD = {
     "4-D file": (lambda s: change(file(s, "t2"), lambda a: np.stack([a, a], axis=-1)),
                  ["phantom_002_t2.nii.gz", "(28, 24, 16, 2)", "three-dimensional"]),
     "empty case": (lambda s: [path.unlink() for path in (s / "phantom_002").iterdir()],
-                   ["no NIfTI file"]),
+                   ["no image"]),
 }
 
 

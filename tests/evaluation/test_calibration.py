@@ -161,7 +161,7 @@ def test_impossible_numbers_of_a_file_are_refused(folders, tmp_path, wrong):
     found, _ = evaluated(folders)
     found.about["calibration"]["classes"]["edema"] |= wrong
     write_evaluation(found, tmp_path / "scores")
-    with pytest.raises(DataError, match=r"calibration: .*evaluate again"):
+    with pytest.raises(DataError, match=r"calibration holds .*evaluate again"):
         read_evaluation(tmp_path / "scores")
 
 
