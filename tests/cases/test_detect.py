@@ -2,7 +2,6 @@
 """
 
 import json
-import os
 from pathlib import Path
 
 import numpy as np
@@ -323,15 +322,9 @@ def test_what_is_no_modality_is_left_out_and_named(tmp_path):
 
 
 def test_names_that_are_no_text_are_faults_of_their_case(tmp_path):
-    def make(*names: bytes) -> None:
-        for name in names:
-            path = os.path.join(os.fsencode(tmp_path), name)
-            os.makedirs(os.path.dirname(path), exist_ok=True)
-            open(path, "wb").close()
-
-    make(b"flat/p\xff_flair.nii", b"flat/q_flair.nii", b"nnunet/imagesTr/p\xff_0000.nii",
-         b"nnunet/imagesTr/q_0000.nii", b"bids/sub-1\xff/anat/sub-1\xff_FLAIR.nii",
-         b"bids/sub-2/anat/sub-2_FLAIR.nii", b"msd/imagesTr/p\xff.nii", b"msd/imagesTr/q.nii")
+    touch(tmp_path, b"flat/p\xff_flair.nii", b"flat/q_flair.nii", b"nnunet/imagesTr/p\xff_0000.nii",
+          b"nnunet/imagesTr/q_0000.nii", b"bids/sub-1\xff/anat/sub-1\xff_FLAIR.nii",
+          b"bids/sub-2/anat/sub-2_FLAIR.nii", b"msd/imagesTr/p\xff.nii", b"msd/imagesTr/q.nii")
     (tmp_path / "msd/dataset.json").write_text('{"modality": {"0": "FLAIR"}}')
     for layout in ("flat", "nnunet", "bids", "msd"):
         found = detect_study(tmp_path / layout)

@@ -15,9 +15,10 @@ ISLES = StudyConfig(layout="isles", modalities=("dwi", "adc", "cbf"),
                     labels={0: "background", 1: "lesion"}, regions={"lesion": (1,)})
 
 
-def touch(root: Path, *names: str) -> None:
+def touch(root: Path, *names: str | bytes) -> None:
+    """Make empty files; names as bytes may be no text."""
     for name in names:
-        path = root / name
+        path = root / os.fsdecode(name)
         path.parent.mkdir(parents=True, exist_ok=True)
         path.touch()
 
@@ -198,14 +199,8 @@ def test_a_pattern_outside_of_the_case_or_unsound_ends_in_words(tmp_path):
 
 
 def test_a_name_that_is_no_text_is_a_fault_of_its_case(tmp_path):
-    def make(*names: bytes) -> None:
-        for name in names:
-            path = os.path.join(os.fsencode(tmp_path), name)
-            os.makedirs(os.path.dirname(path), exist_ok=True)
-            open(path, "wb").close()
-
-    make(b"case\xff/case\xff_flair.nii", b"A/A_flair.nii", b"A/A_t1ce.nii", b"A/A_seg.nii",
-         b"A/notes\xff.nii", b"B/B_flair.nii", b"B/b\xff.nii")
+    touch(tmp_path, b"case\xff/case\xff_flair.nii", b"A/A_flair.nii", b"A/A_t1ce.nii",
+          b"A/A_seg.nii", b"A/notes\xff.nii", b"B/B_flair.nii", b"B/b\xff.nii")
     good, missing, bad = find_cases(tmp_path, BRATS, require_segmentation=False)
     assert good.faults == ()
     assert r"b\\xff.nii" in str(missing.faults[0])

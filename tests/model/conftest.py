@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import cache
 
 import numpy as np
 import pytest
+import tensorflow as tf
 
 from pixelnet_tf.config import ModelConfig
 from pixelnet_tf.model.pixelnet import PixelNet
@@ -57,3 +59,22 @@ def images():
         return (rng.normal(0, 1, (batch, height, width, 2)) * filled).astype(np.float32)
 
     return make
+
+
+@pytest.fixture(scope="session")
+def scores_and_gradients():
+    """Factory: scores (pixel, class) of a form of the network, and the gradients of their weighted
+    sum by every trained variable."""
+
+    def of(model: PixelNet, scores_of: Callable[[], tf.Tensor]
+           ) -> tuple[tf.Tensor, list[tf.Tensor]]:
+        variables = [variable.value for variable in model.trainable_variables]
+        with tf.GradientTape() as tape:
+            tape.watch(variables)
+            scores = scores_of()
+            # Enough different weights that no error of a pixel or a class cancels out.
+            weights = np.random.default_rng(1).normal(0, 1, scores.shape)
+            total = tf.reduce_sum(scores * tf.constant(weights, tf.float32))
+        return scores, [tf.convert_to_tensor(g) for g in tape.gradient(total, variables)]
+
+    return of

@@ -1,5 +1,7 @@
 """Hypercolumns that reach into neighbouring slices: each form of the head against the plain one."""
 
+from functools import partial
+
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -43,23 +45,15 @@ def test_beyond_the_ends_of_a_stack_the_nearest_slice_is_read():
 
 
 @pytest.mark.parametrize("fields", VARIANTS, ids=str)
-def test_every_form_has_the_scores_and_gradients_of_the_plain_hypercolumn(narrow_net, images,
-                                                                          fields):
+def test_every_form_has_the_scores_and_gradients_of_the_plain_hypercolumn(
+        narrow_net, images, scores_and_gradients, fields):
     model = narrow_net(**fields)
     image = tf.constant(images("mixed", 40, 52, batch=4))
     # Two slabs: slices 0 and 1 of one volume, 2 and 3 of another; 1 and 2 are drawn from.
     offsets = model.architecture.offsets
     neighbours = tf.constant([[1, 0, 1, 0, 1], [2, 2, 3, 2, 3]], tf.int32)[:, :len(offsets)]
     pixels = tf.constant(lattice_pixels(2, 40, 52))
-    weights = tf.constant(np.random.default_rng(1).normal(0, 1, (len(pixels), 3)), tf.float32)
-    variables = [variable.value for variable in model.trainable_variables]
-
-    def of(scores_of):
-        with tf.GradientTape() as tape:
-            tape.watch(variables)
-            scores = scores_of()
-            total = tf.reduce_sum(scores * weights)
-        return scores, [tf.convert_to_tensor(g) for g in tape.gradient(total, variables)]
+    of = partial(scores_and_gradients, model)
 
     plain, expected = of(lambda: model([image, pixels, neighbours]))
     forms = {

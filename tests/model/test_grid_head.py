@@ -1,5 +1,7 @@
 """Scores of many pixels through the maps' own grids, against gathered hypercolumns."""
 
+from functools import partial
+
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -25,21 +27,12 @@ def lattice_pixels(batch: int, height: int, width: int, stride: int, offset: tup
 @pytest.mark.parametrize(("kind", "stride", "offset"), [
     ("inner", 1, (0, 0)), ("mixed", 2, (1, 0)), ("full", 3, (2, 1)), ("empty", 2, (0, 1)),
 ])
-def test_scores_and_gradients_are_the_gathered_ones(narrow_net, images, fields, kind, stride,
-                                                    offset):
+def test_scores_and_gradients_are_the_gathered_ones(
+        narrow_net, images, scores_and_gradients, fields, kind, stride, offset):
     model = narrow_net(**fields)
     image = tf.constant(images(kind, 40, 52, batch=2))
     pixels = tf.constant(lattice_pixels(2, 40, 52, stride, offset))
-    # Enough different weights that no error of a pixel or a class cancels out.
-    weights = tf.constant(np.random.default_rng(1).normal(0, 1, (len(pixels), 3)), tf.float32)
-    variables = [variable.value for variable in model.trainable_variables]
-
-    def of(scores_of):
-        with tf.GradientTape() as tape:
-            tape.watch(variables)
-            scores = scores_of()
-            total = tf.reduce_sum(scores * weights)
-        return scores, [tf.convert_to_tensor(g) for g in tape.gradient(total, variables)]
+    of = partial(scores_and_gradients, model)
 
     fast, fast_gradients = of(lambda: grid_scores(
         model, fast_taps(model, image), canvas_pixels(model, pixels), stride))
