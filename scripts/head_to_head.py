@@ -90,7 +90,7 @@ def begin(given: argparse.Namespace, contestants: dict[str, tuple[str, tuple[str
                 {name: base for name, (base, _) in contestants.items()},
                 {name: tuple(settings) for name, (_, settings) in contestants.items()},
                 dict.fromkeys(contestants, given.steps or 1), {}, 0.0 if given.steps
-                else given.minutes, given.precision, given.seed, machine())
+                else given.minutes, given.precision, given.seed, machine(), given.validations)
     for name in contestants:
         race.config(name)
     if not given.steps:
@@ -119,6 +119,8 @@ def arguments(description: str) -> argparse.ArgumentParser:
     parser.add_argument("--precision", choices=("float32", "bfloat16"), default="float32",
                         help="of every contestant's matrix products")
     parser.add_argument("--minutes", type=float, default=60.0, help="CPU-minutes of a training")
+    parser.add_argument("--validations", type=int, default=6, help="times that a training looks "
+                        "at its validation cases, which choose its checkpoint")
     parser.add_argument("--time", action="store_true", help="measure the steps, write race.json")
     parser.add_argument("--time-steps", type=int, default=12, help="steps that --time measures")
     parser.add_argument("--steps", type=int, help="write race.json with these steps for all")

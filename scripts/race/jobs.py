@@ -74,7 +74,8 @@ def run_job(out: Path, job: Job, reporter: Reporter) -> dict:
     with exclusive(str(folder), "head_to_head", reporter) as lock:
         begin_folder(folder)
         started = time.process_time()
-        scorer = module.train(config, study, split, folder / "run", steps, reporter)
+        scorer = module.train(config, study, split, folder / "run", steps,
+                              -(-steps // race.validations), reporter)
         spent = time.process_time() - started
         choices = decision.choices(labels)
         place, table = 0, np.zeros((0, len(choices)))

@@ -40,11 +40,10 @@ def seconds_a_step(config: Config, study: PreparedStudy, split: Split, steps: in
 
 
 def train(config: Config, study: PreparedStudy, split: Split, run: Path, steps: int,
-          reporter: Reporter) -> SliceSegmenter:
-    """Train, or go on, for the given steps, six validations among them."""
-    config = replace(config, training=replace(config.training, steps=steps,
-                                              validate_every=max(1, steps // 6),
-                                              checkpoint_every=max(1, min(100, steps // 6))))
+          every: int, reporter: Reporter) -> SliceSegmenter:
+    """Train, or go on, for the given steps, validating after `every` of them."""
+    config = replace(config, training=replace(config.training, steps=steps, validate_every=every,
+                                              checkpoint_every=min(100, every)))
     trainer = Trainer(config, study, split, str(run), reporter=reporter)
     if (run / "model.keras").exists():
         trainer.check(resume=True)

@@ -247,8 +247,8 @@ def seconds_a_step(config: Config, study: PreparedStudy, split: Split, steps: in
 
 
 def train(config: Config, study: PreparedStudy, split: Split, run: Path, steps: int,
-          reporter: Reporter) -> PeerScorer:
-    """Train, or go on, for the given steps, six validations among them."""
+          every: int, reporter: Reporter) -> PeerScorer:
+    """Train, or go on, for the given steps, validating after `every` of them."""
     path = run / "peer.pt"
     run.mkdir(parents=True, exist_ok=True)
     training = _Training(config, study, split, steps)
@@ -256,7 +256,6 @@ def train(config: Config, study: PreparedStudy, split: Split, run: Path, steps: 
         training.restore(path)
         reporter.message(f"going on from step {training.done} of {steps}")
     scorer = PeerScorer(training.network, training.classes, training.precision)
-    every = max(1, steps // 6)
     while training.done < steps:
         loss = training.step()
         reporter.progress("training", training.done, steps, f"loss {loss:.4f}")

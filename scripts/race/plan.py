@@ -55,6 +55,7 @@ class Race:
         steps: contestant -> solver steps.
         seconds: contestant -> CPU-seconds a step, where they were measured.
         minutes: CPU-minutes that the steps come from; 0 where they were given.
+        validations: times that a training looks at its validation cases, the last step among them.
         precision: number type of the matrix products of every contestant.
         machine: processor and its load when the steps were measured.
     """
@@ -70,6 +71,7 @@ class Race:
     precision: str
     seed: int
     machine: str
+    validations: int = 6
 
     def write(self, out: Path) -> None:
         begin_folder(out)
