@@ -16,17 +16,18 @@ steps, `--time --minutes M` gives all the same CPU time.
 
 from __future__ import annotations
 
+import argparse
 import sys
 from dataclasses import replace
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 
-from head_to_head import arguments, begin, work
-from race import ablation, jobs
+from head_to_head import begin, script
+from race import ablation
 from race.plan import Race, preset_overrides
 
-from pixelnet_tf.errors import ConfigError, PixelNetError
+from pixelnet_tf.errors import ConfigError
 
 #: One change each; `best` is the preset as it is.
 ARMS: dict[str, tuple[str, ...]] = {
@@ -52,29 +53,24 @@ ARMS: dict[str, tuple[str, ...]] = {
 }
 
 
+def start(given: argparse.Namespace) -> Race:
+    """Begin the arms of `--contestants`, or all."""
+    names = given.contestants.split(",") if given.contestants else list(ARMS)
+    unknown = [name for name in names if name not in ARMS]
+    if unknown:
+        raise ConfigError(f"no arm {unknown[0]!r}", value=unknown[0],
+                          hint=f"known are {list(ARMS)}")
+    race = begin(given, {name: (given.config, (
+        *preset_overrides("best"), *given.overrides, *ARMS[name])) for name in names})
+    # Nothing is tested, so that no test case is opened.
+    race = replace(race, splits=tuple(replace(split, test=()) for split in race.splits))
+    race.write(given.out)
+    return race
+
+
 def main(argv: list[str] | None = None) -> int:
     """Run the ablations, or a part of them."""
-    given = arguments(__doc__).parse_args(argv)
-    try:
-        if given.time or given.steps:
-            if given.data is None:
-                raise ConfigError("--data is needed to begin")
-            names = given.contestants.split(",") if given.contestants else list(ARMS)
-            unknown = [name for name in names if name not in ARMS]
-            if unknown:
-                raise ConfigError(f"no arm {unknown[0]!r}", value=unknown[0],
-                                  hint=f"known are {list(ARMS)}")
-            race = begin(given, {name: (given.config, (
-                *preset_overrides("best"), *given.overrides, *ARMS[name])) for name in names})
-            # Nothing is tested, so that no test case is opened.
-            race = replace(race, splits=tuple(replace(split, test=()) for split in race.splits))
-            race.write(given.out)
-            print(jobs.describe(given.out, race, list(race.jobs())))
-            return 0
-        return work(given, __file__, Race.read(given.out), ablation.write_table)
-    except PixelNetError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return error.exit_code
+    return script(argv, __doc__, __file__, start, ablation.write_table)
 
 
 if __name__ == "__main__":

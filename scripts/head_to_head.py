@@ -161,24 +161,37 @@ def work(given: argparse.Namespace, script: str, race: Race,
     return int(bool(failed))
 
 
-def main(argv: list[str] | None = None) -> int:
-    """Run the race, or a part of it."""
-    given = arguments(__doc__).parse_args(argv)
+def script(argv: list[str] | None, description: str, file: str,
+           start: Callable[[argparse.Namespace], Race],
+           write: Callable[[Path, Race, int], Path | None]) -> int:
+    """What `head_to_head.py` and `ablations.py` do: begin a race, or work at one."""
+    given = arguments(description).parse_args(argv)
     reporter_or_log(None)
     try:
         if given.time or given.steps:
-            if given.data is None or not given.references:
-                raise ConfigError("--data and --references are needed to begin a race")
-            load_config(given.config)
-            names = given.contestants.split(",") if given.contestants else CONTESTANTS
-            race = begin(given, {name: settings_of(name, given.config, given.overrides)
-                                 for name in names})
+            if given.data is None:
+                raise ConfigError("--data is needed to begin a race")
+            race = start(given)
             print(jobs.describe(given.out, race, list(race.jobs())))
             return 0
-        return work(given, __file__, Race.read(given.out), results.write_results)
+        return work(given, file, Race.read(given.out), write)
     except PixelNetError as error:
         print(f"error: {error}", file=sys.stderr)
         return error.exit_code
+
+
+def start(given: argparse.Namespace) -> Race:
+    """Begin the race of `--contestants`, or of all."""
+    if not given.references:
+        raise ConfigError("--references are needed, for test cases are scored")
+    load_config(given.config)
+    names = given.contestants.split(",") if given.contestants else CONTESTANTS
+    return begin(given, {name: settings_of(name, given.config, given.overrides) for name in names})
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run the race, or a part of it."""
+    return script(argv, __doc__, __file__, start, results.write_results)
 
 
 if __name__ == "__main__":
