@@ -8,11 +8,13 @@ from pathlib import Path
 
 import tensorflow as tf
 
+from pixelnet_tf.cases.class_priors import ClassPriors
 from pixelnet_tf.cases.split import Split
 from pixelnet_tf.config import AUTO, Config
 from pixelnet_tf.dataset.pipeline import training_batches
 from pixelnet_tf.dataset.prepared import PreparedStudy
 from pixelnet_tf.inference.slice_segmenter import SliceSegmenter
+from pixelnet_tf.model.pixelnet import PixelNet
 from pixelnet_tf.reporting import Reporter
 from pixelnet_tf.training.loop import Trainer
 from pixelnet_tf.training.rate_trial import with_rate
@@ -39,12 +41,19 @@ def seconds_a_step(config: Config, study: PreparedStudy, split: Split, steps: in
     return (time.process_time() - start) / steps
 
 
+class _Trainer(Trainer):
+    """A training whose prediction is decided by the race, with one rule for all contestants."""
+
+    def _decide(self, model: PixelNet, measured: ClassPriors) -> None:
+        pass
+
+
 def train(config: Config, study: PreparedStudy, split: Split, run: Path, steps: int,
           every: int, reporter: Reporter) -> SliceSegmenter:
     """Train, or go on, for the given steps, validating after `every` of them."""
     config = replace(config, training=replace(config.training, steps=steps, validate_every=every,
                                               checkpoint_every=min(100, every)))
-    trainer = Trainer(config, study, split, str(run), reporter=reporter)
+    trainer = _Trainer(config, study, split, str(run), reporter=reporter)
     if (run / "model.keras").exists():
         trainer.check(resume=True)
         model = trainer.run_folder.model()
