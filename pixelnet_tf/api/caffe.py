@@ -101,7 +101,8 @@ def import_caffe(caffemodel: Path_, prototxt: Path_ | None = None, *, out: Path_
         Numbers of the model's classes and channels; by default those of the configuration, else
         of the file.
     channel_rule
-        How the first kernel is fitted to another number of channels: "average" or "repeat".
+        How the first kernel is fitted to another number of channels: "average", "repeat" or
+        "keep", as in `training.extra_channels`.
     border
         Zero pixels around the image, which no Caffe file states.
     allow_nan

@@ -11,13 +11,13 @@ import numpy as np
 
 from pixelnet_tf import __version__
 from pixelnet_tf.caffe import exported
-from pixelnet_tf.caffe.blobs import get_blobs
+from pixelnet_tf.caffe.blobs import get_blobs, to_blob
 from pixelnet_tf.caffe.reading import write_caffemodel, write_prototxt
 from pixelnet_tf.config import Config, config_to_dict
 from pixelnet_tf.errors import ModelError
 from pixelnet_tf.io.files import write_json, write_text
 from pixelnet_tf.model.architecture import Convolution, Dense
-from pixelnet_tf.model.pixelnet import PixelNet
+from pixelnet_tf.model.pixelnet import PixelNet, folded_kernel
 from pixelnet_tf.volumes.description import describe_classes, describe_slices
 from prototxt_import import (
     BatchNormParams,
@@ -225,8 +225,12 @@ def _head(model: PixelNet) -> Iterator[Layer]:
 
 def _convolution(model: PixelNet, layer: Convolution, bottom: str) -> Layer:
     params = ConvolutionParams(layer.width, (layer.kernel,) * 2, pad=(layer.padding,) * 2)
-    return Layer(layer.name, "Convolution", (bottom,), (layer.name,), params,
-                 get_blobs(model.parts[layer.name]), _specs(layer))
+    kernel, bias = get_blobs(model.parts[layer.name])
+    if bottom == "data":
+        # The layer that mixes modalities, where there is one, becomes part of the kernel.
+        kernel = to_blob(model.parts[layer.name], folded_kernel(model, layer.name).numpy())
+    return Layer(layer.name, "Convolution", (bottom,), (layer.name,), params, (kernel, bias),
+                 _specs(layer))
 
 
 def _product(model: PixelNet, layer: Dense, bottom: str, top: str) -> Layer:

@@ -107,6 +107,10 @@ def save_snapshot(
 
     Returns both paths. Raises `ModelError` where Caffe could not read the result.
     """
+    if model.architecture.mixes:
+        raise ModelError("a network with model.mix_channels has no snapshot: its mixing layer "
+                         "becomes part of conv1_1 in Caffe, and their histories cannot",
+                         hint="export the network alone, by `pixelnet-tf export-caffe`")
     path, learned = snapshot_paths(folder, step, form)
     network = caffe_network(model)
     count = max(map(len, histories.values()), default=1)

@@ -17,6 +17,7 @@ import numpy as np
 
 from pixelnet_tf.caffe.blobs import check_blobs, set_blobs
 from pixelnet_tf.caffe.reading import read_network
+from pixelnet_tf.config import ExtraChannels
 from pixelnet_tf.errors import ModelError
 from pixelnet_tf.model.architecture import BLOCKS
 from pixelnet_tf.model.pixelnet import PixelNet
@@ -88,21 +89,23 @@ class MatchTable:
 
 
 #: How the first kernel is fitted to another number of channels.
-CHANNEL_RULES = ("average", "repeat")
+CHANNEL_RULES = tuple(ExtraChannels.texts())
 CONVOLUTIONS = tuple(name for block in BLOCKS for name in block)
 #: Of layers that no file has weights for: VGG-16 has 138 million.
 MAX_NEW_WEIGHTS = 200_000_000
 _SCORES = "cls_score_new"
 
 
-def load_caffemodel(model: PixelNet, path: str | Path) -> MatchTable:
+def load_caffemodel(model: PixelNet, path: str | Path, channel_rule: str = "average"
+                    ) -> MatchTable:
     """Start a model from the weights of a `.caffemodel`: PixelNet's own, or VGG-16's.
 
     The file must have all thirteen convolutions; see `load_caffe_weights`.
     """
     network = read_network(None, path)
     try:
-        return load_caffe_weights(model, network, required=CONVOLUTIONS)
+        return load_caffe_weights(model, network, required=CONVOLUTIONS,
+                                  channel_rule=channel_rule)
     except ModelError as error:
         raise ModelError.of(error, file=path) from error
 
@@ -118,11 +121,8 @@ def load_caffe_weights(
 
     fc6 and fc7 as InnerProduct become convolutions (an fc6 matrix `(out, in * 7 * 7)` is read in
     the order C, H, W). A score layer of another number of classes is left out. Where the file's
-    first kernel has another number of channels than the model's images, with `average` every
-    channel gets the mean of the kernel's channels, with `repeat` channel i gets channel i modulo
-    the number of its channels. Both are multiplied by the file's number of channels over the
-    model's, so that an image with equal channels gives the response that it gave. The order of the
-    channels is the file's (BGR for VGG-16).
+    first kernel has another number of channels than the model's, it is fitted by `fit_channels`.
+    The order of the channels is the file's (BGR for VGG-16).
 
     Args:
         required: names of layers without which the file is refused.
@@ -223,7 +223,8 @@ def _match(name: str, shapes: tuple[tuple[int, ...], ...], source: Layer, channe
         blobs[0] = blobs[0].T
         notes.append("transposed")
     if name == "conv1_1" and blobs[0].ndim == 4 and blobs[0].shape[1] != wanted[1]:
-        notes.append(f"{blobs[0].shape[1]} channels to {wanted[1]} by {channel_rule}")
+        rule = _rule_for(blobs[0].shape[1], wanted[1], channel_rule)
+        notes.append(f"{blobs[0].shape[1]} channels to {wanted[1]} by {rule}")
         blobs[0] = fit_channels(blobs[0], wanted[1], channel_rule)
     try:
         check_blobs(name, blobs, shapes)
@@ -258,15 +259,25 @@ def _as_kernel(name: str, source: Layer, matrix: np.ndarray, wanted: tuple) -> n
     return matrix.reshape(wanted)
 
 
+def _rule_for(given: int, channels: int, rule: str) -> str:
+    """The rule that counts: there is nothing to keep where there are fewer channels."""
+    return ExtraChannels.AVERAGE if rule == ExtraChannels.KEEP and channels < given else rule
+
+
 def fit_channels(kernel: np.ndarray, channels: int, rule: str = "average") -> np.ndarray:
     """Return a kernel `(out, in, height, width)` for another number of input channels.
 
     With `average` each channel gets the mean over the channels, with `repeat` the channels follow
     in turn. Both are scaled by in / channels, so that an image with equal channels keeps its
-    response (with `repeat` only where `channels` is a multiple of `in`).
+    response (with `repeat` only where `channels` is a multiple of `in`). With `keep` the first
+    channels have the kernel as it is and the others zeros; fewer channels than there are get the
+    mean.
     """
     given = kernel.shape[1]
-    if rule == "average":
+    rule = _rule_for(given, channels, rule)
+    if rule == ExtraChannels.KEEP:
+        return np.pad(kernel, [(0, 0), (0, channels - given), (0, 0), (0, 0)])
+    if rule == ExtraChannels.AVERAGE:
         turned = np.repeat(kernel.mean(axis=1, keepdims=True), channels, axis=1)
     else:
         turned = kernel[:, np.arange(channels) % given]

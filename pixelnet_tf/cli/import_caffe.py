@@ -29,7 +29,7 @@ from pixelnet_tf.errors import ConfigError
 @click.option("--channels", type=click.IntRange(1),
               help="Number of image channels of the model; of --config, else of the file if not "
                    "given.")
-@click.option("--channel-rule", type=click.Choice(["average", "repeat"]), default="average",
+@click.option("--channel-rule", type=click.Choice(["average", "repeat", "keep"]), default="average",
               show_default=True,
               help="How the first kernel is fitted to another number of channels.")
 @click.option("--border", type=click.IntRange(0), default=100, show_default=True,

@@ -23,6 +23,8 @@ AUTO: Literal["auto"] = "auto"
 #: What a case's brain mask is called beside the modalities, in `study.files` and elsewhere.
 BRAIN_MASK = "mask"
 
+#: Channels that VGG-16's first kernels have, and that `model.mix_channels` mixes modalities to.
+MIXED_CHANNELS = 3
 #: `sampling.hard_pixels`: candidates that are drawn for each hard pixel.
 HARD_CANDIDATES = 4
 
@@ -142,6 +144,14 @@ class LossKind(Choice):
     CROSS_ENTROPY = "cross_entropy"
     DICE = "dice"
     CROSS_ENTROPY_DICE = "cross_entropy_dice"
+
+
+class ExtraChannels(Choice):
+    """`training.extra_channels`: what pretrained kernels of three channels become of more."""
+
+    AVERAGE = "average"
+    REPEAT = "repeat"
+    KEEP = "keep"
 
 
 class Precision(Choice):
@@ -520,6 +530,10 @@ class ModelConfig:
     #: Slices that a pixel's hypercolumn is read from: its own (1, the paper's), and with 3 or 5
     #: those one or two below and above it (see training.md). [paper 2]
     context_slices: int = 1
+    #: Mix the modalities to three channels by a trained 1x1 layer before conv1_1, whose pretrained
+    #: kernels then stay as they are: at the start the first three modalities pass untouched and
+    #: the others have no part. Needs more than three modalities (see training.md).
+    mix_channels: bool = False
     #: Channels of the five convolution blocks. [VGG-16]
     widths: tuple[int, ...] = (64, 128, 256, 512, 512)
     #: Channels of fc6_conv and fc7_conv. [VGG-16]
@@ -683,6 +697,10 @@ class TrainingConfig:
     #: paper starts from VGG-16. With Caffe's .solverstate the training goes on from its step, with
     #: its weights as they are and its momentum (see caffe.md). [paper 3.3]
     initial_weights: str = "random"
+    #: What pretrained kernels of three channels become where there are more modalities: `average`
+    #: gives each the mean of the three, `repeat` gives them in turn, `keep` leaves them to the
+    #: first three modalities, and the others begin at 0 (see training.md).
+    extra_channels: ExtraChannels = ExtraChannels.AVERAGE
     #: Gray levels, as the pretrained kernels know them, that one unit of the normalised image
     #: stands for (ImageNet's standard deviation is near 58). The network is homogeneous: dividing
     #: the pretrained biases by it makes every response the original's, divided by it.
@@ -899,6 +917,12 @@ class Config:
                               f"model.context_slices={self.model.context_slices} those beside it "
                               "are seen, too", value=self.sampling.lesion_mixing,
                               hint="set sampling.lesion_mixing=0 or model.context_slices=1")
+        modalities = self.study.modalities
+        if self.model.mix_channels and len(modalities) <= MIXED_CHANNELS:
+            raise ConfigError(f"model.mix_channels mixes more than {MIXED_CHANNELS} modalities to "
+                              f"{MIXED_CHANNELS} channels, and study.modalities names "
+                              f"{len(modalities)}: {list(modalities)}", value=len(modalities),
+                              hint="set model.mix_channels=false")
         self.prediction.postprocess.check_study(self.study)
         for name in self.prediction.class_offsets:
             if name not in self.study.class_names[1:]:

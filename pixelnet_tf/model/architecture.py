@@ -11,7 +11,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from pixelnet_tf.config import Fc7, Head, ModelConfig
+from pixelnet_tf.config import MIXED_CHANNELS, Fc7, Head, ModelConfig
 from pixelnet_tf.errors import ModelError
 
 #: Names of VGG-16's convolutions, block by block, as Caffe's files write them.
@@ -21,6 +21,8 @@ BLOCKS = tuple(
 )
 #: Stride in pixels of each block's last map, at which the hypercolumn reads it.
 STRIDES = (1, 2, 4, 8, 16)
+#: The 1x1 layer, without bias, that mixes the modalities to the channels of conv1_1.
+MIXING = "mix_channels"
 #: Rate at which fc7_conv is read: the original's, and the one of fc6 padded by 3.
 CONTEXT_RATES = {Fc7.FAITHFUL: 224, Fc7.ALIGNED: 32}
 
@@ -91,6 +93,7 @@ class Architecture:
     batch_norm: bool
     relu_on_hypercolumn: bool
     offsets: tuple[int, ...] = (0,)
+    mixes: bool = False
 
     @classmethod
     def of(cls, config: ModelConfig, classes: int) -> Architecture:
@@ -113,7 +116,7 @@ class Architecture:
                        for i, width in enumerate(widths))
         return cls(blocks, context, taps, (*hidden, Dense("cls_score_new", classes)),
                    config.border, config.batch_norm, config.head == Head.LINEAR,
-                   config.offsets)
+                   config.offsets, config.mix_channels)
 
     def pools_after(self, block: int) -> bool:
         """Whether max pooling follows a block, counted from 0."""
@@ -179,6 +182,13 @@ class Architecture:
             raise ModelError(f"an image must have channels, got {channels}", value=channels)
         shapes: dict[str, tuple[tuple[int, ...], ...]] = {}
         inputs = channels
+        if self.mixes:
+            if channels <= MIXED_CHANNELS:
+                raise ModelError(f"model.mix_channels needs images of more than {MIXED_CHANNELS} "
+                                 f"channels, got {channels}", value=channels,
+                                 hint="set model.mix_channels=false")
+            shapes[MIXING] = ((MIXED_CHANNELS, channels),)
+            inputs = MIXED_CHANNELS
         for layer in self.convolutions:
             shapes[layer.name] = ((layer.width, inputs, layer.kernel, layer.kernel),
                                   (layer.width,))

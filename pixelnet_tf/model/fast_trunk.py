@@ -22,7 +22,7 @@ from pixelnet_tf.model.empty_canvas import (
     separable_blocks,
 )
 from pixelnet_tf.model.hypercolumn import pixels_beside, sample_map, slices_beside
-from pixelnet_tf.model.pixelnet import PixelNet
+from pixelnet_tf.model.pixelnet import PixelNet, folded_kernel
 from pixelnet_tf.model.vgg16 import Dropout
 
 #: Boxes are rounded outwards to this many pixels, so that few different shapes occur.
@@ -118,7 +118,7 @@ def fast_taps(model: PixelNet, image: tf.Tensor, *, precision: tf.DType = tf.flo
             the lowest first (`slices_beside`). Without `context_slices` there are none.
     """
     table = model.architecture
-    weights = {name: (tf.cast(model.parts[name].kernel, precision),
+    weights = {name: (tf.cast(folded_kernel(model, name), precision),
                       tf.cast(model.parts[name].bias, precision)) for name in table.trunk_names}
     image = tf.cast(image, precision)
     border, blocks = table.border, separable_blocks(table.border)

@@ -9,6 +9,7 @@ import keras
 import tensorflow as tf
 
 from pixelnet_tf.config import (
+    MIXED_CHANNELS,
     HeadFiller,
     ModelConfig,
     StudyConfig,
@@ -16,7 +17,7 @@ from pixelnet_tf.config import (
     config_to_dict,
 )
 from pixelnet_tf.errors import ModelError
-from pixelnet_tf.model.architecture import Architecture
+from pixelnet_tf.model.architecture import MIXING, Architecture
 from pixelnet_tf.model.batch_norm import CaffeBatchNorm
 from pixelnet_tf.model.fillers import CaffeFiller, Undrawn
 from pixelnet_tf.model.hypercolumn import Hypercolumn, pixels_beside, slices_beside
@@ -37,7 +38,7 @@ class PixelNet(keras.Model):
 
     Layer names are those of the original Caffe files: conv1_1 to conv5_3, fc6_conv, fc7_conv,
     rand_concat (the hypercolumn), fc6_new, fc7_new, cls_score_new, and `bn_` with the tap's
-    name.
+    name. With `mix_channels` a layer of that name stands before conv1_1.
 
     Parameters
     ----------
@@ -71,10 +72,13 @@ class PixelNet(keras.Model):
             raise ModelError(f"channels and classes must be positive, got {channels}, {classes}",
                              value=channels)
         table = Architecture.of(config, classes)
-        layers = {**vgg16_layers(table, seed, draw), **_head_layers(table, config, seed, draw)}
+        table.blob_shapes(channels)
+        layers = {**_mixing_layer(table, channels, draw), **vgg16_layers(table, seed, draw),
+                  **_head_layers(table, config, seed, draw)}
         image = keras.Input((None, None, channels), name="image")
         pixels = keras.Input((3,), name="pixels")
-        taps = vgg16_taps(layers, _canvas(image, config.border), table, _keras_dropout(config))
+        taps = vgg16_taps(layers, _canvas(layers, image, config.border), table,
+                          _keras_dropout(config))
         inputs, places = [image, pixels], [pixels]
         if table.beside:
             inputs.append(keras.Input((len(table.offsets),), name="neighbours", dtype="int32"))
@@ -175,7 +179,32 @@ def head_scores(layers: Mapping[str, keras.layers.Layer], hypercolumns: tf.Tenso
     return keras.ops.cast(sums, "float32")
 
 
-def _canvas(image: tf.Tensor, border: int) -> tf.Tensor:
+def _mixing_layer(table: Architecture, channels: int, draw: bool
+                  ) -> dict[str, keras.layers.Layer]:
+    """The 1x1 layer before conv1_1, where there is one: it begins as the identity of the first
+    channels."""
+    if not table.mixes:
+        return {}
+    start = keras.initializers.Identity() if draw else Undrawn()
+    layer = keras.layers.Dense(MIXED_CHANNELS, use_bias=False, kernel_initializer=start,
+                               name=MIXING)
+    layer.build((None, None, None, channels))
+    return {MIXING: layer}
+
+
+def folded_kernel(model: PixelNet, name: str) -> tf.Tensor:
+    """Kernel (height, width, channel, filter) of a convolution of the trunk; that of conv1_1 with
+    the mixing layer before it folded in, where there is one."""
+    kernel = tf.convert_to_tensor(model.parts[name].kernel)
+    if not model.architecture.mixes or name != model.architecture.trunk_names[0]:
+        return kernel
+    # Both are linear and the mixing has no bias, so that zeros around the image stay zeros.
+    return tf.einsum("cm,hwmf->hwcf", tf.convert_to_tensor(model.parts[MIXING].kernel), kernel)
+
+
+def _canvas(layers: Mapping[str, keras.layers.Layer], image: tf.Tensor, border: int) -> tf.Tensor:
+    if MIXING in layers:
+        image = layers[MIXING](image)
     return keras.ops.pad(image, [[0, 0], [border, border], [border, border], [0, 0]])
 
 
@@ -201,8 +230,8 @@ def plain_taps(model: PixelNet, image: tf.Tensor, dropout: Dropout | None = None
 
     image `(batch, height, width, channel)`; returns the maps of `vgg16_taps`.
     """
-    return vgg16_taps(model.parts, _canvas(image, model.config.border), model.architecture,
-                      dropout, training)
+    return vgg16_taps(model.parts, _canvas(model.parts, image, model.config.border),
+                      model.architecture, dropout, training)
 
 
 def plain_scores(model: PixelNet, taps: Sequence[tf.Tensor], pixels_nyx: tf.Tensor,

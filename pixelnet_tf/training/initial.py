@@ -12,8 +12,8 @@ import tensorflow as tf
 
 from pixelnet_tf.caffe.reading import hdf5_groups
 from pixelnet_tf.caffe.snapshot import Snapshot, check_snapshot, is_snapshot, load_snapshot
-from pixelnet_tf.caffe.weights import load_caffemodel
-from pixelnet_tf.config import AUTO, SolverConfig, SolverType
+from pixelnet_tf.caffe.weights import fit_channels, load_caffemodel
+from pixelnet_tf.config import AUTO, ExtraChannels, SolverConfig, SolverType
 from pixelnet_tf.errors import ConfigError, ModelError
 from pixelnet_tf.model.architecture import BLOCKS
 from pixelnet_tf.model.fast_trunk import fast_taps
@@ -79,7 +79,8 @@ def check_source(source: str, steps: int = 0, balance: bool = False,
                           hint="set training.balance_taps=false")
 
 
-def initialise(model: PixelNet, source: str, intensity: float = 1.0) -> StartWeights:
+def initialise(model: PixelNet, source: str, intensity: float = 1.0,
+               extra_channels: str = ExtraChannels.AVERAGE) -> StartWeights:
     """Give a model its start weights.
 
     Args:
@@ -88,6 +89,8 @@ def initialise(model: PixelNet, source: str, intensity: float = 1.0) -> StartWei
             `.h5` file that Keras fetches for `imagenet`.
         intensity: gray levels that one unit of the image stands for; `imagenet` and `.caffemodel`
             weights are adapted to it (`rescale_intensity`), those of a snapshot are not.
+        extra_channels: what first kernels of fewer channels than the model's become
+            (`fit_channels`).
 
     Raises:
         ModelError: the file does not exist, or does not fit the model.
@@ -102,11 +105,11 @@ def initialise(model: PixelNet, source: str, intensity: float = 1.0) -> StartWei
         return StartWeights((f"weights and solver of {source}, step {snapshot.step}",),
                             frozenset(), snapshot)
     if source == "imagenet":
-        found = _from_vgg(model, _fetched_vgg(model), "Keras' ImageNet VGG-16")
+        found = _from_vgg(model, _fetched_vgg(model), "Keras' ImageNet VGG-16", extra_channels)
     elif (arrays := _vgg_in(source)) is not None:
-        found = _from_vgg(model, arrays, source)
+        found = _from_vgg(model, arrays, source, extra_channels)
     else:
-        table = load_caffemodel(model, source)
+        table = load_caffemodel(model, source, extra_channels)
         found = StartWeights((f"start weights: {source}", *str(table).splitlines()),
                              table.new_layers)
     return replace(found, scales=rescale_intensity(model, intensity, found.new_layers))
@@ -175,13 +178,14 @@ def _fetched_vgg(model: PixelNet) -> dict[str, list[np.ndarray]]:
     return {name: vgg.get_layer(own).get_weights() for name, own in _KERAS_NAMES.items()}
 
 
-def _from_vgg(model: PixelNet, arrays: dict[str, list[np.ndarray]], source: str) -> StartWeights:
+def _from_vgg(model: PixelNet, arrays: dict[str, list[np.ndarray]], source: str,
+              extra_channels: str) -> StartWeights:
     """Give the thirteen convolutions their kernels and biases."""
     for name, (kernel, bias) in arrays.items():
-        if name == "conv1_1" and kernel.shape[2] != model.channels:
-            # Every channel gets the mean kernel; the sum over channels keeps the response.
-            mean = kernel.mean(axis=2, keepdims=True) * kernel.shape[2] / model.channels
-            kernel = mean.repeat(model.channels, axis=2)
+        channels = model.parts[name].kernel.shape[2]
+        if name == "conv1_1" and kernel.shape[2] != channels:
+            kernel = np.moveaxis(fit_channels(np.moveaxis(kernel, (3, 2), (0, 1)), channels,
+                                              extra_channels), (0, 1), (3, 2))
         shapes = [tuple(weight.shape) for weight in model.parts[name].weights[:2]]
         if shapes != [kernel.shape, bias.shape]:
             raise ModelError(f"{name} has the shape {kernel.shape}, the model's is {shapes[0]}",

@@ -155,7 +155,8 @@ class Trainer:
         """
         if self._starts():
             training = self.config.training
-            initialise(self._new_model(), training.initial_weights, training.pretrained_intensity)
+            initialise(self._new_model(), training.initial_weights,
+                       training.pretrained_intensity, training.extra_channels)
 
     def describe(self) -> str:
         """One sentence about what the training will do."""
@@ -260,7 +261,8 @@ class Trainer:
     def _initialise(self, model: PixelNet, balance: bool) -> StartWeights:
         """Give the model its start weights."""
         training = self.config.training
-        start = initialise(model, training.initial_weights, training.pretrained_intensity)
+        start = initialise(model, training.initial_weights, training.pretrained_intensity,
+                           training.extra_channels)
         for line in start.lines:
             self.reporter.message(line)
         if training.balance_taps and balance:

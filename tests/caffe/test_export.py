@@ -9,6 +9,7 @@ from pixelnet_tf.caffe.build import build_model
 from pixelnet_tf.caffe.export import export_caffe
 from pixelnet_tf.caffe.import_pixelnet import import_pixelnet
 from pixelnet_tf.caffe.reading import read_network
+from pixelnet_tf.caffe.snapshot import save_snapshot
 from pixelnet_tf.config import Config, ModelConfig, StudyConfig
 from pixelnet_tf.errors import ModelError, RunError
 from pixelnet_tf.model.pixelnet import PixelNet
@@ -37,6 +38,23 @@ def test_a_network_that_reads_several_slices_has_no_counterpart(tmp_path):
     with pytest.raises(ModelError, match="context_slices is 3, and the original's networks read"):
         export(model, tmp_path)
     assert not list(tmp_path.iterdir())
+
+
+def test_a_layer_that_mixes_modalities_becomes_part_of_the_first_kernel(tmp_path, randomise):
+    model = PixelNet(ModelConfig(**SMALL, fc7="none", border=20, mix_channels=True), channels=5,
+                     classes=3, seed=1)
+    randomise(model)
+    again, table = import_pixelnet(*export(model, tmp_path), border=20)
+    assert {row.status for row in table.rows} == {"matched"}
+    assert again.channels == 5
+    assert not again.config.mix_channels
+    image = np.random.default_rng(0).normal(size=(1, 32, 33, 5)).astype(np.float32)
+    pixels = np.float32([[0, 0, 0], [0, 20, 7], [0, 31, 32]])
+    scores = model([image, pixels]).numpy()
+    np.testing.assert_allclose(again([image, pixels]), scores, rtol=0,
+                               atol=1e-5 * np.abs(scores).max())
+    with pytest.raises(ModelError, match=r"with model\.mix_channels has no snapshot"):
+        save_snapshot(model, {}, 1, 0, tmp_path, "binaryproto")
 
 
 @pytest.mark.parametrize("form", FORMS)

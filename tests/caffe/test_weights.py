@@ -195,6 +195,10 @@ def test_other_numbers_of_channels():
                                [[1 * 3 / 4] * 4, [4 * 3 / 4] * 4])
     np.testing.assert_allclose(fit_channels(kernel, 6, "repeat")[0, :, 0, 0],
                                np.float32([0, 1, 2, 0, 1, 2]) / 2)
+    kept = fit_channels(kernel, 5, "keep")[:, :, 0, 0]
+    np.testing.assert_array_equal(kept, [[0, 1, 2, 0, 0], [3, 4, 5, 0, 0]])
+    # There is nothing to keep in fewer channels.
+    np.testing.assert_array_equal(fit_channels(kernel, 2, "keep"), fit_channels(kernel, 2))
     for channels, rule in ((1, "average"), (4, "average"), (6, "repeat")):
         # An image with equal channels gives the response that it gave.
         turned = fit_channels(kernel, channels, rule)
@@ -202,6 +206,15 @@ def test_other_numbers_of_channels():
     model = PixelNet(SMALL, 4, 2, seed=0)
     table = load_caffe_weights(model, vgg())
     assert table.rows[0].detail == "3 channels to 4 by average"
+    kernel = vgg().layers[0].blobs[0]
+    load_caffe_weights(model, vgg(), channel_rule="keep")
+    np.testing.assert_array_equal(model.parts["conv1_1"].kernel.numpy()[:, :, 3], 0)
+    # A layer that mixes four modalities leaves the file's kernel as it is.
+    mixing = PixelNet(dataclasses.replace(SMALL, mix_channels=True), 4, 2, seed=0)
+    table = load_caffe_weights(mixing, vgg())
+    assert {"mix_channels", "fc6_new"} < table.new_layers
+    np.testing.assert_array_equal(mixing.parts["conv1_1"].kernel,
+                                  kernel.transpose(2, 3, 1, 0))
     with pytest.raises(ModelError, match="channel_rule must be one of"):
         load_caffe_weights(model, vgg(), channel_rule="mean")
 

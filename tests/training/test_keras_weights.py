@@ -47,6 +47,20 @@ def test_keras_file_gives_the_thirteen_convolutions(tiny_config, tmp_path):
         np.testing.assert_array_equal(mine[1], bias)
 
 
+@pytest.mark.parametrize(("rule", "places", "scale"), [
+    ("average", None, 0.6), ("repeat", [0, 1, 2, 0, 1], 0.6), ("keep", [0, 1, 2], 1.0)])
+def test_what_kernels_of_three_channels_become_of_five(tiny_config, tmp_path, rule, places, scale):
+    path = tmp_path / "vgg.h5"
+    kernel, _ = write_vgg(path, (4, 4, 8, 8, 8))["conv1_1"]
+    model = PixelNet(tiny_config.model, 5, 4, seed=0)
+    initialise(model, str(path), extra_channels=rule)
+    mine = model.parts["conv1_1"].kernel.numpy()
+    theirs = kernel[:, :, places] if places else kernel.mean(axis=2, keepdims=True)
+    np.testing.assert_allclose(mine, np.broadcast_to(theirs * scale, mine.shape) if not places
+                               else np.pad(theirs * scale, [(0, 0), (0, 0), (0, 5 - len(places)),
+                                                            (0, 0)]), rtol=1e-6)
+
+
 def test_a_file_that_does_not_fit_is_named(tiny_config, tmp_path):
     path, model = tmp_path / "vgg.h5", PixelNet(tiny_config.model, 3, 4, seed=0)
     write_vgg(path)
