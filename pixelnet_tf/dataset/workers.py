@@ -89,8 +89,15 @@ def run_cases(function: Callable[..., Any], cases: Iterable[Item], arguments: tu
         finished = True
     finally:
         if not finished:
-            for process in set(multiprocessing.active_children()) - others:
+            ours = set(multiprocessing.active_children()) - others
+            for process in ours:
                 process.terminate()
+            for process in ours:
+                process.join()
+            # One that was stopped in the midst of its result's way back leaves the rest unwritten.
+            # The pool's own thread would wait for it for ever, since this process, too, could write
+            # into that pipe: only where nobody can, does it end.
+            pool._result_queue._writer.close()  # type: ignore[attr-defined]
         # Waiting, too, after an interruption: else the pool's own thread may be about to close its
         # pipe just when the interpreter, which ends, writes to it.
         pool.shutdown(wait=True, cancel_futures=True)

@@ -6,7 +6,10 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
+from multiprocessing.connection import Connection
+from pathlib import Path
 
 import pytest
 
@@ -61,6 +64,37 @@ def test_no_process_stays_when_the_caller_stops():
     deadline = time.monotonic() + 10
     while multiprocessing.active_children() and time.monotonic() < deadline:
         time.sleep(0.05)
+    assert multiprocessing.active_children() == []
+
+
+def half_a_result(case: Case, begun: Path) -> bytes:
+    """A result of which its process sends half, and no more."""
+    whole = Connection._send
+
+    def half(self, data, *more):
+        whole(self, data[:len(data) // 2], *more)
+        begun.touch()
+        time.sleep(60)
+
+    Connection._send = half
+    return bytes(1000)
+
+
+def test_a_caller_that_stops_while_a_result_is_on_its_way_does_not_wait_for_ever(tmp_path):
+    def cases():
+        yield CASES[0]
+        while not (tmp_path / "begun").exists():
+            time.sleep(0.01)
+        raise KeyboardInterrupt
+
+    def stop():
+        with pytest.raises(KeyboardInterrupt):
+            list(run_cases(half_a_result, cases(), (tmp_path / "begun",), 2))
+
+    stopped = threading.Thread(target=stop, daemon=True)
+    stopped.start()
+    stopped.join(60)
+    assert not stopped.is_alive()
     assert multiprocessing.active_children() == []
 
 
