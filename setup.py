@@ -31,10 +31,11 @@ HDF5 = ["h5py>=3.13"]
 # The first tf2onnx that takes the protobuf below.
 ONNX = ["tf2onnx>=1.17", "onnxruntime>=1.17"]
 TENSORBOARD = ["tensorboard>=2.18"]
-# Starlette's test client stands on httpx, its newest releases on httpx2. pytest-xdist runs the tests
-# in a process for each core, from 3.6 on in its main thread, which alone takes signals.
-TEST = ["pytest>=8", "pytest-cov>=7", "pytest-xdist>=3.6.1", "coverage>=7.10.6", "hypothesis>=6.100",
-        "ruff>=0.5", "mypy>=1.15", "types-PyYAML>=6.0.12", "httpx>=0.27", "httpx2>=2.0"]
+# Starlette's test client stands on httpx, its newest releases on httpx2. pytest-xdist runs the
+# tests in a process for each core, from 3.6 on in its main thread, which alone takes signals.
+TEST = ["pytest>=8", "pytest-cov>=7", "pytest-xdist>=3.6.1", "coverage>=7.10.6",
+        "hypothesis>=6.100", "ruff>=0.5", "mypy>=1.15", "types-PyYAML>=6.0.12", "httpx>=0.27",
+        "httpx2>=2.0"]
 
 # highdicom lays a segmentation on its source series by the places of both; 0.28 is the release that
 # this was tested with. It stands on pydicom, whose 3.0 has the codes that segments are named by.
