@@ -97,6 +97,7 @@ def training_batches(study: PreparedStudy, schedule: SliceSchedule, sampling: Sa
         return mix_lesions(record, varied(donors[pick], vary_seed), sampling.lesion_mixing,
                            mix_seed)
 
+    @tf.autograph.experimental.do_not_convert
     def load(position: tf.Tensor, row: tf.Tensor) -> dict[str, tf.Tensor]:
         own = tf.random.experimental.stateless_fold_in(
             tf.constant([seed, 0x5eed], tf.int32), tf.cast(position, tf.int32))
@@ -123,6 +124,7 @@ def training_batches(study: PreparedStudy, schedule: SliceSchedule, sampling: Sa
         return sample_pixels(record["labels"], allowed, pixel_seed, classes=classes,
                              config=sampling, corner_yx=corner)
 
+    @tf.autograph.experimental.do_not_convert
     def flatten(batch: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
         pixels = batch["pixels"]
         targets = batch.get("target", tf.range(tf.shape(pixels)[0]))
@@ -138,6 +140,7 @@ def training_batches(study: PreparedStudy, schedule: SliceSchedule, sampling: Sa
         return {"image": batch["image"], "pixels": tf.cast(rows, tf.float32), "classes": drawn,
                 "row": batch["row"]}
 
+    @tf.autograph.experimental.do_not_convert
     def in_slab(position: tf.Tensor, slab: tf.Tensor, row: tf.Tensor, target: tf.Tensor
                 ) -> dict[str, tf.Tensor]:
         """A slice varied as its slab is; of one that is not drawn (target -1) no pixels."""
@@ -155,6 +158,7 @@ def training_batches(study: PreparedStudy, schedule: SliceSchedule, sampling: Sa
         return {"image": image, "pixels": tf.ensure_shape(pixels_yx, [None, 2]),
                 "classes": tf.ensure_shape(drawn, [None]), "row": row, "target": target}
 
+    @tf.autograph.experimental.do_not_convert
     def stacked(first: tf.Tensor, slabs: tf.Tensor, rows: tf.Tensor, targets: tf.Tensor,
                 neighbours: tf.Tensor) -> tf.data.Dataset:
         """One mini-batch of all slices that its drawn ones are read from."""

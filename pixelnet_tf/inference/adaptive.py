@@ -60,11 +60,13 @@ def adaptive_scores(scorer: DenseScorer, taps: Sequence[Tap], domain: tf.Tensor,
     return scores[:, :size[0], :size[1]], scored[:, :size[0], :size[1]]
 
 
+@tf.autograph.experimental.do_not_convert
 def _lattice(size: tf.Tensor, stride: int) -> tf.Tensor:
     rows, columns = (tf.range(size[i]) % stride == 0 for i in (0, 1))
     return rows[:, None] & columns[None, :]
 
 
+@tf.autograph.experimental.do_not_convert
 def _fill_decided(scores: tf.Tensor, undecided: tf.Tensor, scored: tf.Tensor, domain: tf.Tensor,
                   stride: int) -> tuple[tf.Tensor, tf.Tensor]:
     """Fill cells whose corners agree; returns the scores and the pixels still undecided."""

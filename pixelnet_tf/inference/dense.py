@@ -128,6 +128,7 @@ class DenseScorer(tf.Module):
         return tf.ensure_shape(chunks.concat(), [None, self.model.classes])
 
 
+@tf.autograph.experimental.do_not_convert
 def _tiles_of(wanted: tf.Tensor) -> tf.Tensor:
     """(batch, height, width) bool to (batch, tile row, tile column, pixel of the tile)."""
     size = tf.shape(wanted)[1:3]

@@ -105,6 +105,7 @@ def image_box(image: tf.Tensor) -> tf.Tensor:
     return tf.cast(box, tf.int32)
 
 
+@tf.autograph.experimental.do_not_convert
 def fast_taps(model: PixelNet, image: tf.Tensor, *, precision: tf.DType = tf.float32,
               dropout: Dropout | None = None, neighbours: tf.Tensor | None = None) -> list[Tap]:
     """The maps of the hypercolumn for every pixel inside the image.

@@ -134,7 +134,7 @@ def pixels_beside(pixels_nyx: tf.Tensor, neighbours: tf.Tensor) -> list[tf.Tenso
             for k in range(neighbours.shape[1])]
 
 
-@tf.function(reduce_retracing=True)
+@tf.function(reduce_retracing=True, autograph=False)
 def _hypercolumn(maps: tuple[tf.Tensor, ...], pixels_nyx: tf.Tensor, *, rates: tuple[float, ...],
                  pad: bool, interpolation: str, out_of_range: str) -> tf.Tensor:
     columns = [

@@ -122,14 +122,14 @@ def _trial(config: Config, height: int, width: int) -> TrialResult:
     beside = config.model.context_slices // 2
     neighbours = np.clip(np.arange(slices)[:, None] + np.arange(-beside, beside + 1), 0, slices - 1)
 
-    @tf.function
+    @tf.function(autograph=False)
     def drawn(seed: tf.Tensor) -> dict[str, tf.Tensor]:
         one = augment(slice_, sampling, seed)
         pixels, chosen = sample_pixels(one["labels"], one["brain"], seed, classes=classes,
                                        config=sampling)
         return {"image": one["image"], "pixels": pixels, "classes": chosen}
 
-    @tf.function
+    @tf.function(autograph=False)
     def step(number: tf.Tensor) -> tf.Tensor:
         each = [drawn(tf.stack([number, tf.constant(i)])) for i in range(slices)]
         batch = {"image": tf.stack([one["image"] for one in each]),

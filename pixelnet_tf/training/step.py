@@ -166,7 +166,7 @@ def make_step(state: TrainingState, sampling: SamplingConfig) -> Step:
             model, batch, seed, variables=tensors, fast=training.fast, precision=precision,
             lattice=lattice_of(sampling), loss_of=loss_of, hard=sampling.hard_pixels)
 
-    @tf.function(reduce_retracing=True)
+    @tf.function(reduce_retracing=True, autograph=False)
     def one_batch(batch: Batch, step: tf.Tensor) -> tf.Tensor:
         loss, gradients = of_batch(batch, tf.stack([training.seed, step]))
         optimizer.apply(gradients, trained)
@@ -174,14 +174,14 @@ def make_step(state: TrainingState, sampling: SamplingConfig) -> Step:
         return loss
 
     # A function of its own for each mini-batch, or the memory of all would be taken at once.
-    @tf.function(reduce_retracing=True)
+    @tf.function(reduce_retracing=True, autograph=False)
     def one_more(batch: Batch, step: tf.Tensor, number: tf.Tensor, loss: tf.Tensor,
                  gradients: list[tf.Tensor]) -> LossAndGradients:
         seed = tf.random.experimental.stateless_fold_in(tf.stack([training.seed, step]), number)
         new_loss, new = of_batch(batch, seed)
         return loss + new_loss, [a + b for a, b in zip(gradients, new, strict=True)]
 
-    @tf.function
+    @tf.function(autograph=False)
     def apply_mean(gradients: list[tf.Tensor]) -> None:
         optimizer.apply([g / training.solver.iter_size for g in gradients], trained)
         average()
