@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # What takes longer than continuous integration allows: damaged files for half an hour, 1,000 flips
-# and cuts of what the product writes, power cuts and kills of every verb, the main job from its first
-# verb to a picture, memory over a training, a server under load and under attack.
+# and cuts of what the product writes, power cuts and kills of every verb, the README's lines as they
+# stand, the main job from its first verb to a picture, memory over a training, a server under load
+# and under attack.
 #
 #   bash scripts/nightly.sh [OUT [CHECK...]]
 #
@@ -49,6 +50,7 @@ if [[ $(id -u) -eq 0 && -e /dev/loop-control ]]; then
     check ext4 python scripts/power_cut_ext4.py
 fi
 check locks env PIXELNET_LOCK_SECONDS=60 python -m pytest -q tests/io/test_locks.py
+check readme env PIXELNET_WHOLE_README=1 python -m pytest -q tests/test_packaging.py -k readme
 check main-job bash scripts/quickstart.sh "$out/main-job"
 check report pixelnet-tf report "$out/main-job/job/run" --predictions "$out/main-job/job/predictions" \
     --scores "$out/main-job/job/scores" --references "$out/main-job/study" \

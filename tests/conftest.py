@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -21,6 +22,17 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if "shared" in getattr(item, "fixturenames", ()):
             item.add_marker(pytest.mark.shared)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def earlier_objects_rest() -> None:
+    """What earlier files left, as TensorFlow its graphs, is looked through for garbage no more.
+
+    A process that has come to the last files holds millions of objects; a collection of them takes
+    seconds, and there are many.
+    """
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(scope="session")

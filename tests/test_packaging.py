@@ -110,16 +110,25 @@ def test_the_wheel_works_outside_of_the_checkout(fresh):
     assert all(Path(path).is_relative_to(fresh.parent) for path in where.split())
 
 
-@pytest.mark.slow
 def test_the_readmes_python_gives_a_segmentation_and_its_score(fresh, tmp_path):
-    """Outside of the checkout, line by line; on a case that was not trained on."""
+    """Outside of the checkout, line by line; on a case that was not trained on.
+
+    Of a smaller study and in a few steps; with PIXELNET_WHOLE_README in the environment, as
+    scripts/nightly.sh sets it, as it stands, and then the score must be a good one.
+    """
     lines = re.search(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)[1]
     assert len(lines.splitlines()) <= 15
+    whole = "PIXELNET_WHOLE_README" in os.environ
+    if not whole:
+        for written, smaller in (("cases=8, size=(64, 64, 24)", "cases=4, size=(32, 28, 12)"),
+                                 ("training.steps=200", "training.steps=2")):
+            assert lines.count(written) == 1
+            lines = lines.replace(written, smaller)
     (tmp_path / "lines.py").write_text(lines)
     done = subprocess.run([str(fresh / "python"), "lines.py"], cwd=tmp_path, env=outside(),
                           timeout=400, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    assert 0.8 <= float(done.stdout.splitlines()[-1]) < 1
+    assert (0.8 if whole else 0) <= float(done.stdout.splitlines()[-1]) < 1
     assert (tmp_path / "segmentation.nii.gz").is_file()
     assert (tmp_path / "segmentation.png").is_file()
 
