@@ -11,7 +11,7 @@ import json
 import re
 import struct
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import h5py
@@ -38,6 +38,14 @@ SIZES = (0, 1, 2, 3, 255, 4096, 16384, 20000, 65536, 10**6, 2**28, 2**31 - 1, 2*
 def one_of(generator: np.random.Generator, choices: Any) -> Any:
     """One of a sequence."""
     return choices[int(generator.integers(len(choices)))]
+
+
+def flipped_bits(data: bytes, bits: Iterable[int]) -> Iterator[tuple[int, bytes]]:
+    """(bit, the file with this one bit flipped), for some bits, counted from the file's first."""
+    for bit in bits:
+        broken = bytearray(data)
+        broken[bit // 8] ^= 1 << bit % 8
+        yield bit, bytes(broken)
 
 
 def damage(data: bytes, generator: np.random.Generator) -> bytes:

@@ -65,7 +65,7 @@ def test_a_case_is_segmented_without_a_modality_only_where_that_is_asked_for(mai
     np.testing.assert_array_equal(labels(tmp_path / "p" / "phantom_002.nii.gz"),
                                   allowing.predict(two).labels)
     # Scores are told apart by what was missing.
-    scores = px.evaluate(tmp_path / "p", main_job / "study")
+    scores = px.evaluate(tmp_path / "p", main_job / "study", workers=1)
     assert scores.evaluation.about["missing_modalities"] == {"phantom_002": ["t1ce"]}
     table = scores.table()
     assert "by the modalities that are missing" in table

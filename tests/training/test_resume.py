@@ -12,6 +12,7 @@ import tensorflow as tf
 
 from pixelnet_tf.config import config_to_yaml
 from pixelnet_tf.runs.folder import RunFolder
+from tests.main_job import run_main
 
 STEPS = 60
 #: Some twenty slices an epoch, one a step: a state every seven steps is a state in mid-epoch.
@@ -20,20 +21,13 @@ OPTIONS = ("training.batch_slices=1", "sampling.lesion_free_slices=1.0",
 
 
 @pytest.fixture
-def start(tiny_study, tiny_config, tmp_path):
-    """A function that starts `pixelnet-tf train` as a process of its own."""
+def train(tiny_study, tiny_config, tmp_path) -> list[str]:
+    """The arguments of `pixelnet-tf` for a training, up to the folder."""
     config = tmp_path / "tiny.yaml"
     config.write_text(config_to_yaml(tiny_config))
 
-    def run(out: str, *more: str) -> subprocess.Popen:
-        command = [sys.executable, "-m", "pixelnet_tf", "train", "--config", str(config), "--data",
-                   tiny_study.path, "--out", str(tmp_path / out), *more]
-        for option in OPTIONS:
-            command += ["--set", option]
-        return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
-                                text=True)
-
-    return run
+    return ["train", "--config", str(config), "--data", tiny_study.path,
+            *(f"--set={option}" for option in OPTIONS), "--out"]
 
 
 def last_step(run) -> int:
@@ -43,12 +37,6 @@ def last_step(run) -> int:
         return 0
 
 
-def finished(process: subprocess.Popen) -> str:
-    output, _ = process.communicate(timeout=300)
-    assert process.returncode == 0, output
-    return output
-
-
 def weights(run, kind: str) -> dict[str, np.ndarray]:
     name = json.loads((run / "checkpoints" / "state.json").read_text())[kind]["name"]
     reader = tf.train.load_checkpoint(str(run / "checkpoints" / name))
@@ -56,20 +44,21 @@ def weights(run, kind: str) -> dict[str, np.ndarray]:
             if "OBJECT_GRAPH" not in key}
 
 
-def test_killed_and_resumed_it_ends_with_the_same_bits(start, tmp_path):
-    whole, killed = start("whole"), start("killed")
+def test_killed_and_resumed_it_ends_with_the_same_bits(train, tmp_path, capsys):
+    """Killed as a process of its own, resumed in another: this one."""
+    killed = subprocess.Popen([sys.executable, "-m", "pixelnet_tf", *train, tmp_path / "killed"])
     while last_step(tmp_path / "killed") < 14 and killed.poll() is None:
         time.sleep(0.005)
     killed.send_signal(signal.SIGKILL)
-    killed.communicate()
+    killed.wait()
     assert killed.returncode == -signal.SIGKILL
     stopped = last_step(tmp_path / "killed")
     assert 14 <= stopped < STEPS
     assert not (tmp_path / "killed" / "model.keras").exists()
 
-    output = finished(start("killed", "--resume"))
-    assert "model written" in output
-    finished(whole)
+    assert run_main(*train, tmp_path / "killed", "--resume") == 0
+    assert "model written" in capsys.readouterr().out
+    assert run_main(*train, tmp_path / "whole") == 0
     for kind in ("last", "best"):
         one, other = (weights(tmp_path / run, kind) for run in ("whole", "killed"))
         # Weights, momentum and the solver's count of steps.

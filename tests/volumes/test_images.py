@@ -20,6 +20,7 @@ from pixelnet_tf.volumes.case_volume import RawVolume, geometry_of, prepare_case
 from pixelnet_tf.volumes.checks import check_case
 from pixelnet_tf.volumes.images import parts_of, read_geometry, read_volume
 from pixelnet_tf.volumes.nifti import write_labels
+from tests.mutations import flipped_bits
 from tests.study_forms import FORMS, write_image
 
 AFFINE = nib.affines.from_matvec(
@@ -96,9 +97,7 @@ def test_a_file_of_any_form_is_read_to_its_end(tmp_path, ending, packed):
 def test_no_flipped_bit_of_compressed_voxels_changes_them(tmp_path, ending, capfd):
     path = write_image(tmp_path / f"v{ending}", ARRAY, AFFINE)
     data = path.read_bytes()
-    for bit in range(8 * (len(data) - 250), 8 * len(data), 29):
-        broken = bytearray(data)
-        broken[bit // 8] ^= 1 << bit % 8
+    for _, broken in flipped_bits(data, range(8 * (len(data) - 250), 8 * len(data), 29)):
         path.write_bytes(broken)
         try:
             np.testing.assert_array_equal(read_volume(path)[0], ARRAY)
@@ -112,9 +111,7 @@ def test_no_flipped_bit_of_a_header_is_more_than_an_error(tmp_path, ending):
     path = write_image(tmp_path / f"v{ending}", ARRAY, AFFINE, packed=False)
     data = path.read_bytes()
     refused = 0
-    for bit in range(0, 8 * min(len(data), 500), 37):
-        broken = bytearray(data)
-        broken[bit // 8] ^= 1 << bit % 8
+    for _, broken in flipped_bits(data, range(0, 8 * min(len(data), 500), 37)):
         path.write_bytes(broken)
         try:
             array, geometry = read_volume(path)
