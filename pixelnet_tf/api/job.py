@@ -152,8 +152,7 @@ class Job:
             What is wrong with the cases.
         """
         if not self._is_prepared():
-            Study.open(self.study, self.config).update(self.folder.prepared, dry_run=True,
-                                                       reporter=self.reporter)
+            self._opened().update(self.folder.prepared, dry_run=True, reporter=self.reporter)
 
     def left(self) -> list[str]:
         """The parts that are still to be done, in their order."""
@@ -192,7 +191,10 @@ class Job:
             self.reporter.message("prepare: done before")
             return
         self.reporter.message(f"prepare: {self.study}")
-        Study.open(self.study, self.config).update(self.folder.prepared, reporter=self.reporter)
+        self._opened().update(self.folder.prepared, reporter=self.reporter)
+
+    def _opened(self) -> Study:
+        return Study.open(self.study, self.config, reporter=self.reporter)
 
     def _train(self) -> None:
         trainer = make_trainer(self.folder.prepared, self.config, self.folder.run,

@@ -15,7 +15,7 @@ from pixelnet_tf.cases.case import Case
 from pixelnet_tf.cases.detect import detect_study
 from pixelnet_tf.cases.layouts import find_cases
 from pixelnet_tf.cases.names import SEGMENTATION
-from pixelnet_tf.cases.split import draw_split
+from pixelnet_tf.cases.split import Split, draw_split
 from pixelnet_tf.config import (
     Config,
     Preset,
@@ -34,12 +34,13 @@ from pixelnet_tf.planning.rules import (
     choose_preset,
     describe,
     fit_steps,
+    looks_setting,
     make_settings,
     name_labels,
     propose_regions,
     study_name,
 )
-from pixelnet_tf.planning.trial import try_out
+from pixelnet_tf.planning.trial import TrialResult, try_out
 from pixelnet_tf.reporting import Reporter, reporter_or_log
 from pixelnet_tf.volumes.bias_field import correct_bias_field
 from pixelnet_tf.volumes.case_volume import RawVolume
@@ -101,7 +102,7 @@ def plan(path: str | os.PathLike[str], *, preset: str | None = None, minutes: fl
     # A plan of pixelnet-tf...study:...
     """
     reporter = reporter_or_log(reporter)
-    found = _Found.of(Path(path), config)
+    found = _Found.of(Path(path), config, reporter)
     survey = survey_study(found.cases, found.study.ignore_label, reporter)
     hardware = Hardware.here()
     start = _start_weights(weights)
@@ -117,9 +118,13 @@ def plan(path: str | os.PathLike[str], *, preset: str | None = None, minutes: fl
                 chosen, why, (*found.told, *describe(survey, study), str(hardware)),
                 notes=tuple(_notes(survey, names))).overridden(overrides)
     minutes = MINUTES.get(chosen) if minutes is None else minutes
-    if trial and names:
-        made = _with_trial(made, survey, found.cases, names, minutes, hardware, reporter
-                           ).overridden(overrides)
+    if names:
+        work = _Work.of(made.config, survey, names)
+        if trial:
+            made = _with_trial(made, work, survey, found.cases, minutes, hardware, reporter
+                               ).overridden(overrides)
+        if "training.validate_every" not in {setting.key for setting in made.settings}:
+            made = made.with_settings(work.looks(made.config, survey))
     made.config  # noqa: B018  What does not hold is told here, not by the next verb.
     return made
 
@@ -143,12 +148,13 @@ class _Found:
     regions: dict[str, tuple[int, ...]] = field(default_factory=dict)
 
     @classmethod
-    def of(cls, path: Path, config: Config | str | os.PathLike[str] | None) -> _Found:
+    def of(cls, path: Path, config: Config | str | os.PathLike[str] | None,
+           reporter: Reporter) -> _Found:
         if config is not None:
             study = as_config(config).study
-            return cls(study, tuple(find_cases(path, study, require_segmentation=False)), (), True,
-                       study.labels, study.regions)
-        found = detect_study(path)
+            cases = tuple(find_cases(path, study, False, reporter))
+            return cls(study, cases, (), True, study.labels, study.regions)
+        found = detect_study(path, reporter)
         modalities = found.common_modalities or found.modalities
         settings = {key: value for key, value in found.settings(modalities).items()
                     if key in ("layout", "modalities", "files", "series")}
@@ -158,7 +164,7 @@ class _Found:
         told = (*found.reasons, *([f"Not every case has {', '.join(missing)}: left out."]
                                   if missing else []))
         # Without what is left out, which may lie on another grid.
-        cases = tuple(find_cases(path, study, require_segmentation=False))
+        cases = tuple(find_cases(path, study, False, reporter))
         return cls(study, cases, told, False, found.labels, found.regions)
 
     def described(self, survey: Survey, preset: Preset) -> tuple[StudyConfig, dict[str, str]]:
@@ -219,7 +225,65 @@ def _notes(survey: Survey, names: list[str]) -> list[str]:
     return notes
 
 
-def _with_trial(made: Plan, survey: Survey, cases: Sequence[Case], names: list[str],
+@dataclass(frozen=True)
+class _Work:
+    """What a training is of.
+
+    Attributes:
+        epoch: solver steps of a pass over the slices.
+        validated: slices of the validation cases.
+        tested: cases that are set aside.
+    """
+
+    epoch: float
+    validated: float
+    tested: int
+
+    @classmethod
+    def of(cls, config: Config, survey: Survey, names: list[str]) -> _Work:
+        """Where the split cannot be drawn, which the next verb tells, nothing is set aside."""
+        try:
+            split = draw_split(names, config.split)
+        except ConfigError:
+            split = Split(tuple(names), (), ())
+        drawn = len(split.train) * survey.slices_per_case * (
+            survey.lesion_slice_share
+            + config.sampling.lesion_free_slices * (1 - survey.lesion_slice_share))
+        return cls(max(drawn / config.training.step_slices, 1),
+                   len(split.validation) * survey.slices_per_case, len(split.test))
+
+    def steps(self, config: Config) -> int:
+        """Those of the training; the epochs' where nothing says how many."""
+        return config.training.steps or max(1, round(config.training.epochs * self.epoch))
+
+    def looks(self, config: Config, survey: Survey, trial: TrialResult | None = None
+              ) -> list[Setting]:
+        """How often to validate, by the trial, or by the multiplications; nothing without cases.
+
+        A training that is counted in epochs has at most one look an epoch.
+        """
+        if not self.validated:
+            return []
+        steps = self.steps(config)
+        most = {} if config.training.steps else {"most": config.training.epochs}
+        if trial is not None:
+            one = self.validated * trial.slice_seconds
+            return [looks_setting(steps, steps * trial.step_seconds, one, f"{one:.2g} s each",
+                                  **most)]
+        from pixelnet_tf.model.architecture import Architecture
+
+        columns, rows, _ = next(iter(survey.sizes))
+        side = config.prepare.slice_size
+        size = (len(config.study.modalities), side or rows, side or columns)
+        network = Architecture.of(config.model, len(config.study.labels))
+        # A step goes back, too, which takes twice as long as going there.
+        step = 3 * config.training.step_slices * network.slice_work(*size, config.sampling.pixels)
+        one = self.validated * network.slice_work(*size, size[1] * size[2]) / step
+        return [looks_setting(steps, steps, one, f"as dear as {one:.2g} steps by their products",
+                              **most)]
+
+
+def _with_trial(made: Plan, work: _Work, survey: Survey, cases: Sequence[Case],
                 minutes: float | None, hardware: Hardware, reporter: Reporter) -> Plan:
     """The plan with steps that fit into the minutes and with what each verb will take."""
     config = made.config
@@ -229,32 +293,24 @@ def _with_trial(made: Plan, survey: Survey, cases: Sequence[Case], names: list[s
     found = try_out(config, side or rows, side or columns)
     if isinstance(found, str):
         return replace(made, notes=(*made.notes, f"{found}: time and memory are not known"))
-    try:
-        split = draw_split(names, config.split)
-    except ConfigError:
-        return made
-    tested = len(split.test)
-    validated = len(split.validation) * survey.slices_per_case
-    drawn = len(split.train) * survey.slices_per_case * (
-        survey.lesion_slice_share
-        + config.sampling.lesion_free_slices * (1 - survey.lesion_slice_share))
-    epoch = max(drawn / config.training.step_slices, 1)
     if minutes is None:
-        steps = config.training.epochs * epoch
-        rounds = config.training.epochs if validated else 0
-        clock = (steps * found.step_seconds + rounds * validated * found.slice_seconds) / 60
+        steps = work.steps(config)
+        settings = work.looks(config, survey, found)
+        rounds = steps / settings[0].value if settings else 0
+        clock = (steps * found.step_seconds + rounds * work.validated * found.slice_seconds) / 60
+        made = made.with_settings(settings)
     else:
-        settings, clock = fit_steps(minutes, found, hardware.cores, validated)
+        settings, clock = fit_steps(minutes, found, hardware.cores, work.validated)
         steps = settings[0].value
-        passes = Setting("training.steps", steps,
-                         f"{settings[0].reason}; {steps / epoch:.0f} passes over the slices")
-        made = made.with_settings([passes, *(settings[1:] if validated else [])])
+        passes = Setting("training.steps", steps, f"{settings[0].reason}; "
+                         f"{steps / work.epoch:.0f} passes over the slices")
+        made = made.with_settings([passes, *(settings[1:] if work.validated else [])])
     memory = found.training_bytes / 1e9
     notes = made.notes
     if hardware.memory_gb and memory > 0.8 * hardware.memory_gb:
         notes += (f"the training takes {memory:.0f} of {hardware.memory_gb:.0f} GB of memory: "
                   "lower training.batch_slices, with training.solver.iter_size in its place",)
-    costs = expected_costs(config, found, clock, len(cases), tested, survey.slices_per_case,
+    costs = expected_costs(config, found, clock, len(cases), work.tested, survey.slices_per_case,
                            _seconds_of_a_case(cases, config))
     return replace(made, costs=costs, notes=notes)
 

@@ -192,7 +192,8 @@ class FolderScoring:
         study = self._config.study
         self._rules = make_protocol(self._config.evaluation, f"hausdorff95_{hausdorff95}")
         self._regions = self._rules.regions(study)
-        self._matching = match_cases(self._predictions, self._references, study, allow_missing)
+        self._matching = match_cases(self._predictions, self._references, study, allow_missing,
+                                     reporter)
         self.cases, self.protocol = tuple(self._matching.pairs), self._rules.name
         if self._matching.missing:
             reporter.warning(self._matching.missing)

@@ -512,13 +512,15 @@ class Segmenter:
             source = CaseSource.of_files({key: Path(path) for key, path in data.items()},
                                          self.config, *cases)
         elif split == "all":
-            source = CaseSource.open(os.fspath(data), self.config, None, cases, truth=overlays)
+            source = CaseSource.open(os.fspath(data), self.config, None, cases, truth=overlays,
+                                     reporter=reporter)
         elif self._split is None:
             raise ConfigError("a part of the split needs a run: an exported model does not say "
                               "which cases it was trained on", hint="name the cases instead")
         else:
             source = CaseSource.open(os.fspath(data), self.config,
-                                     self._split.choose(split, cases), truth=overlays)
+                                     self._split.choose(split, cases), truth=overlays,
+                                     reporter=reporter)
         segment, about = self._backend
         if self.follows:
             reporter_or_log(reporter).message(self.follows)

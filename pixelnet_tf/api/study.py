@@ -58,7 +58,7 @@ class Study:
 
     @classmethod
     def open(cls, path: Path_, config: Config | Path_ = "brats2017",
-             overrides: Sequence[str] = ()) -> Study:
+             overrides: Sequence[str] = (), *, reporter: Reporter | None = None) -> Study:
         """Find the cases of a study.
 
         Parameters
@@ -69,6 +69,8 @@ class Study:
             A `Config`, a YAML file, or a built-in name: "phantom", "brats2017", "isles2017", "lgg".
         overrides
             Settings as `--set` takes them, "section.key=value".
+        reporter
+            Hears how many folders of DICOM have been read.
 
         Raises
         ------
@@ -76,7 +78,8 @@ class Study:
             No such folder, or no case in it.
         """
         resolved = as_config(config, overrides)
-        found = find_cases(Path(path), resolved.study, require_segmentation=False)
+        found = find_cases(Path(path), resolved.study, require_segmentation=False,
+                           reporter=reporter)
         return cls(Path(path), resolved, found)
 
     def __len__(self) -> int:

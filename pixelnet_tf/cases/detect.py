@@ -12,7 +12,6 @@ from typing import Any
 
 from pixelnet_tf.cases.case import Case
 from pixelnet_tf.cases.dataset_json import DatasetJson
-from pixelnet_tf.cases.dicom_series import series_in
 from pixelnet_tf.cases.layouts import (
     NUMBERED,
     TrainingTree,
@@ -20,6 +19,7 @@ from pixelnet_tf.cases.layouts import (
     find_cases,
     held_cases,
     is_smir,
+    series_of_cases,
 )
 from pixelnet_tf.cases.names import (
     SEGMENTATION,
@@ -34,6 +34,7 @@ from pixelnet_tf.cases.names import (
 )
 from pixelnet_tf.config import Layout, StudyConfig
 from pixelnet_tf.errors import DataError
+from pixelnet_tf.reporting import Reporter, reporter_or_log
 
 #: ISLES 2022 calls its cases so; their names are otherwise BIDS'.
 _ISLES_2022 = re.compile(r"sub-stroke", re.IGNORECASE)
@@ -112,10 +113,11 @@ class DetectedStudy:
         return settings
 
 
-def detect_study(study_dir: Path) -> DetectedStudy:
+def detect_study(study_dir: Path, reporter: Reporter | None = None) -> DetectedStudy:
     """Find out how a folder is laid out, its modalities and its cases.
 
-    Names of folders and files are read, and dataset.json where there is one.
+    Names of folders and files are read, and dataset.json where there is one; the headers of all
+    files where they are DICOM, of which the reporter hears.
 
     Raises:
         DataError: no such folder, no images in a form of any layout, or a dataset.json that
@@ -125,6 +127,8 @@ def detect_study(study_dir: Path) -> DetectedStudy:
     for rule in _RULES:
         if found := rule(study_dir):
             return found
+    if found := _dicom(study_dir, reporter_or_log(reporter)):
+        return found
     files = image_files(study_dir)
     if files:
         raise DataError("no layout fits its files, which are called as "
@@ -240,12 +244,11 @@ def _pattern(study_dir: Path) -> DetectedStudy | None:
                       f"{printable(files[modalities[0]])}.", *reasons], files=files)
 
 
-def _dicom(study_dir: Path) -> DetectedStudy | None:
+def _dicom(study_dir: Path, reporter: Reporter) -> DetectedStudy | None:
     """A folder of DICOM series a case; their descriptions tell the modalities."""
     described: dict[str, set[str]] = {}
-    cases = folders(study_dir)
-    for case in cases:
-        for series in series_in(case)[0]:
+    for _, held, _ in series_of_cases(study_dir, reporter):
+        for series in held:
             if modality := modality_in(series.description):
                 described.setdefault(modality, set()).add(series.description.lower())
     if not described:
@@ -269,7 +272,7 @@ def _last_word(pattern: str) -> str:
 
 
 _RULES: tuple[Callable[[Path], DetectedStudy | None], ...] = (
-    _training_tree, _subjects, _smir, _brats, _flat, _pattern, _dicom)
+    _training_tree, _subjects, _smir, _brats, _flat, _pattern)
 
 
 def _by_words(study_dir: Path, layout: Layout, reason: str,

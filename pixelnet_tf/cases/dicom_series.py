@@ -7,6 +7,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -100,7 +101,8 @@ def series_in(folder: Path) -> tuple[list[DicomSeries], list[DataError]]:
         if path.is_dir() or path.name.startswith(".") or "__MACOSX" in path.parts:
             continue
         try:
-            values = _header(path) if is_dicom(path) else None
+            status = path.stat()
+            values = _header(path, status.st_mtime_ns, status.st_size)
             if values is not None:
                 found = _slice(path, values)
         except OSError as error:
@@ -164,13 +166,20 @@ def choose_series(series: Sequence[DicomSeries], modalities: Sequence[str],
     return chosen, faults
 
 
-def _header(path: Path) -> dict[str, str] | None:
+@lru_cache(maxsize=50_000)
+def _header(path: Path, mtime_ns: int, size: int) -> Mapping[str, str] | None:
     """What GDCM reads of a file; None where it is no image.
 
+    Several parts of a verb list the cases of a study: while a file has its time and size, it is
+    read once.
+
     Raises:
-        DataError: an image that GDCM cannot read.
+        DataError: an image that GDCM cannot read. OSError: a file that cannot be read.
     """
     import SimpleITK as sitk
+
+    if not is_dicom(path):
+        return None
 
     reader = sitk.ImageFileReader()
     reader.SetImageIO("GDCMImageIO")

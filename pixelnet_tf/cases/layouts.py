@@ -11,13 +11,13 @@ import glob
 import itertools
 import re
 import unicodedata
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from pixelnet_tf.cases.case import Case, Channel, Source
 from pixelnet_tf.cases.dataset_json import DatasetJson
-from pixelnet_tf.cases.dicom_series import choose_series, series_in
+from pixelnet_tf.cases.dicom_series import DicomSeries, choose_series, series_in
 from pixelnet_tf.cases.names import (
     IMAGE_ENDINGS,
     SEGMENTATION,
@@ -38,6 +38,7 @@ from pixelnet_tf.cases.names import (
 from pixelnet_tf.config import Layout, StudyConfig
 from pixelnet_tf.config.sections import BRAIN_MASK
 from pixelnet_tf.errors import DataError, MissingVolume, nearest_hint
+from pixelnet_tf.reporting import Reporter, reporter_or_log
 
 #: SMIR: `VSD.Brain.XX.O.MR_ADC.128020`, as a folder or as a file; `OT` is the truth.
 _SMIR = re.compile(r"(?:^|\.)(?:MR_|CT_)(?P<modality>\w+?)(?:\.(?P<id>\d+))?$", re.IGNORECASE)
@@ -110,8 +111,8 @@ class Held:
             (path.as_posix(), (path.parent / (image_stem(path.name) or "")).as_posix()))], []
 
 
-def find_cases(study_dir: Path, study: StudyConfig, require_segmentation: bool = True
-               ) -> list[Case]:
+def find_cases(study_dir: Path, study: StudyConfig, require_segmentation: bool = True,
+               reporter: Reporter | None = None) -> list[Case]:
     """List the cases of a study, ordered by name.
 
     A case that lacks a file is listed with a fault, so that one check can report all of them.
@@ -120,6 +121,7 @@ def find_cases(study_dir: Path, study: StudyConfig, require_segmentation: bool =
         study_dir: folder of cases, as `study.layout` has it.
         study: layout, modalities and files.
         require_segmentation: a case without segmentation is at fault.
+        reporter: hears of the task "reading series", in cases, where they are DICOM.
 
     Raises:
         DataError: no such folder, no case in it, two cases of one name, or a `dataset.json` that
@@ -127,8 +129,9 @@ def find_cases(study_dir: Path, study: StudyConfig, require_segmentation: bool =
     """
     study_dir = existing_folder(study_dir)
     if study.layout in (Layout.PATTERN, Layout.DICOM):
-        finder = _pattern if study.layout == Layout.PATTERN else _dicom
-        cases = list(finder(study_dir, study, require_segmentation))
+        cases = list(_pattern(study_dir, study, require_segmentation)
+                     if study.layout == Layout.PATTERN else
+                     _dicom(study_dir, study, require_segmentation, reporter_or_log(reporter)))
     else:
         cases = [_case(held, study, require_segmentation, _search(held, study))
                  for held in held_cases(study_dir, study.layout)]
@@ -147,7 +150,8 @@ def find_cases(study_dir: Path, study: StudyConfig, require_segmentation: bool =
     return cases
 
 
-def find_cases_or_one(folder: Path, study: StudyConfig) -> list[Case]:
+def find_cases_or_one(folder: Path, study: StudyConfig, reporter: Reporter | None = None
+                      ) -> list[Case]:
     """The cases of a study, as `find_cases` lists them; or the one case that the folder itself is,
     in a layout that has a folder for each.
 
@@ -157,7 +161,7 @@ def find_cases_or_one(folder: Path, study: StudyConfig) -> list[Case]:
     folder, fault = Path(folder), None
     cases: list[Case] = []
     try:
-        cases = find_cases(folder, study, require_segmentation=False)
+        cases = find_cases(folder, study, require_segmentation=False, reporter=reporter)
     except DataError as error:
         fault = error
     if any(case.volumes and not case.faults for case in cases) or not folder.is_dir():
@@ -540,12 +544,13 @@ def _pattern(study_dir: Path, study: StudyConfig, required: bool) -> Iterable[Ca
                     required, search)
 
 
-def _dicom(study_dir: Path, study: StudyConfig, required: bool) -> Iterable[Case]:
+def _dicom(study_dir: Path, study: StudyConfig, required: bool, reporter: Reporter
+           ) -> Iterable[Case]:
     """Any files of DICOM series below `<case>/`, in folders or not; a modality by `study.series`.
 
     The segmentation is an image file there, by `study.files`, else one that is called `*seg*`.
     """
-    for case_dir in folders(study_dir):
+    for case_dir, series, unread in series_of_cases(study_dir, reporter):
         held = Held(case_dir.name, case_dir, others=tuple(image_files(case_dir)))
 
         def search(modality: str, held: Held = held) -> Found:
@@ -559,10 +564,19 @@ def _dicom(study_dir: Path, study: StudyConfig, required: bool) -> Iterable[Case
 
         masks = study.inputs[len(study.modalities):]
         case = _case(held, study, required, search, modalities=masks)
-        series, unread = series_in(case_dir)
         chosen, faults = choose_series(series, study.modalities, study.series, case_dir)
         yield replace(case, volumes={**chosen, **case.volumes},
                       faults=(*case.faults, *unread, *faults))
+
+
+def series_of_cases(study_dir: Path, reporter: Reporter
+                    ) -> Iterator[tuple[Path, list[DicomSeries], list[DataError]]]:
+    """Each case's folder of a study of DICOM, its series, and what is wrong with its files."""
+    cases = folders(study_dir)
+    for number, case_dir in enumerate(cases, start=1):
+        series, faults = series_in(case_dir)
+        reporter.progress("reading series", number, len(cases), printable(case_dir.name))
+        yield case_dir, series, faults
 
 
 def _matching(folder: Path, pattern: str) -> list[Path]:

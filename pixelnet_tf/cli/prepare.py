@@ -70,7 +70,7 @@ def command(data: Path | None, out: str | None, workers: int | None, skip_bad_ca
     from pixelnet_tf import Study
 
     with TerminalReporter() as reporter:
-        summary = Study.open(data, config).update(
+        summary = Study.open(data, config, reporter=reporter).update(
             out, workers=workers, skip_bad_cases=skip_bad_cases,
             require_segmentation=not no_segmentation, redraw_split=redraw_split, dry_run=dry_run,
             reporter=reporter)

@@ -143,7 +143,7 @@ def _prepare(config: Config, study_dir: str | Path, out: str, workers: int | Non
              reporter: Reporter) -> PrepareSummary:
     workers = config.prepare.workers if workers is None else workers
     own = own_split_of(config.split)
-    cases = find_cases(Path(study_dir), config.study, require_segmentation)
+    cases = find_cases(Path(study_dir), config.study, require_segmentation, reporter)
     if not require_segmentation:
         cases = [case.without_segmentation() for case in cases]
     elif own is not None:

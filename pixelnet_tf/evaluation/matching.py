@@ -13,6 +13,7 @@ from pixelnet_tf.cases.names import case_name, image_files, image_stem, nifti_st
 from pixelnet_tf.cases.predictions import PredictionRecord
 from pixelnet_tf.config import OutputForm, StudyConfig
 from pixelnet_tf.errors import DataError
+from pixelnet_tf.reporting import Reporter
 
 
 @dataclass(frozen=True)
@@ -45,7 +46,8 @@ class Matching:
 
 
 def match_cases(
-    predictions_dir: Path, references_dir: Path, study: StudyConfig, allow_missing: bool = False
+    predictions_dir: Path, references_dir: Path, study: StudyConfig, allow_missing: bool = False,
+    reporter: Reporter | None = None,
 ) -> Matching:
     """Match a folder of predictions with a study, or with a flat folder of label volumes.
 
@@ -58,7 +60,7 @@ def match_cases(
             `allow_missing`.
     """
     predictions = predictions_in(predictions_dir)
-    references, reasons = find_references(references_dir, study)
+    references, reasons = find_references(references_dir, study, reporter)
     about = PredictionRecord.read(predictions_dir)
     reasons |= {entry.case: f"left out: {entry.reason}" for entry in about.left_out}
     expected = about.cases
@@ -133,7 +135,8 @@ def volumes_by_case(folder: Path, what: str) -> dict[str, Path]:
     return {name: paths[0] for name, paths in sorted(found.items())}
 
 
-def find_references(folder: Path, study: StudyConfig) -> tuple[dict[str, Path], dict[str, str]]:
+def find_references(folder: Path, study: StudyConfig, reporter: Reporter | None = None
+                    ) -> tuple[dict[str, Path], dict[str, str]]:
     """Find case -> file with the truth, and case -> why it has none.
 
     In a study the truth lies in the folders of its cases; volumes beside those are not it. A folder
@@ -146,7 +149,7 @@ def find_references(folder: Path, study: StudyConfig) -> tuple[dict[str, Path], 
     flat = folder.is_dir() and bool(image_files(folder, below=False))
     try:
         # Only the segmentation matters here: a case may lack a modality and still be scored.
-        cases = find_cases(folder, study, require_segmentation=False)
+        cases = find_cases(folder, study, require_segmentation=False, reporter=reporter)
     except DataError:
         if not flat:
             raise

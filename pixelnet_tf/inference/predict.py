@@ -131,7 +131,8 @@ class CaseSource(ABC):
 
     @staticmethod
     def open(data: str, config: Config, names: Sequence[str] | None = None,
-             only: Sequence[str] = (), truth: bool = False) -> CaseSource:
+             only: Sequence[str] = (), truth: bool = False,
+             reporter: Reporter | None = None) -> CaseSource:
         """Find the cases; a folder that is itself one case is that case.
 
         Args:
@@ -140,6 +141,7 @@ class CaseSource(ABC):
             names: the ones of a split; None takes all.
             only: of these, the ones that are asked for; empty takes all.
             truth: read segmentations too, for pictures. Otherwise they are not looked at.
+            reporter: hears how many folders of DICOM have been read.
 
         Raises:
             DataError: no such folder, no case, a name that is not there, or slices that were
@@ -154,7 +156,7 @@ class CaseSource(ABC):
             known = prepared.cases
         else:
             raw = {case.name: case if truth else case.without_segmentation()
-                   for case in find_cases_or_one(Path(data), config.study)}
+                   for case in find_cases_or_one(Path(data), config.study, reporter)}
             if config.prediction.allow_missing:
                 raw = {name: case.allowing_missing() for name, case in raw.items()}
             known = tuple(raw)

@@ -23,7 +23,7 @@ PAPER_SIDE = 256
 #: Processor minutes that the training of a network may take, where nothing else is asked for.
 MINUTES = {Preset.BEST: 60.0, Preset.LAPTOP: 4.0}
 #: Rounds of validation of a training, and the share of its time that they may take.
-_ROUNDS, _VALIDATION_SHARE = 15, 0.2
+_ROUNDS, _VALIDATION_SHARE = 15, 0.1
 #: Fewer steps than this teach nothing.
 _LEAST_STEPS = 50
 #: Names of maps in physical units, which are no images of a coil's field.
@@ -171,17 +171,39 @@ def fit_steps(minutes: float, trial: TrialResult, cores: int, validation_slices:
     step = trial.step_seconds if on_gpu else trial.step_cpu_seconds
     one_round = validation_slices * (trial.slice_seconds if on_gpu else trial.slice_cpu_seconds)
     seconds = 60 * minutes
-    rounds = max(1, min(_ROUNDS, int(_VALIDATION_SHARE * seconds / max(one_round, 1e-9))))
-    steps = max(_LEAST_STEPS, rounded(max(seconds - (rounds + 2) * one_round,
+    looks = count_looks(seconds, one_round)
+    steps = max(_LEAST_STEPS, rounded(max(seconds - (looks + 2) * one_round,
                                           seconds / 2) / step))
-    every = max(1, -(-steps // rounds))
+    looks = count_looks(steps * step, one_round)
     clock = (steps * trial.step_seconds
-             + (rounds + 2) * validation_slices * trial.slice_seconds) / 60
+             + (looks + 2) * validation_slices * trial.slice_seconds) / 60
     what = "minutes of the card" if on_gpu else f"processor minutes ({minutes / cores:.3g} on all)"
     return [Setting("training.steps", steps,
                     f"fit into {minutes:g} {what} at {step:.2g} s a step"),
-            Setting("training.validate_every", every,
-                    f"{rounds} looks at the validation cases: {one_round:.2g} s each")], clock
+            looks_setting(steps, steps * step, one_round, f"{one_round:.2g} s each")], clock
+
+
+def count_looks(seconds: float, one_round: float, most: int = _ROUNDS) -> int:
+    """How often a training is validated: at most so often that it takes a tenth of its time.
+
+    Args:
+        seconds: of all steps, in any unit.
+        one_round: of a validation, in the same unit.
+    """
+    return max(1, min(most, int(_VALIDATION_SHARE * seconds / max(one_round, 1e-9))))
+
+
+def looks_setting(steps: int, seconds: float, one_round: float, cost: str, most: int = _ROUNDS
+                  ) -> Setting:
+    """`training.validate_every` of a training of so many steps, by `count_looks`.
+
+    cost: words on what a validation takes.
+    """
+    looks = count_looks(seconds, one_round, most)
+    share = looks * one_round / max(seconds, 1e-9)
+    return Setting("training.validate_every", max(1, -(-steps // looks)),
+                   f"{looks} looks at the validation cases, {cost}: {share:.0%} of the training's "
+                   "time" + (", a tenth at most" if share <= _VALIDATION_SHARE else ""))
 
 
 def rounded(number: float) -> int:

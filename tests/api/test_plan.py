@@ -78,6 +78,27 @@ def test_a_trial_fits_the_steps_and_tells_the_costs(main_job, monkeypatch):
     assert not found.costs
 
 
+@pytest.mark.parametrize("preset", ["best", "faithful", "laptop"])
+@pytest.mark.parametrize("trial", [False, True])
+def test_every_preset_says_how_often_to_validate(main_job, tmp_path, monkeypatch, preset, trial):
+    """By the time of a trial, or by the multiplications; and not where the call says how often."""
+    result = TrialResult("CPU", 0.1, 0.2, 10**9, 0.01, 0.02, 10**9)
+    monkeypatch.setattr("pixelnet_tf.api.plan.try_out", lambda *given: result)
+    (tmp_path / "vgg.caffemodel").write_bytes(b"")
+    asked = {"preset": preset, "weights": tmp_path / "vgg.caffemodel", "trial": trial}
+    found = px.plan(main_job / "study", **asked, overrides=["split.validation=1"])
+    said, = (each for each in found.settings if each.key == "training.validate_every")
+    looks = int(said.reason.split()[0])
+    assert 1 <= looks <= (80 if preset == "faithful" else 15)
+    steps = found.config.training.steps or found.config.training.epochs * 8
+    assert 0 < said.value <= steps
+    assert f"# {looks} looks at the validation cases" in found.yaml()
+    found = px.plan(main_job / "study", **asked, overrides=["training.validate_every=7"])
+    assert found.config.training.validate_every == 7
+    found = px.plan(main_job / "study", **asked, overrides=["split.validation=0"])
+    assert found.config.training.validate_every == 0
+
+
 def test_a_trial_measures_a_network(main_job):
     config = px.load_config("phantom", [*OVERRIDES, "model.context_slices=3",
                                         "training.solver.base_lr=auto"])

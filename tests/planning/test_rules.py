@@ -11,9 +11,11 @@ from pixelnet_tf.planning.hardware import Hardware
 from pixelnet_tf.planning.rules import (
     choose_modalities,
     choose_preset,
+    count_looks,
     describe,
     find_patients,
     fit_steps,
+    looks_setting,
     make_settings,
     name_labels,
     propose_regions,
@@ -169,15 +171,29 @@ def test_channels():
 
 
 def test_steps_fit_into_the_minutes():
-    # 600 s of the cores: a fifth may go into looks at 20 slices, 8 s each: 15. With the two of the
-    # decisions 464 steps of 1 s are left.
+    # 600 s of the cores: a tenth may go into looks at 20 slices, 8 s each: 7. With the two of the
+    # decisions 528 steps of 1 s are left, a tenth of which is 6 looks.
     settings, clock = fit_steps(10, TRIAL, 2, 20)
     values = {setting.key: setting.value for setting in settings}
-    assert values == {"training.steps": 460, "training.validate_every": 31}
-    assert clock == pytest.approx((460 * 0.5 + 17 * 20 * 0.2) / 60)
+    assert values == {"training.steps": 520, "training.validate_every": 87}
+    assert settings[1].reason == ("6 looks at the validation cases, 8 s each: 9% of the training's "
+                                  "time, a tenth at most")
+    assert clock == pytest.approx((520 * 0.5 + 8 * 20 * 0.2) / 60)
     # A card's time is that of the clock.
     on_card = replace(TRIAL, device="GPU")
     assert fit_steps(10, on_card, 2, 0)[0][0].value == 1200
+
+
+@pytest.mark.parametrize(("one_round", "looks", "every"), [
+    (0.5, 15, 67), (10, 10, 100), (33, 3, 334), (500, 1, 1000)])
+def test_validations_take_a_tenth_of_the_training_at_most(one_round, looks, every):
+    """1,000 steps of a second, and validations from cheap to dearer than a tenth of them."""
+    assert count_looks(1000, one_round) == looks
+    setting = looks_setting(1000, 1000, one_round, "so dear")
+    assert setting.value == every
+    assert setting.reason.endswith("a tenth at most") == (one_round <= 100)
+    # One an epoch, where epochs are counted.
+    assert count_looks(1000, 0.5, most=80) == 80
 
 
 @pytest.mark.parametrize(("number", "wanted"), [(3.7, 3), (10, 10), (4678, 4600), (999, 990)])
