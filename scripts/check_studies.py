@@ -57,6 +57,7 @@ class Made:
     """What was prepared: words about it, and for each case classes and modalities, by slice."""
 
     words: str
+    modalities: tuple[str, ...]
     cases: tuple[Mapping[str, np.ndarray], ...]
 
 
@@ -115,7 +116,8 @@ def _check_all(name: str, tries: Mapping[str, Callable[[Path], object] | None], 
                study: Path | None = None) -> int:
     """Write, plan and prepare each; all must be prepared to the same. Returns the failures."""
     failed = 0
-    first: Made | None = None
+    # By modalities: what is a map in physical units is prepared in another way than an image.
+    firsts: dict[tuple[str, ...], Made] = {}
     for form, write in tries.items():
         place = scratch / re.sub(r"\W+", "_", form)
         root = study or place / "study"
@@ -124,8 +126,8 @@ def _check_all(name: str, tries: Mapping[str, Callable[[Path], object] | None], 
             write(root)
         made = _plan_and_prepare(root, place)
         if isinstance(made, Made):
-            words, fault = made.words, first is not None and differs(first, made)
-            first = first or made
+            words = made.words
+            fault = differs(firsts.setdefault(made.modalities, made), made)
         else:
             words, fault = made, True
         failed += bool(fault)
@@ -156,7 +158,7 @@ def _plan_and_prepare(study: Path, place: Path) -> Made | str:
         cases.append({"labels": volume.labels, **{
             modality: volume.images[..., channel]
             for channel, modality in enumerate(config.modalities)}})
-    return Made(words, tuple(cases))
+    return Made(words, config.modalities, tuple(cases))
 
 
 def differs(one: Made, other: Made) -> str | bool:
@@ -164,10 +166,10 @@ def differs(one: Made, other: Made) -> str | bool:
     if len(one.cases) != len(other.cases):
         return f"{len(other.cases)} cases, not {len(one.cases)}"
     for mine, theirs in zip(one.cases, other.cases, strict=True):
-        # What the layouts call the two modalities of a phantom is their own affair.
-        for (key, array), (name, wanted) in zip(theirs.items(), mine.items(), strict=True):
-            if not np.array_equal(array, wanted):
-                return f"{key} is prepared to other values than {name} of the first form"
+        for key, wanted in mine.items():
+            if not np.array_equal(theirs[key], wanted):
+                return (f"{key} is prepared to values that are off by up to "
+                        f"{np.abs(theirs[key].astype(float) - wanted).max():.2g}")
     return False
 
 
@@ -178,6 +180,8 @@ def _call(arguments: Sequence[object]) -> tuple[int, str]:
         try:
             command_line([str(each) for each in arguments])
         except SystemExit as end:
+            if end.code in (130, 143):
+                raise
             return int(end.code or 0), said.getvalue()
     return 0, said.getvalue()
 

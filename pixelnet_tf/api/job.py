@@ -6,10 +6,11 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from pixelnet_tf.api.plan import plan
 from pixelnet_tf.api.scoring import FolderScoring, Scores
-from pixelnet_tf.api.study import Study, make_trainer
+from pixelnet_tf.api.study import Study, make_cross_validation, make_trainer
 from pixelnet_tf.config import (
     Config,
     as_config,
@@ -17,9 +18,15 @@ from pixelnet_tf.config import (
     config_to_yaml,
 )
 from pixelnet_tf.errors import ConfigError, PixelNetError, require
+from pixelnet_tf.evaluation.summary import OUT_OF_FOLD, SUMMARY_FILE, read_evaluation
 from pixelnet_tf.io.files import begin_folder, check_apart, read_text, remove_leftovers, write_text
 from pixelnet_tf.io.locks import check_free, exclusive
 from pixelnet_tf.reporting import Reporter, reporter_or_log
+
+if TYPE_CHECKING:
+    from pixelnet_tf.dataset.prepared import PreparedStudy
+    from pixelnet_tf.training.cross_validation import CrossValidation
+    from pixelnet_tf.training.loop import Trainer
 
 Path_ = str | os.PathLike[str]
 
@@ -75,7 +82,8 @@ class JobFolder:
 class Job:
     """From a folder of scans to scores and a report, in one folder; each part is done once.
 
-    A second call goes on where the first one stopped, whatever stopped it.
+    A second call goes on where the first one stopped, whatever stopped it. Where the split has
+    folds, a network is trained for each, and their average segments the test cases.
 
     Attributes
     ----------
@@ -99,6 +107,9 @@ class Job:
         A configuration in the place of a plan.
     overrides
         Settings as `--set` takes them, on top of either.
+    folds
+        Cut the cases that are not set aside into so many folds, the same as the setting
+        "split.folds=N".
 
     Raises
     ------
@@ -120,7 +131,9 @@ class Job:
     def __init__(self, study: Path_, out: Path_, *, preset: str | None = None,
                  minutes: float | None = None, weights: Path_ | None = None,
                  config: Config | Path_ | None = None, overrides: Sequence[str] = (),
-                 trial: bool = True, reporter: Reporter | None = None):
+                 folds: int | None = None, trial: bool = True, reporter: Reporter | None = None):
+        if folds is not None:
+            overrides = (*overrides, f"split.folds={folds}")
         self.study, self.folder = Path(study), JobFolder(Path(out))
         self.reporter = reporter_or_log(reporter)
         self.told: tuple[str, ...] = ()
@@ -157,13 +170,16 @@ class Job:
     def left(self) -> list[str]:
         """The parts that are still to be done, in their order."""
         folder = self.folder
-        done = {"prepare": self._is_prepared(), "train": (folder.run / "model.keras").is_file(),
-                "predict": False, "evaluate": (folder.scores / "summary.json").is_file(),
+        done = {"prepare": self._is_prepared(), "train": self._is_trained(), "predict": False,
+                "evaluate": (folder.scores / "summary.json").is_file(),
                 "report": folder.report.is_file()}
         return [part for part, there in done.items() if not there]
 
     def run(self) -> Scores | None:
-        """Do what is left; returns the scores of the test cases, or None where there are none.
+        """Do what is left; returns the scores of the test cases.
+
+        They are None where no test case has a segmentation; those out of fold, where there are
+        folds, are in `out_of_fold`.
 
         Raises
         ------
@@ -176,12 +192,19 @@ class Job:
             if not self.folder.plan.is_file():
                 write_text(self.folder.plan, self._text)
             self._prepare()
-            self._train()
-            tested = self._predict()
-            scores = self._evaluate() if tested else None
-            if scores is not None:
-                self._report()
+            prepared = self._prepared()
+            self._train(prepared)
+            scored = self._predict(prepared)
+            scores = self._evaluate() if scored else None
+            self._report(scored)
             return scores
+
+    @property
+    def out_of_fold(self) -> Scores | None:
+        """Scores of the cases that each network of a cross-validation has not seen; None without
+        folds, or before they have ended."""
+        place = self.folder.run / OUT_OF_FOLD
+        return Scores(read_evaluation(place)) if (place / SUMMARY_FILE).is_file() else None
 
     def _is_prepared(self) -> bool:
         return (self.folder.prepared / "index.json").is_file()
@@ -196,22 +219,42 @@ class Job:
     def _opened(self) -> Study:
         return Study.open(self.study, self.config, reporter=self.reporter)
 
-    def _train(self) -> None:
-        trainer = make_trainer(self.folder.prepared, self.config, self.folder.run,
-                               reporter=self.reporter)
+    def _prepared(self) -> PreparedStudy:
+        from pixelnet_tf.dataset.prepared import PreparedStudy
+
+        return PreparedStudy.open(self.folder.prepared)
+
+    def _is_trained(self) -> bool:
+        run = self.folder.run
+        if not self._is_prepared():
+            return False
+        folds = len(self._prepared().split.folds)
+        if not folds:
+            return (run / "model.keras").is_file()
+        return (run / "decisions.json").is_file() and (run / OUT_OF_FOLD / SUMMARY_FILE).is_file(
+            ) and all((run / f"fold_{number}" / "model.keras").is_file()
+                      for number in range(folds))
+
+    def _train(self, prepared: PreparedStudy) -> None:
+        """Train a network, or one for each fold."""
+        folder = self.folder.run
+        trainer: Trainer | CrossValidation
+        if prepared.split.folds:
+            trainer = make_cross_validation(prepared, self.config, folder, reporter=self.reporter)
+        else:
+            trainer = make_trainer(prepared, self.config, folder, reporter=self.reporter)
         trainer.check(resume=True)
-        if (self.folder.run / "model.keras").is_file():
+        if self._is_trained():
             self.reporter.message("train: done before")
             return
         self.reporter.message(f"train: {trainer.describe()}")
         trainer.run(resume=True)
 
-    def _predict(self) -> bool:
-        """Segment the test cases; False where there are none."""
+    def _predict(self, prepared: PreparedStudy) -> bool:
+        """Segment the test cases; False where there are none, or none that can be scored."""
         from pixelnet_tf.api.segmenter import Segmenter
-        from pixelnet_tf.dataset.prepared import PreparedStudy
 
-        tested = PreparedStudy.open(self.folder.prepared).split.test
+        tested = prepared.split.test
         if not tested:
             self.reporter.warning("no test cases: nothing is predicted or scored; set split.test")
             return False
@@ -219,26 +262,36 @@ class Job:
         Segmenter.from_run(self.folder.run, same_split=True).predict_study(
             self.folder.prepared, self.folder.predictions, split="test", overlays=_draws(),
             overwrite=True, reporter=self.reporter)
-        return True
+        scored = sum(bool(prepared.case_details(name)["labelled"]) for name in tested)
+        if not scored:
+            self.reporter.warning("no test case has a segmentation: they are segmented, not scored")
+        return bool(scored)
 
     def _evaluate(self) -> Scores | None:
         self.reporter.message("evaluate")
+        # A test case may be there to be segmented alone.
         scoring = FolderScoring(self.folder.predictions, self.study, config=self.config,
-                                reporter=self.reporter)
+                                allow_missing=True, reporter=self.reporter)
         scores = scoring.run(reporter=self.reporter)
         scores.save(self.folder.scores)
         return scores
 
-    def _report(self) -> None:
-        from pixelnet_tf.api.reports import Report
-
+    def _report(self, scored: bool) -> None:
+        """About the test cases, or where none of them is scored, about those out of fold."""
         if not _draws():
             self.reporter.message("no report: it needs the extra `report`")
             return
+        from pixelnet_tf.api.reports import Report
+
+        predictions, scores, references = self.folder.predictions, self.folder.scores, self.study
+        if not scored:
+            scores = self.folder.run / OUT_OF_FOLD
+            if not (scores / SUMMARY_FILE).is_file():
+                return
+            predictions, references = scores / "predictions", scores / "truth"
         self.reporter.message("report")
-        Report(self.folder.run, self.folder.predictions, self.folder.scores,
-               references=self.study, data=self.folder.prepared, reporter=self.reporter
-               ).save(self.folder.report)
+        Report(self.folder.run, predictions, scores, references=references,
+               data=self.folder.prepared, reporter=self.reporter).save(self.folder.report)
 
 
 def _draws() -> bool:

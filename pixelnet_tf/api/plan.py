@@ -114,7 +114,8 @@ def plan(path: str | os.PathLike[str], *, preset: str | None = None, minutes: fl
             start = "imagenet"
     study, reasons = found.described(survey, chosen)
     names = [case.name for case in found.cases if case.segmentation is not None and not case.test]
-    made = Plan(tuple(make_settings(study, survey, hardware, chosen, reasons, names, start)),
+    aside = sum(case.segmentation is None and case.test for case in found.cases)
+    made = Plan(tuple(make_settings(study, survey, hardware, chosen, reasons, names, start, aside)),
                 chosen, why, (*found.told, *describe(survey, study), str(hardware)),
                 notes=tuple(_notes(survey, names))).overridden(overrides)
     minutes = MINUTES.get(chosen) if minutes is None else minutes

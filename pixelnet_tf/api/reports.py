@@ -15,7 +15,12 @@ from pixelnet_tf.evaluation.comparison import common_cases, comparison_tables, u
 from pixelnet_tf.evaluation.matching import match_cases
 from pixelnet_tf.evaluation.score_cases import check_pairs
 from pixelnet_tf.evaluation.submission import write_submission
-from pixelnet_tf.evaluation.summary import check_scored_files, read_evaluation
+from pixelnet_tf.evaluation.summary import (
+    OUT_OF_FOLD,
+    SUMMARY_FILE,
+    check_scored_files,
+    read_evaluation,
+)
 from pixelnet_tf.evaluation.tables import (
     Table,
     lesion_tables,
@@ -88,7 +93,7 @@ class Report:
     Parameters
     ----------
     run
-        What `train` wrote.
+        What `train` wrote, for one training or for all folds.
     predictions, scores
         Folders of `Segmenter.predict_study` and of `Scores.save`, of this run.
     references
@@ -139,7 +144,10 @@ class Report:
         if reader is None:
             reporter_or_log(reporter).message("no overlays: name the images with --data")
         self.cases = tuple(evaluation.scores)
-        self._source = ReportSource(run, evaluation, matching, study, reader)
+        own = run / OUT_OF_FOLD
+        held_out = own.is_dir() and scores.resolve() == own.resolve()
+        aside = None if held_out or not (own / SUMMARY_FILE).is_file() else read_evaluation(own)
+        self._source = ReportSource(run, evaluation, matching, study, reader, aside, held_out)
         self._overlays = overlays
 
     def save(self, out: Path_) -> list[Path]:
@@ -153,8 +161,9 @@ def _check_model(run: Path, predictions: Path) -> None:
     """Raise `ModelError` where the predictions are known to be of another model than the run's."""
     networks = PredictionRecord.read(predictions).networks
     files = {network.file for network in networks}
-    model = run / "model.keras"
-    if files and None not in files and model.is_file() and file_digest(model) not in files:
+    own = {file_digest(path) for path in (run / "model.keras", *run.glob("fold_*/model.keras"))
+           if path.is_file()}
+    if files and None not in files and own and not own & files:
         raise ModelError(f"was predicted by {networks[0].model}, whose model.keras is not that of "
                          f"{run}", file=predictions, hint="give its own run, or predict again")
 

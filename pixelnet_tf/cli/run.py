@@ -25,10 +25,14 @@ from pixelnet_tf.cli.terminal import TerminalReporter
 @plan_options
 @click.option("--split", "split_file", metavar="FILE", help="A split of your own, as `prepare "
               "--split` takes it.")
+@click.option("--folds", type=click.IntRange(min=2), metavar="N", help="Cut the cases that are not "
+              "set aside into N folds and train a network for each: the cases are scored by the "
+              "network that has not seen them, and the average of all segments the test cases; "
+              "the same as --set split.folds=N.")
 @dry_run_option
 @config_options
-def command(study: Path, out: Path, split_file: str | None, dry_run: bool,
-            config_path: str | None, overrides: tuple[str, ...], print_config: bool,
+def command(study: Path, out: Path, split_file: str | None, folds: int | None,
+            dry_run: bool, config_path: str | None, overrides: tuple[str, ...], print_config: bool,
             **options: Any) -> None:
     """From the folder STUDY to scores of its test cases, all in the folder OUT.
 
@@ -43,7 +47,8 @@ def command(study: Path, out: Path, split_file: str | None, dry_run: bool,
     if split_file is not None:
         overrides = (*overrides, f"split.file={json.dumps(split_file)}")
     with TerminalReporter() as reporter:
-        job = Job(study, out, config=config_path, overrides=overrides, reporter=reporter, **options)
+        job = Job(study, out, config=config_path, overrides=overrides, folds=folds,
+                  reporter=reporter, **options)
         print_and_leave(job.config, print_config)
         for line in job.told:
             click.echo(line)
@@ -53,6 +58,11 @@ def command(study: Path, out: Path, split_file: str | None, dry_run: bool,
                        f"{', '.join(job.left())}")
             return
         scores = job.run()
+    if job.out_of_fold is not None:
+        click.echo("scores of the cases that each network has not seen:")
+        click.echo(job.out_of_fold.table())
+        if scores is not None:
+            click.echo("scores of the test cases:")
     if scores is not None:
         click.echo(scores.table())
     for path in job.folder.parts():

@@ -56,6 +56,7 @@ from pixelnet_tf.config.sections import (
     Strategy,
     StudyConfig,
     TrainingConfig,
+    Unlabelled,
 )
 
 __all__ = [
@@ -97,6 +98,7 @@ __all__ = [
     "Strategy",
     "StudyConfig",
     "TrainingConfig",
+    "Unlabelled",
     "as_config",
     "check_network_named",
     "config_from_dict",

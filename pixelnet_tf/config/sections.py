@@ -75,6 +75,13 @@ class Register(Choice):
     RIGID = "rigid"
 
 
+class Unlabelled(Choice):
+    """`split.unlabelled`: what becomes of cases without a segmentation."""
+
+    REFUSE = "refuse"
+    TEST = "test"
+
+
 class NormRegion(Choice):
     """`prepare.region`: the voxels that mean and standard deviation are taken over."""
 
@@ -428,6 +435,9 @@ class SplitConfig:
     validation: float = 0.1
     #: With `folds: k` the cases that are not set aside as `test` are cut into k folds; 0: none.
     folds: int = 0
+    #: Cases without a segmentation, where others have one: `refuse` counts them as faulty, `test`
+    #: sets them aside beside the test cases, to be segmented and not scored.
+    unlabelled: Unlabelled = Unlabelled.REFUSE
     #: Seed of the draw; the same seed and cases give the same split.
     seed: int = 0
     #: Regular expression: cases for which its first group (or the whole match) is equal are of

@@ -6,6 +6,7 @@ What the report says (tables and sentences) is drawn from a run's files and its 
 from __future__ import annotations
 
 import base64
+import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -86,11 +87,14 @@ class ReportSource:
     """Everything that a report is made from.
 
     Attributes:
-        run_dir: configuration, log, priors and split; whatever is absent is left out.
+        run_dir: configuration, log, priors and split, or those of each fold of a
+            cross-validation; whatever is absent is left out.
         evaluation: scores of the predictions.
         matching: files of the scored cases.
         study: classes and regions.
         read_image: gives the picture under an overlay; None leaves the overlays out.
+        out_of_fold: scores of a cross-validation, where the evaluation is another one.
+        held_out: the evaluation itself is that one.
     """
 
     run_dir: Path
@@ -98,6 +102,18 @@ class ReportSource:
     matching: Matching
     study: StudyConfig
     read_image: ImageReader | None = None
+    out_of_fold: Evaluation | None = None
+    held_out: bool = False
+
+    @property
+    def trainings(self) -> dict[str, Path]:
+        """Where a training's files lie: the run, or what its folds are called -> theirs."""
+        folds = [path for path in Path(self.run_dir).glob("fold_*")
+                 if re.fullmatch(r"fold_[0-9]{1,6}", path.name)]
+        if not folds or (Path(self.run_dir) / "config.yaml").is_file():
+            return {"": self.run_dir}
+        return {path.name.replace("_", " "): path for path in
+                sorted(folds, key=lambda path: int(path.name.partition("_")[2]))}
 
 
 def write_report(source: ReportSource, out: Path, overlays: int = 3) -> list[Path]:
@@ -126,29 +142,41 @@ def write_report(source: ReportSource, out: Path, overlays: int = 3) -> list[Pat
         written.append(path)
         return Picture(path.name, caption, base64.b64encode(path.read_bytes()).decode())
 
-    configuration = configuration_text(source.run_dir)
-    rows = read_json_lines(source.run_dir / "log.jsonl")
-    trial = _stored(source.run_dir, "learning_rate.json", RateTrial.from_json)
+    trainings = source.trainings
+    first, own = next(iter(trainings.items()))
+    configuration = configuration_text(own)
+    curves = []
+    for name, folder in trainings.items():
+        place, of = (f"_{name.replace(' ', '_')}", f"{name}: ") if name else ("", "")
+        if rows := read_json_lines(folder / "log.jsonl"):
+            words = f"{of}loss, learning rate and validation scores over the steps."
+            curves.append(picture(f"training{place}", words[0].upper() + words[1:],
+                                  training_curves(rows)))
+        if trial := _stored(folder, "learning_rate.json", RateTrial.from_json):
+            words = f"{of}{trial.describe()}."
+            curves.append(picture(f"learning_rate{place}", words[0].upper() + words[1:],
+                                  rate_curves(trial)))
     evaluation = source.evaluation
     calibration = evaluation.calibration
     pairs = {case: paths for case, paths in source.matching.pairs.items()
              if case in evaluation.scores}
     page = template.render(
-        title=Path(source.run_dir).resolve().name,
+        title=source.study.name,
+        run=Path(source.run_dir).resolve().name,
+        held_out=source.held_out,
+        folds=len(trainings) if first else 0,
         version=__version__,
-        study=source.study.name,
         cases=len(evaluation.scores),
         protocol=evaluation.protocol,
         settings=headline_table(configuration),
         configuration=configuration,
         data_tables=[split_table(source.run_dir, len(evaluation.scores)),
-                     class_frequencies(source.run_dir, pairs, source.study),
-                     *origin_tables(source.run_dir, evaluation)],
-        curves=picture("training", "Loss, learning rate and validation scores over the steps.",
-                       training_curves(rows)) if rows else None,
-        rate_trial=picture("learning_rate", trial.describe() + ".", rate_curves(trial)
-                           ) if trial else None,
+                     class_frequencies(own, pairs, source.study, first),
+                     *origin_tables(trainings, evaluation)],
+        curves=curves,
         score_tables=[paper_table(evaluation), spread_table(evaluation)],
+        fold_tables=[make(source.out_of_fold, "out of fold") for make in
+                     (paper_table, spread_table)] if source.out_of_fold else [],
         lesion_tables=[*missing_tables(evaluation), *lesion_tables(evaluation)],
         agreement_table=agreement_table(evaluation),
         definitions={**evaluation.definitions, **evaluation.further_definitions},
@@ -236,12 +264,11 @@ def split_table(run_dir: Path, scored: int) -> Table:
     return Table("Cases", ("Part", "Cases"), (*rows, ("scored here", str(scored))))
 
 
-def origin_tables(run_dir: Path, evaluation: Evaluation) -> list[Table]:
+def origin_tables(trainings: Mapping[str, Path], evaluation: Evaluation) -> list[Table]:
     """Name by content (SHA-256) what the report is made from; no table where nothing is known."""
-    model, about = Path(run_dir) / "model.keras", evaluation.about
-    rows = []
-    if model.is_file():
-        rows.append(("model.keras of the run", file_digest(model)[:_DIGITS]))
+    about = evaluation.about
+    rows = [(f"model.keras of {name or 'the run'}", file_digest(folder / "model.keras")[:_DIGITS])
+            for name, folder in trainings.items() if (folder / "model.keras").is_file()]
     if predicted_by := about.get("predicted_by"):
         rows += [(f"weights of the network {number}", (weights or "unknown")[:_DIGITS])
                  for number, weights in enumerate(predicted_by["networks"], start=1)]
@@ -252,7 +279,7 @@ def origin_tables(run_dir: Path, evaluation: Evaluation) -> list[Table]:
 
 
 def class_frequencies(
-    run_dir: Path, pairs: Mapping[str, tuple[Path, Path]], study: StudyConfig
+    run_dir: Path, pairs: Mapping[str, tuple[Path, Path]], study: StudyConfig, fold: str = ""
 ) -> Table:
     """Compare class frequencies: in training, as sampled, in truth and prediction.
 
@@ -260,6 +287,7 @@ def class_frequencies(
         run_dir: its `priors.json` gives the first two, where there is one.
         pairs: case -> (reference file, prediction file).
         study: classes in the order of their indices.
+        fold: what the training is called, where it is one of several.
     """
     columns: list[tuple[str, np.ndarray]] = []
     priors = _stored(run_dir, "priors.json", ClassPriors.from_json)
@@ -269,7 +297,7 @@ def class_frequencies(
             raise DataError(f"priors.json gives {len(side)} frequencies, the study has "
                             f"{len(study.labels)} labels", file=run_dir,
                             hint="name the run that predicted")
-        columns.append((name, np.array(side)))
+        columns.append((f"{name}, {fold}" if fold else name, np.array(side)))
     counts = np.zeros((2, len(study.labels)))
     for case, (reference, prediction) in pairs.items():
         truth, predicted, ignored = judged_alone(

@@ -39,6 +39,8 @@ from pixelnet_tf.io.plain import PlainError, build, convert
 from pixelnet_tf.reporting import Reporter
 
 SUMMARY_FILE, CASES_FILE = "summary.json", "cases.csv"
+#: Folder within a cross-validation of what its networks make of the cases that they have not seen.
+OUT_OF_FOLD = "out_of_fold"
 #: Rows of `cases.csv` under the cases, as the challenges' tables have them -> key of a summary.
 SPREAD_ROWS = {"Mean": "mean", "StdDev": "std", "Median": "median",
                "25quantile": "quantile25", "75quantile": "quantile75"}

@@ -99,7 +99,8 @@ def name_labels(survey: Survey, named: dict[int, str], study: StudyConfig
 
 
 def make_settings(study: StudyConfig, survey: Survey, hardware: Hardware, preset: Preset,
-                  reasons: dict[str, str], names: Sequence[str], weights: str) -> list[Setting]:
+                  reasons: dict[str, str], names: Sequence[str], weights: str, set_aside: int = 0
+                  ) -> list[Setting]:
     """Every setting of a configuration that is not a default, in the order of the sections.
 
     Args:
@@ -107,13 +108,14 @@ def make_settings(study: StudyConfig, survey: Survey, hardware: Hardware, preset
         reasons: key of the section `study` -> why, as the detection says it.
         names: of the cases with a segmentation.
         weights: start weights: a path, or `imagenet`.
+        set_aside: how many cases without one the layout itself makes test cases.
 
     Raises:
         ModelError: the preset starts from ImageNet's weights, and they are not at hand.
     """
     found = {setting.key: setting for setting in
              _study_settings(study, survey, reasons) + _prepare(study, survey, preset)
-             + _split(names)}
+             + _split(names, survey.cases - survey.with_truth - set_aside)}
     for setting in preset_settings(preset):
         found.setdefault(setting.key, setting)
     for setting in [*_sampling(survey, preset),
@@ -255,8 +257,11 @@ def _prepare(study: StudyConfig, survey: Survey, preset: Preset) -> list[Setting
     return found
 
 
-def _split(names: Sequence[str]) -> list[Setting]:
+def _split(names: Sequence[str], unlabelled: int) -> list[Setting]:
     found = []
+    if names and unlabelled:
+        found.append(Setting("split.unlabelled", "test", f"{unlabelled} cases without a "
+                             "segmentation are segmented, not learned from and not scored"))
     pattern, words = find_patients(names)
     patients = len(group_patients(names, pattern))
     if patients < 2:

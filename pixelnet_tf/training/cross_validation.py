@@ -14,7 +14,12 @@ from pixelnet_tf.errors import ConfigError, RunError
 from pixelnet_tf.evaluation.matching import match_cases
 from pixelnet_tf.evaluation.protocols import make_protocol
 from pixelnet_tf.evaluation.score_cases import check_pairs
-from pixelnet_tf.evaluation.summary import Evaluation, evaluate, write_evaluation
+from pixelnet_tf.evaluation.summary import (
+    OUT_OF_FOLD,
+    Evaluation,
+    evaluate,
+    write_evaluation,
+)
 from pixelnet_tf.inference.predict import CaseSource, predict_cases
 from pixelnet_tf.io.files import (
     begin_folder,
@@ -32,9 +37,6 @@ from pixelnet_tf.training.decisions import Judged, decide_over
 from pixelnet_tf.training.loop import Trainer
 from pixelnet_tf.training.validation import labelled_volume
 from pixelnet_tf.volumes.nifti import write_labels
-
-#: Folder of what the networks make of the cases that they have not seen.
-OUT_OF_FOLD = "out_of_fold"
 
 
 class CrossValidation:

@@ -1,5 +1,7 @@
 """A plan of one study in every layout: what it finds is right, and `prepare` takes it as it is."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -7,6 +9,7 @@ import pixelnet_tf as px
 from pixelnet_tf.cases.phantom import draw_brats_case
 from pixelnet_tf.config import config_from_yaml
 from pixelnet_tf.dataset.prepare_study import prepare_study
+from pixelnet_tf.errors import DataError
 from tests.dicom_study import write_series
 from tests.study_forms import LAYOUTS, write_image, write_study
 
@@ -27,7 +30,8 @@ def write_dicom(folder, cases):
         for number, (key, text) in enumerate((("first", "AX T2 FLAIR"), ("second", "Ax T1 +C"))):
             write_series(folder / case, arrays[key], AFFINE, text, number=number, patient=case,
                          prefix=key)
-        write_image(folder / case / f"{case}_seg.nii.gz", arrays["seg"], AFFINE)
+        if "seg" in arrays:
+            write_image(folder / case / f"{case}_seg.nii.gz", arrays["seg"], AFFINE)
 
 
 @pytest.mark.parametrize("layout", [*LAYOUTS, "dicom"])
@@ -50,3 +54,28 @@ def test_a_plan_of_every_layout_prepares_without_an_edit(tmp_path, cases, layout
     config = config_from_yaml(found.yaml(), "the plan")
     summary = prepare_study(config, folder, tmp_path / "prepared", dry_run=True)
     assert len(summary.split.cases) == 3
+
+
+@pytest.mark.parametrize("layout", ["brats", "flat", "nnunet", "bids", "dicom"])
+def test_cases_without_a_truth_are_set_aside_in_every_layout(tmp_path, cases, layout):
+    """They are test cases beside those that are drawn, whether the layout parts them or not."""
+    folder, last = tmp_path / "study", "case_3"
+    some = {name: {key: array for key, array in arrays.items() if (name, key) != (last, "seg")}
+            for name, arrays in cases.items()}
+    if layout == "dicom":
+        write_dicom(folder, some)
+    else:
+        write_study(folder, layout, some, AFFINE, ENDINGS.get(layout, ".nii"))
+    found = px.plan(folder, trial=False)
+    said = [each.reason for each in found.settings if each.key == "split.unlabelled"]
+    assert said == ([] if layout in ("nnunet", "msd") else [
+        "1 cases without a segmentation are segmented, not learned from and not scored"])
+    config = config_from_yaml(found.yaml(), "the plan")
+    summary = prepare_study(config, folder, tmp_path / "prepared", dry_run=True)
+    blind, = (name for name in summary.split.cases if "case3" in name.replace("_", ""))
+    assert blind in summary.split.test
+    assert "can be predicted, not scored" in " ".join(summary.notes)
+    if said:
+        strict = replace(config, split=replace(config.split, unlabelled="refuse"))
+        with pytest.raises(DataError, match="segmentation is missing"):
+            prepare_study(strict, folder, tmp_path / "prepared", dry_run=True)

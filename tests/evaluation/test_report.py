@@ -130,10 +130,10 @@ def test_cases_are_ranked_from_the_worst(source):
 
 
 def test_a_report_says_what_it_is_made_from(source):
-    assert origin_tables(source.run_dir, source.evaluation) == []
+    assert origin_tables(source.trainings, source.evaluation) == []
     (source.run_dir / "model.keras").write_bytes(b"abc")
     made_from = {"case_a": {"reference": "r", "prediction": "p"}}
-    table, = origin_tables(source.run_dir, replace(source.evaluation, about={
+    table, = origin_tables(source.trainings, replace(source.evaluation, about={
         "made_from": made_from,
         "predicted_by": {"networks": ["w" * 64, None], "prior": "sampled", "mode": "exact"}}))
     assert table.rows == (
