@@ -1,6 +1,7 @@
 """Turn the LGG segmentation set's TIFF slices into the NIfTI folders that configs/lgg.yaml takes.
 
     python scripts/get_lgg.py kaggle_3m lgg            # the 24 patients of the README
+    python scripts/get_lgg.py kaggle_3m lgg34 --split lgg_split.json  # and ten more, who validate
     python scripts/get_lgg.py kaggle_3m lgg_all --all  # all 110
 
 The set is that of Buda, Saha and Mazurowski (2019), TCGA-LGG: download "Brain MRI segmentation"
@@ -24,15 +25,25 @@ import nibabel
 import numpy as np
 
 from pixelnet_tf.errors import DataError, PixelNetError, require
-from pixelnet_tf.io.files import replacing_folder
+from pixelnet_tf.io.files import replacing_folder, write_json
 
-#: The patients of the README's figures: 18 to train on and 6 to test, by `split.seed`.
+#: The patients of the README's figures, and those of them who are tested (as configs/lgg.yaml's
+#: `split.seed` draws them); the others are trained on.
 PATIENTS = """
 CS_4942_19970222 CS_4944_20010208 CS_5396_20010302 DU_5852_19950709 DU_6401_19831001
 DU_7304_19930325 DU_7306_19930512 DU_7309_19960831 DU_8163_19961119 DU_8167_19970402
 DU_A5TR_19970726 DU_A5TY_19970709 FG_6688_20020215 FG_6689_20020326 FG_6690_20020226
 FG_6691_20020405 FG_A4MT_20020212 HT_7475_19970918 HT_7608_19940304 HT_7680_19970202
 HT_7692_19960724 HT_7694_19950404 HT_7884_19980913 HT_A61A_20000127
+""".split()
+TEST = """
+CS_5396_20010302 DU_6401_19831001 DU_A5TR_19970726 DU_A5TY_19970709 HT_7608_19940304
+HT_7694_19950404
+""".split()
+#: Ten more, on whom every setting and decision is judged, so that none is on the six.
+VALIDATION = """
+CS_4941_19960909 CS_6668_20011025 DU_6399_19830416 DU_7018_19911220 DU_7301_19911112
+DU_8168_19970503 FG_7634_20000128 HT_7473_19970826 HT_7860_19960513 HT_8105_19980826
 """.split()
 #: What the channels of a slice are, in their order.
 CHANNELS = ("t1", "flair", "t1ce")
@@ -109,14 +120,24 @@ def convert(folder: Path, out: Path) -> str:
             + (f"; no {' and no '.join(copied)}, which is FLAIR again" if copied else ""))
 
 
+def split() -> dict[str, list[str]]:
+    """Who trains, validates and is tested in the README's figure of `pixelnet-tf run`."""
+    train = [name for name in PATIENTS if name not in TEST]
+    return {part: [f"TCGA_{name}" for name in names] for part, names in (
+        ("train", train), ("validation", VALIDATION), ("test", TEST))}
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("source", type=Path, help="the unpacked set: kaggle_3m")
     parser.add_argument("out", type=Path, help="the study to write: a folder a patient")
-    parser.add_argument("--all", action="store_true", help="all patients, not the README's 24")
+    more = parser.add_mutually_exclusive_group()
+    more.add_argument("--split", type=Path, help="ten patients more, and this file for `run "
+                      "--split`: 18 to train on, the ten to validate, six to test")
+    more.add_argument("--all", action="store_true", help="all patients, not the README's 24")
     given = parser.parse_args()
     require("reading TIFF", "report", "PIL")
-    wanted = {f"TCGA_{name}" for name in PATIENTS}
+    wanted = {f"TCGA_{name}" for name in PATIENTS + (VALIDATION if given.split else [])}
     found = {path.name: path for path in sorted(given.source.glob("TCGA_*")) if path.is_dir()}
     if not found:
         raise DataError(f"{given.source}: no folder TCGA_* in it; give the folder kaggle_3m of the "
@@ -129,7 +150,10 @@ def main() -> None:
             continue
         out = given.out / name
         print(f"{name}: {'is there already' if out.is_dir() else convert(folder, out)}", flush=True)
-    print(f"now: pixelnet-tf prepare --config lgg --data {given.out} --out lgg_prepared")
+    if given.split:
+        write_json(given.split, split())
+    print(f"now: pixelnet-tf run {given.out} OUT --split {given.split}" if given.split else
+          f"now: pixelnet-tf prepare --config lgg --data {given.out} --out lgg_prepared")
 
 
 if __name__ == "__main__":

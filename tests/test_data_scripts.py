@@ -14,6 +14,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from pixelnet_tf.cases.split import draw_split
+from pixelnet_tf.config import load_config
 from pixelnet_tf.errors import DataError, ModelError
 from prototxt_import import load_network
 
@@ -124,6 +126,12 @@ def test_the_command_says_what_it_lacks_and_keeps_what_is_there(patient, tmp_pat
 def test_the_readmes_patients_convert_to_themselves(shared, tmp_path, get_lgg):
     folders = {path.name for path in (shared / "data" / "lgg").iterdir() if path.is_dir()}
     assert folders == {f"TCGA_{name}" for name in get_lgg["PATIENTS"]}
+    more = {path.name for path in (shared / "data" / "lgg_more").iterdir() if path.is_dir()}
+    split = get_lgg["split"]()
+    assert set(split["validation"]) == more
+    assert {*split["train"], *split["test"]} == folders
+    assert set(split["test"]) == set(draw_split(sorted(folders), load_config("lgg").split).test)
+    assert not set(split["train"]) & set(split["test"])
     name = "TCGA_CS_4942_19970222"
     images = {key: nibabel.load(shared / "data" / "lgg" / name / f"{name}_{key}.nii.gz")
               for key in ("t1", "flair", "t1ce", "seg")}
