@@ -350,13 +350,16 @@ class Segmenter:
                                   "models/NAME/1")
         resolved = served_config(about, lambda given: adapted(given, None, overrides))
 
+        several = len(resolved.model.planes) > 1
+
         def load() -> tuple[SegmentVolume, dict[str, Any]]:
             model = LoadedModel(folder, about["name"], int(about["version"]))
             record = {"networks": [{"model": str(folder), "weights": about.get("weights"),
                                     "correction": about["prior"]["correction"]}]}
             return lambda volume, *maps: segment_remotely(
-                lambda images, domain: model.segment_slices(images, domain, any(maps)), volume,
-                resolved.study, resolved.prediction, *maps, reach=resolved.model.reach), record
+                lambda images, domain: model.segment_slices(images, domain, any(maps) or several),
+                volume, resolved.study, resolved.prediction, *maps, reach=resolved.model.reach,
+                planes=resolved.model.planes), record
 
         return cls(resolved, load)
 
@@ -388,15 +391,17 @@ class Segmenter:
         resolved = served_config(about, lambda given: adapted(
             given, config, _settings(overrides, prior, mode, precision)))
         with_domain = "segment_domain" in about["signatures"]
+        several = len(resolved.model.planes) > 1
         name = served.url if "weights" in about else f"{served.url} version {about['version']}"
         record = {"networks": [{"model": name, "version": about["version"],
                                 "weights": about.get("weights"),
                                 "correction": about["prior"]["correction"]}]}
         return cls(resolved, lambda: (lambda volume, *maps: segment_remotely(
             lambda images, domain: served.segment_slices(
-                images, resolved.study.label_values, domain if with_domain else None, any(maps)),
-            volume, resolved.study, resolved.prediction, *maps, reach=resolved.model.reach),
-            record))
+                images, resolved.study.label_values, domain if with_domain else None,
+                any(maps) or several),
+            volume, resolved.study, resolved.prediction, *maps, reach=resolved.model.reach,
+            planes=resolved.model.planes), record))
 
     @property
     def modalities(self) -> tuple[str, ...]:
@@ -446,7 +451,8 @@ class Segmenter:
                        for modality in study.inputs if modality in images}
         except DataError as error:
             raise DataError.of(error, case=name) from None
-        problems = check_volumes(volumes, study, self.config.prepare.slice_size)
+        problems = check_volumes(volumes, study, self.config.prepare.slice_size,
+                                 self.config.model.planes)
         if problems:
             raise DataError.of(problems[0], case=name)
         prepared = prepare_volumes(name, {modality: partial(volumes.__getitem__, modality)

@@ -87,7 +87,8 @@ class Study:
 
     def check(self, reporter: Reporter | None = None) -> list[Problem]:
         """Read every file of every case and list all that is wrong."""
-        return check_cases(self.cases, self.config.study, self.config.prepare.slice_size, reporter)
+        return check_cases(self.cases, self.config.study, self.config.prepare.slice_size, reporter,
+                           self.config.model.planes)
 
     def prepare(self, out: Path_, *, workers: int | None = None, skip_bad_cases: bool = False,
                 require_segmentation: bool = True, redraw_split: bool = False,

@@ -147,13 +147,19 @@ def _comment(model: PixelNet, about: dict[str, Any]) -> str:
 def caffe_network(model: PixelNet) -> Network:
     """A model as a Caffe network with its weights, for the TEST phase.
 
-    Raises `ModelError` for one whose hypercolumns reach into neighbouring slices.
+    Raises `ModelError` for one whose hypercolumns reach into neighbouring slices, or whose scores
+    are averaged over several planes.
     """
     if model.config.reach:
         raise ModelError(f"model.context_slices is {model.config.context_slices}, and the "
                          "original's networks read one slice",
                          value=model.config.context_slices,
                          hint="train one with model.context_slices=1")
+    if len(model.config.planes) > 1:
+        raise ModelError(f"model.planes is {list(model.config.planes)}, whose scores are averaged, "
+                         "and the original's networks see axial slices alone",
+                         value=list(model.config.planes),
+                         hint="train one with model.planes=[axial]")
     size = _IMAGE_SIZE + 2 * model.config.border
     layers = [
         Layer("data", "Input", (), ("data",), InputParams(((1, model.channels, size, size),))),

@@ -91,14 +91,17 @@ def _table(summary: PrepareSummary, study: StudyConfig) -> Table:
     if index is None:
         return table
     sizes = sorted({f"{h}x{w}" for h, w in zip(index.height, index.width, strict=True)})
+    axial = index.rows_of(index.cases)
     table.add_row("slices", f"{len(index)} of {', '.join(sizes[:3])}"
                             f"{' ...' if len(sizes) > 3 else ''} pixels, "
                             f"{len(study.modalities)} channels "
                             f"({', '.join(study.modalities)})")
-    counts = index.class_counts.sum(axis=0)
+    if len(axial) < len(index):
+        table.add_row("of which axial", str(len(axial)))
+    counts = index.class_counts[axial].sum(axis=0)
     if counts.any():
-        lesion = int((index.class_counts[:, 1:].sum(axis=1) > 0).sum())
-        table.add_row("slices with lesion", f"{lesion} ({lesion / len(index):.1%})")
+        lesion = int((index.class_counts[axial, 1:].sum(axis=1) > 0).sum())
+        table.add_row("slices with lesion", f"{lesion} ({lesion / len(axial):.1%})")
         table.add_row("pixels of each class", "\n".join(
             f"{name}: {count / counts.sum():.3%}"
             for name, count in zip(study.class_names, counts, strict=True)))

@@ -25,6 +25,9 @@ BRAIN_MASK = "mask"
 
 #: Channels that VGG-16's first kernels have, and that `model.mix_channels` mixes modalities to.
 MIXED_CHANNELS = 3
+#: Planes that a volume is cut along (`model.planes`): across slices as they are prepared, and the
+#: two upright ones.
+PLANES = ("axial", "coronal", "sagittal")
 #: `sampling.hard_pixels`: candidates that are drawn for each hard pixel.
 HARD_CANDIDATES = 4
 
@@ -540,6 +543,10 @@ class ModelConfig:
     #: Slices that a pixel's hypercolumn is read from: its own (1, the paper's), and with 3 or 5
     #: those one or two below and above it (see training.md). [paper 2]
     context_slices: int = 1
+    #: Planes whose slices the network learns from and whose scores of a voxel are averaged: `axial`
+    #: (the paper's), and with it `coronal`, `sagittal` or both (see training.md). `prepare` writes
+    #: the slices of each. [paper 3.3]
+    planes: tuple[str, ...] = (PLANES[0],)
     #: Mix the modalities to three channels by a trained 1x1 layer before conv1_1, whose pretrained
     #: kernels then stay as they are: at the start the first three modalities pass untouched and
     #: the others have no part. Needs more than three modalities (see training.md).
@@ -573,6 +580,11 @@ class ModelConfig:
         if self.context_slices not in (1, 3, 5):
             raise ConfigError("model.context_slices must be 1, 3 or 5, got "
                               f"{self.context_slices!r}", value=self.context_slices)
+        if (not self.planes or self.planes[0] != PLANES[0] or set(self.planes) - set(PLANES)
+                or len(set(self.planes)) != len(self.planes)):
+            raise ConfigError(f"model.planes must be {PLANES[0]}, and may name some of "
+                              f"{list(PLANES[1:])} after it, each once, got {list(self.planes)}",
+                              value=list(self.planes), hint="set model.planes=[axial]")
         if len(self.widths) != 5 or min(self.widths) < 1:
             raise ConfigError(f"model.widths needs five positive numbers, got {self.widths}",
                               value=self.widths)
@@ -927,6 +939,11 @@ class Config:
                               f"model.context_slices={self.model.context_slices} those beside it "
                               "are seen, too", value=self.sampling.lesion_mixing,
                               hint="set sampling.lesion_mixing=0 or model.context_slices=1")
+        if len(self.model.planes) > 1 and self.prepare.slice_size:
+            raise ConfigError(f"model.planes {list(self.model.planes)} are cut on the volume's own "
+                              f"grid, and prepare.slice_size={self.prepare.slice_size} scales the "
+                              "axial slices", value=self.prepare.slice_size,
+                              hint="set prepare.slice_size=0 or model.planes=[axial]")
         modalities = self.study.modalities
         if self.model.mix_channels and len(modalities) <= MIXED_CHANNELS:
             raise ConfigError(f"model.mix_channels mixes more than {MIXED_CHANNELS} modalities to "

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import zlib
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,7 +11,7 @@ import numpy as np
 
 from pixelnet_tf.cases.case import Case
 from pixelnet_tf.cases.labels import IGNORED
-from pixelnet_tf.config import PrepareConfig, StudyConfig
+from pixelnet_tf.config import PLANES, PrepareConfig, StudyConfig
 from pixelnet_tf.errors import DataError
 from pixelnet_tf.volumes.case_volume import PreparedVolume, prepare_case
 
@@ -30,6 +31,7 @@ class EncodedSlice:
         class_counts: pixels of each class; zeros without segmentation.
         brain_fraction: part of the pixels that is brain, without those that nobody has judged:
             what background may be drawn from.
+        plane, number: where the slice lies in the volume (`SlicePlan`).
     """
 
     height: int
@@ -39,6 +41,8 @@ class EncodedSlice:
     brain: bytes
     class_counts: tuple[int, ...]
     brain_fraction: float
+    plane: str = PLANES[0]
+    number: int = 0
 
 
 @dataclass(frozen=True)
@@ -50,10 +54,14 @@ class EncodedCase:
     details: dict[str, Any]
 
 
-def encode_case(case: Case, study: StudyConfig, prepare: PrepareConfig) -> EncodedCase:
-    """Prepare a case and compress its slices; raises as `prepare_case`."""
+def encode_case(case: Case, study: StudyConfig, prepare: PrepareConfig,
+                planes: Sequence[str] = PLANES[:1]) -> EncodedCase:
+    """Prepare a case and compress its slices, plane by plane; raises as `prepare_case` and
+    `PreparedVolume.in_plane`."""
     volume = prepare_case(case, study, prepare)
-    return EncodedCase(case.name, encode_slices(volume, len(study.labels)), {
+    slices = [each for plane in planes
+              for each in encode_slices(volume.in_plane(plane), len(study.labels), plane)]
+    return EncodedCase(case.name, tuple(slices), {
         "case": case.name,
         "smir_id": case.smir_id,
         "labelled": volume.labels is not None,
@@ -63,17 +71,18 @@ def encode_case(case: Case, study: StudyConfig, prepare: PrepareConfig) -> Encod
     })
 
 
-def encode_or_say_why(case: Case, study: StudyConfig, prepare: PrepareConfig
-                      ) -> EncodedCase | DataError:
+def encode_or_say_why(case: Case, study: StudyConfig, prepare: PrepareConfig,
+                      planes: Sequence[str] = PLANES[:1]) -> EncodedCase | DataError:
     """As `encode_case`; what is wrong with the case is returned, not raised."""
     try:
-        return encode_case(case, study, prepare)
+        return encode_case(case, study, prepare, planes)
     except DataError as error:
         return error
 
 
-def encode_slices(volume: PreparedVolume, classes: int) -> tuple[EncodedSlice, ...]:
-    """Compress the slices of a prepared volume, lowest first."""
+def encode_slices(volume: PreparedVolume, classes: int, plane: str = PLANES[0]
+                  ) -> tuple[EncodedSlice, ...]:
+    """Compress the slices of a prepared volume, in their order."""
     encoded = []
     for number, (image, brain) in enumerate(zip(volume.images, volume.brain, strict=True)):
         labels, counts = np.zeros(brain.shape, np.uint8), np.zeros(classes, np.int64)
@@ -84,7 +93,7 @@ def encode_slices(volume: PreparedVolume, classes: int) -> tuple[EncodedSlice, .
         encoded.append(EncodedSlice(
             height, width, _compress(image.astype("<f4")), _compress(labels),
             _compress(brain.astype(np.uint8)), tuple(int(n) for n in counts),
-            float((brain & (labels != IGNORED)).mean())))
+            float((brain & (labels != IGNORED)).mean()), plane, number))
     return tuple(encoded)
 
 

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from pixelnet_tf.config import PLANES
 from pixelnet_tf.errors import DataError, nearest_hint, shown
 from pixelnet_tf.io.files import read_json_as
 from pixelnet_tf.io.plain import PlainError, build, convert
@@ -23,11 +24,12 @@ _TYPES = {"case": np.int32, "slice": np.int32, "class_counts": np.int64,
 
 @dataclass(frozen=True, eq=False)
 class SliceIndex:
-    """Columns of equal length n, ordered by case and slice.
+    """Columns of equal length n, ordered by case, plane and slice.
 
     Attributes:
         cases: names that the column `case` counts into.
         case: (n,) int32. slice: (n,) int32, 0 is the lowest.
+        plane: (n,) int32, counts into `PLANES`.
         class_counts: (n, class) int64, pixels of each class in the slice.
         brain_fraction: (n,) float32.
         shard: (n,) str, file name relative to the prepared study.
@@ -45,12 +47,22 @@ class SliceIndex:
     length: np.ndarray
     height: np.ndarray
     width: np.ndarray
+    plane: np.ndarray = field(default_factory=lambda: np.zeros(0, np.int32))
+
+    def __post_init__(self) -> None:
+        if not len(self.plane):
+            object.__setattr__(self, "plane", np.zeros(len(self.case), np.int32))
 
     def __len__(self) -> int:
         return len(self.case)
 
-    def rows_of(self, case_names: Iterable[str]) -> np.ndarray:
-        """Return the row numbers (int64, ascending) of these cases' slices.
+    @property
+    def stack(self) -> np.ndarray:
+        """(n,) int32, one number for the slices of a case in one plane, in ascending order."""
+        return self.case * len(PLANES) + self.plane
+
+    def rows_of(self, case_names: Iterable[str], planes: Sequence[str] = PLANES[:1]) -> np.ndarray:
+        """Return the row numbers (int64, ascending) of these cases' slices in these planes.
 
         Raises:
             DataError: a name that the index does not hold.
@@ -61,17 +73,19 @@ class SliceIndex:
             if name not in numbers:
                 raise DataError(f"is not in the prepared study{nearest_hint(name, self.cases)}",
                                 case=name)
-        return np.flatnonzero(np.isin(self.case, [numbers[name] for name in case_names]))
+        return np.flatnonzero(np.isin(self.case, [numbers[name] for name in case_names])
+                              & np.isin(self.plane, [PLANES.index(plane) for plane in planes]))
 
     def beside(self, rows: np.ndarray, offsets: Sequence[int]) -> np.ndarray:
-        """Rows (row, offset) of the slices so far above others, or below with a minus, in a case.
+        """Rows (row, offset) of the slices so far above others, or below with a minus, in a case
+        and plane.
 
-        They are counted in slices, whatever lies between two. Where a case has no such slice,
-        beyond its ends, it is the nearest one.
+        They are counted in slices, whatever lies between two. Where there is no such slice, beyond
+        the ends, it is the nearest one.
         """
-        cases = self.case[rows]
-        first = np.searchsorted(self.case, cases)[:, None]
-        last = np.searchsorted(self.case, cases, side="right")[:, None] - 1
+        stack = self.stack
+        first = np.searchsorted(stack, stack[rows])[:, None]
+        last = np.searchsorted(stack, stack[rows], side="right")[:, None] - 1
         return np.clip(np.asarray(rows)[:, None] + np.asarray(offsets), first, last)
 
     def digest(self, case_names: Iterable[str]) -> str:
@@ -105,12 +119,14 @@ class SliceIndex:
                    column("brain_fraction", np.float32),
                    np.array([shard for _, shard, _ in rows], str),
                    column("offset", np.int64), column("length", np.int64),
-                   column("height", np.int32), column("width", np.int32))
+                   column("height", np.int32), column("width", np.int32),
+                   np.array([PLANES.index(row.get("plane", PLANES[0])) for *_, row in rows],
+                            np.int32))
 
     def to_json(self) -> dict[str, Any]:
         """Return lists and strings, as `from_json` takes them."""
         columns = ("case", "slice", "class_counts", "brain_fraction", "shard", "offset", "length",
-                   "height", "width")
+                   "height", "width", *(("plane",) if self.plane.any() else ()))
         return {"cases": list(self.cases),
                 "columns": {name: getattr(self, name).tolist() for name in columns}}
 
@@ -120,6 +136,10 @@ class SliceIndex:
         stored = build(_Stored, tree)
         columns = {name: _column(name, stored.columns.get(name), dtype)
                    for name, dtype in _TYPES.items()}
+        if "plane" in stored.columns:
+            columns["plane"] = _column("plane", stored.columns["plane"], np.int32)
+            if not np.isin(columns["plane"], range(len(PLANES))).all():
+                raise PlainError(f"columns.plane must count into {list(PLANES)}")
         index = cls(stored.cases, **columns)
         rows = len(columns["case"])
         for name, column in columns.items():
@@ -166,6 +186,7 @@ class _Row:
     width: int
     class_counts: tuple[int, ...]
     brain_fraction: float
+    plane: str = PLANES[0]
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -24,6 +24,7 @@ from pixelnet_tf.cases.split import (
     unmatched_cases,
 )
 from pixelnet_tf.config import (
+    PLANES,
     Config,
     PrepareConfig,
     SplitConfig,
@@ -59,7 +60,7 @@ from pixelnet_tf.volumes.checks import (
     no_lesion,
     refusal,
 )
-from pixelnet_tf.volumes.slicing import SlicePlan
+from pixelnet_tf.volumes.slicing import plans_of
 
 #: A shard takes at least this part of its float32 images: brains fill a sixth of a BraTS volume
 #: and compress by a tenth.
@@ -156,7 +157,7 @@ def _prepare(config: Config, study_dir: str | Path, out: str, workers: int | Non
              if case.test or (require_segmentation and case.segmentation is None
                               and not case.segmentation_faults)}
     work = _Work(config, out, workers, skip_bad_cases, redraw_split, reporter, cases,
-                 _made_from(cases, config.study, config.prepare), own, aside)
+                 _made_from(cases, config.study, config.prepare, config.model.planes), own, aside)
     if dry_run:
         return work.plan()
     # Whatever makes a difference to what is written.
@@ -190,8 +191,7 @@ class _Work:
                          if (details := self._finished(case)) is not None}
         self.failed = _failed_before(cases, self.made_from, out)
         self.problems, doubts, self.voxels = _check(
-            cases, self.finished, self.failed, config.study, config.prepare.slice_size,
-            self.workers, self.reporter)
+            cases, self.finished, self.failed, config, self.workers, self.reporter)
         _refuse_bad(self.problems, cases, self.skip_bad_cases)
         bad = {problem.case for problem in self.problems}
         self.good = [case for case in cases if case.name not in bad]
@@ -199,7 +199,7 @@ class _Work:
         notes += tuple(f"{doubt.case}: {doubt.message}" for doubt in doubts
                        if doubt.case not in bad)
         self.todo = [case for case in self.good if case.name not in self.finished]
-        _check_disk(self.todo, len(config.study.modalities), config.prepare.slice_size, out)
+        _check_disk(self.todo, config, out)
         kept = tuple(case.name for case in self.good if case.name in self.finished)
         return PrepareSummary(tuple(c.name for c in self.todo), kept, tuple(self.problems), split,
                               notes=notes)
@@ -236,7 +236,8 @@ class _Work:
             busy: list[Case] = []
             free = sharing.take(left, self._done_by_another, busy)
             for case, encoded in run_cases(
-                    encode_or_say_why, free, (self.config.study, self.config.prepare),
+                    encode_or_say_why, free,
+                    (self.config.study, self.config.prepare, self.config.model.planes),
                     worker_count(self.workers, len(left))):
                 if isinstance(encoded, DataError):
                     self.failed[case.name] = encoded.text
@@ -325,12 +326,15 @@ def _case_file(out: str, name: str, suffix: str) -> str:
     return os.path.join(out, "cases", name + suffix)
 
 
-def _made_from(cases: list[Case], study: StudyConfig, prepare: PrepareConfig
-               ) -> dict[str, dict[str, Any]]:
+def _made_from(cases: list[Case], study: StudyConfig, prepare: PrepareConfig,
+               planes: Sequence[str]) -> dict[str, dict[str, Any]]:
     """Say what each case is made from: its files by their contents, and the settings."""
     preparation, inputs = preparation_of(study, prepare), inputs_of(cases)
+    # The axial slices alone are what they were before there were others.
+    others = {} if len(planes) == 1 else {"planes": list(planes)}
     return {case.name: {"format": RECORD_FORMAT, "preparation": preparation,
-                        "smir_id": case.smir_id, "inputs": inputs[case.name]} for case in cases}
+                        "smir_id": case.smir_id, "inputs": inputs[case.name], **others}
+            for case in cases}
 
 
 def _finished(case: Case, made_from: dict[str, Any], out: str) -> dict[str, Any] | None:
@@ -355,13 +359,14 @@ def _finished(case: Case, made_from: dict[str, Any], out: str) -> dict[str, Any]
 
 
 def _check(cases: list[Case], finished: dict[str, Any], failed: dict[str, str],
-           study: StudyConfig, slice_size: int, workers: int, reporter: Reporter
+           config: Config, workers: int, reporter: Reporter
            ) -> tuple[list[Problem], list[Problem], dict[str, tuple[str, ...]]]:
     """Check the cases that are not finished; a study without any lesion is a problem too.
 
     Returns the problems, the doubts about cases that can be used, and for each case the digests of
     its images (`CheckResult.voxels`).
     """
+    study = config.study
     unread = [case for case in cases if case.name not in finished and case.name not in failed]
     problems = [Problem(name, DataError(reason, case=name)) for name, reason in failed.items()]
     doubts = []
@@ -370,7 +375,7 @@ def _check(cases: list[Case], finished: dict[str, Any], failed: dict[str, str],
                  for row in details["slices"])
     results = {}
     for done, (case, result) in enumerate(run_cases(
-            check_case, unread, (study, slice_size),
+            check_case, unread, (study, config.prepare.slice_size, config.model.planes),
             worker_count(workers, len(unread))), start=1):
         results[case.name] = result
         reporter.progress("checking", done, len(unread), case.name)
@@ -434,7 +439,7 @@ def _split(settings: SplitConfig, out: str, names: list[str], same: list[tuple[s
     return split, False, notes
 
 
-def _check_disk(todo: list[Case], channels: int, slice_size: int, out: str) -> None:
+def _check_disk(todo: list[Case], config: Config, out: str) -> None:
     """Refuse a run that cannot end for lack of room, where `out` is a local folder."""
     folder = Path(out)
     while not folder.exists() and folder != folder.parent:
@@ -443,8 +448,10 @@ def _check_disk(todo: list[Case], channels: int, slice_size: int, out: str) -> N
         return
     needed = 0
     for case in todo:
-        plan = SlicePlan(geometry_of(case.files[0]), slice_size)
-        needed += plan.slices * plan.height * plan.width * channels * 4
+        for plan in plans_of(geometry_of(case.files[0]), config.prepare.slice_size,
+                             config.model.planes):
+            needed += (plan.slices * plan.height * plan.width * 4
+                       * len(config.study.modalities))
     needed = int(_SMALLEST_SHARD * needed)
     free = shutil.disk_usage(folder).free
     if free < needed:
@@ -459,11 +466,12 @@ def _write_case(encoded: EncodedCase, made_from: dict[str, Any], voxels: tuple[s
     path = os.path.join(out, shard)
     remove(_case_file(out, encoded.name, ".json"))
     places = write_shard(path, encoded.slices)
-    rows = [{"slice": number, "offset": offset, "length": length, "height": encoded_slice.height,
+    rows = [{"slice": encoded_slice.number, "offset": offset, "length": length,
+             "height": encoded_slice.height,
              "width": encoded_slice.width, "class_counts": list(encoded_slice.class_counts),
-             "brain_fraction": float(np.float32(encoded_slice.brain_fraction))}
-            for number, (encoded_slice, (offset, length))
-            in enumerate(zip(encoded.slices, places, strict=True))]
+             "brain_fraction": float(np.float32(encoded_slice.brain_fraction)),
+             **({} if encoded_slice.plane == PLANES[0] else {"plane": encoded_slice.plane})}
+            for encoded_slice, (offset, length) in zip(encoded.slices, places, strict=True)]
     details = {**encoded.details, "made_from": made_from, "voxels": list(voxels), "shard": shard,
                "shard_bytes": int(tf.io.gfile.stat(path).length), "slices": rows}
     write_json(_case_file(out, encoded.name, ".json"), details)

@@ -119,6 +119,19 @@ class PreparedStudy:
         return digest([self.index.digest(names),
                        [self.case_details(name).get("made_from") for name in names]])
 
+    def geometry(self, case: str) -> VolumeGeometry:
+        """Where a case's volume lies in space.
+
+        Raises
+        ------
+        DataError
+            No such case, or its JSON file is broken.
+        """
+        try:
+            return VolumeGeometry.from_json(self.case_details(case)["geometry"])
+        except PlainError as error:
+            raise DataError.of(error, case=case, file=self.path, hint=PREPARE_AGAIN) from None
+
     def check_shard(self, case: str) -> None:
         """Raise `DataError` where a case's shard is not the one that was written with its JSON."""
         details = self.case_details(case)
@@ -154,8 +167,8 @@ class PreparedStudy:
             No such case, or its shard is broken.
         """
         details = self.case_details(case)
+        geometry = self.geometry(case)
         try:
-            geometry = VolumeGeometry.from_json(details["geometry"])
             grids = {modality: OwnGrid.from_json(tree)
                      for modality, tree in details.get("grids", {}).items()}
         except PlainError as error:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from pixelnet_tf.config import SamplingConfig
+from pixelnet_tf.config import PLANES, SamplingConfig
 from pixelnet_tf.dataset.prepared import PreparedStudy
 from pixelnet_tf.errors import DataError
 
@@ -20,8 +20,8 @@ class SliceSchedule:
     run starts at its step without reading what came before.
 
     Where hypercolumns reach into other slices, the order is one of slabs, `slab` slices each:
-    slices of one case that follow each other, and of what is left over some of several cases. An
-    epoch then lacks fewer slices than a slab has, others each time.
+    slices of one case and plane that follow each other, and of what is left over some of several.
+    An epoch then lacks fewer slices than a slab has, others each time.
 
     Args:
         study: prepared study.
@@ -29,18 +29,24 @@ class SliceSchedule:
         sampling: its `lesion_free_slices` and `slab_slices`.
         seed: seed of the order.
         offsets: the slices that hypercolumns are read from (`ModelConfig.offsets`).
+        planes: planes whose slices are drawn, all alike (`ModelConfig.planes`).
 
     Raises:
-        DataError: no slice with a lesion among the cases.
+        DataError: no slice with a lesion among the cases, or none of a plane was prepared.
     """
 
     def __init__(self, study: PreparedStudy, cases: Sequence[str], sampling: SamplingConfig,
-                 seed: int, offsets: Sequence[int] = (0,)):
-        index, rows = study.index, study.index.rows_of(cases)
+                 seed: int, offsets: Sequence[int] = (0,), planes: Sequence[str] = PLANES[:1]):
+        index, rows = study.index, study.index.rows_of(cases, planes)
+        if absent := [name for name in planes[1:] if PLANES.index(name) not in index.plane[rows]]:
+            raise DataError(f"holds no {absent[0]} slices of the training cases, which "
+                            f"model.planes={list(planes)} asks for", file=study.path,
+                            value=absent[0], hint="run `pixelnet-tf prepare` again with that "
+                                                  "model.planes")
         rows = rows[index.brain_fraction[rows] > 0]
         lesion = index.class_counts[rows][:, 1:].sum(axis=1) > 0
         self.seed, self.offsets = seed, tuple(offsets)
-        self._case = index.case
+        self._stack = index.stack
         self.with_lesion, self.without_lesion = rows[lesion], rows[~lesion]
         self.epoch_slices = len(self.with_lesion) + round(
             sampling.lesion_free_slices * len(self.without_lesion))
@@ -82,10 +88,10 @@ class SliceSchedule:
         return rng.permutation(np.concatenate([rest, *(run[None] for run in whole)])).ravel()
 
     def _runs(self, rows: np.ndarray, rng: np.random.Generator) -> list[np.ndarray]:
-        """Rows case by case in runs of a slab each, the first and the last perhaps shorter."""
+        """Rows stack by stack in runs of a slab each, the first and the last perhaps shorter."""
         runs = []
-        for case in np.unique(self._case[rows]):
-            own = rows[self._case[rows] == case]
+        for stack in np.unique(self._stack[rows]):
+            own = rows[self._stack[rows] == stack]
             runs += np.split(own, np.arange(rng.integers(self.slab), len(own), self.slab))
         return runs
 

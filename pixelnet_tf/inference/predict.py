@@ -68,6 +68,7 @@ from pixelnet_tf.volumes.case_volume import PreparedVolume, prepare_case
 from pixelnet_tf.volumes.checks import Problem, check_case, refusal
 from pixelnet_tf.volumes.lesions import list_lesions
 from pixelnet_tf.volumes.nifti import write_volume
+from pixelnet_tf.volumes.slicing import plans_of
 
 #: Draws a segmented volume into OUT/overlays: receives it and its labels (x, y, z).
 Draw = Callable[[PreparedVolume, np.ndarray], None]
@@ -243,10 +244,17 @@ class _PreparedCases(CaseSource):
             self._study.check_shard(name)
         except DataError as error:
             return _Checked([error])
-        index = self._study.index
+        index, planes = self._study.index, self._network.planes
         rows = index.rows_of([name])
-        return _Checked(self._size_faults({*zip(
-            index.height[rows].tolist(), index.width[rows].tolist(), strict=True)}))
+        sizes = {*zip(index.height[rows].tolist(), index.width[rows].tolist(), strict=True)}
+        if len(planes) > 1:
+            # They are cut at prediction, whether they were prepared or not.
+            try:
+                plans = plans_of(self._study.geometry(name), 0, planes)
+            except DataError as error:
+                return _Checked([error])
+            sizes = {(plan.height, plan.width) for plan in plans}
+        return _Checked(self._size_faults(sizes))
 
     def _only(self, names: Sequence[str], without_truth: Collection[str]) -> CaseSource:
         return _PreparedCases(self._study, names, self._network)
@@ -273,10 +281,12 @@ class _RawCases(CaseSource):
         return prepare_case(self._cases[name], self._study, self._prepare)
 
     def _check(self, name: str) -> _Checked:
-        found = check_case(self._cases[name], self._study, self._prepare.slice_size)
+        found = check_case(self._cases[name], self._study, self._prepare.slice_size,
+                           self._network.planes)
         faults: list[PixelNetError] = [problem.fault for problem in found.image_problems]
         if found.plan is not None and not faults:
-            faults = self._size_faults({(found.plan.height, found.plan.width)})
+            faults = self._size_faults({(plan.height, plan.width) for plan in plans_of(
+                found.plan.geometry, self._prepare.slice_size, self._network.planes)})
         return _Checked(faults, [problem.message for problem in found.segmentation_problems],
                         [doubt.message for doubt in found.doubts])
 

@@ -47,6 +47,8 @@ class SliceSegmenter(tf.Module):
         reach: how many slices on each side a slice's scores depend on. Where there are any, a batch
             is a stack: consecutive slices of one volume, the lowest first. The trunk sees each
             slice once, and in place of one that is not in the stack the nearest is taken.
+        planes: planes over whose slices the scores of a voxel are averaged (`score_voxels`); each
+            call is of one of them.
     """
 
     def __init__(self, model: PixelNet, correction: np.ndarray | None = None,
@@ -59,6 +61,7 @@ class SliceSegmenter(tf.Module):
                               value=mode)
         self.mode, self.flips, self.batch_slices = mode, flips, batch_slices
         self.reach, self.offsets = model.config.reach, model.architecture.offsets
+        self.planes = model.config.planes
         self.smoothing = smoothing or GuidedFilterConfig()
         self.scorer = DenseScorer(model, precision)
         self.classes = model.classes
@@ -206,7 +209,7 @@ class Ensemble:
 
     Raises:
         ModelError: there is no network, or they have other numbers of classes, or their
-            hypercolumns are read from other numbers of slices.
+            hypercolumns are read from other numbers of slices, or other planes are averaged.
     """
 
     def __init__(self, members: Sequence[SliceSegmenter]):
@@ -223,6 +226,11 @@ class Ensemble:
                              f"{sorted(1 + 2 * reach for reach in reaches)}",
                              value=sorted(1 + 2 * reach for reach in reaches))
         self.reach, = reaches
+        planes = {member.planes for member in self.members}
+        if len(planes) != 1:
+            raise ModelError("an ensemble needs networks of the same model.planes, got "
+                             f"{sorted(map(list, planes))}", value=sorted(map(list, planes)))
+        self.planes, = planes
 
     def scores(self, image: tf.Tensor, domain: tf.Tensor, read_out: tf.Tensor | None = None
                ) -> tf.Tensor:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,7 +10,7 @@ import numpy as np
 import tensorflow as tf
 
 from pixelnet_tf.cases.labels import classes_to_values
-from pixelnet_tf.config import PostprocessConfig, PredictionConfig, StudyConfig
+from pixelnet_tf.config import PLANES, PostprocessConfig, PredictionConfig, StudyConfig
 from pixelnet_tf.inference.postprocess import postprocess_labels
 from pixelnet_tf.inference.slice_segmenter import Ensemble, SliceSegmenter
 from pixelnet_tf.volumes.case_volume import OwnGrid, PreparedVolume
@@ -121,6 +121,10 @@ def score_voxels(segmenter: SliceSegmenter | Ensemble, volume: PreparedVolume,
     Returns (slice, native height, native width, class) float32, as `SlicePlan.read_voxels` orders
     voxels; outside the domain of the `PredictionGrid` they are those of certain background.
     Slices without anything to read never reach the network, unless others' hypercolumns do.
+
+    Where the segmenter has several planes, the volume is segmented over the slices of each, and
+    the scores are their mean: after the softmax the normalised geometric mean of the planes'
+    probabilities, as several networks are averaged.
     """
     return _scored(segmenter.scores, segmenter, volume, study, prediction)[0]
 
@@ -130,8 +134,8 @@ def score_uncertain_voxels(segmenter: SliceSegmenter | Ensemble, volume: Prepare
                            ) -> tuple[np.ndarray, Uncertainty | None]:
     """What `score_voxels` returns, and how sure several networks are of each of the voxels.
 
-    The uncertainty is (slice, native height, native width). Of a single network it is None: there
-    `finish_volume` takes it from the scores.
+    The uncertainty is (slice, native height, native width), of several planes the mean of theirs.
+    Of a single network it is None: there `finish_volume` takes it from the scores.
     """
     if not isinstance(segmenter, Ensemble):
         return score_voxels(segmenter, volume, study, prediction), None
@@ -144,6 +148,22 @@ def _scored(answer: Callable[..., Any], segmenter: SliceSegmenter | Ensemble,
             volume: PreparedVolume, study: StudyConfig, prediction: PredictionConfig
             ) -> list[np.ndarray]:
     """Voxels of all that an answer gives: of scores, and of maps that are 0 outside the domain."""
+    total = _scored_in_plane(answer, segmenter, volume, study, prediction)
+    for plane in segmenter.planes[1:]:
+        cut = volume.in_plane(plane)
+        found = _scored_in_plane(answer, segmenter, cut, study, prediction)
+        for whole, part in zip(total, found, strict=True):
+            whole += cut.plan.to_axial(part)
+    if len(segmenter.planes) > 1:
+        for whole in total:
+            whole /= len(segmenter.planes)
+    return total
+
+
+def _scored_in_plane(answer: Callable[..., Any], segmenter: SliceSegmenter | Ensemble,
+                     volume: PreparedVolume, study: StudyConfig, prediction: PredictionConfig
+                     ) -> list[np.ndarray]:
+    """The same over the slices that a volume is cut into."""
     grid, plan = PredictionGrid.of(volume, prediction.inside_brain(study)), volume.plan
     scores = np.empty((plan.slices, *plan.native_size, segmenter.classes), np.float32)
     scores[...] = segmenter.background.numpy()
@@ -208,16 +228,45 @@ def _shares(scores: np.ndarray) -> np.ndarray:
 
 def segment_remotely(segment_slices: SegmentSlices, volume: PreparedVolume, study: StudyConfig,
                      prediction: PredictionConfig, probabilities: bool = False,
-                     uncertainty: bool = False, *, reach: int = 0) -> SegmentedVolume:
+                     uncertainty: bool = False, *, reach: int = 0,
+                     planes: Sequence[str] = PLANES[:1]) -> SegmentedVolume:
     """What `segment_volume` returns, by the labels that an exported or served model gives slices.
 
     The same slices in the same batches and with the same domain; outside it is background,
     whatever the answer says of it. `segment_slices` must give probabilities where these or the
-    uncertainty are asked for; else nothing is known of the lesions' voxels but their labels. Where
-    the model has a reach (`SliceSegmenter.reach`), `STACK` or more slices are sent together, with
-    those beside them, of which no pixel is asked for.
+    uncertainty are asked for, or there are several planes; else nothing is known of the lesions'
+    voxels but their labels. Where the model has a reach (`SliceSegmenter.reach`), `STACK` or more
+    slices are sent together, with those beside them, of which no pixel is asked for.
     """
-    shown = probabilities or uncertainty
+    shown, plan = probabilities or uncertainty, volume.plan
+    labels, maps = _answered(segment_slices, volume, study, prediction, reach,
+                             shown or len(planes) > 1)
+    if len(planes) > 1:
+        scores = _logs(maps)
+        for plane in planes[1:]:
+            cut = volume.in_plane(plane)
+            scores += cut.plan.to_axial(_logs(_answered(
+                segment_slices, cut, study, prediction, reach, True)[1]))
+        maps = _shares(scores / len(planes))
+        labels = classes_to_values(maps.argmax(axis=-1).astype(np.uint8), study)
+    labels = clean_up(plan.to_volume(labels), volume, study, prediction.postprocess)
+    if not shown:
+        return SegmentedVolume(labels, None)
+    shares, spread = plan.to_volume(maps), Uncertainty(entropy(maps)).to_volume(plan)
+    return SegmentedVolume(labels, shares if probabilities else None,
+                           spread if uncertainty else None,
+                           LesionVoxels.of(labels, shares, spread.entropy))
+
+
+def _logs(shares: np.ndarray) -> np.ndarray:
+    """Scores that probabilities come from; what is 0 for want of digits counts as the least."""
+    return np.log(np.maximum(shares, np.finfo(np.float32).tiny))
+
+
+def _answered(segment_slices: SegmentSlices, volume: PreparedVolume, study: StudyConfig,
+              prediction: PredictionConfig, reach: int, shown: bool
+              ) -> tuple[np.ndarray, np.ndarray]:
+    """Label values of the voxels of a volume's slices and, where shown, their probabilities."""
     grid, plan = PredictionGrid.of(volume, prediction.inside_brain(study)), volume.plan
     shape = (plan.slices, *plan.native_size)
     labels = np.zeros(shape, np.uint8)
@@ -230,13 +279,7 @@ def segment_remotely(segment_slices: SegmentSlices, volume: PreparedVolume, stud
         labels[rows] = np.where(inside, plan.read_voxels(found), 0)
         if shown and shares is not None:
             maps[rows] = np.where(inside[..., None], plan.read_voxels(shares), maps[rows])
-    labels = clean_up(plan.to_volume(labels), volume, study, prediction.postprocess)
-    if not shown:
-        return SegmentedVolume(labels, None)
-    shares, spread = plan.to_volume(maps), Uncertainty(entropy(maps)).to_volume(plan)
-    return SegmentedVolume(labels, shares if probabilities else None,
-                           spread if uncertainty else None,
-                           LesionVoxels.of(labels, shares, spread.entropy))
+    return labels, maps
 
 
 def _answer(segment_slices: SegmentSlices, images: np.ndarray, domain: np.ndarray,

@@ -11,7 +11,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from pixelnet_tf.config import MIXED_CHANNELS, Fc7, Head, ModelConfig
+from pixelnet_tf.config import MIXED_CHANNELS, PLANES, Fc7, Head, ModelConfig
 from pixelnet_tf.errors import ModelError
 
 #: Names of VGG-16's convolutions, block by block, as Caffe's files write them.
@@ -94,6 +94,7 @@ class Architecture:
     relu_on_hypercolumn: bool
     offsets: tuple[int, ...] = (0,)
     mixes: bool = False
+    planes: tuple[str, ...] = PLANES[:1]
 
     @classmethod
     def of(cls, config: ModelConfig, classes: int) -> Architecture:
@@ -116,7 +117,7 @@ class Architecture:
                        for i, width in enumerate(widths))
         return cls(blocks, context, taps, (*hidden, Dense("cls_score_new", classes)),
                    config.border, config.batch_norm, config.head == Head.LINEAR,
-                   config.offsets, config.mix_channels)
+                   config.offsets, config.mix_channels, config.planes)
 
     def pools_after(self, block: int) -> bool:
         """Whether max pooling follows a block, counted from 0."""

@@ -55,7 +55,8 @@ def _labels(basis: Basis) -> dict[str, Any]:
 
 def _context(basis: Basis) -> dict[str, Any]:
     return ({} if basis.config is None
-            else {"model.context_slices": basis.config.model.context_slices})
+            else {"model.context_slices": basis.config.model.context_slices,
+                  "model.planes": list(basis.config.model.planes)})
 
 
 def _training(basis: Basis) -> dict[str, Any]:

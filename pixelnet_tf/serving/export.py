@@ -116,6 +116,11 @@ def versions_in(base: Path) -> list[int]:
 def _writer(model_format: str, config: Config) -> Writer:
     if model_format == "savedmodel":
         return partial(_write_saved_model, config)
+    if model_format == "onnx" and len(config.model.planes) > 1:
+        raise ConfigError("--format onnx holds the sparse form alone, which sees slices of one "
+                          f"plane, and model.planes is {list(config.model.planes)}",
+                          value=list(config.model.planes),
+                          hint="export a SavedModel, whose segment_raw averages them")
     if model_format == "onnx":
         from pixelnet_tf.serving.onnx import onnx_writer
         return onnx_writer()

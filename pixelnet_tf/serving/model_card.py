@@ -53,6 +53,12 @@ def _input(about: dict[str, Any]) -> list[str]:
         lines += ["", "The slices of a request are one stack: consecutive slices of one volume, "
                   f"the lowest first. The scores of a slice depend on up to {reach} on each side "
                   "of it; where one is not in the request, the nearest is taken in its place."]
+    planes = about["config"]["model"].get("planes", [])
+    if len(planes) > 1:
+        lines += ["", f"The scores of a voxel are the mean of those of its {', '.join(planes)} "
+                  "slices. `segment_raw` takes the volume's axial slices and its spacing and does "
+                  "all of it; the other signatures answer for the slices that they are sent, which "
+                  "may be of any one of these planes."]
     if about["classified_pixels"] == "all":
         rule = "Every pixel is classified; set what lies outside the brain to background."
     else:

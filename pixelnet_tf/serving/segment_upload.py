@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import BinaryIO
 
 from pixelnet_tf.cases.case import Case
-from pixelnet_tf.config import Config
+from pixelnet_tf.config import PLANES, Config
 from pixelnet_tf.errors import DataError, RunError
 from pixelnet_tf.inference.volume import segment_remotely
 from pixelnet_tf.io.scratch import scratch_folder
@@ -24,7 +26,7 @@ from pixelnet_tf.volumes.nifti import (
     unpacked,
     write_labels,
 )
-from pixelnet_tf.volumes.slicing import SlicePlan
+from pixelnet_tf.volumes.slicing import plans_of
 
 
 def segment_upload(model: LoadedModel, files: dict[str, BinaryIO], limits: ServerLimits) -> bytes:
@@ -65,12 +67,14 @@ def _segment_in(folder: Path, model: LoadedModel, config: Config, files: dict[st
     for number, modality in enumerate(config.study.inputs):
         volumes[modality] = folder / f"{number}.nii"
         unpack_nifti(files[modality], volumes[modality], modality, limits,
-                     channels=len(config.study.inputs), slice_size=config.prepare.slice_size)
+                     channels=len(config.study.inputs), slice_size=config.prepare.slice_size,
+                     planes=config.model.planes)
     case = Case("upload", volumes)
     words = {str(path): modality for modality, path in volumes.items()}
     words |= {path.name: modality for modality, path in volumes.items()}
     try:
         volume = prepare_case(case, config.study, config.prepare)
+        plans_of(volume.geometry, config.prepare.slice_size, config.model.planes)
     except DataError as error:
         raise ApiError(422, _reworded(str(error), words)) from None
     except (RuntimeError, ValueError) as error:
@@ -78,15 +82,16 @@ def _segment_in(folder: Path, model: LoadedModel, config: Config, files: dict[st
         raise ApiError(422, "the volumes cannot be prepared: "
                             f"{_reworded(str(error).splitlines()[-1], words)[:300]}") from None
 
-    result = segment_remotely(model.segment_slices, volume, config.study, config.prediction,
-                              reach=config.model.reach)
+    answer = partial(model.segment_slices, probabilities=len(config.model.planes) > 1)
+    result = segment_remotely(answer, volume, config.study, config.prediction,
+                              reach=config.model.reach, planes=config.model.planes)
     path = folder / "segmentation.nii.gz"
     write_labels(path, result.labels, volume.geometry)
     return path.read_bytes()
 
 
 def unpack_nifti(source: BinaryIO, target: Path, field: str, limits: ServerLimits, *,
-                 channels: int, slice_size: int) -> None:
+                 channels: int, slice_size: int, planes: Sequence[str] = PLANES[:1]) -> None:
     """An uploaded file to a plain `.nii` on disk, no larger than its header says.
 
     Header and length are checked as for a file on disk (`volumes/nifti.py`). At most a block of the
@@ -103,7 +108,7 @@ def unpack_nifti(source: BinaryIO, target: Path, field: str, limits: ServerLimit
             if max(sides) > limits.side or math.prod(sides) > limits.pixels:
                 raise ApiError(413, f"{field}: dimensions {list(sides)}; at most {limits.side} "
                                     f"voxels a side and {limits.pixels} in all are taken")
-            needed = preparation_bytes(header.geometry, channels, slice_size) >> 20
+            needed = preparation_bytes(header.geometry, channels, slice_size, planes) >> 20
             if needed > limits.memory_mib:
                 raise ApiError(413, f"{field}: dimensions {list(sides)}; to prepare "
                                     f"{channels} such volumes takes {needed} MiB of memory, and at "
@@ -116,7 +121,8 @@ def unpack_nifti(source: BinaryIO, target: Path, field: str, limits: ServerLimit
         raise ApiError(400, f"{field}: {error}") from None
 
 
-def preparation_bytes(geometry: VolumeGeometry, channels: int, slice_size: int) -> int:
+def preparation_bytes(geometry: VolumeGeometry, channels: int, slice_size: int,
+                      planes: Sequence[str] = PLANES[:1]) -> int:
     """Memory that it takes at most to prepare and segment a case, beside the network's own.
 
     Measured, for 1 to 5 modalities, with N4 and with slices that are scaled: intensities, the
@@ -125,12 +131,14 @@ def preparation_bytes(geometry: VolumeGeometry, channels: int, slice_size: int) 
     """
     voxels = math.prod(geometry.shape)
     try:
-        plan = SlicePlan(geometry, slice_size)
-        pixels = plan.slices * plan.height * plan.width
+        pixels, *others = (plan.slices * plan.height * plan.width
+                           for plan in plans_of(geometry, slice_size, planes))
     except DataError:  # Preparation will refuse it.
-        pixels = voxels
+        pixels, others = voxels, []
     scaling = 0 if pixels == voxels else 4 * channels + 12
-    return voxels * (4 * channels + 32) + pixels * (4 * channels + scaling)
+    # One other plane at a time: its slices, while they are made, and the scores so far.
+    upright = max(others, default=0) * (8 * channels + 12)
+    return voxels * (4 * channels + 32) + pixels * (4 * channels + scaling) + upright
 
 
 def _reworded(message: str, words: dict[str, str]) -> str:

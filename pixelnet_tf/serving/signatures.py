@@ -7,6 +7,7 @@ import tensorflow as tf
 from pixelnet_tf.config import Config, NormRegion
 from pixelnet_tf.dataset.augment import deep_inside
 from pixelnet_tf.inference.slice_segmenter import Ensemble, SliceSegmenter
+from pixelnet_tf.serving.planes import scores_in_plane
 
 #: Signature -> {input: meaning}, {output: meaning}; the card and the server's description print it.
 SIGNATURES = {
@@ -51,15 +52,24 @@ _Outputs = dict[str, tf.Tensor]
 def signatures_of(config: Config) -> dict[str, tuple[dict[str, str], dict[str, str]]]:
     """The signatures of a model, with their meaning for it.
 
-    Where hypercolumns reach into neighbouring slices, all slices of a request are one stack.
+    Where hypercolumns reach into neighbouring slices, all slices of a request are one stack. Where
+    scores are averaged over several planes, `segment_raw` does so, and the others answer for slices
+    of one of them.
     """
-    if not config.model.reach:
+    if not config.model.reach and len(config.model.planes) == 1:
         return SIGNATURES
     stack = (" of one volume, consecutive and the lowest first: scores depend on up to "
-             f"{config.model.reach} slices on each side")
-    return {name: ({key: text + stack if key in ("image", "image_bytes") else text
-                    for key, text in inputs.items()}, outputs)
-            for name, (inputs, outputs) in SIGNATURES.items()}
+             f"{config.model.reach} slices on each side") if config.model.reach else ""
+    found = {name: ({key: text + stack if key in ("image", "image_bytes") else text
+                     for key, text in inputs.items()}, outputs)
+             for name, (inputs, outputs) in SIGNATURES.items()}
+    if len(config.model.planes) > 1:
+        inputs, outputs = found["segment_raw"]
+        found["segment_raw"] = ({**inputs, "spacing_mm": (
+            "(3,) float32, from slice to slice, row to row and column to column: the volume is cut "
+            f"into {', '.join(config.model.planes[1:])} slices, too, and the scores are averaged")},
+            outputs)
+    return found
 
 
 def brain_is_zero_free(config: Config) -> bool:
@@ -122,7 +132,9 @@ def build_signatures(segmenter: SliceSegmenter | Ensemble, config: Config
         return tf.ensure_shape(parts.concat(), [None, None, None, classes])
 
     def outputs(image: tf.Tensor, domain: tf.Tensor) -> _Outputs:
-        scores = scores_in_parts(image, domain)
+        return labelled(scores_in_parts(image, domain))
+
+    def labelled(scores: tf.Tensor) -> _Outputs:
         return {"probabilities": tf.nn.softmax(scores),
                 "labels": tf.gather(values, tf.argmax(scores, axis=-1))}
 
@@ -138,14 +150,31 @@ def build_signatures(segmenter: SliceSegmenter | Ensemble, config: Config
     def segment_domain(image: tf.Tensor, domain: tf.Tensor) -> _Outputs:
         return outputs(image, domain)
 
-    @tf.function(input_signature=[image_spec,
-                                  tf.TensorSpec([None, None, None], tf.bool, "brain")])
-    def segment_raw(image: tf.Tensor, brain: tf.Tensor) -> _Outputs:
+    def normalised(image: tf.Tensor, brain: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        """Slices of a volume as they are prepared, and their domain."""
         image, brain = finite(image), mask_of(image, brain)
         brain = tf.cond(tf.reduce_any(brain), lambda: brain,
                         lambda: tf.reduce_any(image != 0, axis=-1))
-        normalised = z_scored(image, brain, config.prepare.region)
-        return outputs(normalised, brain if inside_brain_alone else tf.ones_like(brain))
+        return (z_scored(image, brain, config.prepare.region),
+                brain if inside_brain_alone else tf.ones_like(brain))
+
+    brain_spec = tf.TensorSpec([None, None, None], tf.bool, "brain")
+
+    @tf.function(input_signature=[image_spec, brain_spec])
+    def segment_raw(image: tf.Tensor, brain: tf.Tensor) -> _Outputs:
+        return outputs(*normalised(image, brain))
+
+    @tf.function(input_signature=[image_spec, brain_spec,
+                                  tf.TensorSpec([3], tf.float32, "spacing_mm")])
+    def segment_raw_planes(image: tf.Tensor, brain: tf.Tensor, spacing_mm: tf.Tensor) -> _Outputs:
+        slices, domain = normalised(image, brain)
+        total = scores_in_parts(slices, domain)
+        for plane in segmenter.planes[1:]:
+            # One after the other: no more than one plane's intermediate results are held.
+            with tf.control_dependencies([total]):
+                slices = tf.identity(slices)
+            total += scores_in_plane(scores_in_parts, plane, slices, domain, spacing_mm)
+        return labelled(total / len(segmenter.planes))
 
     @tf.function(input_signature=[image_spec, tf.TensorSpec([None, 3], tf.int32, "pixels")])
     def classify_pixels(image: tf.Tensor, pixels: tf.Tensor) -> _Outputs:
@@ -195,7 +224,8 @@ def build_signatures(segmenter: SliceSegmenter | Ensemble, config: Config
     # The functions hold the model by closure; only its variables are to be found in the file.
     # `variables` would bring the seeds of dropout, which are drawn anew in each process.
     module.weights = [variable.value for model in models for variable in model.weights]
-    return module, {"serving_default": serving_default, "segment_raw": segment_raw,
+    raw = segment_raw if len(segmenter.planes) == 1 else segment_raw_planes
+    return module, {"serving_default": serving_default, "segment_raw": raw,
                     "classify_pixels": classify_pixels, "segment_domain": segment_domain,
                     "segment_encoded": segment_encoded,
                     "segment_domain_encoded": segment_domain_encoded}

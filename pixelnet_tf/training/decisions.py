@@ -72,11 +72,24 @@ class _Candidate:
     flips: bool
 
 
+@dataclass(frozen=True, eq=False)
+class _Part:
+    """A case cut along one plane: whole (3,), the shape of its slices; busy, numbers of those with
+    something to read; their domain (busy, height, width); plain (pixel of the domain, class), the
+    scores."""
+
+    volume: PreparedVolume
+    whole: tuple[int, ...]
+    busy: np.ndarray
+    domain: np.ndarray
+    plain: np.ndarray
+
+
 class ScoredCases:
     """Scores of cases in a folder, each by its own network, from which candidates make labels.
 
     The network runs twice over every slice, mirrored the second time, and never again: memory
-    holds one case, the folder (pixels of the domain, classes) float32 twice a case.
+    holds one case, the folder (pixels of the domain, classes) float32 twice a case and plane.
 
     Args:
         folder: an empty one, for files of the work alone.
@@ -94,9 +107,11 @@ class ScoredCases:
         self.priors = tuple(each.priors for each in judged for _ in each.cases)
         self.classes = len(study.config.study.labels)
         self._background = certain_background(self.classes).numpy()
+        self._planes: tuple[str, ...] = ()
         number = 0
         for each in judged:
             segmenter = SliceSegmenter(each.model(), precision=precision)
+            self._planes = segmenter.planes
             for case in each.cases:
                 self._score(segmenter, number, case)
                 number += 1
@@ -104,8 +119,13 @@ class ScoredCases:
                     reporter.progress("judging", number, len(self.cases), case)
 
     def _score(self, segmenter: SliceSegmenter, number: int, case: str) -> None:
-        """Write the scores of a case and of its mirrored slices."""
+        """Write the scores of a case and of its mirrored slices, plane by plane."""
         volume = labelled_volume(self.study, case)
+        for plane in self._planes:
+            self._score_in_plane(segmenter, number, volume.in_plane(plane))
+
+    def _score_in_plane(self, segmenter: SliceSegmenter, number: int, volume: PreparedVolume
+                        ) -> None:
         grid = self._grid(volume)
         plain, mirrored = [], []
         for rows in grid.batches(self._prediction.batch_slices, segmenter.reach):
@@ -116,7 +136,7 @@ class ScoredCases:
                                       tf.constant(domain[:, :, ::-1])).numpy()
             mirrored.append(turned[:, :, ::-1][domain])
         for name, parts in (("plain", plain), ("mirrored", mirrored)):
-            np.save(self._file(number, name), np.concatenate(
+            np.save(self._file(number, volume.plan.plane, name), np.concatenate(
                 [*parts, np.zeros((0, self.classes), np.float32)]))
 
     def confusions(self, candidates: Sequence[_Candidate]) -> np.ndarray:
@@ -141,25 +161,48 @@ class ScoredCases:
         """Classes of every voxel, predicted by each candidate and true."""
         volume = labelled_volume(self.study, self.cases[number])
         assert volume.labels is not None
-        grid, truth = self._grid(volume), volume.plan.read_voxels(volume.labels)
-        busy = np.concatenate([*grid.batches(1), np.zeros(0, int)])
-        domain, images = grid.domain[busy], volume.images[busy]
-        plain = np.load(self._file(number, "plain"))
+        truth = volume.plan.read_voxels(volume.labels)
+        parts = [self._part(number, volume.in_plane(plane)) for plane in self._planes]
+        first, domain = parts[0], parts[0].domain
         found = []
         for candidate in candidates:
-            scores = plain
-            if candidate.flips:
-                scores = (plain + np.load(self._file(number, "mirrored"))) / 2
-            scores = scores + np.broadcast_to(candidate.correction,
-                                              (len(self.cases), self.classes))[number]
-            if candidate.smoothing.radius:
-                scores = self._smoothed(scores, images, domain, candidate.smoothing)
-            classes = np.zeros(grid.domain.shape, np.uint8)
+            scores = self._scores(number, first, candidate)
+            if len(parts) > 1:
+                # Several planes are cut on the volume's own grid: its voxels are the pixels.
+                for part in parts[1:]:
+                    whole = np.broadcast_to(self._background,
+                                            (*part.whole, self.classes)).copy()
+                    inside = whole[part.busy]
+                    inside[part.domain] = self._scores(number, part, candidate)
+                    whole[part.busy] = inside
+                    voxels = part.volume.plan.to_axial(part.volume.plan.read_voxels(whole))
+                    scores = scores + voxels[first.busy][domain]
+                scores = scores / len(parts)
+            classes = np.zeros(first.whole, np.uint8)
             inside = np.zeros(domain.shape, np.uint8)
             inside[domain] = scores.argmax(axis=-1)
-            classes[busy] = inside
+            classes[first.busy] = inside
             found.append((volume.plan.read_voxels(classes), truth))
         return found
+
+    def _part(self, number: int, volume: PreparedVolume) -> _Part:
+        grid = self._grid(volume)
+        busy = np.concatenate([*grid.batches(1), np.zeros(0, int)])
+        return _Part(volume, grid.domain.shape, busy, grid.domain[busy], np.load(
+            self._file(number, volume.plan.plane, "plain")))
+
+    def _scores(self, number: int, part: _Part, candidate: _Candidate) -> np.ndarray:
+        """Scores (pixel of the domain, class) of a case in one plane, as a candidate has them."""
+        scores = part.plain
+        if candidate.flips:
+            scores = (scores + np.load(self._file(number, part.volume.plan.plane,
+                                                  "mirrored"))) / 2
+        scores = scores + np.broadcast_to(candidate.correction,
+                                          (len(self.cases), self.classes))[number]
+        if candidate.smoothing.radius:
+            scores = self._smoothed(scores, part.volume.images[part.busy], part.domain,
+                                    candidate.smoothing)
+        return scores
 
     def _smoothed(self, scores: np.ndarray, images: np.ndarray, domain: np.ndarray,
                   smoothing: GuidedFilterConfig) -> np.ndarray:
@@ -176,8 +219,8 @@ class ScoredCases:
     def _grid(self, volume: PreparedVolume) -> PredictionGrid:
         return PredictionGrid.of(volume, self._prediction.inside_brain(self.study.config.study))
 
-    def _file(self, number: int, name: str) -> Path:
-        return self._folder / f"{number}_{name}.npy"
+    def _file(self, number: int, plane: str, name: str) -> Path:
+        return self._folder / f"{number}_{plane}_{name}.npy"
 
 
 def fit_prior_strength(scored: ScoredCases) -> dict[float, float]:

@@ -99,7 +99,7 @@ class Trainer:
         self.run_folder = RunFolder(out)
         self.reporter = reporter_or_log(reporter)
         self.schedule = SliceSchedule(study, split.train, config.sampling, config.training.seed,
-                                      config.model.offsets)
+                                      config.model.offsets, config.model.planes)
         self.plan = plan_training(config.training, self.schedule, bool(split.validation))
 
     def check(self, resume: bool = False) -> None:

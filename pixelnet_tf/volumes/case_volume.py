@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Collection, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -111,6 +111,26 @@ class PreparedVolume:
     geometry: VolumeGeometry
     normalization: dict[str, dict[str, float]]
     grids: Mapping[str, OwnGrid] = field(default_factory=dict)
+
+    def in_plane(self, plane: str) -> PreparedVolume:
+        """The same volume, of axial slices on its own grid, cut into slices of a plane.
+
+        What is 0 in every channel, as outside the brain, stays so where pixels are divided.
+
+        Raises:
+            DataError: as `SlicePlan`.
+        """
+        if plane == self.plan.plane:
+            return self
+        plan = SlicePlan(self.geometry, plane=plane)
+
+        def cut(slices: np.ndarray, order: str = "nearest") -> np.ndarray:
+            return plan.view_to_slices(np.moveaxis(slices, (0, 1, 2), (2, 1, 0)), order)
+
+        images = cut(self.images, "linear")
+        images[~cut((self.images != 0).any(axis=-1))] = 0
+        return replace(self, images=images, plan=plan, brain=cut(self.brain),
+                       labels=None if self.labels is None else cut(self.labels))
 
 
 @dataclass(frozen=True, eq=False)

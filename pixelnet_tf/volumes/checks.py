@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,7 +11,7 @@ import numpy as np
 from pixelnet_tf.cases.case import Case
 from pixelnet_tf.cases.labels import lesion_classes, lesion_of
 from pixelnet_tf.cases.layouts import SEGMENTATION
-from pixelnet_tf.config import Register, StudyConfig
+from pixelnet_tf.config import PLANES, Register, StudyConfig
 from pixelnet_tf.config.sections import BRAIN_MASK
 from pixelnet_tf.errors import DataError, PixelNetError
 from pixelnet_tf.reporting import Reporter, reporter_or_log
@@ -23,7 +23,7 @@ from pixelnet_tf.volumes.case_volume import (
     mask_on_grid,
 )
 from pixelnet_tf.volumes.resample import fraction_within
-from pixelnet_tf.volumes.slicing import SlicePlan
+from pixelnet_tf.volumes.slicing import SlicePlan, plans_of
 
 #: A skull-stripped volume has air around the brain; one that is fuller than this most likely has a
 #: background that is not exactly 0.
@@ -74,7 +74,8 @@ class CheckResult:
 
 
 def check_cases(cases: Iterable[Case], study: StudyConfig,
-                slice_size: int = 0, reporter: Reporter | None = None) -> list[Problem]:
+                slice_size: int = 0, reporter: Reporter | None = None,
+                planes: Sequence[str] = PLANES[:1]) -> list[Problem]:
     """Read every file of every case and list all that is wrong, in one pass.
 
     Every modality is there, all on one grid (unless `study.resample`), three-dimensional, finite
@@ -86,12 +87,13 @@ def check_cases(cases: Iterable[Case], study: StudyConfig,
         study: modalities, labels, `resample`.
         slice_size: `prepare.slice_size`, into which every slice must fit.
         reporter: hears of the task "checking", in cases.
+        planes: `model.planes`, along each of which a volume is to be cut.
     """
     reporter, cases = reporter_or_log(reporter), list(cases)
     problems: list[Problem] = []
     sound, lesions = [], 0
     for number, case in enumerate(cases, start=1):
-        result = check_case(case, study, slice_size)
+        result = check_case(case, study, slice_size, planes)
         problems += result.problems
         lesions += result.has_lesion
         if not result.problems and case.segmentation is not None:
@@ -100,7 +102,8 @@ def check_cases(cases: Iterable[Case], study: StudyConfig,
     return problems + no_lesion(sound if not lesions else [], study)
 
 
-def check_case(case: Case, study: StudyConfig, slice_size: int = 0) -> CheckResult:
+def check_case(case: Case, study: StudyConfig, slice_size: int = 0,
+               planes: Sequence[str] = PLANES[:1]) -> CheckResult:
     """Read every file of one case, as `check_cases` does."""
     images, segmentation = list(case.faults), list(case.segmentation_faults)
     doubts: list[DataError] = []
@@ -118,7 +121,7 @@ def check_case(case: Case, study: StudyConfig, slice_size: int = 0) -> CheckResu
             if first is None:
                 first = volume
                 try:
-                    plan = SlicePlan(volume.geometry, slice_size)
+                    plan, *_ = plans_of(volume.geometry, slice_size, planes)
                 except DataError as error:
                     images.append(DataError.of(error, file=path))
             if labels:
@@ -168,8 +171,8 @@ def equal_images(voxels: Mapping[str, Iterable[str]]) -> list[tuple[str, ...]]:
     return sorted({tuple(sorted(cases)) for cases in owners.values() if len(cases) > 1})
 
 
-def check_volumes(volumes: Mapping[str, RawVolume], study: StudyConfig, slice_size: int = 0
-                  ) -> list[DataError]:
+def check_volumes(volumes: Mapping[str, RawVolume], study: StudyConfig, slice_size: int = 0,
+                  planes: Sequence[str] = PLANES[:1]) -> list[DataError]:
     """Say what is wrong with the images of one case that are in memory, as `check_case` does.
 
     volumes: name (`StudyConfig.inputs`) -> volume, in that order.
@@ -180,7 +183,7 @@ def check_volumes(volumes: Mapping[str, RawVolume], study: StudyConfig, slice_si
         if first is None:
             first = volume
             try:
-                SlicePlan(volume.geometry, slice_size)
+                plans_of(volume.geometry, slice_size, planes)
             except DataError as error:
                 faults.append(volume.named(error))
         try:

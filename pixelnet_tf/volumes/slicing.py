@@ -1,17 +1,25 @@
-"""Volumes to axial slices, and slices back to volumes."""
+"""Volumes to axial, coronal or sagittal slices, and slices back to volumes."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import cached_property
 
 import numpy as np
 
+from pixelnet_tf.config import PLANES
 from pixelnet_tf.errors import DataError
 from pixelnet_tf.volumes.geometry import VolumeGeometry
 
+#: How many times as long as the other a side of a pixel may be in a coronal or sagittal slice:
+#: beyond, most of the picture would be interpolated.
+MOST_STRETCHED = 4.0
+#: The axes of the view (column, row, slice) that slices, rows and columns of a plane lie along.
+_AXES = {"axial": (2, 1, 0), "coronal": (1, 2, 0), "sagittal": (0, 2, 1)}
+
 
 class SlicePlan:
-    """How a volume becomes axial slices, and how slices become that volume again.
+    """How a volume becomes slices of one plane, and how slices become that volume again.
 
     Slices lie in the axial view of `VolumeGeometry`: row 0 is anterior, column 0 is the patient's
     right, slice 0 the lowest. With `slice_size` a slice is scaled up until its longer side has that
@@ -19,18 +27,29 @@ class SlicePlan:
     the volume's own grid. Every voxel has a pixel that nearest-neighbour scaling took from it and
     from no other, so labels come back unchanged.
 
+    Coronal and sagittal slices are upright: row 0 is the highest; column 0 of a coronal one is the
+    patient's right, slice 0 anterior, and column 0 of a sagittal one is anterior, slice 0 the
+    patient's right. Where the sides of a pixel differ there, the longer one is divided, by linear
+    interpolation, until pixels are square to within half of one at the edge.
+
     Attributes:
         geometry: where the volume lies in space.
+        plane: one of `PLANES`; `slice_size` is of axial slices alone.
         slices, height, width: number and size of the prepared slices.
 
     Raises:
-        DataError: the volume's slices are larger than `slice_size`.
+        DataError: the volume's slices are larger than `slice_size`, or a side of a pixel is more
+            than `MOST_STRETCHED` times as long as the other in another plane than the axial one.
     """
 
-    def __init__(self, geometry: VolumeGeometry, slice_size: int = 0):
+    def __init__(self, geometry: VolumeGeometry, slice_size: int = 0, plane: str = PLANES[0]):
         self.geometry = geometry
-        self.slice_size = slice_size
-        self._native_width, self._native_height, self.slices = geometry.view_shape
+        self.slice_size, self.plane = slice_size, plane
+        self.slices, self._native_height, self._native_width = (
+            geometry.view_shape[axis] for axis in _AXES[plane])
+        if plane != PLANES[0]:
+            self._scaled = self.height, self.width = self._square_pixels()
+            return
         if not slice_size:
             self._scaled = (self._native_height, self._native_width)
             self.height, self.width = self._scaled
@@ -44,6 +63,19 @@ class SlicePlan:
                          for native in (self._native_height, self._native_width))
         self._scaled = height, width
         self.height = self.width = slice_size
+
+    def _square_pixels(self) -> tuple[int, int]:
+        """Height and width of an upright slice with square pixels."""
+        sides_mm = [self.geometry.view_spacing_mm[axis] for axis in _AXES[self.plane][1:]]
+        if max(sides_mm) > MOST_STRETCHED * min(sides_mm):
+            raise DataError(
+                f"pixels of {sides_mm[0]:.3g} x {sides_mm[1]:.3g} mm in {self.plane} slices: one "
+                f"side is more than {MOST_STRETCHED:g} times the other, and most of the picture "
+                "would be interpolated", value=round(max(sides_mm) / min(sides_mm), 3),
+                hint="set model.planes=[axial], or leave the case out")
+        height, width = (max(native, round(native * side / min(sides_mm))) for native, side in zip(
+            (self._native_height, self._native_width), sides_mm, strict=True))
+        return height, width
 
     @cached_property
     def native_pixels_yx(self) -> np.ndarray:
@@ -82,7 +114,9 @@ class SlicePlan:
     def view_to_slices(self, view: np.ndarray, order: str = "linear") -> np.ndarray:
         """Cut a volume in the view's axes (`VolumeGeometry.to_view`) into slices; see `to_slices`.
         """
-        slices = np.moveaxis(view, (2, 1, 0), (0, 1, 2))
+        slices = np.moveaxis(view, _AXES[self.plane], (0, 1, 2))
+        if self.plane != PLANES[0]:
+            slices = slices[:, ::-1]
         if self._scaled != (self._native_height, self._native_width):
             slices = self._scale(slices, order)
         top, left = self._margins
@@ -117,7 +151,16 @@ class SlicePlan:
 
     def to_volume(self, voxels: np.ndarray) -> np.ndarray:
         """Turn voxels as `read_voxels` gives them, of all slices, into the volume's own axes."""
-        return self.geometry.from_view(np.moveaxis(voxels, (0, 1, 2), (2, 1, 0)))
+        return self.geometry.from_view(self._to_view(voxels))
+
+    def to_axial(self, voxels: np.ndarray) -> np.ndarray:
+        """Turn voxels as `read_voxels` gives them, of all slices, into those of axial slices."""
+        return np.moveaxis(self._to_view(voxels), _AXES[PLANES[0]], (0, 1, 2))
+
+    def _to_view(self, voxels: np.ndarray) -> np.ndarray:
+        if self.plane != PLANES[0]:
+            voxels = voxels[:, ::-1]
+        return np.moveaxis(voxels, (0, 1, 2), _AXES[self.plane])
 
     @property
     def _margins(self) -> tuple[int, int]:
@@ -142,6 +185,12 @@ class SlicePlan:
         channels = slices.reshape(*slices.shape[:3], -1)
         scaled = np.einsum("ry,syxc,qx->srqc", down, channels, across, optimize=True)
         return scaled.reshape(len(slices), height, width, *slices.shape[3:]).astype(slices.dtype)
+
+
+def plans_of(geometry: VolumeGeometry, slice_size: int, planes: Sequence[str]) -> list[SlicePlan]:
+    """How a volume is cut along each of several planes; raises `DataError` as `SlicePlan`."""
+    return [SlicePlan(geometry, slice_size if plane == PLANES[0] else 0, plane)
+            for plane in planes]
 
 
 def _sources(native: int, scaled: int) -> np.ndarray:

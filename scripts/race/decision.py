@@ -25,6 +25,7 @@ class Scorer(Protocol):
     """What a contestant's network is to the race: `SliceSegmenter`, or the peer's."""
 
     background: tf.Tensor
+    planes: tuple[str, ...]
     classes: int
 
     def scores(self, image: Any, domain: Any, read_out: Any = None) -> tf.Tensor: ...

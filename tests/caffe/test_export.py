@@ -40,6 +40,13 @@ def test_a_network_that_reads_several_slices_has_no_counterpart(tmp_path):
     assert not list(tmp_path.iterdir())
 
 
+def test_a_network_of_several_planes_has_no_counterpart(tmp_path):
+    model = PixelNet(ModelConfig(**SMALL, fc7="none", planes=("axial", "coronal")), 2, 3)
+    with pytest.raises(ModelError, match=r"model\.planes is \['axial', 'coronal'\], whose scores"):
+        export(model, tmp_path)
+    assert not list(tmp_path.iterdir())
+
+
 def test_a_layer_that_mixes_modalities_becomes_part_of_the_first_kernel(tmp_path, randomise):
     model = PixelNet(ModelConfig(**SMALL, fc7="none", border=20, mix_channels=True), channels=5,
                      classes=3, seed=1)

@@ -7,6 +7,7 @@ import pytest
 
 from pixelnet_tf.dataset.index import SliceIndex
 from pixelnet_tf.errors import DataError
+from pixelnet_tf.io.plain import PlainError
 
 
 def row(number, counts):
@@ -29,6 +30,28 @@ def test_columns(index):
     np.testing.assert_array_equal(index.class_counts, [[9, 3], [12, 0], [10, 2]])
     assert index.shard.tolist() == ["cases/A.tfrecord"] * 2 + ["cases/B.tfrecord"]
     assert index.class_counts.dtype == index.offset.dtype == np.int64
+
+
+def test_slices_of_several_planes_are_stacks_of_their_own():
+    files = [{"case": case, "shard": f"{case}.tfrecord", "slices": [
+        *(row(number, [9, 3]) for number in range(2)),
+        *({**row(number, [9, 3]), "plane": "sagittal"} for number in range(3))]} for case in "AB"]
+    index = SliceIndex.from_case_files(files, 2)
+    assert index.plane.tolist() == [0, 0, 2, 2, 2] * 2
+    assert index.rows_of(["B"]).tolist() == [5, 6]
+    assert index.rows_of(["A"], ("axial", "sagittal")).tolist() == [0, 1, 2, 3, 4]
+    assert index.beside(np.array([1, 2, 4, 9]), (0, -1, 1)).tolist() == [
+        [1, 0, 1], [2, 2, 3], [4, 3, 4], [9, 8, 9]]
+    again = SliceIndex.from_json(json.loads(json.dumps(index.to_json())))
+    np.testing.assert_array_equal(again.plane, index.plane)
+    assert again.digest(["A"]) == index.digest(["A"])
+    tree = index.to_json()
+    tree["columns"]["plane"][3] = 3
+    with pytest.raises(PlainError, match=r"columns\.plane must count into"):
+        SliceIndex.from_json(tree)
+    # Of axial slices alone nothing is said of planes.
+    assert "plane" not in SliceIndex.from_case_files(
+        [{**file, "slices": file["slices"][:2]} for file in files], 2).to_json()["columns"]
 
 
 def test_rows_of(index):

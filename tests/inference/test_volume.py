@@ -100,7 +100,7 @@ class Counted:
     def __init__(self, segmenter):
         self.segmenter, self.seen = segmenter, []
         self.classes, self.background = segmenter.classes, segmenter.background
-        self.reach = segmenter.reach
+        self.reach, self.planes = segmenter.reach, segmenter.planes
 
     def scores(self, image, domain, read_out):
         self.seen.append(len(image))
@@ -146,7 +146,7 @@ def test_probabilities_sum_to_one_and_agree_with_the_labels(narrow_net, volume):
 class Guess:
     """A member of an ensemble without a network: scores are made of the image alone."""
 
-    classes, background, reach = 3, certain_background(3), 0
+    classes, background, reach, planes = 3, certain_background(3), 0, ("axial",)
 
     def __init__(self, factor):
         self.factor = factor

@@ -20,6 +20,8 @@ from pixelnet_tf.serving.signatures import (
     signatures_of,
     z_scored,
 )
+from pixelnet_tf.volumes.case_volume import RawVolume, prepare_volumes
+from pixelnet_tf.volumes.geometry import VolumeGeometry
 from pixelnet_tf.volumes.normalize import z_score
 from tests.random_weights import with_random_biases
 
@@ -107,6 +109,35 @@ def test_a_request_is_a_stack_where_hypercolumns_reach_into_other_slices(serving
         "of one volume, consecutive and the lowest first: scores depend on up to 1 slices on each "
         "side")
     assert signatures_of(serving_config) is SIGNATURES
+
+
+def test_raw_intensities_are_averaged_over_several_planes(serving_config, eagerly):
+    """With slices of twice a pixel's side: the graph divides them as local prediction does."""
+    model = replace(serving_config.model, planes=("axial", "coronal", "sagittal"))
+    bias_field = replace(serving_config.prepare.bias_field, enabled=False)
+    config = replace(serving_config, model=model,
+                     prepare=replace(serving_config.prepare, bias_field=bias_field))
+    network = with_random_biases(PixelNet(model, channels=3, classes=4, seed=3), 3)
+    segmenter = SliceSegmenter(network)
+    raw = slices_with_brain(6, 14, 12)
+    raw += 5 * (raw != 0)
+    geometry = VolumeGeometry.of((12, 14, 6), np.diag([-1.0, -1.0, 2.0, 1.0]))
+    volume = prepare_volumes("A", {
+        name: lambda k=k: RawVolume(np.moveaxis(raw[..., k], (0, 1, 2), (2, 1, 0)), geometry, "A")
+        for k, name in enumerate(config.study.modalities)}, config.study, config.prepare)
+    expected = segment_volume(segmenter, volume, config.study, config.prediction, True)
+    _, functions = build_signatures(segmenter, config)
+    none = np.zeros(raw.shape[:3], bool)
+    outputs = functions["segment_raw"](raw, volume.brain, np.float32([2, 1, 1]))
+    np.testing.assert_array_equal(volume.plan.from_slices(outputs["labels"].numpy()),
+                                  expected.labels)
+    np.testing.assert_allclose(volume.plan.from_slices(outputs["probabilities"].numpy()),
+                               expected.probabilities, atol=1e-5)
+    with pytest.raises(tf.errors.InvalidArgumentError, match="at most 4 times the other"):
+        functions["segment_raw"](raw, none, np.float32([5, 1, 1]))
+    inputs = signatures_of(config)["segment_raw"][0]
+    assert inputs["spacing_mm"].startswith("(3,) float32, from slice to slice")
+    assert "spacing_mm" not in SIGNATURES["segment_raw"][0]
 
 
 def test_one_trace_for_all_sizes_and_batches(local, serving_config):

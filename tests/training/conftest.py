@@ -34,6 +34,20 @@ def tiny_study(tmp_path_factory, tiny_config) -> PreparedStudy:
     return PreparedStudy.open(folder / "prepared")
 
 
+@pytest.fixture(scope="session")
+def planes_study(tmp_path_factory, tiny_config) -> PreparedStudy:
+    """Three phantom cases of 16x14x8 voxels, axial and sagittal slices; not to be changed."""
+    folder = tmp_path_factory.mktemp("planes")
+    config = replace(tiny_config, model=replace(tiny_config.model, planes=("axial", "sagittal"),
+                                                border=16))
+    write_phantom(folder / "study", 3, 0, size=(16, 14, 8))
+    for done in (3, 0):
+        # What is finished stays as it is.
+        summary = prepare_study(config, folder / "study", str(folder / "prepared"), workers=1)
+        assert len(summary.prepared) == done
+    return PreparedStudy.open(folder / "prepared")
+
+
 @pytest.fixture
 def make_trainer(tiny_study, tiny_config, tmp_path):
     """A function (out, **fields of TrainingConfig) -> Trainer."""

@@ -12,17 +12,20 @@ from pixelnet_tf.runs.network import load_model
 from pixelnet_tf.training.loop import Trainer
 
 
-def test_slabs_train_what_is_beside_and_validation_decides(tiny_study, tiny_config, tmp_path):
+def test_slabs_of_each_plane_train_what_is_beside_and_validation_decides(
+        planes_study, tiny_config, tmp_path):
+    planes = planes_study.config.model.planes
     config = replace(
-        tiny_config, model=replace(tiny_config.model, context_slices=3, border=16),
+        tiny_config, model=replace(tiny_config.model, context_slices=3, border=16, planes=planes),
         sampling=replace(tiny_config.sampling, slab_slices=2),
         training=replace(tiny_config.training, steps=2))
-    trainer = Trainer(config, tiny_study, tiny_study.split, str(tmp_path / "run"))
+    trainer = Trainer(config, planes_study, planes_study.split, str(tmp_path / "run"))
     assert trainer.schedule.slab == 2
     model = trainer.run()
     assert (tmp_path / "run" / "decisions.json").exists()
     again = load_model(str(tmp_path / "run" / "model.keras"))
     assert again.config.context_slices == 3
+    assert again.config.planes == planes
     for name in ("fc6_new_below1", "fc6_new_above1"):
         kernel = model.parts[name].kernel.numpy()
         assert np.abs(kernel).max() > 0

@@ -46,6 +46,43 @@ def test_radiological_view_and_back_from_all_48_orientations(codes):
     np.testing.assert_array_equal(plan.from_slices(slices), volume)
 
 
+@pytest.mark.parametrize("codes", ORIENTATIONS[::7])
+def test_upright_planes_and_back(codes):
+    """Row 0 is the highest; columns run to the left in coronal, to the back in sagittal slices."""
+    sizes = {"L": 3, "R": 3, "P": 4, "A": 4, "S": 5, "I": 5}
+    shape = tuple(sizes[code] for code in codes)
+    axial = np.arange(60).reshape(5, 4, 3)
+    volume = SlicePlan(geometry(shape, codes)).from_slices(axial)
+    coronal, sagittal = (SlicePlan(geometry(shape, codes), plane=plane)
+                         for plane in ("coronal", "sagittal"))
+    np.testing.assert_array_equal(coronal.to_slices(volume), axial[::-1].transpose(1, 0, 2))
+    np.testing.assert_array_equal(sagittal.to_slices(volume), axial[::-1].transpose(2, 0, 1))
+    for plan in (coronal, sagittal):
+        slices = plan.to_slices(volume)
+        assert slices.shape == (plan.slices, plan.height, plan.width)
+        np.testing.assert_array_equal(plan.from_slices(slices), volume)
+        np.testing.assert_array_equal(plan.to_axial(plan.read_voxels(slices)), axial)
+
+
+def test_pixels_of_upright_planes_are_square():
+    """4 x 3 x 2 voxels of 1 x 2 x 3 mm: the longer side is divided, and labels come back."""
+    thick = VolumeGeometry.of((4, 3, 2), np.diag([-1.0, -2.0, 3.0, 1.0]))
+    coronal, sagittal = (SlicePlan(thick, plane=plane) for plane in ("coronal", "sagittal"))
+    assert (coronal.slices, coronal.height, coronal.width) == (3, 6, 4)
+    assert (sagittal.slices, sagittal.height, sagittal.width) == (4, 3, 3)
+    volume = np.arange(24).reshape(4, 3, 2)
+    for plan in (coronal, sagittal):
+        np.testing.assert_array_equal(plan.from_slices(plan.to_slices(volume, "nearest")), volume)
+    column = coronal.to_slices(volume.astype(np.float32))[0, :, 0]
+    # Voxels 1 (upper) and 0 (lower), three pixels each, linear between their centres.
+    np.testing.assert_allclose(column, [1, 1, 2 / 3, 1 / 3, 0, 0], atol=1e-6)
+    flat = VolumeGeometry.of((4, 3, 2), np.diag([-1.0, -1.0, 4.5, 1.0]))
+    SlicePlan(flat)
+    with pytest.raises(DataError, match=r"pixels of 4.5 x 1 mm in coronal slices: one side is more "
+                                        r"than 4 times.*; set model.planes=\[axial\]"):
+        SlicePlan(flat, plane="coronal")
+
+
 def test_the_isles_rule_by_hand():
     """2 rows of 4 pixels, doubled to 4 x 8 and padded by 2 rows above and below."""
     plan = SlicePlan(geometry((4, 2, 1)), 8)
