@@ -49,7 +49,7 @@ DOCS = ["sphinx>=8", "myst-parser>=4", "numpydoc>=1.8", "sphinx-gallery>=0.19", 
 EXTRAS = {
     # Figures and the HTML report.
     "report": REPORT,
-    # The REST server (`pixelnet-tf serve`).
+    # The REST server (`pixelnet-tf serve`) and the viewer (`pixelnet-tf view`).
     "serve": SERVE,
     # Caffe's .caffemodel.h5 files; as every .keras file is HDF5 inside, it is always there.
     "hdf5": HDF5,
@@ -86,7 +86,7 @@ setup(
     packages=[*find_packages(include=["pixelnet_tf*", "prototxt_import*"]), "pixelnet_tf.configs"],
     # configs/ stands at the top for its readers; a wheel carries it inside the package.
     package_dir={"pixelnet_tf.configs": "configs"},
-    package_data={"pixelnet_tf": ["py.typed", "evaluation/*.j2"],
+    package_data={"pixelnet_tf": ["py.typed", "evaluation/*.j2", "viewer/page/*"],
                   "pixelnet_tf.configs": ["*.yaml", "presets/*.yaml"],
                   "prototxt_import": ["py.typed"]},
     install_requires=[

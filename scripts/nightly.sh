@@ -49,6 +49,10 @@ check power-cuts python scripts/power_cuts.py --cuts 200 --resumes 20 --kills \
 if [[ $(id -u) -eq 0 && -e /dev/loop-control ]]; then
     check ext4 python scripts/power_cut_ext4.py
 fi
+if command -v npm >/dev/null; then
+    # What the committed page is made of, built anew from the registry's packages.
+    check viewer-page bash scripts/build_viewer.sh --check
+fi
 check locks env PIXELNET_LOCK_SECONDS=60 python -m pytest -q tests/io/test_locks.py
 check readme env PIXELNET_WHOLE_README=1 python -m pytest -q tests/test_packaging.py -k readme
 check main-job bash scripts/quickstart.sh "$out/main-job"

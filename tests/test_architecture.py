@@ -10,7 +10,7 @@ ROOT = Path(__file__).parents[1]
 
 #: Layers from the top; a module imports from its own layer and from layers below. Packages of one
 #: layer do not know each other.
-LAYERS = (("cli",), ("api",), ("planning",), ("serving", "training"), ("evaluation",),
+LAYERS = (("cli",), ("api",), ("planning", "viewer"), ("serving", "training"), ("evaluation",),
           ("inference",), ("runs",), ("caffe",), ("dataset", "model"), ("volumes",), ("cases",),
           ("config",), ("io",), ("errors", "reporting"))
 RANK = {name: rank for rank, names in enumerate(LAYERS) for name in names}

@@ -31,6 +31,7 @@ VERBS = {
     "experiment": "Balanced against uniform sampling, over folds, by one command.",
     "check": "See whether a folder is as it was written, and mend it.",
     "report": "One HTML file with curves, scores and pictures of a run.",
+    "view": "Look at images, references and predictions in the browser.",
     "submit": "Write the archive that a challenge takes.",
     "export": "Write a SavedModel for TensorFlow Serving.",
     "pack": "Write a trained model as one file to hand on.",

@@ -8,14 +8,8 @@ from pathlib import Path
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from pixelnet_tf.config import StudyConfig
 from pixelnet_tf.io.files import write_bytes
 
-#: The paper's Figure 2, by class name.
-_PAPER_COLOURS = {"necrosis": "#e6194b", "enhancing": "#ffe119", "edema": "#3cb44b",
-                  "lesion": "#e6194b"}
-#: For classes that the paper does not have; told apart by readers with colour blindness too.
-_FURTHER_COLOURS = ("#4363d8", "#f58231", "#42d4f4", "#f032e6", "#a9a9a9")
 #: Series of plots.
 SERIES = ("#1f6fb4", "#d95f02", "#1b9e77", "#7570b3", "#e7298a", "#66a61e")
 
@@ -46,13 +40,3 @@ def png_bytes(figure: Figure) -> bytes:
 def write_png(figure: Figure, path: Path) -> None:
     """Write a figure as PNG; the file appears whole or not at all."""
     write_bytes(path, png_bytes(figure))
-
-
-def class_colours(study: StudyConfig) -> dict[int, str]:
-    """Label value -> colour, for every class but the background."""
-    further = iter(_FURTHER_COLOURS * len(study.labels))
-    lesions = [(value, name) for value, name in study.labels.items() if value != 0]
-    if len(lesions) == 1:
-        # One class is the lesion, however the study calls it.
-        return {lesions[0][0]: _PAPER_COLOURS["lesion"]}
-    return {value: _PAPER_COLOURS.get(name) or next(further) for value, name in lesions}

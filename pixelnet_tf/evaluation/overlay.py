@@ -23,8 +23,9 @@ from scipy import ndimage
 
 from pixelnet_tf.cases.labels import classes_to_values, judged_alone
 from pixelnet_tf.config import EvaluationConfig, StudyConfig
-from pixelnet_tf.evaluation.canvas import DPI, class_colours, new_figure, write_png
+from pixelnet_tf.evaluation.canvas import DPI, new_figure, write_png
 from pixelnet_tf.evaluation.case_images import CaseImage, image_of
+from pixelnet_tf.evaluation.colours import ERRORS, class_colours
 from pixelnet_tf.evaluation.overlap import count_overlaps
 from pixelnet_tf.evaluation.protocols import make_protocol
 from pixelnet_tf.volumes.case_volume import PreparedVolume
@@ -41,8 +42,6 @@ _MARGIN = 0.25
 _MOST, _LEAST = 4.0, 1.25
 #: The brain lies deeper in a slice of a head than this part of the largest depth.
 _DEEP = 0.3
-#: What a voxel of the errors is, and its colour; told apart by readers with colour blindness too.
-ERRORS = {"missed": "#3a86ff", "false alarm": "#ff7f0e", "wrong class": "#c264ff"}
 _TRUTH = "#ffffff"
 
 

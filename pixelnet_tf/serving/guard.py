@@ -13,14 +13,13 @@ import hmac
 import ipaddress
 import time
 import uuid
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 
 from starlette.datastructures import Headers
 from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from pixelnet_tf.serving.api_error import ApiError
-from pixelnet_tf.serving.json_log import JsonLog
 
 #: Answered without a token: what a supervisor asks.
 OPEN_PATHS = ("/healthz", "/readyz")
@@ -43,8 +42,8 @@ class Guard:
             another origin has one of these in its place) and `localhost`.
     """
 
-    def __init__(self, app: ASGIApp, log: JsonLog, token: str | None, url_characters: int,
-                 hosts: Collection[str] = ()):
+    def __init__(self, app: ASGIApp, log: Callable[..., None], token: str | None,
+                 url_characters: int, hosts: Collection[str] = ()):
         self._app, self._log, self._url_characters = app, log, url_characters
         self._hosts = {"localhost", *(host.lower() for host in hosts)}
         self._token = None if token is None else token.encode()

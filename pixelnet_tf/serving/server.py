@@ -24,10 +24,10 @@ import h11
 import uvicorn
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
-from pixelnet_tf.errors import RunError
 from pixelnet_tf.serving.app import build_app
 from pixelnet_tf.serving.json_log import JsonHandler, JsonLog
 from pixelnet_tf.serving.limits import LEAST_BYTES_PER_SECOND, ServerLimits
+from pixelnet_tf.serving.listening import listen_on
 from pixelnet_tf.serving.registry import ModelRegistry
 
 #: Seconds that an idle connection is kept.
@@ -82,7 +82,7 @@ def run_server(root: Path, host: str = "127.0.0.1", port: int = 8501,
         access_log=False, http=protocol, ws="none",
         lifespan="on", server_header=False,
         timeout_keep_alive=_KEEP_ALIVE, timeout_graceful_shutdown=int(limits.seconds) + 1)
-    listener = _listen(host, port)
+    listener = listen_on(host, port, _Listener)
     listener.groups = protocol.groups
     # After its own shutdown uvicorn raises the signal again; the process then ends as it should.
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -95,20 +95,6 @@ def run_server(root: Path, host: str = "127.0.0.1", port: int = 8501,
     gc.freeze()
     Server(config).run(sockets=[listener])
     log("stopped")
-
-
-def _listen(host: str, port: int) -> _Listener:
-    try:
-        family, kind, protocol, _, address = socket.getaddrinfo(
-            host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
-        listener = _Listener(family, kind, protocol)
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        listener.bind(address)
-        listener.listen(256)
-    except OSError as error:
-        raise RunError(f"cannot listen on {host}:{port}: {error.strerror or error}",
-                       hint="choose another --port") from None
-    return listener
 
 
 @dataclass(eq=False)

@@ -9,10 +9,9 @@ from matplotlib.colors import to_rgb
 
 from pixelnet_tf.cases.case import Case
 from pixelnet_tf.config import StudyConfig, load_config
-from pixelnet_tf.evaluation.canvas import class_colours
 from pixelnet_tf.evaluation.case_images import CaseImage, image_of, image_reader
+from pixelnet_tf.evaluation.colours import ERRORS, class_colours
 from pixelnet_tf.evaluation.overlay import (
-    ERRORS,
     overlay_drawer,
     overlay_figure,
     slices_with_most_lesion,

@@ -1,0 +1,1 @@
+"""A local page that shows images, references, predictions and their differences."""

@@ -1,0 +1,165 @@
+"""The viewer's routes, and the process that answers them on this machine alone."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import threading
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from importlib import resources
+from typing import Any
+
+import uvicorn
+from starlette.applications import Starlette
+from starlette.datastructures import Headers
+from starlette.middleware import Middleware
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import Route
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from pixelnet_tf.errors import PixelNetError
+from pixelnet_tf.serving.api_error import ApiError
+from pixelnet_tf.serving.guard import Guard, error_answer
+from pixelnet_tf.serving.listening import listen_on
+from pixelnet_tf.viewer.source import ViewSource
+
+#: The files of the page, which `scripts/build_viewer.sh` makes, and what they are.
+PAGE_FILES = {"index.html": "text/html; charset=utf-8",
+              "viewer.js": "text/javascript; charset=utf-8",
+              "viewer.css": "text/css; charset=utf-8"}
+#: Everything comes from this server. NiiVue reads the font of its letters from a picture that lies
+#: in its own code (`img-src data:`); as it is built here it needs neither `eval`, WebAssembly,
+#: workers nor styles in markup. No script may turn text into markup.
+CONTENT_SECURITY_POLICY = "; ".join((
+    "default-src 'none'", "script-src 'self'", "style-src 'self'", "img-src 'self' data:",
+    "connect-src 'self'", "base-uri 'none'", "form-action 'none'", "frame-ancestors 'none'",
+    "require-trusted-types-for 'script'", "trusted-types 'none'"))
+_HEADERS = {"content-security-policy": CONTENT_SECURITY_POLICY,
+            "x-content-type-options": "nosniff", "x-frame-options": "DENY",
+            "referrer-policy": "no-referrer", "cross-origin-opener-policy": "same-origin",
+            "cross-origin-resource-policy": "same-origin", "cache-control": "no-store"}
+#: The longest path with a query; the state of the page stands behind `#` and is never sent.
+_URL_CHARACTERS = 2000
+
+
+def build_app(source: ViewSource, log: Callable[..., None] | None = None) -> Starlette:
+    """The ASGI application of the page; nothing can be written through it.
+
+    Files are addressed by numbers of cases and keys of layers, never by a path.
+
+    Args:
+        source: what is shown. Starting the application starts measuring its cases.
+        log: receives an event for each request; None keeps none.
+    """
+    page = {name: (resources.files("pixelnet_tf.viewer") / "page" / name).read_bytes()
+            for name in PAGE_FILES}
+    measures: list[dict[str, Any]] = []
+    ended = threading.Event()
+
+    def measure_all() -> None:
+        for number in range(len(source.cases)):
+            if ended.is_set():
+                return
+            measures.append(source.measure(number))
+
+    @asynccontextmanager
+    async def lifespan(app: Starlette) -> AsyncIterator[None]:
+        threading.Thread(target=measure_all, name="measures", daemon=True).start()
+        try:
+            yield
+        finally:
+            ended.set()
+
+    async def page_file(request: Request) -> Response:
+        name = request.url.path.removeprefix("/") or "index.html"
+        return Response(page[name], media_type=PAGE_FILES[name])
+
+    async def study(request: Request) -> Response:
+        return JSONResponse(source.to_json())
+
+    async def measured(request: Request) -> Response:
+        try:
+            begin = max(int(request.query_params.get("from", 0)), 0)
+        except ValueError:
+            raise ApiError(400, "`from` must be a whole number") from None
+        return JSONResponse({"measures": measures[begin:], "cases": len(source.cases)})
+
+    async def layer(request: Request) -> Response:
+        number, key = request.path_params["number"], request.path_params["key"]
+        try:
+            data = await asyncio.to_thread(source.layer, number, key)
+        except KeyError:
+            raise ApiError(404, f"case {number} has no such layer") from None
+        except PixelNetError as error:
+            raise ApiError(422, str(error)) from None
+        return Response(data, media_type="application/octet-stream")
+
+    handlers: dict[Any, Any] = {ApiError: _on_error}
+    return Starlette(
+        routes=[*(Route(path, page_file) for path in ("/", *(f"/{name}" for name in PAGE_FILES))),
+                Route("/api/study", study), Route("/api/measures", measured),
+                Route("/api/cases/{number:int}/{key:str}.nii", layer)],
+        middleware=[Middleware(_Shield),
+                    Middleware(Guard, log=log or _no_log, token=None,
+                               url_characters=_URL_CHARACTERS)],
+        exception_handlers=handlers, lifespan=lifespan)
+
+
+class _Shield:
+    """Middleware: headers that keep other origins out, and no answer to what they ask for blindly.
+
+    A page may embed an address as a picture, a script or a frame without saying where it comes
+    from by `Origin`; browsers say it by `Sec-Fetch-Site`. A link that is followed into a window of
+    its own is no request of the other page's, and is answered.
+    """
+
+    def __init__(self, app: ASGIApp):
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+
+        async def shielded(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                message["headers"] = [*message["headers"], *(
+                    (name.encode(), value.encode()) for name, value in _HEADERS.items())]
+            await send(message)
+
+        headers = Headers(scope=scope)
+        site, target = headers.get("sec-fetch-site", "none"), headers.get("sec-fetch-dest", "")
+        if site not in ("none", "same-origin") and target != "document":
+            await error_answer(ApiError(403, "pages of other origins cannot use this server"))(
+                scope, receive, shielded)
+            return
+        await self._app(scope, receive, shielded)
+
+
+def run_viewer(source: ViewSource, port: int, ready: Callable[[str], None]) -> None:
+    """Answer on 127.0.0.1 until SIGTERM or SIGINT.
+
+    Args:
+        source: what is shown.
+        port: 0 takes a free one.
+        ready: called with the page's address when it can be opened.
+
+    Raises:
+        RunError: the port cannot be had.
+    """
+    listener = listen_on("127.0.0.1", port, socket.socket)
+    config = uvicorn.Config(build_app(source), log_config=None, log_level="warning",
+                            access_log=False, ws="none", lifespan="on", server_header=False,
+                            timeout_graceful_shutdown=1)
+    ready(f"http://127.0.0.1:{listener.getsockname()[1]}/")
+    uvicorn.Server(config).run(sockets=[listener])
+
+
+def _no_log(event: str, **fields: Any) -> None:
+    """Keep no line of a request: names of cases are nobody else's."""
+
+
+async def _on_error(request: Request, error: ApiError) -> JSONResponse:
+    return error_answer(error)

@@ -1,0 +1,210 @@
+"""What the viewer shows: cases, each with its images, labels and probabilities, read when asked."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import nibabel as nib
+import numpy as np
+
+from pixelnet_tf.cases.labels import judged_alone, lesion_of, whole_values
+from pixelnet_tf.config import EvaluationConfig, StudyConfig
+from pixelnet_tf.errors import DataError
+from pixelnet_tf.evaluation.colours import ERRORS, class_colours
+from pixelnet_tf.evaluation.label_files import check_same_grid
+from pixelnet_tf.evaluation.overlap import count_overlaps
+from pixelnet_tf.evaluation.protocols import make_protocol
+from pixelnet_tf.volumes.geometry import VolumeGeometry
+from pixelnet_tf.volumes.nifti import nifti_bytes
+
+#: Reads an array (x, y, z[, class]) and where it lies.
+Reader = Callable[[], tuple[np.ndarray, VolumeGeometry]]
+#: Steps between probability 0 and 1, so that one half is a whole number of them.
+PROBABILITY_STEPS = 250
+#: What lies under predictions of which no image is at hand.
+_GRID = "grid"
+
+
+@dataclass(frozen=True)
+class ShownCase:
+    """A case of the viewer's list.
+
+    Attributes:
+        name: as its files call it.
+        images: modality -> its reader.
+        reference, prediction: readers of label values; None where there is none.
+        probabilities: reader of (x, y, z, class); None where there are none.
+        scores: region -> Dice, as an evaluation found it.
+        warnings: what a reader of the picture should know.
+    """
+
+    name: str
+    images: Mapping[str, Reader] = field(default_factory=dict)
+    reference: Reader | None = None
+    prediction: Reader | None = None
+    probabilities: Reader | None = None
+    scores: Mapping[str, float | None] = field(default_factory=dict)
+    warnings: tuple[str, ...] = ()
+
+    def layers(self) -> list[dict[str, str]]:
+        """What can be drawn of it: key, kind and title of each layer, the images first."""
+        found = [{"key": f"image-{number}", "kind": "image", "title": modality}
+                 for number, modality in enumerate(self.images)]
+        if not found and (self.prediction or self.reference):
+            found.append({"key": _GRID, "kind": "image", "title": "no image"})
+        kinds = {"reference": self.reference, "prediction": self.prediction,
+                 "errors": self.reference and self.prediction,
+                 "probabilities": self.probabilities}
+        return [*found, *({"key": kind, "kind": kind, "title": kind}
+                          for kind, reader in kinds.items() if reader)]
+
+
+@dataclass(frozen=True)
+class ViewSource:
+    """All that a page shows.
+
+    Attributes:
+        title: over the list.
+        study: labels, regions and their names.
+        evaluation: the rules by which Dice is computed where no scores are given.
+        cases: in the order of the list.
+    """
+
+    title: str
+    study: StudyConfig
+    evaluation: EvaluationConfig
+    cases: tuple[ShownCase, ...]
+
+    def to_json(self) -> dict[str, Any]:
+        """Return what the page needs before it draws; case numbers count `cases`."""
+        colours = class_colours(self.study)
+        return {
+            "title": self.title,
+            "labels": [{"value": value, "name": name, "colour": colours.get(value, "")}
+                       for value, name in self.study.labels.items()],
+            "errors": [{"value": value, "name": name, "colour": colour}
+                       for value, (name, colour) in enumerate(ERRORS.items(), start=1)],
+            "regions": list(make_protocol(self.evaluation).regions(self.study)),
+            "cases": [{"name": case.name, "layers": case.layers(), "scores": dict(case.scores),
+                       "warnings": list(case.warnings)} for case in self.cases]}
+
+    def layer(self, number: int, key: str) -> bytes:
+        """Return a layer as a NIfTI-1 file that is not packed.
+
+        Its header states the affine of the product's own reader as qform and sform, so that the
+        page places it where everything else here does, whichever of the two it would prefer.
+
+        Raises:
+            KeyError: there is no such case or layer.
+            DataError: its file cannot be read or shown.
+        """
+        if not 0 <= number < len(self.cases):
+            raise KeyError(number)
+        case = self.cases[number]
+        if key not in {layer["key"] for layer in case.layers()}:
+            raise KeyError(key)
+        if key.startswith("image-"):
+            array, geometry = list(case.images.values())[int(key.removeprefix("image-"))]()
+            return _file(_compact(array), geometry)
+        if key == "probabilities":
+            array, geometry = _present(case.probabilities)()
+            steps = np.rint(np.clip(np.nan_to_num(array), 0, 1) * PROBABILITY_STEPS)
+            return _file(steps.astype(np.uint8), geometry, 1 / PROBABILITY_STEPS)
+        if key == "errors":
+            truth, prediction, geometry = self._both(case)
+            return _file(_errors(truth, prediction), geometry, labels=True)
+        reader = _present({"reference": case.reference, "prediction": case.prediction}.get(key)
+                          or case.prediction or case.reference)
+        array, geometry = reader()
+        labels = _labels(array)
+        if key == _GRID:
+            return _file(np.zeros_like(labels), geometry)
+        return _file(labels, geometry, labels=True)
+
+    def measure(self, number: int) -> dict[str, Any]:
+        """Return the lesion's volumes in ml, and Dice by region where it is not known.
+
+        What cannot be read is a warning.
+        """
+        case = self.cases[number]
+        found: dict[str, Any] = {"case": number, "warnings": []}
+        try:
+            if case.reference and case.prediction:
+                truth, prediction, geometry = self._both(case)
+                found["reference_ml"] = self._ml(truth, geometry)
+                found["prediction_ml"] = self._ml(prediction, geometry)
+                if not case.scores:
+                    rules = make_protocol(self.evaluation)
+                    counts = count_overlaps(truth, prediction, rules.regions(self.study))
+                    found["scores"] = {region: rules.overlap_values(each)["Dice"]
+                                       for region, each in counts.items()}
+            else:
+                for kind, reader in (("reference", case.reference),
+                                     ("prediction", case.prediction)):
+                    if reader:
+                        array, geometry = reader()
+                        found[f"{kind}_ml"] = self._ml(_labels(array), geometry)
+        except DataError as error:
+            found["warnings"].append(str(error))
+        return found
+
+    def _both(self, case: ShownCase) -> tuple[np.ndarray, np.ndarray, VolumeGeometry]:
+        """Reference and prediction, of which nothing is left where nobody has judged."""
+        truth, grid = _present(case.reference)()
+        prediction, geometry = _present(case.prediction)()
+        check_same_grid(case.name, grid, geometry, "the reference", "the prediction")
+        return (*judged_alone(_labels(truth), _labels(prediction), self.study)[:2], geometry)
+
+    def _ml(self, labels: np.ndarray, geometry: VolumeGeometry) -> float:
+        voxel_ml = abs(float(np.linalg.det(geometry.affine[:3, :3]))) / 1000
+        return int(np.count_nonzero(lesion_of(labels, self.study))) * voxel_ml
+
+
+def _present(reader: Reader | None) -> Reader:
+    if reader is None:
+        raise KeyError("no such layer")
+    return reader
+
+
+def _labels(array: np.ndarray) -> np.ndarray:
+    """Label values as uint8, whether or not the study names them: they are to be looked at."""
+    array = whole_values(np.asarray(array))
+    with np.errstate(invalid="ignore"):
+        labels = array.astype(np.uint8)
+    if not np.array_equal(labels, array):
+        raise DataError("holds values that are no labels; these are whole numbers from 0 to 255",
+                        hint="give the segmentation, not an image or a map of probabilities")
+    return labels
+
+
+def _errors(truth: np.ndarray, prediction: np.ndarray) -> np.ndarray:
+    """What is wrong at each voxel, as the numbers that `ViewSource.to_json` gives the errors."""
+    kinds = ((truth > 0) & (prediction == 0), (truth == 0) & (prediction > 0),
+             (truth > 0) & (prediction > 0) & (truth != prediction))
+    return np.select(kinds, range(1, len(ERRORS) + 1), 0).astype(np.uint8)
+
+
+def _compact(array: np.ndarray) -> np.ndarray:
+    """An image in the smallest type that holds it exactly; what is not finite becomes 0."""
+    array = np.nan_to_num(np.asarray(array, np.float32), nan=0.0, posinf=0.0, neginf=0.0)
+    for dtype in (np.uint8, np.int16):
+        bounds = np.iinfo(dtype)
+        if bounds.min <= array.min() and array.max() <= bounds.max:
+            small = array.astype(dtype)
+            if np.array_equal(small, array):
+                return small
+    return array
+
+
+def _file(array: np.ndarray, geometry: VolumeGeometry, slope: float = 1.0, labels: bool = False
+          ) -> bytes:
+    data = nifti_bytes("layer.nii", array, VolumeGeometry.of(geometry.shape, geometry.affine))
+    size = nib.Nifti1Header.template_dtype.itemsize
+    header = nib.Nifti1Header(data[:size])
+    header["scl_slope"] = slope
+    if labels:
+        # By it NiiVue draws whole numbers, and nothing between two of them.
+        header.set_intent("label")
+    return header.binaryblock + data[size:]

@@ -1,0 +1,45 @@
+"""The page that is shipped is the one that its sources make, and says whose code is in it."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+
+import pytest
+
+VIEWER = Path(__file__).parents[2] / "pixelnet_tf" / "viewer"
+WEB, PAGE = VIEWER / "web", VIEWER / "page"
+
+
+def test_the_bundle_is_current():
+    """Else run scripts/build_viewer.sh; with --check it compares every byte, by npm."""
+    names = ["package.json", "package-lock.json", "build.mjs",
+             *(f"{folder}/{path.name}" for folder in ("licences", "src")
+               for path in sorted((WEB / folder).iterdir()))]
+    digest = hashlib.sha256()
+    for name in names:
+        digest.update(name.encode() + b"\0" + (WEB / name).read_bytes())
+    assert (PAGE / "sources.sha256").read_text().strip() == digest.hexdigest()
+    for name in ("index.html", "viewer.css"):
+        assert (PAGE / name).read_bytes() == (WEB / "src" / name).read_bytes()
+
+
+def test_versions_are_locked_and_licences_are_listed():
+    asked = json.loads((WEB / "package.json").read_text())
+    locked = json.loads((WEB / "package-lock.json").read_text())["packages"]
+    for name, version in {**asked["dependencies"], **asked["devDependencies"]}.items():
+        assert locked[f"node_modules/{name}"]["version"] == version
+    assert all("integrity" in entry for place, entry in locked.items() if place)
+    listed = (PAGE / "LICENSES.txt").read_text()
+    version = asked["dependencies"]["@niivue/niivue"]
+    assert f"@niivue/niivue {version} (BSD-2-Clause)" in listed
+    assert "Redistributions in binary form" in listed
+
+
+@pytest.mark.parametrize("name", ["index.html", "viewer.css", "viewer.js"])
+def test_the_page_asks_no_other_machine(name):
+    text = (PAGE / name).read_text()
+    assert "<script>" not in text
+    assert not [word for word in ("src=\"http", "href=\"http", "@import", "url(http")
+                if word in text]

@@ -1,0 +1,95 @@
+"""What `View` finds in folders of every kind, and how the verb refuses the others."""
+
+from __future__ import annotations
+
+import shutil
+
+import nibabel as nib
+import numpy as np
+import pytest
+
+pytest.importorskip("starlette", reason="needs pip install '.[serve]'")
+from pixelnet_tf import evaluate
+from pixelnet_tf.api.viewing import View
+from pixelnet_tf.cases.predictions import LeftOutRecord, PredictionRecord
+from pixelnet_tf.config import config_to_json, load_config
+from pixelnet_tf.errors import DataError
+from pixelnet_tf.io.files import write_json
+from tests.main_job import run_main
+
+from .conftest import SETTINGS
+
+
+def kinds(case) -> list[str]:
+    return [layer["key"] for layer in case.layers()]
+
+
+def test_a_raw_study_is_told_by_its_names(viewed):
+    source = View(viewed / "study").source
+    case = next(one for one in source.cases if one.name == "las")
+    assert list(case.images) == ["flair", "t2"]
+    assert kinds(case) == ["image-0", "image-1", "reference"]
+
+
+def test_a_prepared_study(main_job):
+    source = View(main_job / "prepared").source
+    assert kinds(source.cases[0]) == ["image-0", "image-1", "image-2", "reference"]
+    name = source.cases[0].name
+    truth = nib.load(main_job / "study" / name / f"{name}_seg.nii.gz")
+    shown = nib.Nifti1Image.from_bytes(source.layer(0, "reference"))
+    np.testing.assert_array_equal(shown.get_fdata(), truth.get_fdata())
+    np.testing.assert_allclose(shown.affine, truth.affine, atol=1e-5)
+    image = nib.Nifti1Image.from_bytes(source.layer(0, "image-0")).get_fdata()
+    raw = nib.load(main_job / "study" / name / f"{name}_flair.nii.gz").get_fdata()
+    # Normalised by a mean and a deviation: a straight line of the brain's raw intensities.
+    assert np.corrcoef(image[raw > 0], raw[raw > 0])[0, 1] > 0.999
+
+
+def test_predictions_alone_lie_on_an_empty_image(viewed, tmp_path):
+    shutil.copy(viewed / "predictions" / "las.nii.gz", tmp_path)
+    write_json(tmp_path / "prediction.json", PredictionRecord(
+        cases=("las", "lost"), left_out=(LeftOutRecord("lost", "no t2"),), trained_on=("las",),
+        missing={"las": ("t2",)}, config=config_to_json(
+            load_config("phantom", SETTINGS))).to_json())
+    source = View(tmp_path).source
+    las, lost = source.cases
+    assert kinds(las) == ["grid", "prediction"]
+    assert kinds(lost) == []
+    assert las.warnings == ("a network has learned from this case, or was chosen by it",
+                            "segmented without t2")
+    assert lost.warnings == ("left out: no t2",)
+    empty = nib.Nifti1Image.from_bytes(source.layer(0, "grid"))
+    assert empty.shape == nib.load(tmp_path / "las.nii.gz").shape
+    assert not empty.get_fdata().any()
+
+
+def test_scores_and_what_they_were_scored_against(viewed, tmp_path):
+    evaluate(viewed / "predictions", viewed / "study", overrides=SETTINGS,
+             workers=1).save(tmp_path / "scores")
+    source = View(viewed / "predictions", scores=tmp_path / "scores", overrides=SETTINGS).source
+    by_name = {case.name: case for case in source.cases}
+    assert by_name["ras"].scores == {"lesion": 1.0}
+    assert 0.2 < by_name["anisotropic"].scores["lesion"] < 0.8
+    # The references are those that the scores name, and they are a study with images.
+    assert kinds(by_name["ras"]) == ["image-0", "image-1", "reference", "prediction", "errors",
+                                     "probabilities"]
+    assert "scores" not in source.measure(0)
+
+
+def test_a_job_is_its_predictions_with_their_scores(viewed, tmp_path):
+    shutil.copytree(viewed / "predictions", tmp_path / "predictions")
+    write_json(tmp_path / "predictions" / "prediction.json", PredictionRecord(
+        config=config_to_json(load_config("phantom", SETTINGS))).to_json())
+    evaluate(tmp_path / "predictions", viewed / "study", workers=1).save(tmp_path / "scores")
+    source = View(tmp_path).source
+    assert {case.name: case.scores for case in source.cases}["ras"] == {"lesion": 1.0}
+
+
+def test_references_of_other_predictions_are_refused(viewed, main_job):
+    with pytest.raises(DataError, match="no case in common"):
+        View(viewed / "predictions", references=main_job / "study")
+
+
+def test_the_verb_refuses_what_is_not_there(tmp_path, capsys):
+    assert run_main("view", tmp_path / "nothing", "--no-browser") == 3
+    assert "no such folder" in capsys.readouterr().err
