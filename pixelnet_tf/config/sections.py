@@ -448,6 +448,7 @@ class SplitConfig:
     patient: str = ""
 
     def __post_init__(self) -> None:
+        choices(self, "split")
         try:
             re.compile(self.patient)
         except re.error as error:
@@ -944,12 +945,6 @@ class Config:
                               f"grid, and prepare.slice_size={self.prepare.slice_size} scales the "
                               "axial slices", value=self.prepare.slice_size,
                               hint="set prepare.slice_size=0 or model.planes=[axial]")
-        modalities = self.study.modalities
-        if self.model.mix_channels and len(modalities) <= MIXED_CHANNELS:
-            raise ConfigError(f"model.mix_channels mixes more than {MIXED_CHANNELS} modalities to "
-                              f"{MIXED_CHANNELS} channels, and study.modalities names "
-                              f"{len(modalities)}: {list(modalities)}", value=len(modalities),
-                              hint="set model.mix_channels=false")
         self.prediction.postprocess.check_study(self.study)
         for name in self.prediction.class_offsets:
             if name not in self.study.class_names[1:]:

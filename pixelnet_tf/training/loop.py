@@ -134,6 +134,7 @@ class Trainer:
             self.study.check_shard(case)
         index = self.study.index
         network = Architecture.of(self.config.model, len(self.config.study.labels))
+        network.blob_shapes(len(self.config.study.modalities))
         for height, width in {*zip(index.height.tolist(), index.width.tolist(), strict=True)}:
             network.check_image_size(height, width)
 

@@ -6,11 +6,12 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from pixelnet_tf.config import ModelConfig, config_from_dict
-from pixelnet_tf.errors import ConfigError, ModelError
+from pixelnet_tf.config import ModelConfig
+from pixelnet_tf.errors import ModelError
 from pixelnet_tf.model.fast_head import fast_scores
 from pixelnet_tf.model.fast_trunk import canvas_pixels, fast_taps
 from pixelnet_tf.model.pixelnet import PixelNet
+from pixelnet_tf.runs.network import load_model
 
 
 def image_of(channels: int, count: int = 2) -> np.ndarray:
@@ -57,7 +58,16 @@ def test_the_folded_kernel_gives_the_scores_and_gradients_of_the_two_layers(
 
 
 def test_three_modalities_and_fewer_are_not_mixed():
-    with pytest.raises(ConfigError, match=r"mixes more than 3 modalities to 3 channels, and study"):
-        config_from_dict({"model": {"mix_channels": True}})
     with pytest.raises(ModelError, match="mix_channels needs images of more than 3 channels, got"):
         PixelNet(ModelConfig(mix_channels=True), 3, 2)
+
+
+def test_a_network_that_mixes_is_read_from_its_file(tmp_path):
+    model = PixelNet(ModelConfig(widths=(2, 2, 2, 2, 2), fc7="none", head_widths=(3,), border=16,
+                                 mix_channels=True), 4, 2, seed=1)
+    model.parts["mix_channels"].kernel.assign(np.arange(12).reshape(4, 3))
+    model.save(tmp_path / "model.keras")
+    again = load_model(str(tmp_path / "model.keras"))
+    np.testing.assert_array_equal(again.parts["mix_channels"].kernel,
+                                  np.arange(12).reshape(4, 3))
+    assert again([image_of(4), PIXELS]).shape == (5, 2)
