@@ -3,15 +3,16 @@
 # With --check nothing is changed, and the exit code says whether the committed page is what they
 # make, byte for byte.
 set -euo pipefail
-cd "$(dirname "${BASH_SOURCE[0]}")/../pixelnet_tf/viewer/web"
+cd "$(dirname "${BASH_SOURCE[0]}")/../viewer"
+page=../pixelnet_tf/viewer/page
 
 npm ci --ignore-scripts --no-audit --no-fund
 if [[ ${1:-} == --check ]]; then
     made=$(mktemp -d)
     trap 'rm -rf "$made"' EXIT
     npm run --silent build -- "$made"
-    diff -rq "$made" ../page && echo "the page is current"
+    diff -rq "$made" "$page" && echo "the page is current"
 else
     npm run --silent build
-    ls -l ../page
+    ls -l "$page"
 fi

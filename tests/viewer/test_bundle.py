@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-VIEWER = Path(__file__).parents[2] / "pixelnet_tf" / "viewer"
-WEB, PAGE = VIEWER / "web", VIEWER / "page"
+ROOT = Path(__file__).parents[2]
+WEB, PAGE = ROOT / "viewer", ROOT / "pixelnet_tf" / "viewer" / "page"
 
 
 def test_the_bundle_is_current():

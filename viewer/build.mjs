@@ -1,4 +1,4 @@
-// Bundles the page into ../page: one script, one sheet, the licences of what is in the script, and
+// Bundles the page into pixelnet_tf/viewer/page: one script, one sheet, the licences of what is in the script, and
 // the digest of the sources, by which a test tells whether the bundle is current.
 import { createHash } from "node:crypto";
 import { copyFileSync, existsSync, readdirSync, readFileSync, writeFileSync } from "node:fs";
@@ -7,7 +7,7 @@ import { fileURLToPath } from "node:url";
 import { build } from "esbuild";
 
 const here = dirname(fileURLToPath(import.meta.url));
-const out = process.argv[2] ?? join(here, "..", "page");
+const out = process.argv[2] ?? join(here, "..", "pixelnet_tf", "viewer", "page");
 
 // NiiVue reads chunked Zarr images by WebAssembly, which no page of ours is allowed to run.
 const withoutZarr = {
