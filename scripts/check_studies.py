@@ -143,7 +143,7 @@ def _plan_and_prepare(study: Path, place: Path) -> Made | str:
     for arguments in (["plan", study, "--no-trial", "--out", plan],
                       ["prepare", "--config", plan, "--data", study, "--out", prepared,
                        "--workers", 1]):
-        code, said = _call(arguments)
+        code, said = call(arguments)
         if code:
             return f"{arguments[0]} ends with code {code}: {' '.join(said.split())[-600:]}"
     made = PreparedStudy.open(prepared)
@@ -173,7 +173,7 @@ def differs(one: Made, other: Made) -> str | bool:
     return False
 
 
-def _call(arguments: Sequence[object]) -> tuple[int, str]:
+def call(arguments: Sequence[object]) -> tuple[int, str]:
     """Run a verb; returns its exit code and what it said."""
     said = io.StringIO()
     with redirect_stdout(said), redirect_stderr(said):
@@ -195,7 +195,8 @@ def _array(path: Path) -> tuple[np.ndarray, np.ndarray]:
     return array.astype(np.int16), image.affine
 
 
-def _brats(cases: Mapping[str, Images], root: Path) -> None:
+def write_folders(cases: Mapping[str, Images], root: Path) -> None:
+    """Write a folder a case, whose files begin with its name."""
     for name, images in cases.items():
         for word, path in {**images.volumes, "seg": images.segmentation}.items():
             write_image(root / name / f"{name}_{word}.nii.gz", *_array(path))
@@ -248,7 +249,8 @@ def _bids(cases: Mapping[str, Images], root: Path) -> None:
                     / f"{subject}_label-lesion_dseg.nii.gz", *_array(images.segmentation))
 
 
-def _dicom(cases: Mapping[str, Images], root: Path) -> None:
+def write_dicom_study(cases: Mapping[str, Images], root: Path) -> None:
+    """Write the images as DICOM, and the truth beside them as NIfTI."""
     read = {name: ({modality: _array(path)[0] for modality, path in images.volumes.items()},
                    _array(images.segmentation)[0], _array(images.segmentation)[1])
             for name, images in cases.items()}
@@ -266,8 +268,8 @@ def _write_dicom(cases: Mapping[str, tuple[Mapping[str, np.ndarray], np.ndarray,
 
 
 _WRITERS: dict[str, Callable[[Mapping[str, Images], Path], object]] = {
-    "a folder a case": _brats, "flat": _flat, "nnU-Net": _nnunet, "Decathlon": _msd, "BIDS": _bids,
-    "DICOM": _dicom}
+    "a folder a case": write_folders, "flat": _flat, "nnU-Net": _nnunet, "Decathlon": _msd,
+    "BIDS": _bids, "DICOM": write_dicom_study}
 
 if __name__ == "__main__":
     sys.exit(main(sys.argv[1:]))

@@ -9,6 +9,7 @@ import click
 from pixelnet_tf.cli.options import PATH, config_options, dry_run_option, print_and_leave, verb
 from pixelnet_tf.cli.terminal import TerminalReporter
 from pixelnet_tf.config import ProtocolName
+from pixelnet_tf.io.files import check_writable
 
 
 @verb()
@@ -49,6 +50,7 @@ def command(predictions_dir: Path, references_dir: Path, out_dir: Path, protocol
 
     if print_config:
         print_and_leave(scoring_config(predictions_dir, config_path, overrides).config, True)
+    check_writable(out_dir)
     with TerminalReporter() as reporter:
         scoring = FolderScoring(
             predictions_dir, references_dir, protocol, config=config_path, overrides=overrides,

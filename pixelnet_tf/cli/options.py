@@ -20,19 +20,21 @@ from pixelnet_tf.config import (
     load_config,
 )
 from pixelnet_tf.errors import ConfigError
-from pixelnet_tf.io.files import check_file_name
+from pixelnet_tf.io.files import check_file_name, check_writable
 
 #: A path that the verb itself checks, so that its error says what to do next.
 PATH = click.Path(path_type=Path)
 
 
 class _OutFile(click.Path):
-    """The name of a file to write: a folder is refused before any work."""
+    """The name of a file to write: a folder, and a place where none can be written, are refused
+    before any work."""
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None
                 ) -> Path:
         path = Path(os.fsdecode(super().convert(value, param, ctx)))
         check_file_name(path)
+        check_writable(path.parent)
         return path
 
 

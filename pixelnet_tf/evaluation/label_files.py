@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from pixelnet_tf.cases.labels import label_text, truth_values, whole_values
+from pixelnet_tf.cases.names import image_stem
 from pixelnet_tf.config import StudyConfig
 from pixelnet_tf.errors import DataError
 from pixelnet_tf.reporting import logger
@@ -24,7 +25,8 @@ def read_labels(
     """Read a label volume.
 
     Args:
-        path: image file of any form.
+        path: image file of any form. In a prediction that is called `*_mask`, as BIDS calls a mask,
+            1 stands for the label of a study that has but one.
         study: its `labels` are the values that the file may hold.
         case: name for the messages.
         reference: it is a segmentation by experts: whole numbers stored as a floating type are
@@ -42,12 +44,21 @@ def read_labels(
         raise DataError.of(error, case=case) from None
     if geometry.spacing_doubt:
         logger.warning("%s: %s", path, geometry.spacing_doubt)
+    if not reference and _is_mask(path, study):
+        array = np.where(array == 1, study.label_values[1], array)
     stored = geometry.nifti_header().get_data_dtype()
     if stored.kind == "f" and not reference:
         raise DataError(f"stores labels as {stored.name}; labels are whole numbers", case=case,
                         file=path, value=stored.name,
                         hint="save them as an integer type such as uint8")
     return labels_of(array, study, case, path, reference), geometry
+
+
+def _is_mask(path: Path, study: StudyConfig) -> bool:
+    """Whether a file is BIDS' mask of the one label of a study: 1, whatever the label's value is.
+    """
+    return (len(study.labels) == 2 and 1 not in study.labels
+            and (image_stem(path.name) or "").endswith("_mask"))
 
 
 def labels_of(array: np.ndarray, study: StudyConfig, case: str, source: str | os.PathLike[str],

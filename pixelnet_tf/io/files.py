@@ -299,12 +299,29 @@ def check_file_name(path: Pathname) -> None:
         raise ConfigError("is a folder", file=path, hint="give the name of the file to write")
 
 
+def check_writable(folder: Pathname) -> None:
+    """Raise `RunError` where a folder can neither be made nor be written into, before any work."""
+    place = os.path.abspath(folder)
+    if is_url(os.fspath(folder)):
+        return
+    while not os.path.lexists(place):
+        place = os.path.dirname(place)
+    if not os.path.isdir(place):
+        raise RunError(f"cannot be written: {place} is no folder", file=folder,
+                       hint="give another --out")
+    if not os.access(place, os.W_OK | os.X_OK):
+        raise RunError(f"cannot be written: {place} is not open for writing", file=folder,
+                       hint="give another --out, or change its permissions")
+
+
 def check_apart(out: Pathname, *inputs: Pathname) -> None:
-    """Raise `ConfigError` where results would lie among what they are made from.
+    """Raise `ConfigError` where results would lie among what they are made from, and `RunError`
+    where they cannot be written at all.
 
     A folder of cases takes what lies in it for its own the next time. Above the inputs, or beside
     them, is another matter.
     """
+    check_writable(out)
     for folder in inputs:
         mine, theirs = _absolute(out), _absolute(folder)
         if mine == theirs or mine.startswith(theirs.rstrip("/") + "/"):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import hashlib
 import json
+import os
 
 import nibabel as nib
 import numpy as np
@@ -81,6 +82,48 @@ def test_evaluate_takes_labels_and_regions_from_prediction_json(folders):
     assert _evaluate(folders, "good", "--overwrite", "--set", "study.regions={c: [4]}") == 0
     summary = json.loads((folders / "good_scores" / "summary.json").read_text())
     assert list(summary["scores"]) == ["c"]
+
+
+def test_a_place_that_cannot_be_written_is_told_before_the_scoring(folders, capsys, monkeypatch):
+    """A file in the way, or no permission; of a folder and of a file that a verb writes."""
+    monkeypatch.setattr("pixelnet_tf.api.scoring.FolderScoring.__init__", None)
+    (folders / "file").write_text("")
+    (folders / "closed").mkdir()
+    access = os.access
+    monkeypatch.setattr("os.access", lambda path, mode: not str(path).endswith("closed")
+                        and access(path, mode))
+    for place, words in ((folders / "file" / "scores", "is no folder"),
+                         (folders / "closed" / "a" / "b", "is not open for writing")):
+        for verb in (("evaluate", "--predictions", folders / "good", "--references",
+                      folders / "study", "--out", place),
+                     ("plan", folders / "study", "--out", place / "plan.yaml"),
+                     ("run", folders / "study", place),
+                     ("prepare", "--config", "brats2017", "--data", folders / "study", "--out",
+                      place)):
+            assert _run(*verb) == 5, verb
+            said = " ".join(capsys.readouterr().err.split())
+            assert words in said
+            assert "--out" in said
+    assert not any((folders / "closed").iterdir())
+
+
+def test_a_mask_of_bids_is_scored_whatever_the_value_of_its_label_is(folders):
+    """A mask holds 0 and 1; the study's label is 255 here."""
+    for path in (folders / "study").rglob("*_seg.nii.gz"):
+        _write(path, np.where(np.asarray(nib.load(path).dataobj) > 0, 255, 0).astype(np.uint8))
+    files = {}
+    for case in ("p1", "p2"):
+        array = np.asarray(nib.load(folders / "good" / f"{case}.nii.gz").dataobj) > 0
+        (folders / "good" / f"{case}.nii.gz").unlink()
+        files[case] = f"sub-{case}/anat/sub-{case}_mask.nii.gz"
+        _write(folders / "good" / files[case], np.roll(array, 1, axis=0).astype(np.uint8))
+    config = load_config(None, ["study.labels={0: background, 255: lesion}",
+                                "study.regions={lesion: [255]}"])
+    (folders / "good" / "prediction.json").write_text(json.dumps(
+        {"config": config_to_dict(config), "cases": ["p1", "p2"], "files": files}))
+    assert _evaluate(folders, "good") == 0
+    summary = json.loads((folders / "good_scores" / "summary.json").read_text())
+    assert summary["scores"]["lesion"]["Dice"]["mean"] == pytest.approx(5 / 6)
 
 
 def test_evaluate_does_not_overwrite_the_scores_of_something_else(folders, capsys):
