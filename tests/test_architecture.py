@@ -66,6 +66,7 @@ def test_the_command_line_calls_the_api_and_nothing_deeper(path):
         assert part is None or part in allowed or name in (
             "pixelnet_tf.io", "pixelnet_tf.io.files", "pixelnet_tf.io.files.write_text",
             "pixelnet_tf.io.files.check_apart", "pixelnet_tf.io.files.check_file_name",
+            "pixelnet_tf.io.files.check_writable",
         ), f"{path.name} imports {name}"
 
 
