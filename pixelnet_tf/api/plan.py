@@ -117,7 +117,7 @@ def plan(path: str | os.PathLike[str], *, preset: str | None = None, minutes: fl
     aside = sum(case.segmentation is None and case.test for case in found.cases)
     made = Plan(tuple(make_settings(study, survey, hardware, chosen, reasons, names, start, aside)),
                 chosen, why, (*found.told, *describe(survey, study), str(hardware)),
-                notes=tuple(_notes(survey, names))).overridden(overrides)
+                notes=tuple(_notes(survey, names, found.cases))).overridden(overrides)
     minutes = MINUTES.get(chosen) if minutes is None else minutes
     if names:
         work = _Work.of(made.config, survey, names)
@@ -209,8 +209,12 @@ def _reachable() -> bool:
         return False
 
 
-def _notes(survey: Survey, names: list[str]) -> list[str]:
+def _notes(survey: Survey, names: list[str], cases: Sequence[Case]) -> list[str]:
     notes = []
+    faulty = [case for case in cases if case.faults]
+    if faulty:
+        notes.append(f"{len(faulty)} of {len(cases)} cases cannot be used as they are, and "
+                     f"`prepare` refuses them: {faulty[0].name}: {faulty[0].faults[0]}")
     if not names:
         notes.append("no case has a segmentation: nothing can be trained; `pixelnet-tf predict` "
                      "takes the folder as it is")

@@ -75,6 +75,12 @@ class Case:
         names = tuple(str(fault.value) for fault in self.faults if isinstance(fault, MissingVolume))
         return names if self.volumes and len(names) == len(self.faults) else ()
 
+    def holds(self, modality: str) -> bool:
+        """Whether it has a file of a modality, or several of which none was chosen."""
+        return modality in self.volumes or any(
+            fault.value == modality and not isinstance(fault, MissingVolume)
+            for fault in self.faults)
+
     def allowing_missing(self) -> Case:
         """Return the case as one that is to be segmented without the modalities that it lacks."""
         return replace(self, faults=(), missing=self.lacks) if self.lacks else self

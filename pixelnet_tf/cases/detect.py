@@ -87,9 +87,9 @@ class DetectedStudy:
 
     @property
     def common_modalities(self) -> tuple[str, ...]:
-        """The modalities that every case has."""
+        """The modalities that every case has, be it several times: that is a fault to be mended."""
         return tuple(modality for modality in self.modalities
-                     if all(modality in case.volumes for case in self.cases))
+                     if all(case.holds(modality) for case in self.cases))
 
     def settings(self, modalities: Sequence[str] = ()) -> dict[str, Any]:
         """The keys of the section `study` by which `find_cases` finds these cases.

@@ -152,7 +152,7 @@ def choose_series(series: Sequence[DicomSeries], modalities: Sequence[str],
             same = len({each.description.lower() for each in fitting}) < len(fitting)
             faults.append(DataError(
                 f"{modality}: {len(fitting)} series fit {pattern!r}: "
-                f"{', '.join(str(each) for each in fitting)}", file=folder, value=pattern,
+                f"{', '.join(str(each) for each in fitting)}", file=folder, value=modality,
                 hint="take all but one of those of one description out of the case's folder" if same
                 else f"give a pattern that fits one, as in --series {modality}="
                      f"'{fitting[0].description}'"))

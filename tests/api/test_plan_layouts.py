@@ -56,6 +56,26 @@ def test_a_plan_of_every_layout_prepares_without_an_edit(tmp_path, cases, layout
     assert len(summary.split.cases) == 3
 
 
+@pytest.mark.parametrize("layout", ["brats", "dicom"])
+def test_a_modality_that_one_case_has_twice_is_not_left_out_of_all(tmp_path, cases, layout):
+    """It is told by `plan`, and refused by the next verb."""
+    folder = tmp_path / "study"
+    if layout == "dicom":
+        write_dicom(folder, cases)
+        write_series(folder / "case_2", cases["case_2"]["first"], AFFINE, "AX T2 FLAIR", number=9,
+                     patient="case_2", prefix="again")
+        words = "2 series fit"
+    else:
+        write_study(folder, layout, cases, AFFINE)
+        write_image(folder / "case_2" / "case_2_FLAIR.nii.gz", cases["case_2"]["first"], AFFINE)
+        words = "2 files fit"
+    found = px.plan(folder, trial=False)
+    assert found.config.study.modalities == ("flair", "t1ce")
+    assert any(words in note and "1 of 3 cases" in note for note in found.notes)
+    with pytest.raises(DataError, match=words):
+        prepare_study(found.config, folder, tmp_path / "prepared", dry_run=True)
+
+
 @pytest.mark.parametrize("layout", ["brats", "flat", "nnunet", "bids", "dicom"])
 def test_cases_without_a_truth_are_set_aside_in_every_layout(tmp_path, cases, layout):
     """They are test cases beside those that are drawn, whether the layout parts them or not."""

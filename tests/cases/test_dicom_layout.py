@@ -61,7 +61,7 @@ def test_two_series_that_fit_one_pattern_are_told(case):
     fault, = found.faults
     assert ("t1ce: 2 series fit 'ax*': series 'Ax FLAIR fs' (number 1, 3 files), series "
             "'Ax T1 +C' (number 2, 3 files)") in str(fault)
-    assert fault.file == str(case)
+    assert (fault.file, fault.value) == (str(case), "t1ce")
     assert "--series t1ce='Ax FLAIR fs'" in fault.hint
     # A repeated scan has the same description: no pattern tells it apart.
     write_series(case, ARRAY, np.eye(4), "Ax T1 +C", number=9, prefix="9_")
