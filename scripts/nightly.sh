@@ -10,6 +10,8 @@
 # where one failed. With names of checks, these alone are run (report, cross-validation, memory, export,
 # load and attack read what main-job and export have left in OUT). FUZZ_SECONDS (default 1800) is the
 # time of each of the two: damaged files of every kind that the product reads, and mutants of models.
+# Where PIXELNET_SHARED/data holds real scans (default: ../shared/data), they go through plan, prepare, run
+# and predict in every form.
 set -uo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 source scripts/environment.sh
@@ -70,6 +72,13 @@ check cross-validation bash -c 'rm -rf "$1/folds" && set -e
         --out "$1/folds/scores"
     pixelnet-tf pack "$1/folds/cv" "$1/folds/model.zip"
     pixelnet-tf check "$1/folds/cv"' cross-validation "$out/main-job"
+# Every layout and form of files: planned, and prepared without an edit, to the same slices.
+check layouts python scripts/check_studies.py --phantom
+data=${PIXELNET_SHARED:-../shared}/data
+if [[ -d $data ]]; then
+    check real-studies python scripts/check_studies.py "$data"/{lgg,brats_layout,msd_crops,isles2022}
+    check dicom python scripts/check_dicom.py "$data/lgg"
+fi
 check memory python scripts/check_memory.py "$out/main-job/job/prepared" --config phantom --steps 500
 check export bash -c 'rm -rf "$2" && pixelnet-tf export --model "$1" --out "$2"' \
     export "$out/main-job/job/run" "$out/models"
