@@ -44,26 +44,32 @@ def test_a_gain_that_is_more_than_noise(gains, taken):
     assert gain_of(old + gains, old).beyond_noise == taken
 
 
-@pytest.mark.parametrize(("radius", "flips"), [(0, True), (2, False), (2, True)])
-def test_a_candidate_gives_the_labels_that_the_segmenter_gives(tiny_study, tiny_config, tmp_path,
-                                                               radius, flips):
+@pytest.fixture(scope="module")
+def scored(tiny_study, tiny_config, tmp_path_factory):
+    """(network, its scores of a case for candidates, what lets each class win somewhere)."""
     model = PixelNet(tiny_config.model, 3, 4, seed=0)
     head = model.parts["cls_score_new"]
     head.kernel.assign(20 * head.kernel)
+    found = ScoredCases([Judged(lambda: model, tiny_study.cases[:1], LEVEL)], tiny_study,
+                        tiny_config.prediction, "float32", tmp_path_factory.mktemp("scored"))
+    scores = score_voxels(SliceSegmenter(model), tiny_study.read_volume(tiny_study.cases[0]),
+                          tiny_config.study, tiny_config.prediction)
+    # All classes on one level.
+    return model, found, -scores[scores[..., 1] > -1000].mean(axis=0)
+
+
+@pytest.mark.parametrize(("radius", "flips"), [(0, True), (2, False), (2, True)])
+def test_a_candidate_gives_the_labels_that_the_segmenter_gives(tiny_study, tiny_config, scored,
+                                                               radius, flips):
+    model, cases, added = scored
     smoothing = GuidedFilterConfig(radius)
-    scored = ScoredCases([Judged(lambda: model, tiny_study.cases[:1], LEVEL)], tiny_study,
-                         tiny_config.prediction, "float32", tmp_path)
     volume = tiny_study.read_volume(tiny_study.cases[0])
-    scores = score_voxels(SliceSegmenter(model), volume, tiny_config.study,
-                          tiny_config.prediction)
-    # All classes on one level, so that each wins somewhere.
-    added = -scores[scores[..., 1] > -1000].mean(axis=0)
     labels = score_voxels(SliceSegmenter(model, added, smoothing=smoothing, flips=flips), volume,
                           tiny_config.study, tiny_config.prediction).argmax(-1)
     expected = confusion(labels, volume.plan.read_voxels(volume.labels), 4)
     assert (expected.sum(axis=0) > 0).sum() > 2
-    plain, found = scored.confusions([_Candidate(added, GuidedFilterConfig(), False),
-                                      _Candidate(added, smoothing, flips)])[0]
+    plain, found = cases.confusions([_Candidate(added, GuidedFilterConfig(), False),
+                                     _Candidate(added, smoothing, flips)])[0]
     assert np.abs(found - expected).sum() <= 4
     assert np.abs(plain - expected).sum() > 20
 
