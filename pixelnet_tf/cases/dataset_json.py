@@ -30,6 +30,8 @@ class DatasetJson:
         file_ending: ending of the images' names.
         training_cases: `numTraining`.
         training: names of the cases that `training` lists.
+        listed: name of a case -> its images in the order of the channels, and its segmentation
+            (None: it has none), where `dataset` says where they lie.
     """
 
     path: Path
@@ -40,6 +42,7 @@ class DatasetJson:
     file_ending: str | None = None
     training_cases: int | None = None
     training: tuple[str, ...] = ()
+    listed: dict[str, tuple[tuple[Path, ...], Path | None]] = field(default_factory=dict)
 
     @classmethod
     def read(cls, folder: Path) -> DatasetJson:
@@ -76,7 +79,8 @@ class DatasetJson:
             training.append(image_stem(name) or name)
         stated = tree.get("numTraining")
         return cls(path, dict(sorted(channels.items())), labels, regions, ignore, ending,
-                   None if stated is None else _whole(stated, "numTraining"), tuple(training))
+                   None if stated is None else _whole(stated, "numTraining"), tuple(training),
+                   _listed(path.parent, tree.get("dataset")))
 
 
 def _labels(tree: dict[str, Any]) -> tuple[dict[int, str], dict[str, tuple[int, ...]], int | None]:
@@ -105,6 +109,25 @@ def _labels(tree: dict[str, Any]) -> tuple[dict[int, str], dict[str, tuple[int, 
     if labels and 0 not in labels:
         raise PlainError("labels must name 0, the background", value=sorted(labels))
     return dict(sorted(labels.items())), regions, ignore
+
+
+def _listed(folder: Path, tree: Any) -> dict[str, tuple[tuple[Path, ...], Path | None]]:
+    """The files of each case, as nnU-Net's second version lists them; empty for anything else.
+
+    The form: {name: {images: [...], label: ...}}, with paths from the folder of dataset.json.
+    """
+    if not isinstance(tree, dict):
+        return {}
+    cases = {}
+    for name, entry in tree.items():
+        entry = convert(dict[str, Any], entry, f"dataset.{name}")
+        images = convert(tuple[str, ...], entry.get("images"), f"dataset.{name}.images")
+        label = convert(str | None, entry.get("label"), f"dataset.{name}.label")
+        if not images:
+            raise PlainError(f"dataset.{name}.images is empty", value=name)
+        cases[name] = (tuple(folder / image for image in images),
+                       None if label is None else folder / label)
+    return cases
 
 
 def _whole(value: Any, where: str) -> int:

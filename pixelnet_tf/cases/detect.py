@@ -143,6 +143,8 @@ def _training_tree(study_dir: Path) -> DetectedStudy | None:
     """nnU-Net's and the Decathlon's: `imagesTr` and `labelsTr`, or one folder of such images."""
     tree = TrainingTree.of(study_dir)
     files = [path for part in tree.folders for path in image_files(part.images, below=False)]
+    if tree.dataset.listed and tree.whole:
+        return _nnunet(study_dir, tree, "nnU-Net: dataset.json lists the files of each case.", [])
     numbered = [path for path in files if NUMBERED.match(image_stem(path.name) or "")]
     if not (tree.whole or study_dir.name.startswith("images")
             or (files and len(numbered) == len(files))):
@@ -152,17 +154,22 @@ def _training_tree(study_dir: Path) -> DetectedStudy | None:
               for path in image_files(part.labels, below=False)}
     same = sum(image_stem(path.name) in labels for path in numbered)
     if numbered and same <= _MOST * len(numbered):
-        layout, why = Layout.NNUNET, ("nnU-Net: files are numbered by channel, as "
-                                      f"{printable(numbered[0].name)}.")
-    elif tree.dataset.channels:
-        layout, why = Layout.MSD, ("Medical Segmentation Decathlon: a file holds all channels of a "
-                                   "case in its fourth dimension.")
-    else:
-        return None
+        return _nnunet(study_dir, tree, "nnU-Net: files are numbered by channel, as "
+                       f"{printable(numbered[0].name)}.", numbered)
+    if tree.dataset.channels:
+        return _nnunet(study_dir, tree, "Medical Segmentation Decathlon: a file holds all channels "
+                       "of a case in its fourth dimension.", numbered, Layout.MSD)
+    return None
+
+
+def _nnunet(study_dir: Path, tree: TrainingTree, why: str, numbered: Sequence[Path],
+            layout: Layout = Layout.NNUNET) -> DetectedStudy:
+    """A study whose channels have numbers, which dataset.json names, or else the files' names."""
     reasons = [why]
-    numbers = (sorted(tree.dataset.channels) or sorted(
+    numbers = sorted(tree.dataset.channels) or sorted(
         {int(NUMBERED.match(image_stem(path.name) or "")["channel"])  # type: ignore[index]
-         for path in numbered}))
+         for path in numbered} | {number for images, _ in tree.dataset.listed.values()
+                                  for number in range(len(images))})
     names = {number: canonical(tree.dataset.channels.get(number, f"channel_{number}"))
              for number in numbers}
     if not tree.dataset.channels:

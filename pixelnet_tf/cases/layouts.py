@@ -313,6 +313,17 @@ def _nnunet(study_dir: Path) -> Iterable[Held]:
                 hint="name it there, or remove the file") for word in unknown]
             yield Held(name, part.images, words, called=_called(names), test=part.test,
                        faults=tuple(faults))
+    if tree.whole:
+        for name, (images, label) in tree.listed().items():
+            words = {f"{number:04d}": [path] for number, path in enumerate(images)}
+            faults = [DataError("no such file, and dataset.json says that it is an image of the "
+                                "case" if path in images else "no such file, and dataset.json says "
+                                "that it is the segmentation of the case", file=path, value=name,
+                                hint="fetch it, or correct `dataset` there")
+                      for path in (*images, label) if path is not None and not path.is_file()]
+            yield Held(_composed(name), images[0].parent,
+                       words | ({} if label is None else {SEGMENTATION: [label]}),
+                       called=_called(names), faults=tuple(faults))
 
 
 def _numbered_words(path: Path) -> tuple[str, list[str]] | None:
@@ -430,14 +441,36 @@ class TrainingTree:
         """
         whole = (study_dir / "imagesTr").is_dir()
         above = study_dir if whole or not study_dir.name.startswith("images") else study_dir.parent
+        dataset = DatasetJson.read(above)
+        if dataset.listed and above == study_dir:
+            # Where the training cases lie stands in the file.
+            whole = True
         images = ([path for path in (study_dir / "imagesTr", study_dir / "imagesTs")
-                   if path.is_dir()] if whole else [study_dir])
+                   if path.is_dir() and not (dataset.listed and path.name == "imagesTr")]
+                  if whole else [study_dir])
         parts = []
         for folder in images:
             labels = above / folder.name.replace("images", "labels", 1)
             parts.append(TreePart(folder, labels if labels != folder and labels.is_dir() else None,
                                   whole and folder.name == "imagesTs"))
-        return cls(tuple(parts), DatasetJson.read(above), whole)
+        return cls(tuple(parts), dataset, whole)
+
+    def listed(self) -> dict[str, tuple[tuple[Path, ...], Path | None]]:
+        """The training cases that `dataset.json` itself lists.
+
+        Raises:
+            DataError: it states another number of them, or another number of channels.
+        """
+        cases, stated = self.dataset.listed, self.dataset.training_cases
+        if cases and stated is not None and stated != len(cases):
+            raise DataError(f"states numTraining {stated}, but `dataset` lists {len(cases)} cases",
+                            file=self.dataset.path, value=stated, hint="correct either")
+        for name, (images, _) in cases.items():
+            if self.dataset.channels and len(images) != len(self.dataset.channels):
+                raise DataError(f"lists {len(images)} images of {name}, and names "
+                                f"{len(self.dataset.channels)} channels", file=self.dataset.path,
+                                value=name, hint="correct either")
+        return cases
 
     def files(self, folder: Path) -> list[Path]:
         """The files in one of the folders, of the ending that `dataset.json` states.

@@ -276,6 +276,57 @@ def test_one_folder_of_nnunet_images_is_read_by_the_numbers_of_its_channels(tmp_
     assert "dataset.json that names the channels" in str(case.faults[0])
 
 
+def listed_study(folder, phantom):
+    """nnU-Net's second form: dataset.json says where the files of each case lie."""
+    write_study(folder, "nnunet", phantom, AFFINE)
+    cases = sorted(path.name[:-7] for path in (folder / "labelsTr").iterdir())
+    (folder / "imagesTr").rename(folder / "raw")
+    (folder / "labelsTr").rename(folder / "truth")
+    listed = {name: {"images": [f"raw/{name}_0000.nii.gz", f"./raw/{name}_0001.nii.gz"],
+                     "label": f"truth/{name}.nii.gz"} for name in cases}
+    write_json(folder, numTraining=len(cases), overwrite_image_reader_writer="SimpleITKIO",
+               dataset=listed)
+    return cases
+
+
+def test_a_dataset_json_that_lists_the_files_is_followed(tmp_path, phantom):
+    names = listed_study(tmp_path, phantom)
+    found = detect_study(tmp_path)
+    assert (found.layout, found.modalities) == ("nnunet", ("flair", "t1ce"))
+    assert "lists the files" in found.reasons[0]
+    assert [case.name for case in found.test_cases] == ["case_3"]
+    cases = find_cases(tmp_path, study_of(found.settings()))
+    assert [case.name for case in cases if not case.test] == names
+    assert not any(case.faults for case in cases)
+    assert cases[0].volumes["t1ce"] == tmp_path / "raw" / f"{names[0]}_0001.nii.gz"
+    assert cases[0].segmentation == tmp_path / "truth" / f"{names[0]}.nii.gz"
+    write_json(tmp_path, channel_names=None)
+    assert detect_study(tmp_path).modalities == ("channel_0", "channel_1")
+
+
+@pytest.mark.parametrize(("changes", "words"), [
+    ({"dataset": {"a": {"images": ["raw/a_0000.nii.gz"], "label": None}}, "numTraining": 1},
+     "lists 1 images of a, and names 2 channels"),
+    ({"numTraining": 9}, "states numTraining 9, but `dataset` lists 2 cases"),
+    ({"dataset": {"a": {"images": [], "label": "x"}}}, "dataset.a.images is empty"),
+    ({"dataset": {"a": "raw"}}, "dataset.a must map"),
+])
+def test_a_list_of_files_that_contradicts_itself_is_named(tmp_path, phantom, changes, words):
+    listed_study(tmp_path, phantom)
+    write_json(tmp_path, **changes)
+    with pytest.raises(DataError, match=words) as refused:
+        find_cases(tmp_path, StudyConfig(layout="nnunet", modalities=("flair", "t1ce")))
+    assert refused.value.file == str(tmp_path / "dataset.json")
+
+
+def test_a_listed_file_that_is_not_there_is_a_fault_of_its_case(tmp_path, phantom):
+    name, *_ = listed_study(tmp_path, phantom)
+    (tmp_path / "raw" / f"{name}_0001.nii.gz").unlink()
+    case, *others = find_cases(tmp_path, StudyConfig(layout="nnunet", modalities=("flair", "t1ce")))
+    assert "no such file, and dataset.json says" in str(case.faults[0])
+    assert not any(other.faults for other in others)
+
+
 @pytest.mark.parametrize(("labels", "named", "regions", "ignored"), [
     ({"background": 0, "edema": 1, "core": 2}, {0: "background", 1: "edema", 2: "core"}, {}, None),
     ({"0": "background", "2": "core"}, {0: "background", 2: "core"}, {}, None),
