@@ -85,9 +85,10 @@ def test_a_job_is_its_predictions_with_their_scores(viewed, tmp_path):
     assert {case.name: case.scores for case in source.cases}["ras"] == {"lesion": 1.0}
 
 
-def test_references_of_other_predictions_are_refused(viewed, main_job):
+def test_references_of_other_predictions_are_refused(viewed, tmp_path):
+    shutil.copy(viewed / "predictions" / "las.nii.gz", tmp_path / "other.nii.gz")
     with pytest.raises(DataError, match="no case in common"):
-        View(viewed / "predictions", references=main_job / "study")
+        View(viewed / "predictions", references=tmp_path, overrides=SETTINGS)
 
 
 def test_the_verb_refuses_what_is_not_there(tmp_path, capsys):

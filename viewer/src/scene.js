@@ -144,7 +144,9 @@ export class Scene {
 
   draw(layers, state) {
     const nv = this.nv;
-    const images = layers.map((layer) => this.loaded.get(layer.key));
+    this.held = layers.map((layer) => this.loaded.get(layer.key));
+    const images = this.held.filter(({ shownAs }, index) => index === 0
+      || (shownAs.kind === "image" ? state.blend : state[shownAs.kind]) > 0);
     // The crosshair stays where it is in the patient, whichever image lies below.
     const place = state.at ?? (this.fresh || !nv.volumes.length ? null : this.place());
     images.forEach((image, index) => {
@@ -160,9 +162,7 @@ export class Scene {
         if (image.cal_max <= image.cal_min) image.cal_max = image.cal_min + 1;
       }
     });
-    nv.volumes = images;
-    nv.back = images[0] ?? null;
-    nv.overlays = images.slice(1);
+    if (!this.held.length) nv.volumes = [];
     nv.opts.isRadiologicalConvention = state.right;
     nv.opts.sagittalNoseLeft = state.right;
     nv.opts.crosshairWidth = state.cross ? CROSS : 0;
@@ -175,11 +175,28 @@ export class Scene {
       nv.drawScene();
       return;
     }
-    nv.updateGLVolume();
+    this.refresh(images, state.outline);
+    nv.drawScene();
     if (place) this.moveTo(place);
     else if (this.fresh) this.moveTo(this.middleOfLesion() ?? this.middle());
     else this.tell();
     this.fresh = false;
+  }
+
+  /** Hand images to NiiVue, and let it make anew only what has changed: the lowest takes longest. */
+  refresh(images, outline) {
+    const nv = this.nv;
+    const look = (image) => [this.number, image.shownAs.key, image.opacity, image.cal_min,
+      image.cal_max, image.frame4D].join("|");
+    const base = look(images[0]);
+    const above = [outline, ...images.slice(1).map(look)].join("||");
+    if (base === this.base && above === this.above) return;
+    nv.volumes = images;
+    [nv.back] = images;
+    nv.overlays = images.slice(1);
+    if (base !== this.base || images.length === 1) nv.updateGLVolume();
+    else nv.overlays.forEach((image, index) => nv.refreshLayers(image, index + 1));
+    [this.base, this.above] = [base, above];
   }
 
   /** Where the crosshair is, in mm along R, A, S. */
@@ -232,7 +249,7 @@ export class Scene {
     if (!this.nv.volumes.length) return;
     const mm = this.place();
     const values = {};
-    for (const image of this.nv.volumes) {
+    for (const image of this.held) {
       const voxel = image.mm2vox(mm);
       const inside = voxel.every((each, axis) => each >= 0 && each < image.dimsRAS[axis + 1]);
       const read = (frame) => (inside ? image.getValue(...voxel, frame) : null);
