@@ -9,11 +9,11 @@ from pixelnet_tf.config import ModelConfig
 from pixelnet_tf.model.pixelnet import PixelNet
 
 
-def pixel_network(channels: int, classes: int) -> PixelNet:
+def pixel_network(channels: int, classes: int, region_based: bool = False) -> PixelNet:
     """A narrow PixelNet whose first tap shows the image, what is negative as 0, and whose other
     taps are silent; what it makes of the image is for `set_head` to say."""
     model = PixelNet(ModelConfig(widths=(channels,) * 5, fc7="none", border=16, head="linear",
-                                 dropout=0.0), channels, classes, seed=0)
+                                 dropout=0.0, region_based=region_based), channels, classes, seed=0)
     for layer in model.parts.values():
         for variable in layer.trainable_variables:
             variable.assign(tf.zeros_like(variable))

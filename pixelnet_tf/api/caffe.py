@@ -14,7 +14,7 @@ from pixelnet_tf.caffe.parity import compare_with_golden as compare_with_golden
 from pixelnet_tf.caffe.solver_config import training_section, training_yaml
 from pixelnet_tf.caffe.weights import MatchTable
 from pixelnet_tf.config import Config, as_config
-from pixelnet_tf.errors import ConfigError
+from pixelnet_tf.errors import ConfigError, ModelError
 from pixelnet_tf.model.pixelnet import PixelNet
 from pixelnet_tf.runs.folder import RunFolder
 from pixelnet_tf.runs.imported import imported_config, write_imported
@@ -164,6 +164,15 @@ class CaffeExport:
     def __init__(self, run: Path_, snapshot: str | None = None):
         folder = RunFolder(os.fspath(run))
         self._model, self._config = folder.model(), folder.config()
+        if self._model.config.region_based:
+            raise ModelError("Caffe's network has a softmax over classes, and this one scores "
+                             "overlapping regions (model.region_based)", file=folder.path,
+                             hint="export it by `pixelnet-tf export`, or train with "
+                                  "model.region_based=false")
+        if self._config.prediction.region_thresholds:
+            raise ConfigError("prediction.region_thresholds cut out regions, and Caffe's network "
+                              "gives the probabilities of classes alone", file=folder.path,
+                              hint="export it by `pixelnet-tf export`")
         self._model.check_study(self._config.study)
         self._correction = folder.correction(self._config.prediction.prior,
                                              self._config.prediction.class_offsets)

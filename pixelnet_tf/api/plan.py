@@ -147,6 +147,7 @@ class _Found:
     asked: bool
     labels: dict[int, str] = field(default_factory=dict)
     regions: dict[str, tuple[int, ...]] = field(default_factory=dict)
+    regions_class_order: dict[str, int] = field(default_factory=dict)
 
     @classmethod
     def of(cls, path: Path, config: Config | str | os.PathLike[str] | None,
@@ -166,7 +167,8 @@ class _Found:
                                   if missing else []))
         # Without what is left out, which may lie on another grid.
         cases = tuple(find_cases(path, study, False, reporter))
-        return cls(study, cases, told, False, found.labels, found.regions)
+        return cls(study, cases, told, False, found.labels, found.regions,
+                   found.regions_class_order)
 
     def described(self, survey: Survey, preset: Preset) -> tuple[StudyConfig, dict[str, str]]:
         """The section `study` by what the files hold, and key -> reason."""
@@ -178,6 +180,7 @@ class _Found:
         regions = self.regions or propose_regions(labels)
         study = replace(
             self.study, modalities=modalities, labels=labels, regions=regions,
+            regions_class_order=self.regions_class_order,
             files={key: text for key, text in self.study.files.items()
                    if key in (*modalities, SEGMENTATION)},
             series={key: text for key, text in self.study.series.items() if key in modalities},
@@ -185,6 +188,7 @@ class _Found:
             skull_stripped=True if survey.stripped is None else survey.stripped)
         return study, {"layout": self.told[0] if self.told else "", "modalities": why,
                        "labels": label_words,
+                       "regions_class_order": "dataset.json has it",
                        "regions": "as the data set has them" if self.regions else
                        "what is scored; it does not change the training"}
 

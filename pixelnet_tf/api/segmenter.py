@@ -55,11 +55,14 @@ class Segmentation:
     labels
         (x, y, z) uint8, in the label values of the study.
     probabilities
-        (x, y, z, class) float32, before any clean-up of the labels; None if not asked for.
+        (x, y, z, class) float32, before any clean-up of the labels, or (x, y, z, region) of a
+        network that scores regions (`model.region_based`); None if not asked for.
     class_names
-        Label value -> name, the background first; the order is that of the probabilities.
+        Label value -> name, the background first; the order is that of the probabilities of
+        classes.
     regions
-        Name -> label values that it unites, as the challenge scores them.
+        Name -> label values that it unites, as the challenge scores them; the order is that of the
+        probabilities of regions.
     entropy, mutual_information
         How unsure each voxel is, (x, y, z) float32 in nats: the entropy of the mean of the
         networks' probabilities, and, of several networks, what they disagree about (the mutual
@@ -157,7 +160,8 @@ class Segmentation:
         return path
 
     def save_probabilities(self, path: Path_) -> Path:
-        """Write the probabilities as a four-dimensional NIfTI file, a volume for each class."""
+        """Write the probabilities as a four-dimensional NIfTI file, a volume for each class or
+        region."""
         if self.probabilities is None:
             raise DataError("no probabilities were computed",
                             hint="predict with probabilities=True")
@@ -359,7 +363,7 @@ class Segmenter:
             return lambda volume, *maps: segment_remotely(
                 lambda images, domain: model.segment_slices(images, domain, any(maps) or several),
                 volume, resolved.study, resolved.prediction, *maps, reach=resolved.model.reach,
-                planes=resolved.model.planes), record
+                planes=resolved.model.planes, by_region=resolved.model.region_based), record
 
         return cls(resolved, load)
 
@@ -399,9 +403,9 @@ class Segmenter:
         return cls(resolved, lambda: (lambda volume, *maps: segment_remotely(
             lambda images, domain: served.segment_slices(
                 images, resolved.study.label_values, domain if with_domain else None,
-                any(maps) or several),
+                any(maps) or several, len(resolved.score_names)),
             volume, resolved.study, resolved.prediction, *maps, reach=resolved.model.reach,
-            planes=resolved.model.planes), record))
+            planes=resolved.model.planes, by_region=resolved.model.region_based), record))
 
     @property
     def modalities(self) -> tuple[str, ...]:
@@ -663,7 +667,16 @@ def adapted(config: Config, given: Config | Path_ | None, overrides: Sequence[st
             "layout", "files", "series", "codes", "resample", "register")}
         config = replace(config, study=replace(config.study, **place),
                          prediction=given.prediction)
-    return config_from_dict(config_to_dict(config), overrides=overrides)
+    found = config_from_dict(config_to_dict(config), overrides=overrides)
+    if config.model.region_based and (list(found.study.regions.items())
+                                      != list(config.study.regions.items())):
+        raise ConfigError(f"study.regions is {found.study.regions}, but the model scores the "
+                          f"regions {config.study.regions}", value=found.study.regions,
+                          hint="leave study.regions as it is, or `evaluate` with others")
+    if found.model.region_based != config.model.region_based:
+        raise ConfigError("model.region_based is settled by the training",
+                          value=found.model.region_based, hint="leave it as it is")
+    return found
 
 
 def _read_about(path: Path_) -> dict[str, Any]:

@@ -23,12 +23,15 @@ class ClassPriors:
         real: frequency of each class among all pixels that may be drawn.
         sampled: frequency of each class among the pixels that the sampler draws.
         strength: factor on the correction, fitted on validation cases; 1 is Bayes' rule.
+        regions: class indices of each region, where the network scores regions; empty where it
+            scores the classes.
     """
 
     class_names: tuple[str, ...]
     real: tuple[float, ...]
     sampled: tuple[float, ...]
     strength: float = 1.0
+    regions: tuple[tuple[int, ...], ...] = ()
 
     @classmethod
     def unknown(cls, class_names: tuple[str, ...]) -> ClassPriors:
@@ -36,21 +39,29 @@ class ClassPriors:
         return cls(class_names, (), ())
 
     def correction(self, prior: str) -> np.ndarray:
-        """What is added to the scores, (class,) float32.
+        """What is added to the scores, (class,) float32, or (region,) where regions are scored.
 
         `sampled` adds nothing: the arg max under the sampler's prior, as in the paper.
-        `corrected` adds log(real / sampled), `fitted` the same times the fitted strength.
+        `corrected` adds log(real / sampled), `fitted` the same times the fitted strength. The score
+        of a region is its log-odds, to which the difference of the log-odds is added: with r and s
+        the sums of its classes' frequencies, real and sampled, log(r / (1 - r)) - log(s / (1 - s)).
+        That is Bayes' rule where the sampler draws a region's classes in their true proportion, and
+        those outside it; else it is right for the region as a whole.
 
         Raises:
             ConfigError: the frequencies are unknown and the prior is not `sampled`.
         """
         if prior == Prior.SAMPLED:
-            return np.zeros(len(self.class_names), np.float32)
+            return np.zeros(len(self.regions or self.class_names), np.float32)
         if not self.real:
             raise ConfigError(f"prior {prior}: the class frequencies of an imported model are "
                               "unknown", hint="give --prior sampled, or train it on a study first")
         # A class that never occurs in training gets no say either way.
         real, sampled = (np.maximum(np.array(side), 1e-12) for side in (self.real, self.sampled))
+        if self.regions:
+            inside = np.array([[index in region for index in range(len(real))]
+                               for region in self.regions])
+            real, sampled = ((inside @ side) / (~inside @ side) for side in (real, sampled))
         return (self.strength_under(prior) * np.log(real / sampled)).astype(np.float32)
 
     def strength_under(self, prior: str) -> float:
@@ -64,7 +75,10 @@ class ClassPriors:
                 zip(self.class_names, self.real, self.sampled, strict=True)]
 
     def to_json(self) -> dict[str, Any]:
-        return asdict(self)
+        tree = asdict(self)
+        if not self.regions:
+            del tree["regions"]
+        return tree
 
     @classmethod
     def from_json(cls, data: dict[str, Any]) -> ClassPriors:
@@ -75,4 +89,8 @@ class ClassPriors:
                 0 <= value <= 1 for side in sides for value in side):
             raise PlainError(f"real and sampled must give each of the {len(priors.class_names)} "
                              f"classes a frequency from 0 to 1, got {sides}", value=sides)
+        if any(not 0 < index < len(priors.class_names) for each in priors.regions
+               for index in each) or not all(priors.regions):
+            raise PlainError("regions must name lesion classes by their indices, got "
+                             f"{priors.regions}", value=priors.regions)
         return priors

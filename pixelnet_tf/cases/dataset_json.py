@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from pixelnet_tf.cases.names import IMAGE_ENDINGS, image_stem
-from pixelnet_tf.errors import shown
+from pixelnet_tf.config import StudyConfig
+from pixelnet_tf.errors import ConfigError, shown
 from pixelnet_tf.io.files import read_json_as
 from pixelnet_tf.io.plain import PlainError, convert
 
@@ -25,7 +26,10 @@ class DatasetJson:
         path: where the file is, or would be.
         channels: number of a channel -> name of its modality (`channel_names`, or `modality`).
         labels: label value -> name, with 0 first.
-        regions: name -> label values, where `labels` unites several under one name.
+        regions: name -> label values, where `labels` unites several under one name; with
+            `regions_class_order` every name but the background's is a region.
+        regions_class_order: region -> the label value that its voxels get, in this order, of a data
+            set that is meant for region-based training.
         ignore_label: the value of voxels that are not learned from.
         file_ending: ending of the images' names.
         training_cases: `numTraining`.
@@ -38,6 +42,7 @@ class DatasetJson:
     channels: dict[int, str] = field(default_factory=dict)
     labels: dict[int, str] = field(default_factory=dict)
     regions: dict[str, tuple[int, ...]] = field(default_factory=dict)
+    regions_class_order: dict[str, int] = field(default_factory=dict)
     ignore_label: int | None = None
     file_ending: str | None = None
     training_cases: int | None = None
@@ -65,8 +70,12 @@ class DatasetJson:
         if sorted(channels) != list(range(len(channels))):
             raise PlainError(f"{key} must number the channels from 0 on, got {sorted(channels)}",
                              value=sorted(channels))
-        labels, regions, ignore = _labels(convert(dict[str, Any], tree.get("labels") or {},
-                                                  "labels"))
+        named_labels = convert(dict[str, Any], tree.get("labels") or {}, "labels")
+        labels, regions, ignore = _labels(named_labels)
+        order: dict[str, int] = {}
+        if (listed := tree.get("regions_class_order")) is not None:
+            regions, order = _ordered(named_labels, labels, convert(
+                tuple[int, ...], listed, "regions_class_order"))
         ending = convert(str | None, tree.get("file_ending"), "file_ending")
         if ending is not None and ending.lower() not in IMAGE_ENDINGS:
             raise PlainError(f"file_ending {ending!r} is none of {', '.join(IMAGE_ENDINGS)}, which "
@@ -78,7 +87,7 @@ class DatasetJson:
             name = Path(convert(str, image, f"training[{place}].image")).name
             training.append(image_stem(name) or name)
         stated = tree.get("numTraining")
-        return cls(path, dict(sorted(channels.items())), labels, regions, ignore, ending,
+        return cls(path, dict(sorted(channels.items())), labels, regions, order, ignore, ending,
                    None if stated is None else _whole(stated, "numTraining"), tuple(training),
                    _listed(path.parent, tree.get("dataset")))
 
@@ -128,6 +137,30 @@ def _listed(folder: Path, tree: Any) -> dict[str, tuple[tuple[Path, ...], Path |
         cases[name] = (tuple(folder / image for image in images),
                        None if label is None else folder / label)
     return cases
+
+
+def _ordered(tree: dict[str, Any], labels: dict[int, str], order: tuple[int, ...]
+             ) -> tuple[dict[str, tuple[int, ...]], dict[str, int]]:
+    """The regions of region-based training, and the label value that each gets, in their order.
+
+    nnU-Net lists a value for each name of `labels` but those of the background and of what is to be
+    ignored, a single value being a region, too.
+    """
+    regions = {}
+    for name, value in tree.items():
+        values = tuple(_whole(each, f"labels.{name}")
+                       for each in (value if isinstance(value, list) else [value]))
+        if values != (0,) and name.lower() != _IGNORE:
+            regions[name] = values
+    if len(order) != len(regions):
+        raise PlainError(f"regions_class_order has {len(order)} values, and labels names "
+                         f"{len(regions)} regions: {list(regions)}", value=order)
+    found = dict(zip(regions, order, strict=True))
+    try:
+        StudyConfig(labels=labels, regions=regions, regions_class_order=found)
+    except ConfigError as error:
+        raise PlainError(f"regions_class_order: {error.text}", value=order) from None
+    return regions, found
 
 
 def _whole(value: Any, where: str) -> int:

@@ -61,6 +61,8 @@ class DetectedStudy:
         series: `study.series` for them, where they are DICOM series.
         labels: label value -> name, where dataset.json or the challenge's names say it.
         regions: name -> label values, where dataset.json or the challenge's names say it.
+        regions_class_order: region -> the label value that its voxels get, where dataset.json is
+            meant for region-based training.
         ignore_label: the label value that dataset.json calls `ignore`; None: there is none.
         cases: those to train on, with all of their modalities; a fault of a case says which it
             lacks.
@@ -79,6 +81,7 @@ class DetectedStudy:
     regions: dict[str, tuple[int, ...]] = field(default_factory=dict)
     ignore_label: int | None = None
     reasons: tuple[str, ...] = ()
+    regions_class_order: dict[str, int] = field(default_factory=dict)
 
     @property
     def without_segmentation(self) -> tuple[str, ...]:
@@ -108,6 +111,8 @@ class DetectedStudy:
             # Where nothing names regions, each label is one.
             settings["regions"] = {name: list(values) for name, values in self.regions.items()} or {
                 name: [value] for value, name in self.labels.items() if value}
+            if self.regions_class_order:
+                settings["regions_class_order"] = dict(self.regions_class_order)
         if self.ignore_label is not None:
             settings["ignore_label"] = self.ignore_label
         return settings
@@ -347,4 +352,5 @@ def _detected(study_dir: Path, layout: Layout, modalities: Iterable[str], reason
     return DetectedStudy(study_dir, layout, modalities, tuple(cases), tuple(test), files,
                          dict(series or {}), labels,
                          dict((dataset.regions if dataset else regions) or {}),
-                         dataset.ignore_label if dataset else None, tuple(reasons))
+                         dataset.ignore_label if dataset else None, tuple(reasons),
+                         dict(dataset.regions_class_order if dataset else {}))

@@ -96,6 +96,12 @@ class PredictionRecord:
     grid: str = ""
     missing: dict[str, tuple[str, ...]] = field(default_factory=dict)
 
+    @property
+    def by_region(self) -> bool:
+        """Whether the probabilities are those of overlapping regions, not of classes."""
+        model = (self.config or {}).get("model")
+        return isinstance(model, dict) and model.get("region_based") is True
+
     @classmethod
     def read(cls, folder: Path, advice: str = "predict again or remove it") -> PredictionRecord:
         """Read the file in a folder of segmentations; an empty record where there is none.

@@ -278,6 +278,12 @@ class StudyConfig:
     regions: dict[str, tuple[int, ...]] = field(
         default_factory=lambda: {"ET": (4,), "WT": (1, 2, 4), "TC": (1, 4)}
     )
+    #: Region -> the label value that its voxels get, in the order in which they get it: what is
+    #: named later is laid over what is named before, as by nnU-Net's list of that name. Where
+    #: regions are cut out (`model.region_based`, `prediction.region_thresholds`), they are turned
+    #: back into labels so. Empty: the larger region first, each with the label that is in no later
+    #: one, as in `{WT: 2, TC: 1, ET: 4}`. [nnU-Net]
+    regions_class_order: dict[str, int] = field(default_factory=dict)
     #: Skull-stripped volumes are exactly zero outside the brain; with `false` the head is found by
     #: its intensity. Where `files` names a `mask`, the brain is what that says.
     skull_stripped: bool = True
@@ -318,6 +324,8 @@ class StudyConfig:
                     f"study.regions.{region} names label {unknown[0]}, which is not among "
                     f"study.labels {list(self.labels)}"
                 )
+        if self.regions_class_order:
+            self.region_order()
         for modality in self.series:
             if modality not in self.modalities:
                 raise ConfigError(f"study.series names {modality!r}, which is not among "
@@ -357,6 +365,72 @@ class StudyConfig:
     def class_names(self) -> tuple[str, ...]:
         """Class names in the order of the class indices."""
         return tuple(self.labels.values())
+
+    @property
+    def region_classes(self) -> dict[str, tuple[int, ...]]:
+        """Region -> the indices of the classes that it unites, in their order."""
+        return {region: tuple(index for index, value in enumerate(self.labels) if value in values)
+                for region, values in self.regions.items()}
+
+    def region_order(self) -> dict[str, int]:
+        """Region -> the label value that its voxels get, in the order in which they get it.
+
+        It is `regions_class_order`, or what follows from the regions alone.
+
+        Raises:
+            ConfigError: none follows, or the given one does not lead from the regions of a label
+                back to these regions.
+        """
+        if not self.regions:
+            raise ConfigError("study.regions names no region")
+        if empty := [region for region, values in self.regions.items()
+                     if not values or 0 in values]:
+            raise ConfigError(f"study.regions.{empty[0]} must name lesion labels alone to be cut "
+                              f"out, got {list(self.regions[empty[0]])}", value=empty[0])
+        order = dict(self.regions_class_order) or self._derived_order()
+        key = "study.regions_class_order"
+        if set(order) != set(self.regions):
+            strange = sorted(set(order) ^ set(self.regions))[0]
+            words = ("does not name the region" if strange in self.regions else
+                     "names, and study.regions does not,")
+            raise ConfigError(f"{key} {words} {strange!r}{nearest_hint(strange, self.regions)}; "
+                              f"study.regions has {list(self.regions)}", value=strange)
+        for region, value in order.items():
+            if value not in self.regions[region]:
+                raise ConfigError(f"{key}.{region} is {value}, which is none of the region's "
+                                  f"labels {list(self.regions[region])}", value=value)
+        for value, name in self.labels.items():
+            inside = {region for region, values in self.regions.items() if value in values}
+            found = ([label for region, label in order.items() if region in inside] or [0])[-1]
+            theirs = {region for region, values in self.regions.items() if found in values}
+            if theirs != inside:
+                raise ConfigError(
+                    f"{key} {order} makes label {found} of label {value} ({name}), which is in the "
+                    f"regions {sorted(inside)} and not {sorted(theirs)}", value=value,
+                    hint="name the larger regions first, each with a label that is in no smaller "
+                         "one")
+            if found != value and not self.regions_class_order:
+                raise ConfigError(
+                    f"the regions {list(self.regions)} do not tell label {value} ({name}) from "
+                    f"{found} ({self.labels[found]})", value=value,
+                    hint=f"name a region for it, or say by {key} that one becomes the other")
+        return order
+
+    def _derived_order(self) -> dict[str, int]:
+        """The larger region first, each with the one label that is in no later region."""
+        names = sorted(self.regions, key=lambda region: -len(set(self.regions[region])))
+        left = {region: set(self.regions[region]).difference(
+            *(self.regions[later] for later in names[place + 1:]))
+            for place, region in enumerate(names)}
+        unclear = [region for region in names if len(left[region]) != 1]
+        if unclear:
+            raise ConfigError(
+                f"which label the region{'s' * (len(unclear) > 1)} {', '.join(unclear)} of "
+                "study.regions become cannot be told: a region needs one label that is in no "
+                f"smaller region, {unclear[0]} has {sorted(left[unclear[0]])}", value=unclear,
+                hint="say it by study.regions_class_order, as in {WT: 2, TC: 1, ET: 4}, the larger "
+                     "regions first, or leave the region out")
+        return {region: left[region].pop() for region in names}
 
 
 @dataclass(frozen=True)
@@ -541,6 +615,9 @@ class SamplingConfig:
 class ModelConfig:
     """The network: VGG-16, hypercolumn, perceptron (paper section 2)."""
 
+    #: Score the overlapping regions of `study.regions`, each with a sigmoid of its own, in place of
+    #: the paper's softmax over the classes (see training.md). [nnU-Net]
+    region_based: bool = False
     #: Slices that a pixel's hypercolumn is read from: its own (1, the paper's), and with 3 or 5
     #: those one or two below and above it (see training.md). [paper 2]
     context_slices: int = 1
@@ -853,11 +930,16 @@ class PredictionConfig:
     #: Lesion class -> number that is added to its score, on top of the prior's correction: a
     #: threshold's place in log-odds. Above 0 more of the class is found.
     class_offsets: dict[str, float] = field(default_factory=dict)
+    #: Region -> the probability above which a voxel is in it; others are cut at 0.5, and
+    #: `study.regions_class_order` turns regions into labels. Of a softmax a region's probability is
+    #: the sum of its classes', and without any threshold the most probable class is taken.
+    region_thresholds: dict[str, float] = field(default_factory=dict)
     #: Take the mean of the scores of each slice and of its mirror image; twice the time.
     flips: bool = False
     #: `apply`: follow what `train` decided on the validation cases (RUN/decisions.json) about
-    #: `prior`, `class_offsets`, `guided_filter`, `flips` and `postprocess`, and choose the
-    #: checkpoint under that prior; `ignore`: take them as they stand here. See training.md.
+    #: `prior`, `class_offsets`, `guided_filter`, `flips`, `region_thresholds` and `postprocess`,
+    #: and choose the checkpoint under that prior; `ignore`: take them as they stand here. See
+    #: training.md.
     decisions: FollowDecisions = FollowDecisions.APPLY
     guided_filter: GuidedFilterConfig = field(default_factory=GuidedFilterConfig)
     postprocess: PostprocessConfig = field(default_factory=PostprocessConfig)
@@ -867,6 +949,8 @@ class PredictionConfig:
         in_range("prediction.batch_slices", self.batch_slices, 1, 1024)
         for name, offset in self.class_offsets.items():
             in_range(f"prediction.class_offsets.{name}", offset, -100.0, 100.0)
+        for name, threshold in self.region_thresholds.items():
+            in_range(f"prediction.region_thresholds.{name}", threshold, 0.001, 0.999)
 
     def offsets(self, study: StudyConfig) -> list[float]:
         """`class_offsets` in the order of the class indices, 0 for a class not in it."""
@@ -952,9 +1036,37 @@ class Config:
                     f"prediction.class_offsets names {name!r}"
                     f"{nearest_hint(name, self.study.class_names[1:])}; the lesion classes of "
                     f"study.labels are {list(self.study.class_names[1:])}")
+        self._check_regions()
         for modality in self.prepare.bias_field.modalities:
             if modality not in self.study.modalities:
                 raise ConfigError(
                     f"prepare.bias_field.modalities names {modality!r}"
                     f"{nearest_hint(modality, self.study.modalities)}; study.modalities has "
                     f"{list(self.study.modalities)}")
+
+    def _check_regions(self) -> None:
+        """See that regions can be cut out where they are to be."""
+        thresholds = self.prediction.region_thresholds
+        if self.model.region_based or thresholds:
+            self.study.region_order()
+        for name in thresholds:
+            if name not in self.study.regions:
+                raise ConfigError(
+                    f"prediction.region_thresholds names {name!r}"
+                    f"{nearest_hint(name, self.study.regions)}; study.regions has "
+                    f"{list(self.study.regions)}", value=name)
+        if self.model.region_based and self.prediction.class_offsets:
+            raise ConfigError("prediction.class_offsets are added to the scores of classes, and "
+                              "with model.region_based the network scores regions",
+                              value=dict(self.prediction.class_offsets),
+                              hint="set prediction.region_thresholds")
+
+    @property
+    def score_names(self) -> tuple[str, ...]:
+        """What the scores of a pixel are those of: the classes, or the regions."""
+        return tuple(self.study.regions) if self.model.region_based else self.study.class_names
+
+    @property
+    def scored_regions(self) -> tuple[tuple[int, ...], ...]:
+        """The class indices of each region where the network scores regions, else empty."""
+        return tuple(self.study.region_classes.values()) if self.model.region_based else ()

@@ -16,8 +16,12 @@ _DRAWN_SLICES = 300
 
 
 def measure_priors(study: PreparedStudy, schedule: SliceSchedule,
-                   sampling: SamplingConfig) -> ClassPriors:
-    """Measure both frequencies over the training slices, each weighted by how often it is drawn."""
+                   sampling: SamplingConfig,
+                   regions: tuple[tuple[int, ...], ...] = ()) -> ClassPriors:
+    """Measure both frequencies over the training slices, each weighted by how often it is drawn.
+
+    regions: as `ClassPriors` holds them.
+    """
     rows, index = schedule.rows(), study.index
     counts = index.class_counts[rows].astype(np.float64)
     if sampling.background_in_brain:
@@ -31,7 +35,7 @@ def measure_priors(study: PreparedStudy, schedule: SliceSchedule,
     else:
         drawn = schedule.row_weights() @ expected_pixels(counts, sampling)
     return ClassPriors(study.config.study.class_names, tuple((real / real.sum()).tolist()),
-                       tuple((drawn / drawn.sum()).tolist()))
+                       tuple((drawn / drawn.sum()).tolist()), regions=regions)
 
 
 def _drawn_frequency(study: PreparedStudy, schedule: SliceSchedule, sampling: SamplingConfig,

@@ -34,6 +34,10 @@ DEFINITIONS = {
               "a probability of exactly 1 for it, as it does outside the brain; all cases together",
     "classes": "of a lesion class: its probability, and whether the reference has the class",
     "predicted_class": "the largest probability, and whether the reference has its class",
+    "regions": "where the file gives probabilities of overlapping regions, these stand in place of "
+               "the lesion classes; what counts is each voxel in a lesion of the reference or with "
+               "a probability above 0, and predicted_class is of all regions together: the larger "
+               "of p and 1 - p, and whether it came true",
     "expected_calibration_error": f"sum over {BINS} bins of equal width of the share of the voxels "
                                   "times the distance of accuracy and mean confidence",
 }
@@ -83,8 +87,8 @@ class Calibration:
 
     Attributes:
         cases: number of cases whose probabilities were found.
-        predicted_class: of the class that is most probable.
-        classes: lesion class -> that of its probability.
+        predicted_class: of the class that is most probable, or of being in each region or not.
+        classes: lesion class, or region where these have probabilities -> that of its probability.
     """
 
     cases: int
@@ -125,8 +129,10 @@ def find_probabilities(matching: Matching) -> dict[str, Path]:
 
 
 def calibrate(matching: Matching, study: StudyConfig, workers: int = 1,
-              reporter: Reporter | None = None) -> Calibration | None:
+              reporter: Reporter | None = None, by_region: bool = False) -> Calibration | None:
     """Measure the calibration of the cases that have probabilities; None where there are none.
+
+    by_region: they are those of the study's regions, not of its classes.
 
     A file that cannot be used (other classes, another grid, no probabilities) is left out with a
     warning: scores do not depend on it.
@@ -139,7 +145,7 @@ def calibrate(matching: Matching, study: StudyConfig, workers: int = 1,
              for name, path in find_probabilities(matching).items()]
     sums: dict[str, np.ndarray] = {}
     for number, (case, outcome) in enumerate(run_cases(
-            _measured, cases, (study,), worker_count(workers, len(cases))), 1):
+            _measured, cases, (study, by_region), worker_count(workers, len(cases))), 1):
         reporter.progress("calibration", number, len(cases), case.name)
         if isinstance(outcome, PixelNetError):
             reporter.warning(f"left out of the calibration: {outcome.text}")
@@ -149,9 +155,9 @@ def calibrate(matching: Matching, study: StudyConfig, workers: int = 1,
         return None
     # In the order of the cases: sums of floating-point numbers depend on it.
     total = np.sum([sums[case.name] for case in cases if case.name in sums], axis=0)
+    names = tuple(study.regions) if by_region else study.class_names[1:]
     return Calibration(len(sums), Reliability.of(total[0]), {
-        name: Reliability.of(one)
-        for name, one in zip(study.class_names[1:], total[1:], strict=True)})
+        name: Reliability.of(one) for name, one in zip(names, total[1:], strict=True)})
 
 
 def reliability_sums(truth: np.ndarray, probabilities: np.ndarray, label_values: Sequence[int],
@@ -179,24 +185,54 @@ def reliability_sums(truth: np.ndarray, probabilities: np.ndarray, label_values:
     return np.stack([_sums(probable, hits) for probable, hits in sides])
 
 
+def region_reliability_sums(truth: np.ndarray, probabilities: np.ndarray,
+                            regions: Sequence[Sequence[int]], ignore_label: int | None = None
+                            ) -> np.ndarray:
+    """What `reliability_sums` returns of probabilities (x, y, z, region) float32 of regions.
+
+    Args:
+        regions: label values of each.
+    """
+    counted = (truth != 0) | (probabilities > 0).any(axis=-1)
+    if ignore_label is not None:
+        counted &= truth != ignore_label
+    true, shares = truth[counted], probabilities[counted]
+    inside = np.stack([np.isin(true, values) for values in regions], axis=-1)
+    sides = [(shares[:, number], inside[:, number]) for number in range(len(regions))]
+    taken = (np.maximum(shares, 1 - shares).ravel(), (inside == (shares > 0.5)).ravel())
+    return np.stack([_sums(probable, hits) for probable, hits in (taken, *sides)])
+
+
 def _sums(probable: np.ndarray, hits: np.ndarray) -> np.ndarray:
     bins = np.minimum((probable * BINS).astype(np.intp), BINS - 1)
     return np.stack([np.bincount(bins, weights, BINS) for weights in (
         np.ones(len(bins)), probable.astype(np.float64), hits.astype(np.float64))])
 
 
-def _measured(case: _Case, study: StudyConfig) -> np.ndarray | PixelNetError:
+def _measured(case: _Case, study: StudyConfig, by_region: bool) -> np.ndarray | PixelNetError:
     try:
         truth, geometry = read_labels(case.reference, study, case.name, reference=True)
         shares, other = read_probabilities(case.probabilities)
         check_same_grid(case.name, geometry, other, case.reference, case.probabilities)
-        _check(shares, study)
+        _check(shares, study, by_region)
     except PixelNetError as error:
         return type(error).of(error, case=case.name, file=case.probabilities)
+    if by_region:
+        return region_reliability_sums(truth, shares, list(study.regions.values()),
+                                       study.ignore_label)
     return reliability_sums(truth, shares, study.label_values, study.ignore_label)
 
 
-def _check(shares: np.ndarray, study: StudyConfig) -> None:
+def _check(shares: np.ndarray, study: StudyConfig, by_region: bool) -> None:
+    if by_region:
+        if shares.shape[-1] != len(study.regions):
+            raise DataError(f"holds {shares.shape[-1]} volumes, study.regions has "
+                            f"{len(study.regions)} regions", value=shares.shape[-1],
+                            hint="evaluate with the configuration that the network was trained by")
+        if not (shares.min(initial=0) >= 0 and shares.max(initial=0) <= 1):
+            raise DataError("holds no probabilities: they lie between 0 and 1",
+                            hint="predict again with --probabilities")
+        return
     if shares.shape[-1] != len(study.labels):
         raise DataError(f"holds {shares.shape[-1]} volumes, study.labels has {len(study.labels)} "
                         "classes", value=shares.shape[-1],

@@ -236,7 +236,8 @@ def evaluate(matching: Matching, study: StudyConfig, protocol: Protocol, predict
         DataError: naming every case that cannot be scored. RunError: a worker process died.
     """
     scores = score_cases(matching, study, protocol, workers, reporter)
-    calibration = calibrate(matching, study, workers, reporter)
+    calibration = calibrate(matching, study, workers, reporter,
+                            PredictionRecord.read(predictions_dir).by_region)
     return Evaluation.of(protocol, protocol.regions(study), scores,
                          **record(matching, predictions_dir, contents),
                          **({"calibration": asdict(calibration)} if calibration else {}),

@@ -1,7 +1,8 @@
 """Adaptive dense prediction: a coarse lattice first, single pixels only where it is undecided.
 
 Not exact: a cell of the lattice whose four corners agree, each by a clear margin, is filled with
-their class unseen. Corners outside the domain count as background, but not alone.
+their class unseen; where regions are cut out, they agree about each region, and lie clear of each
+threshold. Corners outside the domain count as background, but not alone.
 `docs/benchmarks.md` has the measured share of voxels that this changes.
 """
 
@@ -11,17 +12,20 @@ from collections.abc import Sequence
 
 import tensorflow as tf
 
-from pixelnet_tf.inference.dense import DenseScorer, certain_background
+from pixelnet_tf.inference.decoding import Decoding
+from pixelnet_tf.inference.dense import DenseScorer
 from pixelnet_tf.model.fast_trunk import Tap
 
 #: Strides of the lattices, each finer one only inside undecided cells; the last is every pixel.
 STRIDES = (4, 2, 1)
-#: A corner decides only if its best score leads by this much (in logits).
+#: A corner decides only if its best score leads, or each region lies from its threshold, by this
+#: much (in logits).
 MARGIN = 2.0
 
 
 def adaptive_scores(scorer: DenseScorer, taps: Sequence[Tap], domain: tf.Tensor,
-                    read_out: tf.Tensor, correction: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+                    read_out: tf.Tensor, correction: tf.Tensor, decoding: Decoding | None = None
+                    ) -> tuple[tf.Tensor, tf.Tensor]:
     """Corrected scores of whole slices, most of them filled in.
 
     Args:
@@ -31,12 +35,14 @@ def adaptive_scores(scorer: DenseScorer, taps: Sequence[Tap], domain: tf.Tensor,
         read_out: (batch, height, width) bool, the pixels of the domain whose scores are used. The
             lattices look at others too; single pixels are looked at only where they are used.
         correction: (class,) float32, added to the scores.
+        decoding: how classes follow from scores; None: those of the network alone.
 
     Returns `(scores, scored)`: (batch, height, width, class) float32, where filled pixels carry
     the scores of their cell's first corner in the domain, and (batch, height, width) bool, the
     pixels that the network saw.
     """
-    head = scorer.head(taps, domain)
+    head, model = scorer.head(taps, domain), scorer.model
+    decoding = decoding or Decoding.plain(model.classes, model.config.region_based)
     size = tf.shape(domain)[1:]
     classes = scorer.model.classes
     # Everything lies on a grid with one more lattice row and column, so that cells have corners.
@@ -45,7 +51,7 @@ def adaptive_scores(scorer: DenseScorer, taps: Sequence[Tap], domain: tf.Tensor,
     domain, read_out = (tf.pad(mask, [[0, 0], [0, room[0]], [0, room[1]]])
                         for mask in (domain, domain & read_out))
     shape = tf.concat([tf.shape(domain), [classes]], 0)
-    scores = tf.broadcast_to(certain_background(classes), shape)
+    scores = tf.broadcast_to(tf.constant(decoding.background), shape)
     scored = tf.zeros_like(domain)
     undecided = tf.ones_like(domain)
     for number, stride in enumerate(STRIDES):
@@ -56,7 +62,8 @@ def adaptive_scores(scorer: DenseScorer, taps: Sequence[Tap], domain: tf.Tensor,
         scores = tf.tensor_scatter_nd_update(scores, pixels, values + correction)
         scored |= asked
         if number < len(STRIDES) - 1:
-            scores, undecided = _fill_decided(scores, undecided, scored, domain, stride)
+            scores, undecided = _fill_decided(scores, undecided, scored, domain, stride,
+                                              decoding)
     return scores[:, :size[0], :size[1]], scored[:, :size[0], :size[1]]
 
 
@@ -68,21 +75,20 @@ def _lattice(size: tf.Tensor, stride: int) -> tf.Tensor:
 
 @tf.autograph.experimental.do_not_convert
 def _fill_decided(scores: tf.Tensor, undecided: tf.Tensor, scored: tf.Tensor, domain: tf.Tensor,
-                  stride: int) -> tuple[tf.Tensor, tf.Tensor]:
+                  stride: int, decoding: Decoding) -> tuple[tf.Tensor, tf.Tensor]:
     """Fill cells whose corners agree; returns the scores and the pixels still undecided."""
     corners, seen = scores[:, ::stride, ::stride], scored[:, ::stride, ::stride]
-    best = tf.math.top_k(corners, 2)
-    label = best.indices[..., 0]
+    label, lead = decoding.decided(corners)
     # Pixels that are background by definition are sure of it.
     known = seen | ~domain[:, ::stride, ::stride]
-    sure = (best.values[..., 0] - best.values[..., 1] >= MARGIN) & known
+    sure = (lead >= MARGIN) & known
     quads = [(slice(a, -1 if a == 0 else None), slice(b, -1 if b == 0 else None))
              for a in (0, 1) for b in (0, 1)]
     first, values, any_seen = (a[:, :-1, :-1] for a in (label, corners, seen))
     cells = undecided[:, :-1:stride, :-1:stride]
     decided = cells
     for r, c in quads:
-        decided &= sure[:, r, c] & (label[:, r, c] == first)
+        decided &= sure[:, r, c] & tf.reduce_all(label[:, r, c] == first, axis=-1)
         # The first corner that was seen fills the cell. Corners outside the domain have no say
         # alone: a part of the domain may lie between them.
         values = tf.where(any_seen[..., None], values, corners[:, r, c])

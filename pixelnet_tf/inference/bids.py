@@ -7,7 +7,7 @@ labels for several, `_probseg` for probabilities.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -97,10 +97,11 @@ class BidsOutput(Output):
             write_text(self._file(name, self.suffix, "tsv"), f"index\tname\n{rows}")
 
     def write_maps(self, name: str, probabilities: np.ndarray,
-                   geometry: VolumeGeometry) -> None:
+                   geometry: VolumeGeometry, names: Sequence[str]) -> None:
         image, about = self.maps(name)
-        write_json(about, {"Description": "Probability of each class, along the fourth axis",
-                           "LabelMap": list(self.study.class_names)})
+        what = "class" if tuple(names) == self.study.class_names else "region"
+        write_json(about, {"Description": f"Probability of each {what}, along the fourth axis",
+                           "LabelMap": list(names)})
         write_probabilities(image, probabilities, geometry)
 
     def read(self, name: str, grid: VolumeGeometry | None = None

@@ -19,11 +19,6 @@ CHUNK = 4096
 set_loop_options = tf.autograph.experimental.set_loop_options
 
 
-def certain_background(classes: int) -> tf.Tensor:
-    """Scores (class,) float32 of a pixel that is background by definition."""
-    return tf.one_hot(0, classes, on_value=0.0, off_value=-1e4)
-
-
 class DenseScorer(tf.Module):
     """Scores of every wanted pixel of whole slices, as plain TensorFlow operations.
 

@@ -10,7 +10,7 @@ _LEAST = 1e-6
 
 @tf.autograph.experimental.do_not_convert
 def refine_scores(scores: tf.Tensor, image: tf.Tensor, domain: tf.Tensor, radius: int,
-                  epsilon: float) -> tf.Tensor:
+                  epsilon: float, sigmoid: bool = False) -> tf.Tensor:
     """Smooth the probabilities of scores inside each region of the image, but not across edges.
 
     Args:
@@ -18,9 +18,15 @@ def refine_scores(scores: tf.Tensor, image: tf.Tensor, domain: tf.Tensor, radius
         image: (batch, height, width, channel) float32, normalised slices; an edge in any channel
             counts.
         domain, radius, epsilon: as for `guided_filter`.
+        sigmoid: the scores are those of regions, each with a probability of its own.
 
-    Returns scores of the shape of `scores`: logarithms of the filtered probabilities.
+    Returns scores of the shape of `scores`: logarithms of the filtered probabilities, or the
+    log-odds of those of regions.
     """
+    if sigmoid:
+        filtered = guided_filter(image, tf.sigmoid(scores), domain, radius, epsilon)
+        filtered = tf.clip_by_value(filtered, _LEAST, 1 - _LEAST)
+        return tf.math.log(filtered) - tf.math.log1p(-filtered)
     filtered = guided_filter(image, tf.nn.softmax(scores), domain, radius, epsilon)
     # The local lines may leave [0, 1] a little.
     filtered = tf.maximum(filtered, _LEAST)

@@ -60,7 +60,7 @@ class CaseLesions:
 
 def lesions_of(path: Path, labels: Path, study: StudyConfig, probabilities: Path,
                entropy_map: Path,
-               read: ReadLabels | None = None) -> CaseLesions:
+               read: ReadLabels | None = None, by_region: bool = False) -> CaseLesions:
     """The lesions of a segmentation in a folder.
 
     They are those of `lesions/<case>.json`, unless it is missing or the segmentation has been
@@ -72,6 +72,7 @@ def lesions_of(path: Path, labels: Path, study: StudyConfig, probabilities: Path
         labels: the segmentation.
         probabilities, entropy_map: the maps, each of which may be missing.
         read: reads a segmentation that is no NIfTI file.
+        by_region: the probabilities are those of the study's regions, not of its classes.
 
     Raises:
         DataError: a file that cannot be read.
@@ -85,7 +86,7 @@ def lesions_of(path: Path, labels: Path, study: StudyConfig, probabilities: Path
     entropy, grid = read_volume(entropy_map) if entropy_map.is_file() else (None, grid)
     array, geometry = read(grid) if read else read_volume(labels)
     values = array.astype(np.uint8)
-    voxels = LesionVoxels.of(values, shares, entropy)
+    voxels = LesionVoxels.of(values, shares, entropy, by_region)
     found = CaseLesions(written, tuple(list_lesions(values, geometry.affine, study, voxels)))
     found.write(path)
     return found

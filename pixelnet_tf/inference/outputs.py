@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -81,8 +81,9 @@ class Output(ABC):
         """Write the others of `files`, which belong to it."""
         return None
 
-    def write_maps(self, name: str, probabilities: np.ndarray, geometry: VolumeGeometry) -> None:
-        """Write probabilities (x, y, z, class) float32, in the order of the study's labels."""
+    def write_maps(self, name: str, probabilities: np.ndarray, geometry: VolumeGeometry,
+                   names: Sequence[str]) -> None:
+        """Write probabilities (x, y, z, n) float32; names: of the n classes or regions."""
         write_probabilities(self.maps(name)[0], probabilities, geometry)
 
     def read(self, name: str, grid: VolumeGeometry | None = None

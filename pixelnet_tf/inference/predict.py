@@ -29,7 +29,6 @@ from pixelnet_tf.cases.predictions import (
 from pixelnet_tf.config import (
     Config,
     OutputForm,
-    PredictionConfig,
     PrepareConfig,
     StudyConfig,
     config_to_json,
@@ -128,7 +127,8 @@ class CaseSource(ABC):
             case = case.allowing_missing()
         # The first file stands for the data: nothing lies within it.
         return _RawCases(str(next(iter(files.values()))), {case.name: case},
-                         Architecture.of(config.model, len(study.labels)), study, config.prepare)
+                         Architecture.of(config.model, len(config.score_names)), study,
+                         config.prepare)
 
     @staticmethod
     def open(data: str, config: Config, names: Sequence[str] | None = None,
@@ -168,7 +168,7 @@ class CaseSource(ABC):
                                 f"{len(known)} cases", file=data, value=name)
         if not wanted:
             raise DataError("the chosen part of the split has no case", file=data)
-        network = Architecture.of(config.model, len(config.study.labels))
+        network = Architecture.of(config.model, len(config.score_names))
         if prepared is not None:
             return _PreparedCases(prepared, wanted, network)
         return _RawCases(data, {name: raw[name] for name in wanted}, network, config.study,
@@ -517,7 +517,7 @@ class _Folder:
         self._common = MadeFrom(
             networks=digest([[network.weights or network.model, network.correction]
                              for network in networks]),
-            prediction=_settings(config.study, config.prediction, self._output.settings()))
+            prediction=_settings(config, self._output.settings()))
         if self._grid:
             self._common = replace(self._common,
                                    prediction=digest([self._common.prediction, self._grid]))
@@ -664,9 +664,10 @@ class _Folder:
                     shown = own.bring_back(shown, volume.geometry)
             draw(volume, shown)
         if result is not None and own is not None:
-            result = on_own_grid(result, own, volume.geometry)
+            result = on_own_grid(result, own, volume.geometry, self._config.model.region_based)
         if result is not None and result.probabilities is not None:
-            self._output.write_maps(volume.name, result.probabilities, geometry)
+            self._output.write_maps(volume.name, result.probabilities, geometry,
+                                    self._config.score_names)
         if result is not None and result.uncertainty is not None:
             # The entropy last: its file says that what was asked for is there.
             for kind, found in ((INFORMATION, result.uncertainty.mutual_information),
@@ -693,10 +694,10 @@ class _Folder:
     def _lesions_of(self, name: str) -> CaseLesions:
         return lesions_of(self.file(name, LESIONS), self.file(name), self._config.study,
                           self._output.maps(name)[0], self.file(name, ENTROPY),
-                          partial(self._output.read, name))
+                          partial(self._output.read, name), self._config.model.region_based)
 
 
-def _settings(study: StudyConfig, prediction: PredictionConfig, output: Any = None) -> str:
+def _settings(config: Config, output: Any = None) -> str:
     """Digest of every setting that shapes the labels of prepared slices, and of the program.
 
     How many slices are computed together, and whether maps are written, do not; what
@@ -704,15 +705,19 @@ def _settings(study: StudyConfig, prediction: PredictionConfig, output: Any = No
 
     output: what of the form of the segmentations does (`Output.settings`).
     """
+    study, prediction = config.study, config.prediction
     shown, asked = config_to_json(study), config_to_json(prediction)
+    cut = config.model.region_based or prediction.region_thresholds
     return digest({"program": __version__,
                    "prediction": {key: value for key, value in asked.items()
                                   if key not in ("batch_slices", "probability_maps",
                                                  "uncertainty_maps", "decisions", "allow_missing")
-                                  and (value or key not in ("class_offsets", "flips"))},
+                                  and (value or key not in ("class_offsets", "flips",
+                                                            "region_thresholds"))},
                    "brain_only": prediction.inside_brain(study), "regions": shown["regions"],
                    # In a list: their order is that of the scores.
                    "labels": list(shown["labels"].items()),
+                   **({"region_order": list(study.region_order().items())} if cut else {}),
                    **({} if output is None else {"output": output})})
 
 

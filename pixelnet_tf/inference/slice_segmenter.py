@@ -11,7 +11,8 @@ import tensorflow as tf
 from pixelnet_tf.config import GuidedFilterConfig, Mode, Precision, PredictionConfig, StudyConfig
 from pixelnet_tf.errors import ConfigError, ModelError
 from pixelnet_tf.inference.adaptive import adaptive_scores
-from pixelnet_tf.inference.dense import DenseScorer, certain_background, set_loop_options
+from pixelnet_tf.inference.decoding import Decoding
+from pixelnet_tf.inference.dense import DenseScorer, set_loop_options
 from pixelnet_tf.inference.guided_filter import refine_scores
 from pixelnet_tf.model.fast_trunk import Tap, joined
 from pixelnet_tf.model.hypercolumn import slices_beside
@@ -42,8 +43,11 @@ class SliceSegmenter(tf.Module):
         smoothing: the guided filter; by default it is off.
         flips: take the mean of the scores of each slice and of its mirror image, left and right.
         batch_slices: slices that a network with `context_slices` computes together.
+        decoding: how classes follow from scores; None: those of the network alone.
 
     Attributes:
+        sigmoid: whether the scores are those of regions, each before a sigmoid of its own, and not
+            those of classes before the softmax.
         reach: how many slices on each side a slice's scores depend on. Where there are any, a batch
             is a stack: consecutive slices of one volume, the lowest first. The trunk sees each
             slice once, and in place of one that is not in the stack the nearest is taken.
@@ -54,7 +58,8 @@ class SliceSegmenter(tf.Module):
     def __init__(self, model: PixelNet, correction: np.ndarray | None = None,
                  mode: str = Mode.EXACT, precision: str = Precision.FLOAT32,
                  smoothing: GuidedFilterConfig | None = None, flips: bool = False,
-                 batch_slices: int = PredictionConfig.batch_slices):
+                 batch_slices: int = PredictionConfig.batch_slices,
+                 decoding: Decoding | None = None):
         super().__init__()
         if mode not in Mode.texts():
             raise ConfigError(f"prediction.mode must be one of {Mode.texts()}, got {mode!r}",
@@ -65,7 +70,9 @@ class SliceSegmenter(tf.Module):
         self.smoothing = smoothing or GuidedFilterConfig()
         self.scorer = DenseScorer(model, precision)
         self.classes = model.classes
-        self.background = certain_background(model.classes)
+        self.sigmoid = model.config.region_based
+        self.decoding = decoding or Decoding.plain(model.classes, self.sigmoid)
+        self.background = tf.constant(self.decoding.background)
         zeros = np.zeros(model.classes, np.float32)
         self.correction = tf.constant(zeros if correction is None else correction, tf.float32)
         image = tf.TensorSpec([None, None, None, model.channels], tf.float32)
@@ -84,10 +91,11 @@ class SliceSegmenter(tf.Module):
         return (self,)
 
     @classmethod
-    def of(cls, prediction: PredictionConfig, network: TrainedNetwork) -> SliceSegmenter:
+    def of(cls, prediction: PredictionConfig, network: TrainedNetwork,
+           decoding: Decoding | None = None) -> SliceSegmenter:
         """The segmenter that a configuration's section `prediction` asks for."""
         return cls(network.model, network.correction, prediction.mode, prediction.precision,
-                   prediction.guided_filter, prediction.flips, prediction.batch_slices)
+                   prediction.guided_filter, prediction.flips, prediction.batch_slices, decoding)
 
     def scores(self, image: tf.Tensor, domain: tf.Tensor, read_out: tf.Tensor | None = None
                ) -> tf.Tensor:
@@ -156,7 +164,7 @@ class SliceSegmenter(tf.Module):
         # The filter reads every pixel of the windows around the ones that are used.
         scores = self._mean_scores(image, domain, domain, slabs)
         scores = refine_scores(scores, image, domain, self.smoothing.radius,
-                               self.smoothing.epsilon)
+                               self.smoothing.epsilon, self.sigmoid)
         return tf.where(domain[..., None], scores, self.background)
 
     def _mean_scores(self, image: tf.Tensor, domain: tf.Tensor, read_out: tf.Tensor,
@@ -177,7 +185,8 @@ class SliceSegmenter(tf.Module):
             return tf.where(domain[..., None], scores, self.background)
         taps = self.scorer.taps(slab.images) if slab.taps is None else slab.taps
         if self.mode == Mode.ADAPTIVE:
-            return adaptive_scores(self.scorer, taps, domain, read_out, self.correction)[0]
+            return adaptive_scores(self.scorer, taps, domain, read_out, self.correction,
+                                   self.decoding)[0]
         # Each pixel for itself: no other than those that are used.
         pixels, values = self.scorer.exact(taps, read_out)
         shape = tf.concat([tf.shape(domain), [self.classes]], 0)
@@ -203,13 +212,14 @@ def _any_size(held: _Map) -> tuple[tf.TensorShape, tf.TensorShape]:
 class Ensemble:
     """Segments slices by the mean of the corrected scores of several networks.
 
-    The mean of scores is, after the softmax, the normalised geometric mean of the networks'
-    probabilities. Each network brings its own correction of the prior. In use like a
-    `SliceSegmenter`.
+    The mean of scores is, after the softmax (or the sigmoid of each region), the normalised
+    geometric mean of the networks' probabilities. Each network brings its own correction of the
+    prior. In use like a `SliceSegmenter`.
 
     Raises:
-        ModelError: there is no network, or they have other numbers of classes, or their
-            hypercolumns are read from other numbers of slices, or other planes are averaged.
+        ModelError: there is no network, or they have other numbers of classes, or some score
+            classes and some regions, or their hypercolumns are read from other numbers of slices,
+            or other planes are averaged.
     """
 
     def __init__(self, members: Sequence[SliceSegmenter]):
@@ -217,7 +227,11 @@ class Ensemble:
             raise ModelError("an ensemble needs networks of the same classes, got "
                              f"{[member.classes for member in members]} classes",
                              value=[member.classes for member in members])
+        if len({member.sigmoid for member in members}) != 1:
+            raise ModelError("an ensemble needs networks of the same model.region_based: regions "
+                             "cannot be averaged with classes")
         self.members = tuple(members)
+        self.sigmoid = self.members[0].sigmoid
         self.classes = self.members[0].classes
         self.background = self.members[0].background
         reaches = {member.reach for member in self.members}
@@ -249,7 +263,8 @@ class Ensemble:
         """Mean scores as `scores` gives them, and how sure the networks are of each pixel.
 
         The mean probability is here the arithmetic mean of the networks' probabilities, the
-        mixture that the predictive entropy and the mutual information are defined by.
+        mixture that the predictive entropy and the mutual information are defined by. Of regions
+        both are the mean over the regions.
 
         Returns:
             The scores, and (batch, height, width) float32 in nats each: the entropy of the mean
@@ -259,14 +274,29 @@ class Ensemble:
         scores, shares, entropies = 0.0, 0.0, 0.0
         for member in self.members:
             found = member.scores(image, domain, read_out)
-            logs = tf.nn.log_softmax(found)
             scores += found
+            if self.sigmoid:
+                each = tf.sigmoid(found)
+                shares += each
+                entropies += _mean_binary_entropy(each)
+                continue
+            logs = tf.nn.log_softmax(found)
             shares += tf.exp(logs)
             entropies -= tf.reduce_sum(tf.exp(logs) * logs, axis=-1)
         count = len(self.members)
-        total = -tf.reduce_sum(tf.math.xlogy(shares / count, shares / count), axis=-1)
+        if self.sigmoid:
+            total = _mean_binary_entropy(shares / count)
+        else:
+            total = -tf.reduce_sum(tf.math.xlogy(shares / count, shares / count), axis=-1)
         # Rounding alone would let it be negative.
         return scores / count, total, tf.maximum(total - entropies / count, 0.0)
+
+
+def _mean_binary_entropy(shares: tf.Tensor) -> tf.Tensor:
+    """Entropy (...) in nats of being in a region or not, the mean over the regions (..., region).
+    """
+    return -tf.reduce_mean(tf.math.xlogy(shares, shares) + tf.math.xlogy(1 - shares, 1 - shares),
+                           axis=-1)
 
 
 def segmenter_of(networks: Sequence[TrainedNetwork], study: StudyConfig,
@@ -274,9 +304,11 @@ def segmenter_of(networks: Sequence[TrainedNetwork], study: StudyConfig,
     """What segments slices with one network, or with several, as the section `prediction` says.
 
     Raises:
-        ModelError: the study has other numbers of modalities or labels than a network.
+        ModelError: the study has other numbers of modalities, labels or regions than a network.
     """
+    members = []
     for network in networks:
         network.model.check_study(study)
-    members = [SliceSegmenter.of(prediction, network) for network in networks]
+        members.append(SliceSegmenter.of(prediction, network, Decoding.of(
+            study, prediction, network.model.config.region_based)))
     return members[0] if len(members) == 1 else Ensemble(members)

@@ -11,6 +11,7 @@ import tensorflow as tf
 
 from pixelnet_tf.cases.labels import classes_to_values
 from pixelnet_tf.config import PLANES, PostprocessConfig, PredictionConfig, StudyConfig
+from pixelnet_tf.inference.decoding import Decoding
 from pixelnet_tf.inference.postprocess import postprocess_labels
 from pixelnet_tf.inference.slice_segmenter import Ensemble, SliceSegmenter
 from pixelnet_tf.volumes.case_volume import OwnGrid, PreparedVolume
@@ -102,7 +103,8 @@ class SegmentedVolume:
 
     Attributes:
         labels: (x, y, z) uint8 in the study's label values.
-        probabilities: (x, y, z, class) float32; None where they were not asked for.
+        probabilities: (x, y, z, class) float32, or (x, y, z, region) of a network that scores
+            regions; None where they were not asked for.
         uncertainty: (x, y, z); None where it was not asked for.
         voxels: what was said of the voxels whose label is no background; None where a server gave
             labels alone.
@@ -190,88 +192,93 @@ def segment_volume(segmenter: SliceSegmenter | Ensemble, volume: PreparedVolume,
     """
     scores, spread = score_uncertain_voxels(segmenter, volume, study, prediction)
     return finish_volume(scores, volume, study, prediction.postprocess, probabilities,
-                         uncertainty, spread)
+                         uncertainty, spread,
+                         Decoding.of(study, prediction, segmenter.sigmoid))
 
 
 def finish_volume(scores: np.ndarray, volume: PreparedVolume, study: StudyConfig,
                   postprocess: PostprocessConfig, probabilities: bool = False,
-                  uncertainty: bool = False, spread: Uncertainty | None = None
-                  ) -> SegmentedVolume:
+                  uncertainty: bool = False, spread: Uncertainty | None = None,
+                  decoding: Decoding | None = None) -> SegmentedVolume:
     """Scores of voxels, as `score_voxels` gives them, to labels, probabilities and uncertainty.
 
     spread: the uncertainty of several networks; None takes the entropy from the scores.
+    decoding: how classes follow from scores; None: the most probable class.
     """
-    plan = volume.plan
-    labels = classes_to_values(scores.argmax(axis=-1).astype(np.uint8), study)
+    plan, decoding = volume.plan, decoding or Decoding(scores.shape[-1])
+    labels = classes_to_values(decoding.class_numbers(scores), study)
     labels = clean_up(plan.to_volume(labels), volume, study, postprocess)
-    shares = _shares(scores) if probabilities or (uncertainty and spread is None) else None
+    by_region = decoding.sigmoid
+    shares = (decoding.shares(scores) if probabilities or (uncertainty and spread is None)
+              else None)
     # Voxels of a lesion are few: where maps are not asked for, nothing is computed of the others.
     numbers = np.arange(labels.size, dtype=np.int32).reshape(scores.shape[:-1])
     lesion = plan.to_volume(numbers)[labels > 0]
-    inside = _shares(scores.reshape(-1, scores.shape[-1])[lesion])
-    voxels = LesionVoxels(inside, entropy(inside) if spread is None
-                          else spread.entropy.reshape(-1)[lesion])
+    inside = decoding.shares(scores.reshape(-1, scores.shape[-1])[lesion])
+    voxels = LesionVoxels(inside, entropy(inside, by_region) if spread is None
+                          else spread.entropy.reshape(-1)[lesion], by_region)
     if uncertainty and spread is None:
         assert shares is not None
-        spread = Uncertainty(entropy(shares))
+        spread = Uncertainty(entropy(shares, by_region))
     return SegmentedVolume(
         labels, plan.to_volume(shares) if probabilities and shares is not None else None,
         spread.to_volume(plan) if uncertainty and spread is not None else None, voxels)
 
 
-def _shares(scores: np.ndarray) -> np.ndarray:
-    """Probabilities (..., class) float32 of scores."""
-    shifted = np.exp(scores - scores.max(axis=-1, keepdims=True))
-    shifted /= shifted.sum(axis=-1, keepdims=True)
-    return shifted
-
-
 def segment_remotely(segment_slices: SegmentSlices, volume: PreparedVolume, study: StudyConfig,
                      prediction: PredictionConfig, probabilities: bool = False,
                      uncertainty: bool = False, *, reach: int = 0,
-                     planes: Sequence[str] = PLANES[:1]) -> SegmentedVolume:
+                     planes: Sequence[str] = PLANES[:1], by_region: bool = False
+                     ) -> SegmentedVolume:
     """What `segment_volume` returns, by the labels that an exported or served model gives slices.
 
     The same slices in the same batches and with the same domain; outside it is background,
     whatever the answer says of it. `segment_slices` must give probabilities where these or the
     uncertainty are asked for, or there are several planes; else nothing is known of the lesions'
     voxels but their labels. Where the model has a reach (`SliceSegmenter.reach`), `STACK` or more
-    slices are sent together, with those beside them, of which no pixel is asked for.
+    slices are sent together, with those beside them, of which no pixel is asked for. by_region: its
+    probabilities are those of the study's regions, not of its classes.
     """
     shown, plan = probabilities or uncertainty, volume.plan
+    decoding = Decoding.of(study, prediction, by_region)
     labels, maps = _answered(segment_slices, volume, study, prediction, reach,
-                             shown or len(planes) > 1)
+                             shown or len(planes) > 1, by_region)
     if len(planes) > 1:
-        scores = _logs(maps)
+        scores = _logs(maps, by_region)
         for plane in planes[1:]:
             cut = volume.in_plane(plane)
             scores += cut.plan.to_axial(_logs(_answered(
-                segment_slices, cut, study, prediction, reach, True)[1]))
-        maps = _shares(scores / len(planes))
-        labels = classes_to_values(maps.argmax(axis=-1).astype(np.uint8), study)
+                segment_slices, cut, study, prediction, reach, True, by_region)[1], by_region))
+        maps = decoding.shares(scores / len(planes))
+        labels = classes_to_values(decoding.class_numbers(scores / len(planes)), study)
     labels = clean_up(plan.to_volume(labels), volume, study, prediction.postprocess)
     if not shown:
         return SegmentedVolume(labels, None)
-    shares, spread = plan.to_volume(maps), Uncertainty(entropy(maps)).to_volume(plan)
+    shares = plan.to_volume(maps)
+    spread = Uncertainty(entropy(maps, by_region)).to_volume(plan)
     return SegmentedVolume(labels, shares if probabilities else None,
                            spread if uncertainty else None,
-                           LesionVoxels.of(labels, shares, spread.entropy))
+                           LesionVoxels.of(labels, shares, spread.entropy, by_region))
 
 
-def _logs(shares: np.ndarray) -> np.ndarray:
+def _logs(shares: np.ndarray, by_region: bool) -> np.ndarray:
     """Scores that probabilities come from; what is 0 for want of digits counts as the least."""
-    return np.log(np.maximum(shares, np.finfo(np.float32).tiny))
+    least = np.finfo(np.float32).tiny
+    logs = np.log(np.maximum(shares, least))
+    return logs - np.log(np.maximum(1 - shares, least)) if by_region else logs
 
 
 def _answered(segment_slices: SegmentSlices, volume: PreparedVolume, study: StudyConfig,
-              prediction: PredictionConfig, reach: int, shown: bool
+              prediction: PredictionConfig, reach: int, shown: bool, by_region: bool
               ) -> tuple[np.ndarray, np.ndarray]:
     """Label values of the voxels of a volume's slices and, where shown, their probabilities."""
     grid, plan = PredictionGrid.of(volume, prediction.inside_brain(study)), volume.plan
     shape = (plan.slices, *plan.native_size)
     labels = np.zeros(shape, np.uint8)
-    maps = np.zeros((*shape, len(study.labels) if shown else 0), np.float32)
-    maps[..., :1] = 1
+    width = len(study.regions if by_region else study.labels)
+    maps = np.zeros((*shape, width if shown else 0), np.float32)
+    if not by_region:
+        maps[..., :1] = 1
     for rows in grid.batches(max(prediction.batch_slices, STACK) if reach
                              else prediction.batch_slices):
         found, shares = _answer(segment_slices, volume.images, grid.domain, rows, reach)
@@ -293,9 +300,12 @@ def _answer(segment_slices: SegmentSlices, images: np.ndarray, domain: np.ndarra
     return found[asked], None if shares is None else shares[asked]
 
 
-def on_own_grid(result: SegmentedVolume, own: OwnGrid, first: VolumeGeometry) -> SegmentedVolume:
+def on_own_grid(result: SegmentedVolume, own: OwnGrid, first: VolumeGeometry,
+                by_region: bool = False) -> SegmentedVolume:
     """Bring a result from the grid of the first modality to that of another one, by the nearest
     voxel; where the first one does not reach is background, and certainly so.
+
+    by_region: the probabilities are those of regions, none of which is the background's.
 
     What was said of single voxels (`voxels`) is not brought along.
     """
@@ -305,7 +315,8 @@ def on_own_grid(result: SegmentedVolume, own: OwnGrid, first: VolumeGeometry) ->
     probabilities, uncertainty = result.probabilities, result.uncertainty
     if probabilities is not None:
         probabilities = bring(probabilities)
-        probabilities[..., 0] += 1 - probabilities.sum(axis=-1).round()
+        if not by_region:
+            probabilities[..., 0] += 1 - probabilities.sum(axis=-1).round()
     if uncertainty is not None:
         information = uncertainty.mutual_information
         uncertainty = Uncertainty(bring(uncertainty.entropy),

@@ -30,7 +30,8 @@ class PixelNet(keras.Model):
 
     Called with `[image, pixels]`: image `(batch, height, width, channel)` float32, normalised
     slices; pixels `(pixel, 3)` float32 rows of n, y, x in image coordinates (the border is the
-    model's own business). Returns the scores before softmax, `(pixel, class)` float32.
+    model's own business). Returns the scores before softmax, `(pixel, class)` float32; with
+    `region_based` those before the sigmoid of each region.
 
     With `context_slices` above 1 it is called with `[image, pixels, neighbours]`: neighbours
     `(target, context_slices)` int32, for each target slice the numbers of the images that hold it
@@ -47,7 +48,7 @@ class PixelNet(keras.Model):
     channels
         Number of image channels (modalities).
     classes
-        Number of scores a pixel.
+        Number of scores a pixel: the classes', or with `region_based` the regions'.
     seed
         Seed of the random start weights; None draws afresh.
     draw
@@ -116,10 +117,13 @@ class PixelNet(keras.Model):
                 for name, layer in self.parts.items() for variable in layer.trainable_variables}
 
     def check_study(self, study: StudyConfig) -> None:
-        """Raise `ModelError` where a study has other numbers of modalities or labels."""
+        """Raise `ModelError` where a study has other numbers of modalities or labels, or, of a
+        network that scores regions, of regions."""
+        scored = (("regions", "regions", self.classes, list(study.regions))
+                  if self.config.region_based else
+                  ("classes", "labels", self.classes, dict(study.labels)))
         for what, key, mine, theirs in (
-                ("channels", "modalities", self.channels, list(study.modalities)),
-                ("classes", "labels", self.classes, dict(study.labels))):
+                ("channels", "modalities", self.channels, list(study.modalities)), scored):
             if mine != len(theirs):
                 raise ModelError(f"the model has {mine} {what}, but study.{key} names "
                                  f"{len(theirs)}: {theirs}")

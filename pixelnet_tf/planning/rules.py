@@ -118,7 +118,7 @@ def make_settings(study: StudyConfig, survey: Survey, hardware: Hardware, preset
              + _split(names, survey.cases - survey.with_truth - set_aside)}
     for setting in preset_settings(preset):
         found.setdefault(setting.key, setting)
-    for setting in [*_sampling(survey, preset),
+    for setting in [*_sampling(survey, preset), *_regions(study, preset),
                     *_training(survey, hardware, preset, weights),
                     *_prediction(study, survey, hardware, preset)]:
         found[setting.key] = setting
@@ -293,6 +293,16 @@ def _sampling(survey: Survey, preset: Preset) -> list[Setting]:
                          if share < 0.5 else f"{share:.0%} of the slices have a lesion: all are "
                          "drawn"))
     return found
+
+
+def _regions(study: StudyConfig, preset: Preset) -> list[Setting]:
+    if not study.regions_class_order:
+        return []
+    if preset == Preset.FAITHFUL:
+        return [Setting("model.region_based", False, "the paper's softmax over the classes, though "
+                        "the data set is meant for region-based training")]
+    return [Setting("model.region_based", True, "study.regions_class_order is given: overlapping "
+                    "regions with a sigmoid each, as nnU-Net trains on them")]
 
 
 def _training(survey: Survey, hardware: Hardware, preset: Preset, weights: str) -> list[Setting]:

@@ -113,9 +113,9 @@ def _trial(config: Config, height: int, width: int) -> TrialResult:
     image[~brain] = 0
     slice_ = {"image": tf.constant(image), "labels": tf.constant(labels),
               "brain": tf.constant(brain)}
-    model = PixelNet(config.model, channels, classes, seed=0)
+    model = PixelNet(config.model, channels, len(config.score_names), seed=0)
     state = TrainingState(model, training, model.weighted, steps=10**6)
-    loss_of = make_loss(training.loss, training.class_weights)
+    loss_of = make_loss(training.loss, training.class_weights, config.scored_regions)
     tensors = [variable.value for variable in state.trained]
 
     # As in a slab: each slice, and those beside it.
@@ -142,7 +142,7 @@ def _trial(config: Config, height: int, width: int) -> TrialResult:
         loss, gradients = loss_and_gradients(
             model, batch, tf.stack([number, number]), variables=tensors, fast=training.fast,
             precision=tf.as_dtype(training.precision), lattice=lattice_of(sampling),
-            loss_of=loss_of)
+            loss_of=loss_of, regions=config.scored_regions)
         state.optimizer.apply(gradients, state.trained)
         state.average()
         return loss

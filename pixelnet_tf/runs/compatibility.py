@@ -53,6 +53,19 @@ def _labels(basis: Basis) -> dict[str, Any]:
     return {} if basis.config is None else {"study.labels": dict(basis.config.study.labels)}
 
 
+def _scores(basis: Basis) -> dict[str, Any]:
+    """What the scores are those of; of regions, in their order."""
+    if basis.config is None:
+        return {}
+    found: dict[str, Any] = {"model.region_based": basis.config.model.region_based}
+    if basis.config.model.region_based:
+        found["study.regions"] = {name: sorted(values)
+                                  for name, values in basis.config.study.regions.items()}
+        # Their order is that of the scores.
+        found["the order of study.regions"] = list(basis.config.study.regions)
+    return found
+
+
 def _context(basis: Basis) -> dict[str, Any]:
     return ({} if basis.config is None
             else {"model.context_slices": basis.config.model.context_slices,
@@ -97,7 +110,7 @@ def _weights(basis: Basis) -> dict[str, Any]:
         form, channels, classes = model.config, model.channels, model.classes
     elif config is not None:
         form = config.model
-        channels, classes = len(config.study.modalities), len(config.study.labels)
+        channels, classes = len(config.study.modalities), len(config.score_names)
     else:
         return {}
     return {"channels": channels, "classes": classes,
@@ -117,9 +130,10 @@ _SAME_INPUT = ("networks are averaged only over the same input and labels, predi
                "itself")
 
 #: A training that goes on: everything that shapes its weights.
-RESUME = Purpose({each: _SAME_RUN for each in (_preparation, _labels, _training, _split, _slices)})
+RESUME = Purpose({each: _SAME_RUN for each in (_preparation, _labels, _scores, _training, _split,
+                                               _slices)})
 #: Networks whose scores are averaged.
-AVERAGE = Purpose({each: _SAME_INPUT for each in (_preparation, _labels, _context)})
+AVERAGE = Purpose({each: _SAME_INPUT for each in (_preparation, _labels, _scores, _context)})
 #: The same, on a part of the split: none may have learned from what another was kept from.
 AVERAGE_ON_SPLIT = Purpose({**AVERAGE.compared, _split: (
     "leave --split out, and name cases that none of them has seen by --case")})

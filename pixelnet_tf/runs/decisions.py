@@ -15,7 +15,7 @@ from pixelnet_tf.errors import ConfigError
 from pixelnet_tf.io.plain import PlainError, build
 
 #: Settings of the section `prediction` that are decided, in the order in which they are.
-DECIDED = ("prior", "class_offsets", "guided_filter", "flips", "postprocess")
+DECIDED = ("prior", "class_offsets", "guided_filter", "flips", "region_thresholds", "postprocess")
 
 
 @dataclass(frozen=True)
@@ -98,8 +98,8 @@ class Decisions:
             asked: the caller's. What it changes of the run's settings stays as it is there.
             overruled: keys that the caller set by name, to whatever value.
 
-        A prior that is not the decided one leaves the decided class offsets out: they were chosen
-        on top of it.
+        A prior that is not the decided one leaves the decided class offsets and thresholds of
+        regions out: they were chosen on top of it.
         """
         tree = config_to_dict(asked)
         for key, value in self.settings.items():
@@ -107,6 +107,7 @@ class Decisions:
                 tree[key] = value
         if tree["prior"] != self.settings.get("prior", trained.prior):
             tree["class_offsets"] = dict(asked.class_offsets)
+            tree["region_thresholds"] = dict(asked.region_thresholds)
         return build(PredictionConfig, tree)
 
     def followed(self, prediction: PredictionConfig) -> str:

@@ -190,7 +190,7 @@ class RunFolder:
         """
         if self.kind is not None:
             config = self.config()
-            model = PixelNet(config.model, len(config.study.modalities), len(config.study.labels),
+            model = PixelNet(config.model, len(config.study.modalities), len(config.score_names),
                              draw=False)
             load_state(self.file("checkpoints"), self.kind, model)
             return model

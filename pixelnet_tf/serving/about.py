@@ -13,6 +13,7 @@ from pixelnet_tf import __version__
 from pixelnet_tf.config import Config, config_from_json, config_to_json
 from pixelnet_tf.errors import ConfigError, ModelError
 from pixelnet_tf.evaluation.summary import Evaluation
+from pixelnet_tf.inference.decoding import Decoding
 from pixelnet_tf.io.files import digest
 from pixelnet_tf.runs.folder import RunFolder
 from pixelnet_tf.runs.pack import Told
@@ -24,7 +25,8 @@ RESEARCH_ONLY = ("For research use only. Not a medical device; not for diagnosis
                  "other clinical decision.")
 FORMAT = 1
 #: Settings of `prediction` that are part of the exported graph.
-_EXPORTED = ("prior", "class_offsets", "mode", "precision", "guided_filter", "flips")
+_EXPORTED = ("prior", "class_offsets", "region_thresholds", "mode", "precision", "guided_filter",
+             "flips")
 #: What is read of a `serving.json`, and its type.
 _READ_BACK = {"version": int, "prior": dict, "signatures": dict, "config": dict}
 
@@ -69,6 +71,9 @@ def describe_export(runs: RunFolder | Runs, config: Config, name: str, version: 
         "classified_pixels": "not zero in every channel" if brain_is_zero_free(config) else "all",
         "classes": describe_classes(config.study),
         "regions": {region: list(values) for region, values in config.study.regions.items()},
+        "scores": {"of": list(config.score_names),
+                   "probabilities": "sigmoid" if config.model.region_based else "softmax",
+                   **_cuts(config)},
         "prior": {"kind": prediction.prior, "strength": priors.strength_under(prediction.prior),
                   "correction": [float(v) for v in runs.correction(prediction)]},
         "mode": prediction.mode,
@@ -82,6 +87,17 @@ def describe_export(runs: RunFolder | Runs, config: Config, name: str, version: 
                      "keras": keras.__version__},
         "config": tree,
     }
+
+
+def _cuts(config: Config) -> dict[str, Any]:
+    """The thresholds of regions, and the label value that each gets, in this order; empty where
+    the label is that of the most probable class."""
+    decoding = Decoding.of(config.study, config.prediction, config.model.region_based)
+    if not decoding.regions:
+        return {}
+    thresholds = dict(zip(config.study.regions, decoding.thresholds, strict=True))
+    return {"cut": [{"region": region, "threshold": thresholds[region], "value": value}
+                    for region, value in config.study.region_order().items()]}
 
 
 def _together(weights: Sequence[str]) -> str:

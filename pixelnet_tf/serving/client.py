@@ -68,8 +68,8 @@ class ServedModel:
                              hint="give the export's by --serving-json") from None
 
     def segment_slices(self, images: np.ndarray, label_values: Sequence[int],
-                       domain: np.ndarray | None = None, probabilities: bool = False
-                       ) -> tuple[np.ndarray, np.ndarray | None]:
+                       domain: np.ndarray | None = None, probabilities: bool = False,
+                       scores: int | None = None) -> tuple[np.ndarray, np.ndarray | None]:
         """Labels of normalised slices, and their probabilities where they are asked for.
 
         Args:
@@ -78,6 +78,7 @@ class ServedModel:
             domain: (batch, height, width) bool, the pixels to classify; None leaves it to the
                 model to find them.
             probabilities: they come as JSON numbers, many times slower than labels alone.
+            scores: how many there are a pixel; None: one for each label value.
 
         Returns:
             Label values (batch, height, width) uint8, and (batch, height, width, class) float32
@@ -99,10 +100,10 @@ class ServedModel:
             if domain is not None:
                 signature = "segment_domain_encoded"
                 inputs["domain_bytes"] = _encoded(domain, "u1")
-        pixels = images[..., 0].size
+        pixels, scores = images[..., 0].size, scores or len(label_values)
         outputs = self._predict(
             {"signature_name": signature, "inputs": inputs},
-            pixels * (_LABEL_BYTES + _PROBABILITY_BYTES * probabilities * len(label_values)))
+            pixels * (_LABEL_BYTES + _PROBABILITY_BYTES * probabilities * scores))
         if not probabilities:
             # A single output stands without its name.
             outputs = {"labels": outputs}
@@ -113,7 +114,7 @@ class ServedModel:
                              f"{np.unique(others)[:5].tolist()}; it has {list(label_values)}")
         if not probabilities:
             return labels.astype(np.uint8), None
-        shares = self._array(outputs, "probabilities", (*images.shape[:3], len(label_values)))
+        shares = self._array(outputs, "probabilities", (*images.shape[:3], scores))
         if shares.dtype.kind not in "fiu" or not ((shares >= 0) & (shares <= 1)).all():
             raise ModelError(f"{self.url}: answered probabilities that are not between 0 and 1")
         return labels.astype(np.uint8), shares.astype(np.float32)

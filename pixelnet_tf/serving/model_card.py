@@ -70,10 +70,23 @@ def _input(about: dict[str, Any]) -> list[str]:
 def _output(about: dict[str, Any]) -> list[str]:
     prior = about["prior"]
     added = ", ".join(f"{value:+.4f}" for value in prior["correction"])
-    return ["## Output", "", "| score | label value | class |", "|---|---|---|",
-            *(f"| {c['index']} | {c['value']} | {c['name']} |" for c in about["classes"]), "",
-            f"Prior: {prior['kind']}; added to the scores: {added}. Labels are the arg max of "
-            "these scores, probabilities their softmax. Mode: "
+    scores = about["scores"]
+    sigmoid, cut = scores["probabilities"] == "sigmoid", scores.get("cut", ())
+    table = ["| score | label value | class |", "|---|---|---|",
+             *(f"| {c['index']} | {c['value']} | {c['name']} |" for c in about["classes"])]
+    if sigmoid:
+        table = ["| score | region | label values |", "|---|---|---|",
+                 *(f"| {index} | {name} | {', '.join(map(str, about['regions'][name]))} |"
+                   for index, name in enumerate(scores["of"]))]
+    labels = ("Labels are the arg max of these scores, probabilities their softmax." if not cut else
+              "Probabilities are " + ("the sigmoid of each score" if sigmoid else
+                                      "the softmax of these scores, of a region their sum over its "
+                                      "classes")
+              + ". A pixel is background, and then, one after the other, " + "; ".join(
+                  f"{each['value']} where {each['region']} has more than {each['threshold']:g}"
+                  for each in cut) + ".")
+    return ["## Output", "", *table, "",
+            f"Prior: {prior['kind']}; added to the scores: {added}. {labels} Mode: "
             f"{about['mode']}; precision: {about['precision']}.", *_smoothing(about), ""]
 
 

@@ -84,7 +84,8 @@ def _segment_in(folder: Path, model: LoadedModel, config: Config, files: dict[st
 
     answer = partial(model.segment_slices, probabilities=len(config.model.planes) > 1)
     result = segment_remotely(answer, volume, config.study, config.prediction,
-                              reach=config.model.reach, planes=config.model.planes)
+                              reach=config.model.reach, planes=config.model.planes,
+                              by_region=config.model.region_based)
     path = folder / "segmentation.nii.gz"
     write_labels(path, result.labels, volume.geometry)
     return path.read_bytes()

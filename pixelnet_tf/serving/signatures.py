@@ -6,6 +6,7 @@ import tensorflow as tf
 
 from pixelnet_tf.config import Config, NormRegion
 from pixelnet_tf.dataset.augment import deep_inside
+from pixelnet_tf.inference.decoding import Decoding
 from pixelnet_tf.inference.slice_segmenter import Ensemble, SliceSegmenter
 from pixelnet_tf.serving.planes import scores_in_plane
 
@@ -54,15 +55,20 @@ def signatures_of(config: Config) -> dict[str, tuple[dict[str, str], dict[str, s
 
     Where hypercolumns reach into neighbouring slices, all slices of a request are one stack. Where
     scores are averaged over several planes, `segment_raw` does so, and the others answer for slices
-    of one of them.
+    of one of them. Where the network scores regions, there is a score a region.
     """
+    found = SIGNATURES
+    if config.model.region_based:
+        found = {name: (inputs, {key: text.replace("class)", "region)").replace(
+            "before the softmax", "before the sigmoid of each region")
+            for key, text in outputs.items()}) for name, (inputs, outputs) in found.items()}
     if not config.model.reach and len(config.model.planes) == 1:
-        return SIGNATURES
+        return found
     stack = (" of one volume, consecutive and the lowest first: scores depend on up to "
              f"{config.model.reach} slices on each side") if config.model.reach else ""
     found = {name: ({key: text + stack if key in ("image", "image_bytes") else text
                      for key, text in inputs.items()}, outputs)
-             for name, (inputs, outputs) in SIGNATURES.items()}
+             for name, (inputs, outputs) in found.items()}
     if len(config.model.planes) > 1:
         inputs, outputs = found["segment_raw"]
         found["segment_raw"] = ({**inputs, "spacing_mm": (
@@ -92,6 +98,7 @@ def build_signatures(segmenter: SliceSegmenter | Ensemble, config: Config
     models = [member.scorer.model for member in segmenter.members]
     channels, classes = models[0].channels, segmenter.classes
     values = tf.constant(config.study.label_values, tf.uint8)
+    decoding = Decoding.of(config.study, config.prediction, config.model.region_based)
     by_zeros = brain_is_zero_free(config)
     inside_brain_alone = config.prediction.inside_brain(config.study)
     image_spec = tf.TensorSpec([None, None, None, channels], tf.float32, "image")
@@ -135,8 +142,8 @@ def build_signatures(segmenter: SliceSegmenter | Ensemble, config: Config
         return labelled(scores_in_parts(image, domain))
 
     def labelled(scores: tf.Tensor) -> _Outputs:
-        return {"probabilities": tf.nn.softmax(scores),
-                "labels": tf.gather(values, tf.argmax(scores, axis=-1))}
+        return {"probabilities": decoding.probabilities(scores),
+                "labels": tf.gather(values, decoding.classes(scores))}
 
     def domain_of(image: tf.Tensor) -> tf.Tensor:
         return inside_brain(image) if by_zeros else tf.ones(tf.shape(image)[:3], tf.bool)

@@ -3,8 +3,8 @@ cases of several trainings, each judged by the network that has not seen it; and
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -21,9 +21,10 @@ from pixelnet_tf.config import (
     config_to_dict,
 )
 from pixelnet_tf.dataset.prepared import PreparedStudy
+from pixelnet_tf.errors import ConfigError
 from pixelnet_tf.evaluation.comparison import GAIN_RULE, Gain, gain_of
 from pixelnet_tf.evaluation.tuning import mean_dice, tuning_steps
-from pixelnet_tf.inference.dense import certain_background
+from pixelnet_tf.inference.decoding import HALF, Decoding
 from pixelnet_tf.inference.guided_filter import refine_scores
 from pixelnet_tf.inference.postprocess import postprocess_labels
 from pixelnet_tf.inference.slice_segmenter import SliceSegmenter
@@ -31,7 +32,7 @@ from pixelnet_tf.inference.volume import PredictionGrid, clean_up
 from pixelnet_tf.io.scratch import scratch_folder
 from pixelnet_tf.model.pixelnet import PixelNet
 from pixelnet_tf.reporting import Reporter
-from pixelnet_tf.runs.decisions import Decisions, Trial
+from pixelnet_tf.runs.decisions import DECIDED, Decisions, Trial
 from pixelnet_tf.training.validation import (
     STRENGTHS,
     best_strength,
@@ -43,6 +44,8 @@ from pixelnet_tf.volumes.case_volume import PreparedVolume
 
 #: What is added to the score of a lesion class, the others left alone: log-odds.
 OFFSETS = (0.0, -3.0, -2.0, -1.5, -1.0, -0.5, 0.5, 1.0, 1.5, 2.0, 3.0)
+#: Probabilities above which a voxel is in a region.
+THRESHOLDS = (HALF, 0.1, 0.2, 0.3, 0.4, 0.6, 0.7, 0.8, 0.9)
 #: The guided filter that is tried where the configuration has none.
 FILTER = GuidedFilterConfig(radius=8)
 
@@ -64,12 +67,20 @@ class Judged:
 
 @dataclass(frozen=True, eq=False)
 class _Candidate:
-    """How scores become labels: (class,) added to them, or (case, class) where it differs from case
-    to case; the filter; and whether they are the mean with those of the mirrored slices."""
+    """How scores become labels: (score,) added to them, or (case, score) where it differs from case
+    to case; the filter; whether they are the mean with those of the mirrored slices; and the
+    thresholds of regions, by their names."""
 
     correction: np.ndarray
     smoothing: GuidedFilterConfig
     flips: bool
+    thresholds: Mapping[str, float] = field(default_factory=dict)
+
+    def scored_as(self, other: _Candidate | None) -> bool:
+        """Whether another one has the same scores, so that labels alone may differ."""
+        return other is not None and (
+            np.array_equal(self.correction, other.correction)
+            and (self.smoothing, self.flips) == (other.smoothing, other.flips))
 
 
 @dataclass(frozen=True, eq=False)
@@ -89,7 +100,7 @@ class ScoredCases:
     """Scores of cases in a folder, each by its own network, from which candidates make labels.
 
     The network runs twice over every slice, mirrored the second time, and never again: memory
-    holds one case, the folder (pixels of the domain, classes) float32 twice a case and plane.
+    holds one case, the folder (pixels of the domain, scores) float32 twice a case and plane.
 
     Args:
         folder: an empty one, for files of the work alone.
@@ -106,12 +117,15 @@ class ScoredCases:
         #: Class frequencies that count for each case.
         self.priors = tuple(each.priors for each in judged for _ in each.cases)
         self.classes = len(study.config.study.labels)
-        self._background = certain_background(self.classes).numpy()
         self._planes: tuple[str, ...] = ()
         number = 0
         for each in judged:
             segmenter = SliceSegmenter(each.model(), precision=precision)
             self._planes = segmenter.planes
+            #: Whether the networks score regions.
+            self.by_region = segmenter.sigmoid
+            self._width = segmenter.classes
+            self._background = segmenter.background.numpy()
             for case in each.cases:
                 self._score(segmenter, number, case)
                 number += 1
@@ -137,7 +151,7 @@ class ScoredCases:
             mirrored.append(turned[:, :, ::-1][domain])
         for name, parts in (("plain", plain), ("mirrored", mirrored)):
             np.save(self._file(number, volume.plan.plane, name), np.concatenate(
-                [*parts, np.zeros((0, self.classes), np.float32)]))
+                [*parts, np.zeros((0, self._width), np.float32)]))
 
     def confusions(self, candidates: Sequence[_Candidate]) -> np.ndarray:
         """Voxels by true and predicted class, (case, candidate, class, class) int64."""
@@ -164,23 +178,16 @@ class ScoredCases:
         truth = volume.plan.read_voxels(volume.labels)
         parts = [self._part(number, volume.in_plane(plane)) for plane in self._planes]
         first, domain = parts[0], parts[0].domain
-        found = []
+        found, before = [], None
         for candidate in candidates:
-            scores = self._scores(number, first, candidate)
-            if len(parts) > 1:
-                # Several planes are cut on the volume's own grid: its voxels are the pixels.
-                for part in parts[1:]:
-                    whole = np.broadcast_to(self._background,
-                                            (*part.whole, self.classes)).copy()
-                    inside = whole[part.busy]
-                    inside[part.domain] = self._scores(number, part, candidate)
-                    whole[part.busy] = inside
-                    voxels = part.volume.plan.to_axial(part.volume.plan.read_voxels(whole))
-                    scores = scores + voxels[first.busy][domain]
-                scores = scores / len(parts)
+            if not candidate.scored_as(before):
+                scores = self._mean_scores(number, parts, candidate)
+            before = candidate
+            decoding = Decoding.of(self.study.config.study, replace(
+                self._prediction, region_thresholds=dict(candidate.thresholds)), self.by_region)
             classes = np.zeros(first.whole, np.uint8)
             inside = np.zeros(domain.shape, np.uint8)
-            inside[domain] = scores.argmax(axis=-1)
+            inside[domain] = decoding.class_numbers(scores)
             classes[first.busy] = inside
             found.append((volume.plan.read_voxels(classes), truth))
         return found
@@ -191,14 +198,31 @@ class ScoredCases:
         return _Part(volume, grid.domain.shape, busy, grid.domain[busy], np.load(
             self._file(number, volume.plan.plane, "plain")))
 
+    def _mean_scores(self, number: int, parts: Sequence[_Part], candidate: _Candidate
+                     ) -> np.ndarray:
+        """Scores (pixel of the first part's domain, score) of a case, the mean over the planes."""
+        first = parts[0]
+        scores = self._scores(number, first, candidate)
+        if len(parts) == 1:
+            return scores
+        # Several planes are cut on the volume's own grid: its voxels are the pixels.
+        for part in parts[1:]:
+            whole = np.broadcast_to(self._background, (*part.whole, self._width)).copy()
+            inside = whole[part.busy]
+            inside[part.domain] = self._scores(number, part, candidate)
+            whole[part.busy] = inside
+            voxels = part.volume.plan.to_axial(part.volume.plan.read_voxels(whole))
+            scores = scores + voxels[first.busy][first.domain]
+        return scores / len(parts)
+
     def _scores(self, number: int, part: _Part, candidate: _Candidate) -> np.ndarray:
-        """Scores (pixel of the domain, class) of a case in one plane, as a candidate has them."""
+        """Scores (pixel of the domain, score) of a case in one plane, as a candidate has them."""
         scores = part.plain
         if candidate.flips:
             scores = (scores + np.load(self._file(number, part.volume.plan.plane,
                                                   "mirrored"))) / 2
         scores = scores + np.broadcast_to(candidate.correction,
-                                          (len(self.cases), self.classes))[number]
+                                          (len(self.cases), self._width))[number]
         if candidate.smoothing.radius:
             scores = self._smoothed(scores, part.volume.images[part.busy], part.domain,
                                     candidate.smoothing)
@@ -208,11 +232,11 @@ class ScoredCases:
                   smoothing: GuidedFilterConfig) -> np.ndarray:
         done, ends = [], np.cumsum(domain.sum(axis=(1, 2)))
         for image, inside, part in zip(images, domain, np.split(scores, ends[:-1]), strict=True):
-            whole = np.broadcast_to(self._background, (*inside.shape, self.classes)).copy()
+            whole = np.broadcast_to(self._background, (*inside.shape, self._width)).copy()
             whole[inside] = part
             refined = refine_scores(tf.constant(whole[None]), tf.constant(image[None]),
                                     tf.constant(inside[None]), smoothing.radius,
-                                    smoothing.epsilon)
+                                    smoothing.epsilon, self.by_region)
             done.append(refined.numpy()[0][inside])
         return np.concatenate(done)
 
@@ -226,18 +250,18 @@ class ScoredCases:
 def fit_prior_strength(scored: ScoredCases) -> dict[float, float]:
     """Mean Dice over the cases of every strength of the prior correction.
 
-    Dice is that of the lesion classes, in voxels of the original grid; the strength with the
-    largest, the first of equals, is the fitted one.
+    Dice is that of the lesion classes (or the regions, where they are scored), in voxels of the
+    original grid; the strength with the largest, the first of equals, is the fitted one.
     """
     unit, off = _corrections(scored, Prior.CORRECTED), GuidedFilterConfig()
     _, means = best_strength(scored.confusions(
         [_Candidate(strength * unit, off, False) for strength in STRENGTHS]),
-        scored.study.config.study)
+        scored.study.config.study, scored.by_region)
     return dict(zip(STRENGTHS, means, strict=True))
 
 
 def _corrections(scored: ScoredCases, prior: Prior, strength: float | None = None) -> np.ndarray:
-    """What a prior adds to the scores of each case, (case, class) float32."""
+    """What a prior adds to the scores of each case, (case, score) float32."""
     return np.array([(each if strength is None else replace(each, strength=strength)
                       ).correction(prior) for each in scored.priors])
 
@@ -264,10 +288,12 @@ def decide_over(judged: Sequence[Judged], study: PreparedStudy, prediction: Pred
     """Choose the settings of the prediction by the mean Dice over cases and regions.
 
     Step by step, each on top of what was taken before: the prior with its fitted strength, an
-    offset for each lesion class, the guided filter, the mean with mirrored slices, and the clean-up
-    as `tune_postprocess` tries it. A step is taken only where its gain over the cases exceeds its
-    noise (`gain_of`). Steps before the clean-up are judged without any. The cases of several
-    networks count as one set, each under the class frequencies of its own network's training.
+    offset for each lesion class (not where regions are scored), the guided filter, the mean with
+    mirrored slices, a threshold for all regions and for each, where regions overlap, and the
+    clean-up as `tune_postprocess` tries it. A step is taken only where its gain over the cases
+    exceeds its noise (`gain_of`). Steps before the clean-up are judged without any. The cases of
+    several networks count as one set, each under the class frequencies of its own network's
+    training.
 
     Raises:
         DataError: a case without segmentation.
@@ -284,9 +310,11 @@ def decide_over(judged: Sequence[Judged], study: PreparedStudy, prediction: Pred
                 f"{tried:g}: {value:.3f}" for tried, value in strengths.items()) + ")")
         choice = _Choice(scored, prediction, strength)
         choice.decide_prior()
-        choice.decide_offsets()
+        if not scored.by_region:
+            choice.decide_offsets()
         choice.decide_filter()
         choice.decide_flips()
+        choice.decide_thresholds(reporter)
         choice.decide_clean_up()
     return Decisions(GAIN_RULE, scored.cases, choice.settings(), tuple(choice.trials), strength,
                      len(judged))
@@ -304,7 +332,7 @@ class _Choice:
     def settings(self) -> dict[str, Any]:
         """What was changed of the section `prediction`, as plain values."""
         found = {}
-        for key in ("prior", "class_offsets", "guided_filter", "flips", "postprocess"):
+        for key in DECIDED:
             value = getattr(self._now, key)
             if value != getattr(self._configured, key):
                 found[key] = (config_to_dict(value) if key in ("guided_filter", "postprocess")
@@ -339,6 +367,42 @@ class _Choice:
     def decide_flips(self) -> None:
         self._step("flips", [self._now.flips, not self._now.flips],
                    lambda flips: replace(self._now, flips=flips))
+
+    def decide_thresholds(self, reporter: Reporter) -> None:
+        """One for all regions, then region by region, in the order in which they become labels.
+
+        Of a softmax they are tried where a region unites several classes: elsewhere the offsets of
+        the classes have settled the same.
+        """
+        regions = self._study.region_classes
+        if not self._scored.by_region and all(len(inside) < 2 for inside in regions.values()):
+            return
+        try:
+            order = self._study.region_order()
+        except ConfigError as error:
+            reporter.message(f"no threshold of a region is tried: {error.text}")
+            return
+        now = dict(self._now.region_thresholds)
+        # Half of each is where a sigmoid stands; a softmax stands at the most probable class.
+        everywhere: list[dict[str, float]] = [now, *(dict.fromkeys(regions, threshold)
+                                                     for threshold in THRESHOLDS)]
+        if self._scored.by_region and not now:
+            del everywhere[1]
+
+        def words(cuts: Mapping[str, float], own: str) -> Any:
+            return cuts.get(own, HALF if self._scored.by_region else "none")
+
+        def cut(cuts: dict[str, float]) -> PredictionConfig:
+            return replace(self._now, region_thresholds=cuts)
+
+        self._step("region_thresholds", everywhere, cut,
+                   [words(cuts, next(iter(regions))) for cuts in everywhere])
+        for own in order if len(regions) > 1 else ():
+            before = self._now.region_thresholds
+            values = [before, *(one for threshold in THRESHOLDS if (one := {
+                **dict.fromkeys(regions, HALF), **before, own: threshold}) != before)]
+            self._step(f"region_thresholds.{own}", values, cut,
+                       [words(cuts, own) for cuts in values])
 
     def decide_clean_up(self) -> None:
         volumes = self._scored.volumes(self._candidate(self._now), self._now.postprocess)
@@ -379,4 +443,5 @@ class _Choice:
     def _candidate(self, prediction: PredictionConfig) -> _Candidate:
         return _Candidate(
             _corrections(self._scored, prediction.prior, self._strength)
-            + prediction.offsets(self._study), prediction.guided_filter, prediction.flips)
+            + (0.0 if self._scored.by_region else prediction.offsets(self._study)),
+            prediction.guided_filter, prediction.flips, prediction.region_thresholds)

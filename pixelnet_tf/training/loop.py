@@ -46,7 +46,7 @@ from pixelnet_tf.training.rate_trial import find_rate, with_rate
 from pixelnet_tf.training.solver import policy_from_config
 from pixelnet_tf.training.state import TrainingState
 from pixelnet_tf.training.step import Step, make_step
-from pixelnet_tf.training.validation import case_validator
+from pixelnet_tf.training.validation import case_validator, validated
 
 #: Progress is reported at least so often, whatever is logged: a step may take a minute.
 _REPORT_SECONDS = 5.0
@@ -133,7 +133,7 @@ class Trainer:
         for case in (*self.split.train, *self.split.validation):
             self.study.check_shard(case)
         index = self.study.index
-        network = Architecture.of(self.config.model, len(self.config.study.labels))
+        network = Architecture.of(self.config.model, len(self.config.score_names))
         network.blob_shapes(len(self.config.study.modalities))
         for height, width in {*zip(index.height.tolist(), index.width.tolist(), strict=True)}:
             network.check_image_size(height, width)
@@ -169,7 +169,7 @@ class Trainer:
     def needs(self) -> str:
         """One sentence about what it will take of this machine, estimated in a second."""
         index, study = self.study.index, self.config.study
-        needs = needs_of(Architecture.of(self.config.model, len(study.labels)),
+        needs = needs_of(Architecture.of(self.config.model, len(self.config.score_names)),
                          self.config.training, self.config.sampling, len(study.modalities),
                          int(index.height.max()), int(index.width.max()))
         return needs.line(self.plan.steps)
@@ -177,7 +177,8 @@ class Trainer:
     def measure_priors(self) -> ClassPriors:
         """Class frequencies of the training slices; with `sampling.lesion_mixing` they are drawn,
         which takes some seconds."""
-        return measure_priors(self.study, self.schedule, self.config.sampling)
+        return measure_priors(self.study, self.schedule, self.config.sampling,
+                              self.config.scored_regions)
 
     def run(self, resume: bool = False) -> PixelNet:
         """Train to the last step; returns the final model, the best one if it was validated.
@@ -251,7 +252,7 @@ class Trainer:
 
     def _new_model(self) -> PixelNet:
         config = self.config
-        return PixelNet(config.model, len(config.study.modalities), len(config.study.labels),
+        return PixelNet(config.model, len(config.study.modalities), len(config.score_names),
                         seed=config.training.seed)
 
     def _basis(self) -> Basis:
@@ -295,7 +296,7 @@ class Trainer:
                 kept = list(batches)
                 trial = find_rate(model, config.training, config.sampling, new_layers, scales,
                                   [kept[at:at + size] for at in range(0, len(kept), size)],
-                                  self.reporter)
+                                  self.reporter, config.scored_regions)
             except (tf.errors.OpError, UnicodeDecodeError) as error:
                 raise RunError(
                     f"the trial of the learning rate failed: {_reason(error)}",
@@ -362,7 +363,8 @@ class _Loop:
         self.unvalidated = saved.get("unvalidated", False)
         #: Whether the variables hold the state after `done`, and nothing of a later step.
         self.whole = True
-        columns = [f"validation/dice_{name}" for name in self.config.study.class_names[1:]]
+        columns = [f"validation/dice_{name}" for name in validated(self.config.study,
+                                                                   self.config.model.region_based)]
         self.log = TrainingLog(trainer.run_folder.path, self.done, (*columns, "validation/score"))
         self.mark = (self.log.seconds(), self.done)
         #: When progress was reported last; not yet, so that the first step is told of.
@@ -374,7 +376,8 @@ class _Loop:
 
     def run(self) -> None:
         """Do every step that is left, each with the log, validation and checkpoint due after it."""
-        step_function = make_step(self.state, self.config.sampling)
+        step_function = make_step(self.state, self.config.sampling,
+                                  self.config.scored_regions)
         try:
             if self.unvalidated:
                 self._validate()

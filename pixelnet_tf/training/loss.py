@@ -1,9 +1,15 @@
-"""Losses over the pixels of a mini-batch: Caffe's cross-entropy, the soft Dice, and their sum."""
+"""Losses over the pixels of a mini-batch: Caffe's cross-entropy, the soft Dice, and their sum.
+
+Where the network scores overlapping regions, the cross-entropy is the binary one of each region and
+the soft Dice that of each region's sigmoid.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 
+import numpy as np
 import tensorflow as tf
 
 from pixelnet_tf.config import LossKind
@@ -44,21 +50,91 @@ def soft_dice(scores: tf.Tensor, classes: tf.Tensor, weights: Sequence[float] = 
     """
     probabilities = tf.nn.softmax(scores)[:, 1:]
     truth = tf.one_hot(classes, scores.shape[-1], dtype=scores.dtype)[:, 1:]
-    both = tf.reduce_sum(probabilities * truth, axis=0)
-    sizes = tf.reduce_sum(probabilities, axis=0) + tf.reduce_sum(truth, axis=0)
-    dice = (2 * both + _SMOOTH) / (sizes + _SMOOTH)
+    dice = _dice(probabilities, truth)
     if not weights:
         return 1 - tf.reduce_mean(dice)
     share = tf.constant(weights[1:], dice.dtype)
     return 1 - tf.reduce_sum(dice * share) / tf.reduce_sum(share)
 
 
-def make_loss(kind: str, class_weights: Sequence[float] = ()) -> Loss:
-    """The loss that `training.loss` names (a `LossKind`)."""
-    terms = {LossKind.CROSS_ENTROPY: (cross_entropy,), LossKind.DICE: (soft_dice,),
-             LossKind.CROSS_ENTROPY_DICE: (cross_entropy, soft_dice)}[LossKind(kind)]
+def _dice(probabilities: tf.Tensor, truth: tf.Tensor) -> tf.Tensor:
+    """Soft Dice of each column of two (pixel, n)."""
+    both = tf.reduce_sum(probabilities * truth, axis=0)
+    sizes = tf.reduce_sum(probabilities, axis=0) + tf.reduce_sum(truth, axis=0)
+    return (2 * both + _SMOOTH) / (sizes + _SMOOTH)
+
+
+#: Class indices of each region that the network scores; empty: it scores the classes.
+Regions = Sequence[Sequence[int]]
+
+
+def region_truth(classes: tf.Tensor, regions: Regions, dtype: tf.DType = tf.float32) -> tf.Tensor:
+    """Whether each pixel is in each region, (pixel, region) of 0 and 1.
+
+    Args:
+        classes: (pixel,) int32. A class that no region unites, the background above all, is in
+            none.
+    """
+    table = np.zeros((1 + max(map(max, regions)), len(regions)), np.float32)
+    for number, inside in enumerate(regions):
+        table[list(inside), number] = 1
+    known = tf.minimum(classes, len(table))
+    return tf.gather(tf.constant(np.vstack([table, np.zeros((1, len(regions)))]), dtype), known)
+
+
+def pixel_losses(scores: tf.Tensor, classes: tf.Tensor, regions: Regions = ()) -> tf.Tensor:
+    """Cross-entropy (pixel,) of each pixel; of regions the mean of the binary ones."""
+    if not regions:
+        return tf.nn.sparse_softmax_cross_entropy_with_logits(classes, scores)
+    return tf.reduce_mean(tf.minimum(tf.nn.sigmoid_cross_entropy_with_logits(
+        region_truth(classes, regions, scores.dtype), scores), _LARGEST), axis=-1)
+
+
+def region_cross_entropy(scores: tf.Tensor, classes: tf.Tensor, regions: Regions,
+                         weights: Sequence[float] = ()) -> tf.Tensor:
+    """Binary cross-entropy, the mean over the pixels and the regions.
+
+    Args:
+        scores: (pixel, region) float32, before the sigmoid. classes: (pixel,) int32.
+        regions: class indices of each region.
+        weights: weight of each class, (class,): a pixel counts in every region as its class weighs.
+    """
+    losses = pixel_losses(scores, classes, regions)
+    if not weights:
+        return tf.where(tf.size(losses) > 0, tf.reduce_mean(losses), 0.0)
+    share = tf.gather(tf.constant(weights, losses.dtype), classes)
+    return tf.math.divide_no_nan(tf.reduce_sum(losses * share), tf.reduce_sum(share))
+
+
+def region_dice(scores: tf.Tensor, classes: tf.Tensor, regions: Regions,
+                weights: Sequence[float] = ()) -> tf.Tensor:
+    """One minus the soft Dice over all pixels of the mini-batch, the mean over the regions.
+
+    Arguments as for `region_cross_entropy`; a region weighs as much as its classes in the mean.
+    """
+    dice = _dice(tf.sigmoid(scores), region_truth(classes, regions, scores.dtype))
+    if not weights:
+        return 1 - tf.reduce_mean(dice)
+    share = tf.constant([sum(weights[index] for index in inside) / len(inside)
+                         for inside in regions], dice.dtype)
+    return 1 - tf.math.divide_no_nan(tf.reduce_sum(dice * share), tf.reduce_sum(share))
+
+
+def make_loss(kind: str, class_weights: Sequence[float] = (), regions: Regions = ()) -> Loss:
+    """The loss that `training.loss` names (a `LossKind`).
+
+    regions: class indices of each region, where the network scores regions.
+    """
+    if regions:
+        of_pixels, of_overlap = (partial(term, regions=regions, weights=class_weights)
+                                 for term in (region_cross_entropy, region_dice))
+    else:
+        of_pixels, of_overlap = (partial(term, weights=class_weights)
+                                 for term in (cross_entropy, soft_dice))
+    terms = {LossKind.CROSS_ENTROPY: (of_pixels,), LossKind.DICE: (of_overlap,),
+             LossKind.CROSS_ENTROPY_DICE: (of_pixels, of_overlap)}[LossKind(kind)]
 
     def loss(scores: tf.Tensor, classes: tf.Tensor) -> tf.Tensor:
-        return tf.add_n([term(scores, classes, class_weights) for term in terms])
+        return tf.add_n([term(scores, classes) for term in terms])
 
     return loss

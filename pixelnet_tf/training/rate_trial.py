@@ -13,6 +13,7 @@ from pixelnet_tf.errors import RunError
 from pixelnet_tf.model.pixelnet import PixelNet
 from pixelnet_tf.reporting import Reporter
 from pixelnet_tf.runs.rate_trial import RATE_RULE, STEPS, RateTrial, shares, steadily
+from pixelnet_tf.training.loss import Regions
 from pixelnet_tf.training.state import TrainingState
 from pixelnet_tf.training.step import Batch, make_step
 
@@ -31,7 +32,8 @@ def with_rate(training: TrainingConfig, rate: float) -> TrainingConfig:
 
 def find_rate(model: PixelNet, training: TrainingConfig, sampling: SamplingConfig,
               new_layers: Collection[str], scales: Mapping[str, float],
-              batches: Sequence[Sequence[Batch]], reporter: Reporter) -> RateTrial:
+              batches: Sequence[Sequence[Batch]], reporter: Reporter, regions: Regions = ()
+              ) -> RateTrial:
     """Try rates from the model's weights, which it has again afterwards, and choose one.
 
     Args:
@@ -39,6 +41,7 @@ def find_rate(model: PixelNet, training: TrainingConfig, sampling: SamplingConfi
         scales: what `TrainingState` takes.
         batches: the mini-batches of each of `STEPS` steps.
         reporter: hears of the task "learning rate trial", in steps.
+        regions: class indices of each region, where the network scores regions.
 
     Raises:
         RunError: the loss falls at none of the rates.
@@ -47,7 +50,7 @@ def find_rate(model: PixelNet, training: TrainingConfig, sampling: SamplingConfi
     start = model.get_weights()
     state = TrainingState(model, replace(with_rate(training, first), average_weights=0.0),
                           new_layers, STEPS, learning_rate=first, scales=scales)
-    step = make_step(state, sampling)
+    step = make_step(state, sampling, regions)
     done = 0
 
     def curve(rate: float) -> tuple[float, ...]:

@@ -91,7 +91,7 @@ class TrainingState:
                              file=run.path, hint="give the --out of `pixelnet-tf train`")
         config = run.config()
         check_caffe_follows(config.training, run.name)
-        model = PixelNet(config.model, len(config.study.modalities), len(config.study.labels),
+        model = PixelNet(config.model, len(config.study.modalities), len(config.score_names),
                          draw=False)
         # Only the policy `poly` asks for the number of steps, and no state holds it.
         trial = run.rate_trial()

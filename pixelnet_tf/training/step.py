@@ -11,7 +11,7 @@ from pixelnet_tf.model.fast_head import fast_scores
 from pixelnet_tf.model.fast_trunk import Dropout, canvas_pixels, fast_taps
 from pixelnet_tf.model.grid_head import grid_scores
 from pixelnet_tf.model.pixelnet import PixelNet, plain_scores, plain_taps
-from pixelnet_tf.training.loss import Loss, cross_entropy, make_loss
+from pixelnet_tf.training.loss import Loss, Regions, cross_entropy, make_loss, pixel_losses
 from pixelnet_tf.training.state import TrainingState
 
 #: A mini-batch, as the pipeline gives it.
@@ -120,13 +120,15 @@ def _ranks(keys: tf.Tensor, groups: tf.Tensor) -> tf.Tensor:
 def loss_and_gradients(model: PixelNet, batch: Batch, seed: tf.Tensor, *,
                        variables: Sequence[tf.Variable], fast: bool = True,
                        precision: tf.DType = tf.float32, lattice: int = 0,
-                       loss_of: Loss = cross_entropy, hard: float = 0.0) -> LossAndGradients:
+                       loss_of: Loss = cross_entropy, hard: float = 0.0,
+                       regions: Regions = ()) -> LossAndGradients:
     """Loss () and one gradient per variable for a batch of the pipeline.
 
     batch: `image` (batch, height, width, channel) float32, `pixels` (pixel, 3) float32, `classes`
     (pixel,) int32, and `neighbours` where the model has any; lattice: of the pixels (`lattice_of`);
     hard: the share `sampling.hard_pixels`, for which the batch's pixels are the candidates: they
-    are scored once without gradient and without dropout in the head. Gradients are dense float32.
+    are scored once without gradient and without dropout in the head; regions: class indices of
+    each, where the network scores regions. Gradients are dense float32.
     """
     dropout = seeded_dropout(model.config.dropout, model.architecture.dropouts, seed)
     with tf.GradientTape(watch_accessed_variables=False) as tape:
@@ -136,9 +138,10 @@ def loss_and_gradients(model: PixelNet, batch: Batch, seed: tf.Tensor, *,
         pixels, classes = batch["pixels"], batch["classes"]
         if hard:
             with tape.stop_recording():
-                losses = tf.nn.sparse_softmax_cross_entropy_with_logits(
-                    classes, score(pixels, None))
-                groups = tf.cast(pixels[:, 0], tf.int32) * model.classes + classes
+                losses = pixel_losses(score(pixels, None), classes, regions)
+                # Of regions there may be fewer than classes.
+                most = tf.reduce_max(classes) + 1 if regions else model.classes
+                groups = tf.cast(pixels[:, 0], tf.int32) * most + classes
                 kept = hard_places(losses, groups, hard, seed)
                 pixels, classes = tf.gather(pixels, kept), tf.gather(classes, kept)
         loss = loss_of(score(pixels, dropout), classes)
@@ -149,22 +152,24 @@ def loss_and_gradients(model: PixelNet, batch: Batch, seed: tf.Tensor, *,
     return loss, gradients
 
 
-def make_step(state: TrainingState, sampling: SamplingConfig) -> Step:
+def make_step(state: TrainingState, sampling: SamplingConfig, regions: Regions = ()) -> Step:
     """The function from the mini-batches of a solver step and its number, from 1, to its loss.
 
     It computes the gradients, lets the solver change the weights and the average follow them; the
-    loss is that before the change.
+    loss is that before the change. regions: class indices of each, where the network scores
+    regions.
     """
     model, optimizer, trained, average = state.model, state.optimizer, state.trained, state.average
     training = state.config
     precision = tf.as_dtype(training.precision)
-    loss_of = make_loss(training.loss, training.class_weights)
+    loss_of = make_loss(training.loss, training.class_weights, regions)
     tensors = [variable.value for variable in trained]
 
     def of_batch(batch: Batch, seed: tf.Tensor) -> LossAndGradients:
         return loss_and_gradients(
             model, batch, seed, variables=tensors, fast=training.fast, precision=precision,
-            lattice=lattice_of(sampling), loss_of=loss_of, hard=sampling.hard_pixels)
+            lattice=lattice_of(sampling), loss_of=loss_of, hard=sampling.hard_pixels,
+            regions=regions)
 
     @tf.function(reduce_retracing=True, autograph=False)
     def one_batch(batch: Batch, step: tf.Tensor) -> tf.Tensor:

@@ -41,17 +41,21 @@ def bounding_box(*volumes: np.ndarray) -> tuple[slice, ...]:
     return tuple(box)
 
 
-def entropy(probabilities: np.ndarray) -> np.ndarray:
+def entropy(probabilities: np.ndarray, by_region: bool = False) -> np.ndarray:
     """Entropy of distributions over the classes, in nats.
 
     It is 0 where one class is certain and log(classes) where all are equally probable.
 
     Args:
         probabilities: (..., class).
+        by_region: they are those of overlapping regions, (..., region): the mean of the entropies
+            of being in each of them or not, at most log(2).
 
     Returns:
         float32 (...).
     """
+    if by_region:
+        return (entr(probabilities) + entr(1 - probabilities)).mean(axis=-1).astype(np.float32)
     return entr(probabilities).sum(axis=-1).astype(np.float32)
 
 
@@ -62,19 +66,22 @@ class LesionVoxels:
     Attributes:
         probabilities: (voxel, class) float32, the voxels in the order of `labels[labels > 0]`.
         entropy: (voxel,) float32 in nats; None where it is unknown.
+        by_region: the probabilities are those of the study's regions, (voxel, region).
     """
 
     probabilities: np.ndarray
     entropy: np.ndarray | None
+    by_region: bool = False
 
     @classmethod
     def of(cls, labels: np.ndarray, probabilities: np.ndarray | None,
-           entropy_map: np.ndarray | None) -> LesionVoxels | None:
+           entropy_map: np.ndarray | None, by_region: bool = False) -> LesionVoxels | None:
         """Take them out of whole volumes, (x, y, z, class) and (x, y, z); None without any."""
         if probabilities is None:
             return None
         inside = labels > 0
-        return cls(probabilities[inside], None if entropy_map is None else entropy_map[inside])
+        return cls(probabilities[inside], None if entropy_map is None else entropy_map[inside],
+                   by_region)
 
 
 @dataclass(frozen=True)
@@ -141,7 +148,8 @@ def _of_region(crop: np.ndarray, box: tuple[slice, ...], shape: tuple[int, ...],
     touching = np.bincount(lesion, outermost, count) > 0
     said: dict[str, np.ndarray] = {}
     if voxels is not None:
-        chosen = [index for index, value in enumerate(study.label_values) if value in values]
+        chosen = ([list(study.regions).index(region)] if voxels.by_region else
+                  [index for index, value in enumerate(study.label_values) if value in values])
         inside = mask[crop > 0]
         said["mean_probability"] = mean(voxels.probabilities[inside][:, chosen].sum(axis=-1))
         if voxels.entropy is not None:

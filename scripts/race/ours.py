@@ -13,6 +13,7 @@ from pixelnet_tf.cases.split import Split
 from pixelnet_tf.config import AUTO, Config
 from pixelnet_tf.dataset.pipeline import training_batches
 from pixelnet_tf.dataset.prepared import PreparedStudy
+from pixelnet_tf.errors import ConfigError
 from pixelnet_tf.inference.slice_segmenter import SliceSegmenter
 from pixelnet_tf.model.pixelnet import PixelNet
 from pixelnet_tf.reporting import Reporter
@@ -30,7 +31,7 @@ def seconds_a_step(config: Config, study: PreparedStudy, split: Split, steps: in
     if training.solver.base_lr == AUTO:
         training = with_rate(training, 1e-5)
     state = TrainingState(model, training, model.weighted, 10**6)
-    step = make_step(state, config.sampling)
+    step = make_step(state, config.sampling, config.scored_regions)
     size = training.solver.iter_size
     batches = iter(training_batches(study, trainer.schedule, config.sampling,
                                     batch_slices=training.batch_slices, seed=training.seed))
@@ -51,6 +52,10 @@ class _Trainer(Trainer):
 def train(config: Config, study: PreparedStudy, split: Split, run: Path, steps: int,
           every: int, reporter: Reporter) -> SliceSegmenter:
     """Train, or go on, for the given steps, validating after `every` of them."""
+    if config.model.region_based:
+        # The race decides for all contestants by offsets of classes.
+        raise ConfigError("a race compares networks that score classes",
+                          hint="set model.region_based=false")
     config = replace(config, training=replace(config.training, steps=steps, validate_every=every,
                                               checkpoint_every=min(100, every)))
     trainer = _Trainer(config, study, split, str(run), reporter=reporter)

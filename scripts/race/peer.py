@@ -25,7 +25,7 @@ from pixelnet_tf.cases.split import Split
 from pixelnet_tf.config import Config
 from pixelnet_tf.dataset.prepared import PreparedStudy
 from pixelnet_tf.errors import ConfigError
-from pixelnet_tf.inference.dense import certain_background
+from pixelnet_tf.inference.decoding import Decoding
 from pixelnet_tf.io.files import write_json
 from pixelnet_tf.reporting import Reporter
 
@@ -168,7 +168,7 @@ class PeerScorer:
 
     def __init__(self, network: Any, classes: int, precision: str):
         self._network, self.classes, self._precision = network.eval(), classes, precision
-        self.background = certain_background(classes)
+        self.background = tf.constant(Decoding.plain(classes, False).background)
 
     def scores(self, image: Any, domain: Any, read_out: Any = None) -> tf.Tensor:
         torch = _torch()

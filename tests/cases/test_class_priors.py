@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from pixelnet_tf.cases.class_priors import ClassPriors
+from pixelnet_tf.io.plain import PlainError
 
 PRIORS = ClassPriors(("background", "lesion"), (0.98, 0.02), (0.5, 0.5), strength=0.5)
 
@@ -32,3 +33,27 @@ def test_a_class_that_never_occurs():
 
 def test_json_keeps_everything():
     assert ClassPriors.from_json(PRIORS.to_json()) == PRIORS
+
+
+def test_a_region_is_shifted_by_the_difference_of_its_log_odds():
+    """Of its classes together: the whole tumour, and one class of it."""
+    priors = ClassPriors(("background", "edema", "core"), (0.9, 0.08, 0.02), (0.5, 0.3, 0.2), 0.5,
+                         regions=((1, 2), (2,)))
+    shift = np.log([0.1 / 0.9, 0.02 / 0.98]) - np.log([0.5 / 0.5, 0.2 / 0.8])
+    np.testing.assert_allclose(priors.correction("corrected"), shift, rtol=1e-6)
+    np.testing.assert_allclose(priors.correction("fitted"), shift / 2, rtol=1e-6)
+    assert priors.correction("sampled").tolist() == [0, 0]
+    # Bayes' rule where a region is sampled more often, and its classes in their true proportion.
+    scored = 0.3 / 0.7
+    assert np.exp(np.log(scored) + ClassPriors(("b", "l"), (0.9, 0.1), (0.5, 0.5), regions=((1,),)
+                                               ).correction("corrected")[0]) == pytest.approx(
+        scored * (0.1 / 0.9))
+    assert ClassPriors.from_json(priors.to_json()) == priors
+    assert "regions" not in PRIORS.to_json()
+
+
+@pytest.mark.parametrize("regions", [[[0]], [[3]], [[]], [["1"]]])
+def test_regions_of_no_class_are_refused(regions):
+    tree = ClassPriors(("b", "e", "c"), (0.8, 0.1, 0.1), (0.4, 0.3, 0.3)).to_json()
+    with pytest.raises(PlainError):
+        ClassPriors.from_json({**tree, "regions": regions})

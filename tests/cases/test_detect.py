@@ -346,6 +346,31 @@ def test_labels_are_read_in_either_way_of_writing(tmp_path, phantom, labels, nam
     assert study.regions == (regions or {name: (value,) for value, name in named.items() if value})
 
 
+def test_regions_class_order_makes_every_name_a_region(tmp_path, phantom):
+    """nnU-Net's way to ask for region-based training."""
+    write_study(tmp_path, "nnunet", phantom, AFFINE)
+    labels = {"background": 0, "whole": [1, 2, 3], "core": [2, 3], "enhancing": 3, "ignore": 4}
+    write_json(tmp_path, labels=labels, regions_class_order=[1, 2, 3])
+    found = detect_study(tmp_path)
+    study = study_of(found.settings())
+    assert study.labels == {0: "background", 1: "whole", 2: "core", 3: "enhancing"}
+    assert study.regions == {"whole": (1, 2, 3), "core": (2, 3), "enhancing": (3,)}
+    assert list(study.regions_class_order.items()) == [("whole", 1), ("core", 2), ("enhancing", 3)]
+    assert study.ignore_label == 4
+
+
+@pytest.mark.parametrize(("order", "words"), [
+    ([1, 2], "has 2 values, and labels names 3 regions"), ([3, 2, 1], "is 1, which is none of"),
+    ([2, 2, 3], r"makes label 2 of label 1 \(whole\)"), ("1", "regions_class_order must be a list"),
+])
+def test_a_regions_class_order_that_does_not_fit_is_refused(tmp_path, phantom, order, words):
+    write_study(tmp_path, "nnunet", phantom, AFFINE)
+    write_json(tmp_path, labels={"background": 0, "whole": [1, 2, 3], "core": [2, 3],
+                                 "enhancing": [3]}, regions_class_order=order)
+    with pytest.raises(DataError, match=words):
+        detect_study(tmp_path)
+
+
 def test_what_is_no_modality_is_left_out_and_named(tmp_path):
     """Masks of brains, transforms, raw perfusion, diffusion in many directions."""
     touch(tmp_path / "brats", *(f"{c}/{c}_{w}.nii.gz" for c in "AB" for w in

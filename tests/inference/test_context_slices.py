@@ -60,7 +60,7 @@ def test_a_stack_in_parts_has_the_scores_of_every_slice_with_its_neighbours(narr
 class SumOverNeighbours:
     """Stands for a segmenter of some reach: a class' score is its channel's sum over the slices."""
 
-    batch_slices, classes, planes = 2, 3, ("axial",)
+    batch_slices, classes, planes, sigmoid = 2, 3, ("axial",), False
     background = tf.constant([0.0, -1e4, -1e4])
 
     def __init__(self, reach: int):

@@ -8,7 +8,7 @@ import tensorflow as tf
 
 from pixelnet_tf.cases.layouts import find_cases
 from pixelnet_tf.config import PredictionConfig, load_config
-from pixelnet_tf.inference.dense import certain_background
+from pixelnet_tf.inference.decoding import Decoding
 from pixelnet_tf.inference.slice_segmenter import Ensemble, SliceSegmenter
 from pixelnet_tf.inference.volume import (
     PredictionGrid,
@@ -101,6 +101,7 @@ class Counted:
         self.segmenter, self.seen = segmenter, []
         self.classes, self.background = segmenter.classes, segmenter.background
         self.reach, self.planes = segmenter.reach, segmenter.planes
+        self.sigmoid = segmenter.sigmoid
 
     def scores(self, image, domain, read_out):
         self.seen.append(len(image))
@@ -146,7 +147,8 @@ def test_probabilities_sum_to_one_and_agree_with_the_labels(narrow_net, volume):
 class Guess:
     """A member of an ensemble without a network: scores are made of the image alone."""
 
-    classes, background, reach, planes = 3, certain_background(3), 0, ("axial",)
+    classes, background, reach = 3, tf.constant(Decoding(3).background), 0
+    planes, sigmoid = ("axial",), False
 
     def __init__(self, factor):
         self.factor = factor

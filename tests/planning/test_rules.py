@@ -138,6 +138,17 @@ def test_regions():
         "a": (1,), "b": (3,), "lesion": (1, 3)}
 
 
+def test_a_data_set_for_region_based_training_is_trained_so_but_as_the_paper():
+    study = replace(STUDY, regions={"all": (1, 2), "core": (1,)},
+                    regions_class_order={"all": 2, "core": 1})
+    for preset, on in ((Preset.BEST, True), (Preset.LAPTOP, True), (Preset.FAITHFUL, False)):
+        config, reasons = chosen(study=study, preset=preset)
+        assert config.model.region_based is on
+        assert "region-based" in reasons["model.region_based"] or on
+        assert config.study.regions_class_order == {"all": 2, "core": 1}
+    assert "model.region_based" not in chosen()[1]
+
+
 def survey_of(*values):
     return replace(SURVEY, labels=(replace(COUNT, voxels=dict.fromkeys(map(float, values), 1)),))
 
