@@ -236,7 +236,7 @@ def region_network() -> PixelNet:
 
 def test_a_region_that_is_found_too_seldom_gets_its_threshold(config):
     study = ScaledStudy(0, config)
-    _, decisions = decide(region_network(), study, CASES, config.prediction, "float32",
+    _, decisions = decide(region_network(), study, CASES[-1:], config.prediction, "float32",
                           replace(LEVEL, regions=REGIONS), Listening())
     assert decisions.settings == {"region_thresholds": {"ET": 0.1, "WT": 0.1, "TC": 0.1}}
     taken = [trial for trial in decisions.tried if trial.taken]
@@ -257,7 +257,7 @@ def test_of_a_softmax_a_region_is_found_by_the_sum_of_its_classes(tiny_config, t
     odds = np.log(np.where(np.eye(3), 0.4, 0.075) / 0.45)
     set_head(network, np.concatenate([np.zeros((3, 1)), 20 + odds], axis=1),
              np.array([0, -20, -20, -20]))
-    scored = ScoredCases([Judged(lambda: network, CASES, LEVEL)], ScaledStudy(0, tiny_config),
+    scored = ScoredCases([Judged(lambda: network, CASES[-1:], LEVEL)], ScaledStudy(0, tiny_config),
                          tiny_config.prediction, "float32", tmp_path)
     choice = _Choice(scored, tiny_config.prediction, 1.0)
     choice.decide_thresholds(Listening())
