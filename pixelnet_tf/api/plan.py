@@ -284,7 +284,7 @@ class _Work:
         columns, rows, _ = next(iter(survey.sizes))
         side = config.prepare.slice_size
         size = (len(config.study.modalities), side or rows, side or columns)
-        network = Architecture.of(config.model, len(config.study.labels))
+        network = Architecture.of(config.model, len(config.score_names))
         # A step goes back, too, which takes twice as long as going there.
         step = 3 * config.training.step_slices * network.slice_work(*size, config.sampling.pixels)
         one = self.validated * network.slice_work(*size, size[1] * size[2]) / step
