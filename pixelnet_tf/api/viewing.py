@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import webbrowser
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from functools import lru_cache, partial
 from pathlib import Path
@@ -23,6 +24,7 @@ from pixelnet_tf.config.sections import BRAIN_MASK
 from pixelnet_tf.errors import DataError, require
 from pixelnet_tf.evaluation.matching import find_references, predictions_in
 from pixelnet_tf.evaluation.summary import SUMMARY_FILE, read_evaluation
+from pixelnet_tf.planning.rules import name_values, propose_regions
 from pixelnet_tf.reporting import Reporter, reporter_or_log
 from pixelnet_tf.volumes.case_volume import RawVolume
 from pixelnet_tf.volumes.geometry import VolumeGeometry
@@ -36,6 +38,9 @@ Path_ = str | os.PathLike[str]
 
 #: The port that `pixelnet-tf view` asks for first.
 PORT = 8502
+
+#: So many segmentations tell what labels a study has that nobody has named.
+_TELLING = 3
 
 
 class View:
@@ -199,10 +204,28 @@ def _of_study(folder: Path, config: Config | Path_ | None, overrides: Sequence[s
     if config is not None:
         resolved = as_config(config, overrides)
     else:
-        settings = detect_study(folder).settings()
+        found = detect_study(folder)
+        settings = found.settings()
+        if not found.labels:
+            # Those of another study would be wrong names.
+            values = _values_of([*found.cases, *found.test_cases])
+            labels, _ = name_values(values, {}, found.layout)
+            settings |= {"labels": labels, "regions": {
+                name: list(held) for name, held in propose_regions(labels).items()}}
         resolved = config_from_dict({"study": settings}, overrides=overrides)
     cases = find_cases(folder, resolved.study, require_segmentation=False)
     return _of_cases(cases, resolved, folder.resolve().name)
+
+
+def _values_of(cases: Iterable[Case]) -> set[int]:
+    """Label values of lesions in the first segmentations; what cannot be read is told later."""
+    values: set[int] = set()
+    paths = [case.segmentation for case in cases if case.segmentation is not None]
+    for path in paths[:_TELLING]:
+        with suppress(DataError):
+            values |= {int(value) for value in np.unique(read_volume(path)[0])
+                       if 0 < value < 256 and value == int(value)}
+    return values
 
 
 def _of_cases(cases: Iterable[Case], config: Config, title: str) -> ViewSource:

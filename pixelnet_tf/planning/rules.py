@@ -87,10 +87,18 @@ def name_labels(survey: Survey, named: dict[int, str], study: StudyConfig
                                 f"name; it names {sorted(named)}", case=count.case,
                                 file=count.file, value=value,
                                 hint="add it there or correct the file")
-    values = {int(value) for value in survey.label_values}
+    return name_values({int(value) for value in survey.label_values}, named, study.layout)
+
+
+def name_values(values: set[int], named: dict[int, str], layout: Layout
+                ) -> tuple[dict[int, str], str]:
+    """Name the label values of lesions that occur, and say where the names come from.
+
+    named: what dataset.json or the challenge calls them; empty where nothing does.
+    """
     if named and values <= set(named):
         return dict(named), "as the data set calls them"
-    if values and values <= set(_BRATS) and len(values) > 1 and study.layout == Layout.BRATS:
+    if values and values <= set(_BRATS) and len(values) > 1 and layout == Layout.BRATS:
         return {0: "background", **_BRATS}, "BraTS' names of the values"
     if len(values) <= 1:
         return {0: "background", (values or {1}).pop(): "lesion"}, "the value that occurs"

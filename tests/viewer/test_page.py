@@ -12,11 +12,12 @@ import nibabel as nib
 import numpy as np
 import pytest
 
+from pixelnet_tf.api.viewing import View
 from pixelnet_tf.config import EvaluationConfig, StudyConfig
 from pixelnet_tf.viewer.source import ShownCase, ViewSource
 
 from .browser import CHROMIUM, Browser
-from .conftest import FORMS, MARKUP, Served
+from .conftest import FORMS, MARKUP, SETTINGS, Served
 
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no chromium in the PATH")
 
@@ -223,6 +224,17 @@ def test_1251_cases_sort_and_scroll_in_a_blink(page):
     assert max(milliseconds) < 200, milliseconds
     # The fourth click: downwards again.
     assert sorted_names[:2] == [f"case_{number:04}" for number in np.argsort(-scores)[:2]]
+
+
+def test_where_nothing_is_predicted_the_reference_is_seen(page, viewed):
+    served = Served(View(viewed / "study", config="phantom", overrides=SETTINGS).source)
+    try:
+        Page(page.browser, f"{served.url}#case=ras&view=axial")
+        assert page.browser.run("document.getElementById('show-reference').checked")
+        assert reddish(page.browser.canvas()).sum() > 200
+    finally:
+        page.browser.call("Page.navigate", url="about:blank")
+        served.stop()
 
 
 def test_nothing_of_the_page_breaks_its_own_policy(page):

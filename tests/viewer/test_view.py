@@ -31,6 +31,19 @@ def test_a_raw_study_is_told_by_its_names(viewed):
     assert kinds(case) == ["image-0", "image-1", "reference"]
 
 
+@pytest.mark.parametrize(("values", "names"), [
+    ((1,), ["lesion"]), ((1, 2, 4), ["necrosis", "edema", "enhancing"]),
+    ((2, 7), ["label_2", "label_7"])])
+def test_labels_that_nobody_names_are_told_by_their_values(viewed, tmp_path, values, names):
+    shutil.copytree(viewed / "study" / "ras", tmp_path / "ras")
+    path = tmp_path / "ras" / "ras_seg.nii.gz"
+    image = nib.load(path)
+    places = np.arange(image.shape[0])[:, None, None] % len(values)
+    nib.save(nib.Nifti1Image(np.where(image.get_fdata() > 0, np.array(values)[places], 0).astype(
+        np.uint8), image.affine), path)
+    assert list(View(tmp_path).source.study.labels.values()) == ["background", *names]
+
+
 def test_a_prepared_study(main_job):
     source = View(main_job / "prepared").source
     assert kinds(source.cases[0]) == ["image-0", "image-1", "image-2", "reference"]

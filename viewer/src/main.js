@@ -21,7 +21,7 @@ async function ask(url) {
 class Page {
   constructor(study) {
     this.study = study;
-    this.state = parseState(location.hash);
+    this.state = this.read();
     document.title = `${study.title} - PixelNet viewer`;
     byId("title").textContent = study.title;
     byId("count").textContent = study.cases.length === 1 ? "1 case" : `${study.cases.length} cases`;
@@ -55,10 +55,18 @@ class Page {
     listenToKeys(byId("canvas"), (name) => this.act(name));
     window.addEventListener("hashchange", () => {
       if (location.hash !== formatState(this.state)) {
-        this.state = parseState(location.hash);
+        this.state = this.read();
         this.follow();
       }
     });
+  }
+
+  /** The state that the address holds; where nothing is predicted, the reference is seen. */
+  read() {
+    const asked = /[#&]reference=/.test(location.hash);
+    const predicted = this.study.cases.some((one) => one.layers.some(
+      (layer) => layer.kind === "prediction"));
+    return { ...parseState(location.hash), ...(asked || predicted ? {} : { reference: 0.5 }) };
   }
 
   get number() {
