@@ -6,10 +6,12 @@ import nibabel as nib
 import numpy as np
 import pytest
 
+from pixelnet_tf.cases import dicom_series
 from pixelnet_tf.cases.layouts import find_cases
 from pixelnet_tf.config import load_config
 from pixelnet_tf.errors import ConfigError
-from tests.dicom_study import write_series
+from tests.dicom_study import change, write_series
+from tests.listening import Listening
 
 ARRAY = np.random.default_rng(0).integers(0, 2000, (4, 4, 3)).astype(np.int16)
 
@@ -44,6 +46,20 @@ def test_series_are_chosen_by_description(case):
     assert "looked for Ärzte_01.nii" in str(found.segmentation_faults[0])
     assert not find_cases(case.parent, study(series={"t1ce": "*t1*"}), require_segmentation=False
                           )[0].segmentation_faults
+
+
+def test_headers_are_read_once_with_progress(case):
+    """A verb lists the cases several times; a file that was changed is read anew."""
+    ears, wanted = Listening(), study(series={"t1ce": "*t1*+c*"})
+    find_cases(case.parent, wanted, reporter=ears)
+    assert ears.tasks == {"reading series": (1, 1)}
+    read = dicom_series._header.cache_info().misses
+    find_cases(case.parent, wanted)
+    assert dicom_series._header.cache_info().misses == read
+    for path in (case / "deep" / "below").iterdir():
+        change(path, SeriesDescription="Ax other FLAIR")
+    found, = find_cases(case.parent, wanted)
+    assert found.volumes["flair"].description == "Ax other FLAIR"
 
 
 def test_a_modality_without_a_series_is_told_with_those_that_are_there(case):

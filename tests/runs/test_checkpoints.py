@@ -3,13 +3,14 @@
 import json
 import os
 
+import keras
 import numpy as np
 import pytest
 import tensorflow as tf
 
-from pixelnet_tf.errors import DataError, RunError
+from pixelnet_tf.errors import DataError, ModelError, RunError
 from pixelnet_tf.runs import checkpoints as checkpoints_module
-from pixelnet_tf.runs.checkpoints import Checkpoints, remove_states
+from pixelnet_tf.runs.checkpoints import Checkpoints, load_state, remove_states
 from tests.listening import Listening
 
 
@@ -101,6 +102,36 @@ def test_where_the_newest_is_broken_the_one_before_is_taken_and_that_is_said(
     again.save("last", 3)
     assert Checkpoints(str(tmp_path), variables, ears).restore("last")["step"] == 3
     assert len(ears.said) == 1
+
+
+class Model:
+    """A model that has one variable; a state holds those of the solver behind it."""
+
+    def __init__(self):
+        self.variables = [keras.Variable([0.0, 0.0])]
+
+
+def test_the_weights_of_a_state_are_those_of_the_one_before_where_it_is_broken(tmp_path, variables):
+    """Of a network that is taken from RUN/checkpoints, without its solver."""
+    checkpoints, ears, model = Checkpoints(str(tmp_path), variables), Listening(), Model()
+    checkpoints.save("best", 1, score=0.5)
+    variables[0].assign([3.0, 4.0])
+    checkpoints.save("best", 2, score=0.6)
+    load_state(str(tmp_path), "best", model, ears)
+    assert (model.variables[0].numpy().tolist(), ears.said) == ([3.0, 4.0], [])
+    for step in (2, 1):
+        data, = tmp_path.glob(f"best-{step}.data*")
+        data.write_bytes(data.read_bytes()[:3])
+        if step == 2:
+            load_state(str(tmp_path), "best", model, ears)
+            assert model.variables[0].numpy().tolist() == [1.0, 2.0]
+            said, = ears.said
+            assert "best-2" in said
+            assert "the one before is taken, of step 1" in said
+    with pytest.raises(ModelError, match="does not fit this configuration or is broken"):
+        load_state(str(tmp_path), "best", model, ears)
+    with pytest.raises(ModelError, match="holds no 'last' state yet"):
+        load_state(str(tmp_path), "last", model)
 
 
 def test_what_is_said_of_a_state_changes_without_writing_it_over_itself(tmp_path, variables):
