@@ -97,7 +97,7 @@ def test_a_report_shows_the_trial_of_the_learning_rate(source, tmp_path):
     (source.run_dir / "learning_rate.json").write_text(json.dumps(trial.to_json()))
     written = write_report(source, tmp_path / "report.html", overlays=0)
     assert "learning_rate.png" in [path.name for path in written]
-    assert ("learning rate 0.002 chosen by a trial on training slices (learning_rate.json): "
+    assert ("Learning rate 0.002 chosen by a trial on training slices (learning_rate.json): "
             "loss at 0.001 ends at 0.75 of the start&#39;s, 0.002 ends at 0.50"
             ) in written[0].read_text()
 
