@@ -197,7 +197,8 @@ def _of_predictions(folder: Path, references: Path | None, scores: Path | None, 
             prediction=_label_reader(predictions.get(name)),
             reference=_label_reader(truths.get(name)) if references else base.reference,
             probabilities=maps))
-    return ViewSource(folder.resolve().name, study, resolved.evaluation, tuple(shown))
+    return ViewSource(folder.resolve().name, study, resolved.evaluation, tuple(shown),
+                      resolved.model.region_based)
 
 
 def _of_study(folder: Path, config: Config | Path_ | None, overrides: Sequence[str]) -> ViewSource:

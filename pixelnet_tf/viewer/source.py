@@ -70,12 +70,14 @@ class ViewSource:
         study: labels, regions and their names.
         evaluation: the rules by which Dice is computed where no scores are given.
         cases: in the order of the list.
+        region_based: probabilities are of regions, which may overlap; else of classes.
     """
 
     title: str
     study: StudyConfig
     evaluation: EvaluationConfig
     cases: tuple[ShownCase, ...]
+    region_based: bool = False
 
     def to_json(self) -> dict[str, Any]:
         """Return what the page needs before it draws; case numbers count `cases`."""
@@ -86,6 +88,7 @@ class ViewSource:
                        for value, name in self.study.labels.items()],
             "errors": [{"value": value, "name": name, "colour": colour}
                        for value, (name, colour) in enumerate(ERRORS.items(), start=1)],
+            "maps": list(self.study.regions if self.region_based else self.study.labels.values()),
             "regions": list(make_protocol(self.evaluation).regions(self.study)),
             "cases": [{"name": case.name, "layers": case.layers(), "scores": dict(case.scores),
                        "warnings": list(case.warnings)} for case in self.cases]}

@@ -76,6 +76,14 @@ def test_predictions_alone_lie_on_an_empty_image(viewed, tmp_path):
     assert not empty.get_fdata().any()
 
 
+@pytest.mark.parametrize(("region_based", "maps"), [
+    ("false", ["background", "lesion"]), ("true", ["lesion"])])
+def test_maps_of_probabilities_are_of_classes_or_of_regions(viewed, region_based, maps):
+    source = View(viewed / "predictions", references=viewed / "study", overrides=[
+        *SETTINGS, f"model.region_based={region_based}"]).source
+    assert source.to_json()["maps"] == maps
+
+
 def test_scores_and_what_they_were_scored_against(viewed, tmp_path):
     evaluate(viewed / "predictions", viewed / "study", overrides=SETTINGS,
              workers=1).save(tmp_path / "scores")

@@ -86,8 +86,8 @@ export class Controls {
       opacity.value = state[kind];
     }
     byId("heat").hidden = !has.has("probabilities");
-    options(byId("class"), this.study.labels.map((label, place) => [String(place), label.name]),
-      String(Math.min(state.class, this.study.labels.length - 1)));
+    options(byId("class"), this.study.maps.map((name, place) => [String(place), name]),
+      String(Math.min(state.class, this.study.maps.length - 1)));
     byId("threshold").value = state.threshold;
     byId("threshold-value").textContent = state.threshold.toFixed(2);
     const warnings = one?.warnings ?? [];
@@ -120,7 +120,7 @@ export class Controls {
         rows.push([layer.title, value === null ? "outside" : String(+value.toPrecision(4))]);
       } else if (layer.kind === "probabilities") {
         value.forEach((each, place) => rows.push([
-          `p(${this.study.labels[place]?.name ?? place})`, each === null ? "" : each.toFixed(2)]));
+          `p(${this.study.maps[place] ?? place})`, each === null ? "" : each.toFixed(2)]));
       } else {
         rows.push([TITLES[layer.kind], named(value, layer.kind === "errors"
           ? this.study.errors : this.study.labels)]);

@@ -15,7 +15,7 @@ export const DEFAULTS = Object.freeze({
   reference: 0,
   errors: 0,
   probabilities: 0,
-  class: 1, // number of the class of the heat map
+  class: 1, // number of the map that is drawn: of a class, or of a region
   threshold: 0.5,
   outline: false,
   cross: true,
