@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import signal
 import socket
 import threading
 from collections.abc import AsyncIterator, Callable
@@ -153,6 +154,9 @@ def run_viewer(source: ViewSource, port: int, ready: Callable[[str], None]) -> N
     config = uvicorn.Config(build_app(source), log_config=None, log_level="warning",
                             access_log=False, ws="none", lifespan="on", server_header=False,
                             timeout_graceful_shutdown=1)
+    # After its own shutdown uvicorn raises the signal again; to end the page is no interruption.
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: None)
     ready(f"http://127.0.0.1:{listener.getsockname()[1]}/")
     uvicorn.Server(config).run(sockets=[listener])
 

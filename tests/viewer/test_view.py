@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import shutil
+import signal
+import subprocess
+import sys
+import urllib.request
 
 import nibabel as nib
 import numpy as np
@@ -115,3 +119,21 @@ def test_references_of_other_predictions_are_refused(viewed, tmp_path):
 def test_the_verb_refuses_what_is_not_there(tmp_path, capsys):
     assert run_main("view", tmp_path / "nothing", "--no-browser") == 3
     assert "no such folder" in capsys.readouterr().err
+
+
+def test_the_verb_says_where_the_page_is_and_ends_by_ctrl_c(viewed):
+    process = subprocess.Popen(
+        [sys.executable, "-m", "pixelnet_tf", "view", str(viewed / "study"), "--port", "0",
+         "--no-browser"], stderr=subprocess.PIPE, text=True)
+    try:
+        said = process.stderr.readline()
+        assert said.startswith("4 cases at http://127.0.0.1:")
+        with urllib.request.urlopen(said.split()[3], timeout=30) as page:
+            assert b"PixelNet viewer" in page.read()
+        process.send_signal(signal.SIGINT)
+        assert process.wait(30) == 0
+        assert process.stderr.read().strip() == ""
+    finally:
+        process.kill()
+        process.wait()
+        process.stderr.close()
