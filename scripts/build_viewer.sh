@@ -3,8 +3,8 @@
 # With --check nothing is changed, and the exit code says whether the committed page is what they
 # make, byte for byte.
 set -euo pipefail
-cd "$(dirname "${BASH_SOURCE[0]}")/../viewer"
-page=../pixelnet_tf/viewer/page
+cd "$(dirname "${BASH_SOURCE[0]}")/viewer"
+page=../../pixelnet_tf/viewer/page
 
 npm ci --ignore-scripts --no-audit --no-fund
 if [[ ${1:-} == --check ]]; then

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
-WEB, PAGE = ROOT / "viewer", ROOT / "pixelnet_tf" / "viewer" / "page"
+WEB, PAGE = ROOT / "scripts" / "viewer", ROOT / "pixelnet_tf" / "viewer" / "page"
 
 
 def test_the_bundle_is_current():

@@ -7,7 +7,7 @@ import { fileURLToPath } from "node:url";
 import { build } from "esbuild";
 
 const here = dirname(fileURLToPath(import.meta.url));
-const out = process.argv[2] ?? join(here, "..", "pixelnet_tf", "viewer", "page");
+const out = process.argv[2] ?? join(here, "..", "..", "pixelnet_tf", "viewer", "page");
 
 // NiiVue reads chunked Zarr images by WebAssembly, which no page of ours is allowed to run.
 const withoutZarr = {
