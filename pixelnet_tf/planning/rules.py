@@ -212,8 +212,9 @@ def looks_setting(steps: int, seconds: float, one_round: float, cost: str, most:
     looks = count_looks(seconds, one_round, most)
     share = looks * one_round / max(seconds, 1e-9)
     return Setting("training.validate_every", max(1, -(-steps // looks)),
-                   f"{looks} looks at the validation cases, {cost}: {share:.0%} of the training's "
-                   "time" + (", a tenth at most" if share <= _VALIDATION_SHARE else ""))
+                   f"{looks} look{'s' * (looks > 1)} at the validation cases, {cost}: {share:.0%} "
+                   "of the training's time"
+                   + (", a tenth at most" if share <= _VALIDATION_SHARE else ""))
 
 
 def rounded(number: float) -> int:

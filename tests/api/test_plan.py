@@ -92,7 +92,7 @@ def test_every_preset_says_how_often_to_validate(main_job, tmp_path, monkeypatch
     assert 1 <= looks <= (80 if preset == "faithful" else 15)
     steps = found.config.training.steps or found.config.training.epochs * 8
     assert 0 < said.value <= steps
-    assert f"# {looks} looks at the validation cases" in found.yaml()
+    assert f"# {looks} look{'s' * (looks > 1)} at the validation cases" in found.yaml()
     found = px.plan(main_job / "study", **asked, overrides=["training.validate_every=7"])
     assert found.config.training.validate_every == 7
     found = px.plan(main_job / "study", **asked, overrides=["split.validation=0"])
