@@ -481,7 +481,9 @@ class TrainingTree:
         files, ending = image_files(folder, below=False), self.dataset.file_ending
         if ending is None:
             return files
-        fitting = [path for path in files if path.name.lower().endswith(ending.lower())]
+        # A pair of files is found by its header.
+        wanted = ".hdr" if ending.lower() == ".img" else ending.lower()
+        fitting = [path for path in files if path.name.lower().endswith(wanted)]
         if files and not fitting:
             raise DataError(f"states file_ending {ending!r}, but {folder} holds files as "
                             f"{printable(files[0].name)}", file=self.dataset.path, value=ending,

@@ -276,6 +276,13 @@ def test_one_folder_of_nnunet_images_is_read_by_the_numbers_of_its_channels(tmp_
     assert "dataset.json that names the channels" in str(case.faults[0])
 
 
+def test_a_pair_of_files_may_be_stated_by_either_ending(tmp_path, phantom):
+    write_study(tmp_path, "nnunet", phantom, AFFINE, ".img")
+    for ending in (".img", ".hdr"):
+        write_json(tmp_path, file_ending=ending)
+        assert [case.faults for case in detect_study(tmp_path).cases] == [(), ()]
+
+
 def listed_study(folder, phantom):
     """nnU-Net's second form: dataset.json says where the files of each case lie."""
     write_study(folder, "nnunet", phantom, AFFINE)
