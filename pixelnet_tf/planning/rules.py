@@ -230,7 +230,7 @@ def _study_settings(study: StudyConfig, survey: Survey, reasons: dict[str, str])
     default = config_to_dict(StudyConfig(name=study.name))
     own = {"skull_stripped": _skull_words(survey),
            "ignore_label": "dataset.json calls it so",
-           "resample": f"the images of {len(survey.grids_differ)} cases lie on several grids"}
+           "resample": f"the files of {len(survey.grids_differ)} cases lie on several grids"}
     always = ("name", "layout", "modalities", "labels", "regions", "skull_stripped")
     return [Setting(f"study.{key}", value, reasons.get(key, own.get(key, "")))
             for key, value in tree.items() if key in always or value != default[key]]

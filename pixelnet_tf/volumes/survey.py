@@ -67,7 +67,7 @@ class Survey:
         stripped: whether the skull is removed; None where no image could be read.
         air, rim: medians of what that was told by: the share of voxels that are 0 in all images,
             and the brightness just inside the outline as a share of the 99th percentile.
-        grids_differ: cases whose images do not lie on one grid.
+        grids_differ: cases whose images, and segmentation, do not lie on one grid.
         unread: cases whose segmentation cannot be read.
     """
 
@@ -148,6 +148,9 @@ def survey_study(cases: Sequence[Case], ignored: int | None, reporter: Reporter)
             own = [geometry_of(source) for source in case.volumes.values()]
             if own:
                 geometries.append(own[0])
+            if case.segmentation is not None and own:
+                # A truth in NIfTI beside DICOM may have the same voxels in another order.
+                own.append(geometry_of(case.segmentation))
             if any(own[0].difference(other) for other in own[1:]):
                 differ.append(case.name)
         except DataError as error:

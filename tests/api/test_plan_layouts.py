@@ -56,6 +56,20 @@ def test_a_plan_of_every_layout_prepares_without_an_edit(tmp_path, cases, layout
     assert len(summary.split.cases) == 3
 
 
+def test_a_truth_whose_voxels_are_in_another_order_than_the_series_is_prepared(tmp_path, cases):
+    """DICOM is right-handed, and a NIfTI file may be left-handed: LAS, as ISLES 2022."""
+    write_dicom(tmp_path / "study", cases)
+    mirrored = AFFINE @ np.diag([1, 1, -1, 1])
+    mirrored[:3, 3] = AFFINE[:3, :3] @ [0, 0, 15]
+    for case, arrays in cases.items():
+        write_image(tmp_path / "study" / case / f"{case}_seg.nii.gz", arrays["seg"][..., ::-1],
+                    mirrored)
+    found = px.plan(tmp_path / "study", trial=False)
+    assert found.config.study.resample
+    summary = prepare_study(found.config, tmp_path / "study", tmp_path / "prepared", dry_run=True)
+    assert len(summary.split.cases) == 3
+
+
 @pytest.mark.parametrize("layout", ["brats", "dicom"])
 def test_a_modality_that_one_case_has_twice_is_not_left_out_of_all(tmp_path, cases, layout):
     """It is told by `plan`, and refused by the next verb."""
