@@ -153,7 +153,8 @@ def write_report(source: ReportSource, out: Path, overlays: int = 3) -> list[Pat
             curves.append(picture(f"training{place}", words[0].upper() + words[1:],
                                   training_curves(rows)))
         if trial := _stored(folder, "learning_rate.json", RateTrial.from_json):
-            curves.append(picture(f"learning_rate{place}", f"{of}{trial.describe()}.",
+            words = f"{of}{trial.describe()}."
+            curves.append(picture(f"learning_rate{place}", words[0].upper() + words[1:],
                                   rate_curves(trial)))
     evaluation = source.evaluation
     calibration = evaluation.calibration

@@ -197,7 +197,7 @@ def test_the_learning_rate_in_the_log_is_the_steps_own(make_trainer):
 def test_class_frequencies_are_measured_once_a_run(make_trainer, monkeypatch):
     measured = []
 
-    def measure(study, schedule, sampling):
+    def measure(study, schedule, sampling, regions):
         measured.append(1)
         return ClassPriors(study.config.study.class_names, (0.7, 0.1, 0.1, 0.1), (0.25,) * 4)
 
