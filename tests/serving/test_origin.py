@@ -5,8 +5,6 @@ from __future__ import annotations
 import json
 import shutil
 import subprocess
-import threading
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 
@@ -15,6 +13,7 @@ from starlette.testclient import TestClient
 
 from pixelnet_tf.serving.app import build_app
 from pixelnet_tf.serving.registry import ModelRegistry
+from tests.foreign_page import foreign_page
 
 from .server_process import ServerProcess
 
@@ -105,26 +104,10 @@ def test_in_a_real_browser(small, tmp_path):
     """A foreign page, and a page under a name that was pointed to the server's own address."""
     (tmp_path / "models").symlink_to(small)
     with ServerProcess(tmp_path / "models") as server:
-        class Handler(BaseHTTPRequestHandler):
-            def do_GET(self):
-                data = (PAGE.replace("SERVER", server.url).replace("PREDICT", PREDICT)
-                        .replace("BODY", json.dumps(json.dumps(BODY)))).encode()
-                self.send_response(200)
-                self.send_header("Content-Type", "text/html")
-                self.send_header("Content-Length", str(len(data)))
-                self.end_headers()
-                self.wfile.write(data)
-
-            def log_message(self, *arguments):
-                pass
-
-        pages = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        threading.Thread(target=pages.serve_forever, daemon=True).start()
-        try:
-            said = browse(f"http://page.example:{pages.server_port}/", tmp_path)
-        finally:
-            pages.shutdown()
-            pages.server_close()
+        text = (PAGE.replace("SERVER", server.url).replace("PREDICT", PREDICT)
+                .replace("BODY", json.dumps(json.dumps(BODY))))
+        with foreign_page(text) as address:
+            said = browse(address, tmp_path)
         assert '"asking":"refused"' in said, said
         assert '"reading":"refused"' in said, said
         rebound = browse(f"http://rebound.example:{server.port}/v1/models", tmp_path)

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import threading
 import time
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from urllib.parse import quote
 
@@ -15,6 +13,7 @@ import pytest
 from pixelnet_tf.api.viewing import View
 from pixelnet_tf.config import EvaluationConfig, StudyConfig
 from pixelnet_tf.viewer.source import ShownCase, ViewSource
+from tests.foreign_page import foreign_page
 
 from .browser import CHROMIUM, Browser
 from .conftest import FORMS, MARKUP, SETTINGS, Served
@@ -268,27 +267,11 @@ function frame(made) {
 
 
 def test_other_origins_get_nothing(page, served):
-    class Handler(BaseHTTPRequestHandler):
-        def do_GET(self):
-            data = FOREIGN.replace("TARGET", served.url).encode()
-            self.send_response(200)
-            self.send_header("Content-Type", "text/html")
-            self.end_headers()
-            self.wfile.write(data)
-
-        def log_message(self, *arguments):
-            pass
-
-    pages = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    threading.Thread(target=pages.serve_forever, daemon=True).start()
     before = len(served.requests)
-    try:
-        page.browser.open(f"http://page.example:{pages.server_port}/")
+    with foreign_page(FOREIGN.replace("TARGET", served.url)) as address:
+        page.browser.open(address)
         said = page.browser.wait("document.getElementById('said')?.textContent.startsWith('{')"
                                  " && document.getElementById('said').textContent")
-    finally:
-        pages.shutdown()
-        pages.server_close()
     assert '"reading":"refused","posting":"refused"' in said, said
     assert '"picture":"refused","script":"refused"' in said, said
     page.browser.open(f"http://rebound.example:{served.port}/api/study")
