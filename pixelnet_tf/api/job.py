@@ -170,8 +170,9 @@ class Job:
     def left(self) -> list[str]:
         """The parts that are still to be done, in their order."""
         folder = self.folder
-        done = {"prepare": self._is_prepared(), "train": self._is_trained(), "predict": False,
-                "evaluate": (folder.scores / "summary.json").is_file(),
+        prepared = self._is_prepared()
+        done = {"prepare": prepared, "train": prepared and self._is_trained(self._prepared()),
+                "predict": False, "evaluate": (folder.scores / SUMMARY_FILE).is_file(),
                 "report": folder.report.is_file()}
         return [part for part, there in done.items() if not there]
 
@@ -224,11 +225,8 @@ class Job:
 
         return PreparedStudy.open(self.folder.prepared)
 
-    def _is_trained(self) -> bool:
-        run = self.folder.run
-        if not self._is_prepared():
-            return False
-        folds = len(self._prepared().split.folds)
+    def _is_trained(self, prepared: PreparedStudy) -> bool:
+        run, folds = self.folder.run, len(prepared.split.folds)
         if not folds:
             return (run / "model.keras").is_file()
         return (run / "decisions.json").is_file() and (run / OUT_OF_FOLD / SUMMARY_FILE).is_file(
@@ -244,7 +242,7 @@ class Job:
         else:
             trainer = make_trainer(prepared, self.config, folder, reporter=self.reporter)
         trainer.check(resume=True)
-        if self._is_trained():
+        if self._is_trained(prepared):
             self.reporter.message("train: done before")
             return
         self.reporter.message(f"train: {trainer.describe()}")
