@@ -7,6 +7,7 @@ import SimpleITK as sitk
 
 from pixelnet_tf.config import BiasFieldConfig
 from pixelnet_tf.errors import DataError
+from pixelnet_tf.volumes.geometry import nearest_whole
 
 #: The shrunken grid keeps at least this many voxels along an axis, so that the field's spline of
 #: the finest level is still held by data in volumes of few thick slices.
@@ -18,11 +19,14 @@ def correct_bias_field(array: np.ndarray, spacing_mm: tuple[float, ...],
     """Divide a volume by the smooth field that N4 finds in it.
 
     N4 is fitted on a coarser grid (`shrink_factor`); its spline is then evaluated on the full
-    one. Runs on one thread: sums in another order would change the last digits.
+    one. Runs on one thread: sums in another order would change the last digits. The spline's knots
+    divide the grid whatever a voxel measures, so N4 is told sides of 1: with those of the header,
+    whose last digit differs between the NIfTI and the DICOM of a scan, voxels that lie on a knot
+    fell to either side of it, and single voxels came out by tenths of a deviation apart.
 
     Args:
         array: (column, row, slice) float32.
-        spacing_mm: voxel side along the array's axes.
+        spacing_mm: voxel side along the array's axes, which the coarser grid evens out.
         mask: bool, of the array's shape, the voxels that the field is fitted to; only positive
             ones count.
         config: shrink factor, iterations of each level, convergence threshold.
@@ -45,14 +49,14 @@ def correct_bias_field(array: np.ndarray, spacing_mm: tuple[float, ...],
     factors = shrink_factors(array.shape, spacing_mm, config.shrink_factor)
     if not usable[tuple(slice(f // 2, None, f) for f in factors)].any():
         return array.astype(np.float32)
-    image = _image(array.astype(np.float32), spacing_mm)
+    image = _image(array.astype(np.float32))
     n4 = sitk.N4BiasFieldCorrectionImageFilter()
     n4.SetNumberOfThreads(1)
     n4.SetMaximumNumberOfIterations(list(config.iterations))
     n4.SetConvergenceThreshold(config.convergence)
     try:
         n4.Execute(sitk.Shrink(image, factors),
-                   sitk.Shrink(_image(usable.astype(np.uint8), spacing_mm), factors))
+                   sitk.Shrink(_image(usable.astype(np.uint8)), factors))
     except RuntimeError as error:
         raise DataError(f"N4 finds no bias field ({str(error).splitlines()[-1].strip()})",
                         hint="leave the case out, or set prepare.bias_field.enabled to false"
@@ -68,11 +72,9 @@ def shrink_factors(shape: tuple[int, ...], spacing_mm: tuple[float, ...], factor
                    ) -> list[int]:
     """Return the factor along each axis: voxels of equal sides, `factor` times the smallest."""
     side_mm = factor * min(spacing_mm)
-    return [max(1, min(round(side_mm / spacing), size // _FEWEST_VOXELS))
+    return [max(1, min(nearest_whole(side_mm / spacing), size // _FEWEST_VOXELS))
             for size, spacing in zip(shape, spacing_mm, strict=True)]
 
 
-def _image(array: np.ndarray, spacing_mm: tuple[float, ...]) -> sitk.Image:
-    image = sitk.GetImageFromArray(np.ascontiguousarray(array.T))
-    image.SetSpacing([float(s) for s in spacing_mm])
-    return image
+def _image(array: np.ndarray) -> sitk.Image:
+    return sitk.GetImageFromArray(np.ascontiguousarray(array.T))

@@ -273,6 +273,12 @@ def _rows(affine: np.ndarray) -> str:
     return str([[float(f"{value:.5g}") for value in row] for row in affine[:3]])
 
 
+def nearest_whole(ratio: float) -> int:
+    """The whole number nearest to a ratio of lengths that headers state: one half goes to the even
+    one, whatever the last digit, which differs between two files of one scan."""
+    return round(round(float(ratio), 3))
+
+
 def _sides(spacing_mm: Iterable[float]) -> str:
     return " x ".join(f"{side:.5g}" for side in spacing_mm)
 

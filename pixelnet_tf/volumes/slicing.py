@@ -9,7 +9,7 @@ import numpy as np
 
 from pixelnet_tf.config import PLANES
 from pixelnet_tf.errors import DataError
-from pixelnet_tf.volumes.geometry import VolumeGeometry
+from pixelnet_tf.volumes.geometry import VolumeGeometry, nearest_whole
 
 #: How many times as long as the other a side of a pixel may be in a coronal or sagittal slice:
 #: beyond, most of the picture would be interpolated.
@@ -67,14 +67,16 @@ class SlicePlan:
     def _square_pixels(self) -> tuple[int, int]:
         """Height and width of an upright slice with square pixels."""
         sides_mm = [self.geometry.view_spacing_mm[axis] for axis in _AXES[self.plane][1:]]
-        if max(sides_mm) > MOST_STRETCHED * min(sides_mm):
+        stretched = round(max(sides_mm) / min(sides_mm), 3)
+        if stretched > MOST_STRETCHED:
             raise DataError(
                 f"pixels of {sides_mm[0]:.3g} x {sides_mm[1]:.3g} mm in {self.plane} slices: one "
                 f"side is more than {MOST_STRETCHED:g} times the other, and most of the picture "
-                "would be interpolated", value=round(max(sides_mm) / min(sides_mm), 3),
+                "would be interpolated", value=stretched,
                 hint="set model.planes=[axial], or leave the case out")
-        height, width = (max(native, round(native * side / min(sides_mm))) for native, side in zip(
-            (self._native_height, self._native_width), sides_mm, strict=True))
+        height, width = (max(native, nearest_whole(native * side / min(sides_mm)))
+                         for native, side in zip((self._native_height, self._native_width),
+                                                 sides_mm, strict=True))
         return height, width
 
     @cached_property

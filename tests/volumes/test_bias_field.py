@@ -59,6 +59,15 @@ def test_the_same_input_gives_the_same_bits(phantom):
     assert corrected(biased, mask, 4).tobytes() == corrected(biased, mask, 4).tobytes()
 
 
+def test_the_last_digit_of_a_header_changes_no_bit(phantom):
+    biased, mask, _ = phantom
+    settings = BiasFieldConfig(shrink_factor=3, iterations=(20, 20, 20))
+    # As two files of one scan state it; the half of the slices' factor is a tie.
+    wanted, found = (correct_bias_field(biased, sides, mask, settings) for sides in (
+        (2.0, 2.0, 4.0), (1.999999977, 2.000000072, 3.9999999438)))
+    np.testing.assert_array_equal(found, wanted)
+
+
 def test_voxels_that_are_not_positive_do_not_matter(phantom):
     biased, mask, _ = phantom
     holed = biased.copy()
@@ -79,3 +88,6 @@ def test_factors_even_out_the_voxels_and_keep_thin_stacks():
     assert shrink_factors((192, 192, 64), (1.0, 1.0, 2.0), 4) == [4, 4, 2]
     assert shrink_factors((128, 128, 20), (1.5, 1.5, 6.5), 4) == [4, 4, 1]
     assert shrink_factors((10, 10, 10), (1.0, 1.0, 1.0), 4) == [1, 1, 1]
+    # 3 * 1 / 2 is a tie, whatever the last digit is.
+    for last in (0.0, 1e-7, -1e-7):
+        assert shrink_factors((96, 96, 64), (1.0, 1.0, 2.0 + last), 3) == [3, 3, 2]

@@ -83,6 +83,14 @@ def test_pixels_of_upright_planes_are_square():
         SlicePlan(flat, plane="coronal")
 
 
+@pytest.mark.parametrize("last", [0.0, 1e-7, -1e-7])
+def test_the_last_digit_of_a_header_changes_no_size(last):
+    # 3 slices of 2.5 pixels are 7.5 pixels; 4 pixels a slice are as many as may be.
+    for side, height in ((2.5 + last, 8), (4 + last, 12)):
+        thick = VolumeGeometry.of((4, 5, 3), np.diag([1.0, 1.0, side, 1.0]))
+        assert SlicePlan(thick, plane="coronal").height == height
+
+
 def test_the_isles_rule_by_hand():
     """2 rows of 4 pixels, doubled to 4 x 8 and padded by 2 rows above and below."""
     plan = SlicePlan(geometry((4, 2, 1)), 8)
