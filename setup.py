@@ -44,6 +44,10 @@ DICOM = ["highdicom>=0.28", "pydicom>=3.0.1"]
 # programs for DICOM segmentations, the validator of the BIDS project.
 READERS = ["dcmqi>=1.5.6", "bids-validator-deno>=3.0.2"]
 
+# Cases on other processes and machines, and Slurm's jobs as workers; the oldest releases that this
+# was tested with.
+CLUSTER = ["distributed>=2025.1", "dask-jobqueue>=0.9"]
+
 DOCS = ["sphinx>=8", "myst-parser>=4", "numpydoc>=1.8", "sphinx-gallery>=0.19", "furo>=2024.8"]
 
 EXTRAS = {
@@ -59,7 +63,9 @@ EXTRAS = {
     "tensorboard": TENSORBOARD,
     # DICOM segmentations (`predict --output dicom-seg`); series are read without it.
     "dicom": DICOM,
-    "test": TEST + REPORT + SERVE + HDF5 + DICOM + READERS,
+    # Cases on the workers of Dask (`--scheduler`), Slurm's jobs among them.
+    "cluster": CLUSTER,
+    "test": TEST + CLUSTER + REPORT + SERVE + HDF5 + DICOM + READERS,
     # The documentation, with what its examples need.
     "docs": DOCS + REPORT + SERVE,
     # TensorFlow Serving's own messages, and requests drawn from the server's description.
@@ -72,7 +78,7 @@ EXTRAS = {
     # CUDA's libraries, so neither the tests nor `all` take it. The versions that it was tried with.
     "peer": ["torch>=2.14", "dynamic-network-architectures>=0.4.4", "batchgeneratorsv2>=0.3"],
     # What a user may want.
-    "all": REPORT + SERVE + HDF5 + ONNX + TENSORBOARD + DICOM,
+    "all": REPORT + SERVE + HDF5 + ONNX + TENSORBOARD + DICOM + CLUSTER,
 }
 
 setup(

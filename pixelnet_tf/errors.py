@@ -162,6 +162,10 @@ class RunError(PixelNetError):
     exit_code = 5
 
 
+class WorkerDied(RunError):
+    """The processes at work on a case died, the first one and the one that tried again."""
+
+
 def is_out_of_memory(error: BaseException) -> bool:
     """Whether an error says that memory did not suffice: Python's, TensorFlow's, the loader's of
     libraries."""

@@ -7,10 +7,19 @@ decides by `logging` what it shows. The command line brings a reporter of its ow
 
 from __future__ import annotations
 
+import importlib.abc
+import importlib.machinery
 import logging
+import os
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from types import ModuleType
 from typing import Protocol, runtime_checkable
 
 logger = logging.getLogger("pixelnet_tf")
+#: Its value says which of TensorFlow's own lines are shown; 3 leaves what ends the program.
+LEVEL = "TF_CPP_MIN_LOG_LEVEL"
 
 
 @runtime_checkable
@@ -75,3 +84,65 @@ class LogReporter:
 def reporter_or_log(reporter: Reporter | None) -> Reporter:
     """Return the reporter that was given, or the one that logs."""
     return LogReporter() if reporter is None else reporter
+
+
+class _QuietImport(importlib.abc.MetaPathFinder):
+    """Imports TensorFlow without the lines that its libraries write when they are loaded.
+
+    They come from initialisers that run before any setting is looked at, straight to file
+    descriptor 2, which therefore leads nowhere until the import has ended. Errors of the import
+    are exceptions and come through.
+    """
+
+    def find_spec(self, fullname: str, path: Sequence[str] | None = None,
+                  target: ModuleType | None = None) -> importlib.machinery.ModuleSpec | None:
+        if fullname != "tensorflow" or os.environ.get(LEVEL) == "0":
+            return None
+        spec = importlib.machinery.PathFinder.find_spec(fullname, path)
+        if spec is not None and spec.loader is not None:
+            spec.loader = _QuietLoader(spec.loader)
+        return spec
+
+
+class _QuietLoader(importlib.abc.Loader):
+    """Another loader, unheard."""
+
+    def __init__(self, loader: importlib.abc.Loader):
+        self._loader = loader
+
+    def create_module(self, spec: importlib.machinery.ModuleSpec) -> ModuleType | None:
+        return self._loader.create_module(spec)
+
+    def exec_module(self, module: ModuleType) -> None:
+        # What the module asks its own loader for (files, source) it gets from the real one.
+        module.__loader__ = self._loader
+        if module.__spec__ is not None:
+            module.__spec__.loader = self._loader
+        with _standard_error_closed():
+            self._loader.exec_module(module)
+
+
+@contextmanager
+def _standard_error_closed() -> Iterator[None]:
+    sys.stderr.flush()
+    try:
+        before = os.dup(2)
+    except OSError:
+        # There is none.
+        yield
+        return
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    try:
+        os.dup2(nowhere, 2)
+        yield
+    finally:
+        os.dup2(before, 2)
+        os.close(before)
+        os.close(nowhere)
+
+
+def load_tensorflow_quietly() -> None:
+    """From now on TensorFlow's own lines stay off the terminal, unless `LEVEL` is 0."""
+    os.environ.setdefault(LEVEL, "3")
+    if not any(isinstance(finder, _QuietImport) for finder in sys.meta_path):
+        sys.meta_path.insert(0, _QuietImport())

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from pixelnet_tf.cases.case import Case
 from pixelnet_tf.cases.layouts import find_cases
+from pixelnet_tf.cases.parts import Part
 from pixelnet_tf.config import Config, as_config, check_network_named
 from pixelnet_tf.errors import ConfigError
 from pixelnet_tf.reporting import Reporter
@@ -20,6 +21,7 @@ from pixelnet_tf.volumes.phantom_study import write_phantom as _write_phantom
 if TYPE_CHECKING:
     from pixelnet_tf.dataset.prepare_study import PrepareSummary as PrepareSummary
     from pixelnet_tf.dataset.prepared import PreparedStudy
+    from pixelnet_tf.dataset.workers import Engine
     from pixelnet_tf.runs.folder import RunFolder
     from pixelnet_tf.training.cross_validation import CrossValidation
     from pixelnet_tf.training.experiment import Experiment
@@ -90,7 +92,8 @@ class Study:
         return check_cases(self.cases, self.config.study, self.config.prepare.slice_size, reporter,
                            self.config.model.planes)
 
-    def prepare(self, out: Path_, *, workers: int | None = None, skip_bad_cases: bool = False,
+    def prepare(self, out: Path_, *, workers: int | Engine | None = None,
+                skip_bad_cases: bool = False,
                 require_segmentation: bool = True, redraw_split: bool = False,
                 reporter: Reporter | None = None) -> PreparedStudy:
         """Check, correct, normalise and slice the cases; a second call does what is missing.
@@ -100,7 +103,8 @@ class Study:
         out
             Folder of the prepared study.
         workers
-            Cases in work at once; 0 is one per core, None takes `prepare.workers`.
+            Cases in work at once; 0 is one per core, None takes `prepare.workers`. Or the workers
+            of Dask, as `pixelnet_tf.api.cluster.open_workers` gives them.
         skip_bad_cases
             Leave bad cases out with a warning instead of refusing the study.
         require_segmentation
@@ -121,16 +125,27 @@ class Study:
             require_segmentation=require_segmentation, redraw_split=redraw_split,
             reporter=reporter))
 
-    def update(self, out: Path_, *, workers: int | None = None, skip_bad_cases: bool = False,
-               require_segmentation: bool = True, redraw_split: bool = False,
+    def update(self, out: Path_, *, workers: int | Engine | None = None,
+               skip_bad_cases: bool = False, require_segmentation: bool = True,
+               redraw_split: bool = False, part: Part | str | None = None, finish: bool = False,
                dry_run: bool = False, reporter: Reporter | None = None) -> PrepareSummary:
         """Do what `prepare` does, and say what was done; on a dry run check everything, write
-        nothing, and say what would be done."""
+        nothing, and say what would be done.
+
+        Parameters
+        ----------
+        part
+            Prepare this part of the cases alone, "2/8" for the second of eight: calls for all parts
+            may run at the same time, on several machines.
+        finish
+            Prepare none; join the parts, and refuse where a case is missing.
+        """
         from pixelnet_tf.dataset.prepare_study import prepare_study
 
         return prepare_study(self.config, self.path, out, workers, skip_bad_cases,
                              require_segmentation=require_segmentation, redraw_split=redraw_split,
-                             dry_run=dry_run, reporter=reporter)
+                             part=Part.parse(part) if isinstance(part, str) else part,
+                             finish=finish, dry_run=dry_run, reporter=reporter)
 
 
 def train(prepared: PreparedStudy | Path_, config: Config | Path_, out: Path_, *,

@@ -13,8 +13,9 @@ import click
 
 from pixelnet_tf import __version__
 from pixelnet_tf.cli.options import session_options
-from pixelnet_tf.cli.session import SESSION, load_tensorflow_quietly
+from pixelnet_tf.cli.session import SESSION
 from pixelnet_tf.errors import PixelNetError, RunError, is_out_of_memory
+from pixelnet_tf.reporting import load_tensorflow_quietly
 
 #: Verb -> its one line in `--help`. A verb lives in the module of its name (`-` becomes `_`), as
 #: `command`; listing them here keeps `--help` free of TensorFlow's import.

@@ -12,7 +12,7 @@ from typing import Any
 
 import click
 
-from pixelnet_tf.cli.session import LEVEL, SESSION
+from pixelnet_tf.cli.session import SESSION
 from pixelnet_tf.config import (
     Config,
     Preset,
@@ -21,6 +21,7 @@ from pixelnet_tf.config import (
 )
 from pixelnet_tf.errors import ConfigError
 from pixelnet_tf.io.files import check_file_name, check_writable
+from pixelnet_tf.reporting import LEVEL
 
 #: A path that the verb itself checks, so that its error says what to do next.
 PATH = click.Path(path_type=Path)
@@ -146,6 +147,26 @@ def dry_run_option(function: Callable) -> Callable:
     return click.option("--dry-run", is_flag=True,
                         help="Check everything and say what would be done, but change "
                         "nothing.")(function)
+
+
+def cases_options(function: Callable) -> Callable:
+    """Add `--scheduler` and `--part`, which say who does the cases."""
+    for option in (
+        click.option("--part", metavar="I/N", help="Do this part of the cases alone, the I-th of "
+                     "N, as one of several calls that share the work [default: in a task of a "
+                     "Slurm array the task's part, else all]."),
+        scheduler_option,
+    ):
+        function = option(function)
+    return function
+
+
+def scheduler_option(function: Callable) -> Callable:
+    """Add `--scheduler`."""
+    return click.option(
+        "--scheduler", metavar="ADDRESS|local[:N]|slurm[:N]", help="Let workers of Dask do the "
+        "cases: those of a running scheduler (tcp://HOST:8786), N processes of this machine, or N "
+        "jobs of Slurm. It needs the extra cluster; docs/scale.md says more.")(function)
 
 
 class _SeriesOption(click.ParamType):

@@ -13,6 +13,7 @@ from rich.table import Table
 
 from pixelnet_tf.cli.options import (
     PATH,
+    cases_options,
     config_options,
     dry_run_option,
     read_config,
@@ -46,13 +47,18 @@ if TYPE_CHECKING:
 @click.option("--redraw-split", is_flag=True,
               help="Draw the split anew, or take it anew from its file, after cases were added "
               "or removed.")
+@cases_options
+@click.option("--finish", is_flag=True,
+              help="Prepare nothing: join the parts that calls with --part have prepared, and "
+              "refuse where a case is missing.")
 @series_option
 @dry_run_option
 @config_options
 def command(data: Path | None, out: str | None, workers: int | None, skip_bad_cases: bool,
             no_segmentation: bool, split_file: str | None, redraw_split: bool,
-            series: tuple[str, ...], dry_run: bool, config_path: str | None,
-            overrides: tuple[str, ...], print_config: bool) -> None:
+            part: str | None, scheduler: str | None, finish: bool, series: tuple[str, ...],
+            dry_run: bool, config_path: str | None, overrides: tuple[str, ...], print_config: bool
+            ) -> None:
     """Correct, normalise and slice a study into shards.
 
     Every case is read and checked before any work. Then each one goes through N4 bias field
@@ -67,14 +73,23 @@ def command(data: Path | None, out: str | None, workers: int | None, skip_bad_ca
     config = read_config(config_path, with_series(overrides, series), print_config)
     if data is None or out is None:
         raise click.UsageError(f"Missing option '{'--data' if data is None else '--out'}'.")
+    if (part is not None) + (scheduler is not None) + finish > 1:
+        raise click.UsageError("give one of --part, --scheduler and --finish")
     from pixelnet_tf import Study
+    from pixelnet_tf.api.cluster import part_of, workers_of
 
     with TerminalReporter() as reporter:
-        summary = Study.open(data, config, reporter=reporter).update(
-            out, workers=workers, skip_bad_cases=skip_bad_cases,
-            require_segmentation=not no_segmentation, redraw_split=redraw_split, dry_run=dry_run,
-            reporter=reporter)
+        chosen = None if finish or scheduler else part_of(part, reporter)
+        with workers_of(scheduler, workers, reporter) as engine:
+            summary = Study.open(data, config, reporter=reporter).update(
+                out, workers=engine, skip_bad_cases=skip_bad_cases,
+                require_segmentation=not no_segmentation, redraw_split=redraw_split, part=chosen,
+                finish=finish, dry_run=dry_run, reporter=reporter)
     Console().print(_table(summary, config.study))
+    if chosen is not None and not dry_run:
+        click.echo(f"part {chosen} is prepared; after all parts, the same call with --finish "
+                   "instead of --part joins them")
+        return
     click.echo(f"nothing was written (--dry-run); {len(summary.prepared)} cases would be prepared"
                if dry_run else f"prepared study: {os.fspath(out)}")
 
@@ -82,9 +97,12 @@ def command(data: Path | None, out: str | None, workers: int | None, skip_bad_ca
 def _table(summary: PrepareSummary, study: StudyConfig) -> Table:
     split, index = summary.split, summary.index
     table = Table(show_header=False, title=f"study {study.name}")
-    table.add_row("cases", f"{len(split.cases)}: {len(summary.prepared)} prepared, "
+    whole = len(summary.prepared) + len(summary.kept) if split is None else len(split.cases)
+    table.add_row("cases", f"{whole}: {len(summary.prepared)} prepared, "
                            f"{len(summary.kept)} kept from before, "
                            f"{len({p.case for p in summary.left_out})} left out")
+    if split is None:
+        return table
     table.add_row("split", f"{len(split.train)} training, {len(split.validation)} validation, "
                            f"{len(split.test)} test"
                            + (f", {len(split.folds)} folds" if split.folds else ""))

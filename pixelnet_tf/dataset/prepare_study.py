@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
+from enum import Enum
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ import tensorflow as tf
 from pixelnet_tf.cases.case import Case
 from pixelnet_tf.cases.layouts import find_cases
 from pixelnet_tf.cases.own_split import OwnSplit, own_split_of
+from pixelnet_tf.cases.parts import Part
 from pixelnet_tf.cases.split import (
     SPLIT_ADVICE,
     DrawnSplit,
@@ -37,21 +39,22 @@ from pixelnet_tf.dataset.encode import EncodedCase, encode_or_say_why
 from pixelnet_tf.dataset.fingerprint import inputs_of, preparation_of
 from pixelnet_tf.dataset.index import SliceIndex, read_case_record
 from pixelnet_tf.dataset.shards import RECORD_FORMAT, check_shard, write_shard
-from pixelnet_tf.dataset.workers import run_cases, worker_count
-from pixelnet_tf.errors import DataError, RunError
+from pixelnet_tf.dataset.workers import Engine, run_cases, worker_count
+from pixelnet_tf.errors import DataError, PixelNetError, RunError, WorkerDied
 from pixelnet_tf.io.files import (
     begin_folder,
     check_apart,
     digest,
+    is_url,
     read_json_as,
     remove,
     remove_leftovers,
     write_json,
     write_text,
 )
-from pixelnet_tf.io.locks import Sharing, shared
+from pixelnet_tf.io.locks import Sharing, Ticket, joined, shared
 from pixelnet_tf.io.plain import convert
-from pixelnet_tf.reporting import Reporter, reporter_or_log
+from pixelnet_tf.reporting import LogReporter, Reporter, reporter_or_log
 from pixelnet_tf.volumes.case_volume import geometry_of
 from pixelnet_tf.volumes.checks import (
     Problem,
@@ -74,7 +77,7 @@ class PrepareSummary:
     Attributes:
         prepared, kept: cases done now, and finished earlier and unchanged.
         left_out: what was wrong with the cases that were left out.
-        split: the parts of the study.
+        split: training, validation and test cases; None of a call that did a part of the cases.
         index: the index of all slices; None on a dry run.
         notes: what the user should know, in sentences.
     """
@@ -82,7 +85,7 @@ class PrepareSummary:
     prepared: tuple[str, ...]
     kept: tuple[str, ...]
     left_out: tuple[Problem, ...]
-    split: Split
+    split: Split | None
     index: SliceIndex | None = None
     notes: tuple[str, ...] = field(default=())
 
@@ -102,29 +105,34 @@ class LeftOut:
 
 
 def prepare_study(config: Config, study_dir: str | Path, out: str | os.PathLike,
-                  workers: int | None = None, skip_bad_cases: bool = False,
+                  workers: int | Engine | None = None, skip_bad_cases: bool = False,
                   *, require_segmentation: bool = True, redraw_split: bool = False,
+                  part: Part | None = None, finish: bool = False,
                   dry_run: bool = False, reporter: Reporter | None = None) -> PrepareSummary:
     """Check a study, prepare the cases that are missing or changed, write split and index.
 
     Several calls, of several programs, may prepare the same study with the same settings into one
-    folder at a time: each case is done by one of them.
+    folder at a time: each case is done by one of them. Calls for parts (`part`) check and prepare
+    their cases alone and write neither split nor index; a last one (`finish`) joins them.
 
     Args:
         config: sections `study`, `prepare` and `split` are used.
         study_dir: folder of the study.
         out: folder of the prepared study, addressed through `tf.io.gfile`.
-        workers: cases in work at once; None takes `prepare.workers`.
+        workers: cases in work at once, or others' workers; None takes `prepare.workers`.
         skip_bad_cases: leave bad cases out instead of refusing the study.
         require_segmentation: a case without segmentation is bad; if not, no segmentation is looked
             for, and the study is prepared for prediction alone.
         redraw_split: draw the split anew, whatever was drawn before.
+        part: prepare this part of the cases alone.
+        finish: prepare none, refuse where a case is missing, and write split and index.
         dry_run: check and plan, write nothing.
         reporter: hears of the tasks "checking" and "preparing", in cases, and at the end of the
             cases that were left out and of the notes.
 
     Raises:
-        DataError: bad cases, or cases that the kept split does not know.
+        DataError: bad cases, cases that the kept split does not know, or, to `finish`, missing
+            ones.
         ConfigError: the split cannot be drawn, or `out` lies within the study.
         RunError: the disk is full, or a worker failed; finished cases are kept. Or another program
             prepares something else into the folder.
@@ -132,7 +140,7 @@ def prepare_study(config: Config, study_dir: str | Path, out: str | os.PathLike,
     reporter = reporter_or_log(reporter)
     check_apart(out, study_dir)
     summary = _prepare(config, study_dir, os.fspath(out), workers, skip_bad_cases,
-                       require_segmentation, redraw_split, dry_run, reporter)
+                       require_segmentation, redraw_split, part, finish, dry_run, reporter)
     for problem in summary.left_out:
         reporter.warning(f"left out {problem.case}: {problem.message}")
     for note in summary.notes:
@@ -140,10 +148,13 @@ def prepare_study(config: Config, study_dir: str | Path, out: str | os.PathLike,
     return summary
 
 
-def _prepare(config: Config, study_dir: str | Path, out: str, workers: int | None,
-             skip_bad_cases: bool, require_segmentation: bool, redraw_split: bool, dry_run: bool,
-             reporter: Reporter) -> PrepareSummary:
+def _prepare(config: Config, study_dir: str | Path, out: str, workers: int | Engine | None,
+             skip_bad_cases: bool, require_segmentation: bool, redraw_split: bool,
+             part: Part | None, finish: bool, dry_run: bool, reporter: Reporter) -> PrepareSummary:
     workers = config.prepare.workers if workers is None else workers
+    if not isinstance(workers, int):
+        # Workers elsewhere have another working directory.
+        study_dir, out = Path(study_dir).absolute(), out if is_url(out) else os.path.abspath(out)
     own = own_split_of(config.split)
     cases = find_cases(Path(study_dir), config.study, require_segmentation, reporter)
     if not require_segmentation:
@@ -156,26 +167,36 @@ def _prepare(config: Config, study_dir: str | Path, out: str, workers: int | Non
     aside = {case.name for case in cases
              if case.test or (require_segmentation and case.segmentation is None
                               and not case.segmentation_faults)}
+    names = [case.name for case in cases]
+    if part is not None:
+        cases = part.of(cases)
     work = _Work(config, out, workers, skip_bad_cases, redraw_split, reporter, cases,
                  _made_from(cases, config.study, config.prepare, config.model.planes), own, aside)
+    if part is not None:
+        plan, do = work.plan_part, work.do_part
+    elif finish:
+        plan, do = work.plan_finish, work.finish
+    else:
+        plan, do = work.plan, work.do
     if dry_run:
-        return work.plan()
-    # Whatever makes a difference to what is written.
-    key = digest([config_to_dict(config), skip_bad_cases, require_segmentation, redraw_split,
-                  work.made_from])
+        return plan()
+    # Whatever makes a difference to what is written. Calls for parts write nothing that is of all
+    # cases, and the contents of the others' would take each of them as long as all of its own.
+    key = digest([config_to_dict(config), skip_bad_cases, require_segmentation,
+                  ["parts of", names] if part is not None else [redraw_split, work.made_from]])
 
     def remove_of_killed() -> None:
         for folder in (out, os.path.join(out, "cases")):
             remove_leftovers(folder)
 
     with shared(out, "prepare", key, reporter, alone=remove_of_killed) as sharing:
-        return work.do(sharing)
+        return do(sharing)
 
 
 class _Work:
     """One call's way from the cases of a study to a prepared one."""
 
-    def __init__(self, config: Config, out: str, workers: int, skip_bad_cases: bool,
+    def __init__(self, config: Config, out: str, workers: int | Engine, skip_bad_cases: bool,
                  redraw_split: bool, reporter: Reporter, cases: list[Case],
                  made_from: dict[str, dict[str, Any]], own_split: OwnSplit | None,
                  set_aside: Collection[str]):
@@ -183,50 +204,118 @@ class _Work:
         self.config, self.out, self.workers = config, out, workers
         self.skip_bad_cases, self.redraw_split = skip_bad_cases, redraw_split
         self.reporter, self.cases, self.made_from = reporter, cases, made_from
+        #: Cases whose workers died, which another call tries again.
+        self.died: set[str] = set()
 
     def plan(self) -> PrepareSummary:
         """Check everything, and say what is to be done."""
-        config, cases, out = self.config, self.cases, self.out
-        self.finished = {case.name: details for case in cases
-                         if (details := self._finished(case)) is not None}
-        self.failed = _failed_before(cases, self.made_from, out)
-        self.problems, doubts, self.voxels = _check(
-            cases, self.finished, self.failed, config, self.workers, self.reporter)
-        _refuse_bad(self.problems, cases, self.skip_bad_cases)
-        bad = {problem.case for problem in self.problems}
-        self.good = [case for case in cases if case.name not in bad]
+        doubts = self._check_cases()
         split, self.drawn, notes = self._split()
-        notes += tuple(f"{doubt.case}: {doubt.message}" for doubt in doubts
-                       if doubt.case not in bad)
-        self.todo = [case for case in self.good if case.name not in self.finished]
-        _check_disk(self.todo, config, out)
-        kept = tuple(case.name for case in self.good if case.name in self.finished)
-        return PrepareSummary(tuple(c.name for c in self.todo), kept, tuple(self.problems), split,
-                              notes=notes)
+        return self._planned(split, notes + self._said(doubts))
+
+    def plan_part(self) -> PrepareSummary:
+        """Check the cases, which are some of the study's, and say what is to be done."""
+        return self._planned(None, self._said(self._check_cases(whole=False)))
+
+    def plan_finish(self) -> PrepareSummary:
+        """See that every case is prepared, or has been left out."""
+        left_out = {entry.case for entry in _left_out(self.out)} if self.skip_bad_cases else set()
+        self._refuse_missing([case for case in self.cases if case.name not in left_out
+                              and self._finished(case) is None])
+        planned = self.plan()
+        self._refuse_missing(self.todo)
+        return planned
 
     def do(self, sharing: Sharing) -> PrepareSummary:
         """Prepare what is to be done, and write split and index."""
         planned = self.plan()
         begin_folder(self.out)
+        return self._write_whole(planned, self._prepare_cases(sharing), sharing)
+
+    def do_part(self, sharing: Sharing) -> PrepareSummary:
+        """Prepare what is to be done of the cases, and say in `left_out.json` which cannot be."""
+        planned = self.plan_part()
+        begin_folder(self.out)
         mine = self._prepare_cases(sharing)
+        own = {case.name for case in self.cases}
+        with sharing.turn():
+            entries = [entry for entry in _left_out(self.out) if entry.case not in own]
+            self._write_left_out(sorted([*entries, *self._left_out_now()],
+                                        key=lambda entry: entry.case))
+        return self._done(mine, None, None, planned.notes)
+
+    def finish(self, sharing: Sharing) -> PrepareSummary:
+        """Write split and index of cases that are all prepared."""
+        return self._write_whole(self.plan_finish(), [], sharing)
+
+    def _check_cases(self, whole: bool = True) -> list[Problem]:
+        """Tell the good cases from the bad ones; returns the doubts about the good ones.
+
+        whole: they are a study, of which some case must be good and have a lesion.
+        """
+        self.finished = {case.name: details for case in self.cases
+                         if (details := self._finished(case)) is not None}
+        self.failed = _failed_before(self.cases, self.made_from, self.out)
+        self.problems, doubts, self.voxels = _check(
+            self.cases, self.finished, self.failed, self.config, self.workers,
+            self.skip_bad_cases, whole, self.reporter)
+        _refuse_bad(self.problems, self.cases, self.skip_bad_cases, whole)
+        bad = {problem.case for problem in self.problems}
+        self.good = [case for case in self.cases if case.name not in bad]
+        self.todo = [case for case in self.good if case.name not in self.finished]
+        _check_disk(self.todo, self.config, self.out)
+        return [doubt for doubt in doubts if doubt.case not in bad]
+
+    def _said(self, doubts: list[Problem]) -> tuple[str, ...]:
+        return tuple(f"{doubt.case}: {doubt.message}" for doubt in doubts)
+
+    def _planned(self, split: Split | None, notes: tuple[str, ...]) -> PrepareSummary:
+        kept = tuple(case.name for case in self.good if case.name in self.finished)
+        return PrepareSummary(tuple(c.name for c in self.todo), kept, tuple(self.problems), split,
+                              notes=notes)
+
+    def _refuse_missing(self, missing: list[Case]) -> None:
+        if missing:
+            names = ", ".join(case.name for case in missing[:5])
+            raise DataError(f"{len(missing)} of {len(self.cases)} cases are not prepared from "
+                            f"these files by these settings: {names}"
+                            f"{' ...' if len(missing) > 5 else ''}", file=self.out,
+                            hint="run their parts again, or prepare without --finish, which does "
+                                 "what is missing")
+
+    def _write_whole(self, planned: PrepareSummary, mine: list[str], sharing: Sharing
+                     ) -> PrepareSummary:
+        """Write what is of all cases, the index last."""
         split, notes, config, out = planned.split, planned.notes, self.config, self.out
         if any(case.name in self.failed for case in self.todo):
             self.good = [case for case in self.good if case.name not in self.failed]
             split, self.drawn, notes = self._split()
+        assert split is not None
         index = SliceIndex.from_case_files([self.finished[case.name] for case in self.good],
                                            len(config.study.labels))
         with sharing.turn():
-            write_json(os.path.join(out, "left_out.json"), [
-                asdict(LeftOut(problem.case, problem.message,
-                               self.made_from[problem.case] if problem.case in self.failed
-                               else None)) for problem in self.problems])
+            self._write_left_out(self._left_out_now())
             if self.drawn:
                 write_json(os.path.join(out, "split.json"),
                            {"settings": config_to_dict(config.split), "split": split.to_json()})
             write_text(os.path.join(out, "config.yaml"), config_to_yaml(config))
             write_json(os.path.join(out, "index.json"), index.to_json())
-        return PrepareSummary(tuple(mine), tuple(c.name for c in self.good if c.name not in mine),
-                              tuple(self.problems), split, index, notes)
+        return self._done(mine, split, index, notes)
+
+    def _done(self, mine: list[str], split: Split | None, index: SliceIndex | None,
+              notes: tuple[str, ...]) -> PrepareSummary:
+        kept = tuple(case.name for case in self.good
+                     if case.name not in mine and case.name not in self.failed)
+        return PrepareSummary(tuple(mine), kept, tuple(self.problems), split, index, notes)
+
+    def _left_out_now(self) -> list[LeftOut]:
+        lasting = {*self.failed} - self.died
+        return [LeftOut(problem.case, problem.message,
+                        self.made_from[problem.case] if problem.case in lasting else None)
+                for problem in self.problems]
+
+    def _write_left_out(self, entries: list[LeftOut]) -> None:
+        write_json(os.path.join(self.out, "left_out.json"), [asdict(entry) for entry in entries])
 
     def _prepare_cases(self, sharing: Sharing) -> list[str]:
         """Prepare each case that nobody else does; returns the names of those done here."""
@@ -234,30 +323,62 @@ class _Work:
         left = self.todo
         while left:
             busy: list[Case] = []
-            free = sharing.take(left, self._done_by_another, busy)
-            for case, encoded in run_cases(
-                    encode_or_say_why, free,
-                    (self.config.study, self.config.prepare, self.config.model.planes),
-                    worker_count(self.workers, len(left))):
-                if isinstance(encoded, DataError):
-                    self.failed[case.name] = encoded.text
-                    self.problems.append(Problem.of(case.name, encoded))
+            found = (self._here(left, busy, sharing, self.workers)
+                     if isinstance(self.workers, int)
+                     else self._elsewhere(left, busy, sharing, self.workers))
+            for case, outcome in found:
+                if isinstance(outcome, PixelNetError):
+                    self.failed[case.name] = outcome.text
+                    if isinstance(outcome, WorkerDied):
+                        self.died.add(case.name)
+                    self.problems.append(Problem.of(case.name, outcome))
                     _refuse_bad(self.problems, self.cases, self.skip_bad_cases)
-                else:
-                    self._write(case, encoded, sharing)
+                elif outcome == _Outcome.PREPARED:
                     done.append(case.name)
-                sharing.give_back(case.name)
                 self._report(case)
             left = busy
             if left:
                 sharing.wait(left)
         return done
 
+    def _here(self, left: list[Case], busy: list[Case], sharing: Sharing, workers: int
+              ) -> Iterator[tuple[Case, _Outcome | PixelNetError]]:
+        """Prepare cases by this program and its processes, which end with it."""
+        free = sharing.take(left, self._done_by_another, busy)
+        for case, encoded in run_cases(
+                encode_or_say_why, free,
+                (self.config.study, self.config.prepare, self.config.model.planes),
+                worker_count(workers, len(left)), spare=self.skip_bad_cases):
+            if isinstance(encoded, PixelNetError):
+                yield case, encoded
+            else:
+                self._write(case, encoded, sharing)
+                yield case, _Outcome.PREPARED
+            sharing.give_back(case.name)
+
+    def _elsewhere(self, left: list[Case], busy: list[Case], sharing: Sharing, engine: Engine
+                   ) -> Iterator[tuple[Case, _Outcome | PixelNetError]]:
+        """Have cases prepared by workers that claim and write them themselves."""
+        sent = (_Sent(case, self.made_from[case.name], self.voxels[case.name]) for case in left)
+        for each, outcome in engine.run(
+                _prepare_there, sent, (self.config.study, self.config.prepare,
+                                       self.config.model.planes, self.out, sharing.ticket),
+                self.skip_bad_cases):
+            if outcome == _Outcome.BUSY:
+                busy.append(each.case)
+                continue
+            if isinstance(outcome, _Outcome):
+                details = self._finished(each.case)
+                if details is None:
+                    raise RunError("a worker says that the case is prepared, but it is not there",
+                                   case=each.name, file=self.out,
+                                   hint="give workers the same file system under the same path")
+                self.finished[each.name] = details
+            yield each.case, outcome
+
     def _write(self, case: Case, encoded: EncodedCase, sharing: Sharing) -> None:
         sharing.check(case.name)
         try:
-            # An index of shards that are about to change must not be read.
-            remove(os.path.join(self.out, "index.json"))
             self.finished[case.name] = _write_case(encoded, self.made_from[case.name],
                                                    self.voxels[case.name], self.out)
         except RunError as error:
@@ -298,11 +419,50 @@ class _Work:
         return split, drawn, notes
 
 
-def _refuse_bad(problems: list[Problem], cases: list[Case], skip_bad_cases: bool) -> None:
+class _Outcome(Enum):
+    """What became of a case: prepared now, finished by another program, or in work at one."""
+
+    PREPARED = "prepared"
+    THERE = "there"
+    BUSY = "busy"
+
+
+@dataclass(frozen=True)
+class _Sent:
+    """A case as a worker elsewhere gets it."""
+
+    case: Case
+    made_from: dict[str, Any]
+    voxels: tuple[str, ...]
+
+    @property
+    def name(self) -> str:
+        return self.case.name
+
+
+def _prepare_there(sent: _Sent, study: StudyConfig, prepare: PrepareConfig, planes: Sequence[str],
+                   out: str, ticket: Ticket) -> _Outcome | DataError:
+    """Prepare a case on a worker, unless another program has it."""
+    busy: list[Case] = []
+    with joined(ticket, LogReporter()) as sharing:
+        for case in sharing.take([sent.case],
+                                 lambda case: _finished(case, sent.made_from, out) is not None,
+                                 busy):
+            encoded = encode_or_say_why(case, study, prepare, planes)
+            if not isinstance(encoded, DataError):
+                sharing.check(case.name)
+                _write_case(encoded, sent.made_from, sent.voxels, out)
+            sharing.give_back(case.name)
+            return encoded if isinstance(encoded, DataError) else _Outcome.PREPARED
+    return _Outcome.BUSY if busy else _Outcome.THERE
+
+
+def _refuse_bad(problems: list[Problem], cases: list[Case], skip_bad_cases: bool,
+                whole: bool = True) -> None:
     """Raise `DataError` where bad cases are not to be left out, or none would be left."""
     if problems and not skip_bad_cases:
         raise refusal(problems, len(cases), "correct them, or leave them out by --skip-bad-cases")
-    if {case.name for case in cases} == {problem.case for problem in problems}:
+    if whole and {case.name for case in cases} == {problem.case for problem in problems}:
         raise refusal(problems, len(cases), "no case is left")
 
 
@@ -312,14 +472,17 @@ def _failed_before(cases: list[Case], made_from: dict[str, dict[str, Any]], out:
 
     No check that only reads them sees it, so that they would be counted among the good ones.
     """
-    path = os.path.join(out, "left_out.json")
-    if not tf.io.gfile.exists(path):
-        return {}
-    entries = read_json_as(path, lambda tree: convert(tuple[LeftOut, ...], tree, "the whole"),
-                           "remove it")
-    before = {entry.case: entry for entry in entries if entry.made_from}
+    before = {entry.case: entry for entry in _left_out(out) if entry.made_from}
     return {case.name: before[case.name].reason for case in cases
             if case.name in before and before[case.name].made_from == made_from[case.name]}
+
+
+def _left_out(out: str) -> tuple[LeftOut, ...]:
+    path = os.path.join(out, "left_out.json")
+    if not tf.io.gfile.exists(path):
+        return ()
+    return read_json_as(path, lambda tree: convert(tuple[LeftOut, ...], tree, "the whole"),
+                        "remove it")
 
 
 def _case_file(out: str, name: str, suffix: str) -> str:
@@ -359,9 +522,10 @@ def _finished(case: Case, made_from: dict[str, Any], out: str) -> dict[str, Any]
 
 
 def _check(cases: list[Case], finished: dict[str, Any], failed: dict[str, str],
-           config: Config, workers: int, reporter: Reporter
+           config: Config, workers: int | Engine, skip_bad_cases: bool, whole: bool,
+           reporter: Reporter
            ) -> tuple[list[Problem], list[Problem], dict[str, tuple[str, ...]]]:
-    """Check the cases that are not finished; a study without any lesion is a problem too.
+    """Check the cases that are not finished; a whole study without any lesion is a problem too.
 
     Returns the problems, the doubts about cases that can be used, and for each case the digests of
     its images (`CheckResult.voxels`).
@@ -376,10 +540,16 @@ def _check(cases: list[Case], finished: dict[str, Any], failed: dict[str, str],
     results = {}
     for done, (case, result) in enumerate(run_cases(
             check_case, unread, (study, config.prepare.slice_size, config.model.planes),
-            worker_count(workers, len(unread))), start=1):
-        results[case.name] = result
+            worker_count(workers, len(unread)) if isinstance(workers, int) else workers,
+            spare=skip_bad_cases), start=1):
         reporter.progress("checking", done, len(unread), case.name)
+        if isinstance(result, WorkerDied):
+            problems.append(Problem.of(case.name, result))
+        else:
+            results[case.name] = result
     for case in unread:
+        if case.name not in results:
+            continue
         problems += results[case.name].problems
         doubts += results[case.name].doubts
         lesion = lesion or results[case.name].has_lesion
@@ -388,7 +558,8 @@ def _check(cases: list[Case], finished: dict[str, Any], failed: dict[str, str],
     labelled = [case for case in sound if case.segmentation is not None]
     voxels = {case.name: results[case.name].voxels if case.name in results
               else tuple(finished.get(case.name, {}).get("voxels", ())) for case in cases}
-    return problems + (no_lesion(labelled, study) if not lesion else []), doubts, voxels
+    return (problems + (no_lesion(labelled, study) if whole and not lesion else []), doubts,
+            voxels)
 
 
 def _split(settings: SplitConfig, out: str, names: list[str], same: list[tuple[str, ...]],
@@ -462,6 +633,8 @@ def _check_disk(todo: list[Case], config: Config, out: str) -> None:
 def _write_case(encoded: EncodedCase, made_from: dict[str, Any], voxels: tuple[str, ...],
                 out: str) -> dict[str, Any]:
     """Write a case's shard, then its JSON, which makes it finished."""
+    # An index of shards that are about to change must not be read.
+    remove(os.path.join(out, "index.json"))
     shard = _case_file("", encoded.name, ".tfrecord")
     path = os.path.join(out, shard)
     remove(_case_file(out, encoded.name, ".json"))

@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from itertools import islice
 from typing import Any, Protocol, TypeVar
 
-from pixelnet_tf.errors import PixelNetError, RunError
+from pixelnet_tf.errors import PixelNetError, RunError, WorkerDied
 from pixelnet_tf.reporting import logger
 
 
@@ -29,6 +29,18 @@ class Named(Protocol):
 Item = TypeVar("Item", bound=Named)
 
 
+class Engine(Protocol):
+    """Workers that are not this program's own processes, such as those of `dataset/cluster.py`.
+
+    They need not end with this program, so that they claim what they write themselves
+    (`io/locks.py`, `joined`).
+    """
+
+    def run(self, function: Callable[..., Any], cases: Iterable[Item], arguments: tuple,
+            spare: bool) -> Iterator[tuple[Item, Any]]:
+        """As `run_cases`."""
+
+
 def worker_count(wanted: int, cases: int) -> int:
     """Return how many processes to use: `wanted`, or one per processor core when it is 0."""
     available = (len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity")
@@ -37,7 +49,7 @@ def worker_count(wanted: int, cases: int) -> int:
 
 
 def run_cases(function: Callable[..., Any], cases: Iterable[Item], arguments: tuple,
-              workers: int) -> Iterator[tuple[Item, Any]]:
+              workers: int | Engine, *, spare: bool = False) -> Iterator[tuple[Item, Any]]:
     """Call `function(case, *arguments)` for every case and yield the results as they come.
 
     No more than `workers` cases are in work or waiting to be taken at any time, and none is asked
@@ -45,47 +57,103 @@ def run_cases(function: Callable[..., Any], cases: Iterable[Item], arguments: tu
     lends no worker processes (they need shared memory, /dev/shm on Linux). The order of the results
     is not fixed.
 
+    A case whose worker process dies is tried once more, alone in another one.
+
+    Args:
+        workers: how many processes, at least 1; or others' workers.
+        spare: yield a `WorkerDied` in place of the result of a case whose workers died twice.
+
     Raises:
         PixelNetError: as the function raised it.
-        RunError: the function failed otherwise, or its process died; the message names the case.
+        WorkerDied: see `spare`.
+        RunError: the function failed otherwise; the message names the case.
     """
-    pool = None if workers == 1 else _start_pool(workers)
-    if pool is None:
-        for case in cases:
+    if not isinstance(workers, int):
+        yield from workers.run(function, cases, arguments, spare)
+        return
+    if workers == 1:
+        yield from _here(function, cases, arguments)
+        return
+    waiting = iter(cases)
+    while True:
+        try:
+            yield from _in_pool(function, waiting, arguments, workers)
+            return
+        except _PoolDied as died:
+            suspects = died.cases
+        # Which one it was nobody says: each alone.
+        for case in suspects:
+            logger.warning("a worker process died while case %s was in work; it is tried again",
+                           case.name)
             try:
-                result = function(case, *arguments)
-            except (PixelNetError, KeyboardInterrupt):
-                raise
-            except Exception as error:
-                raise _failure(case, error) from error
-            yield case, result
+                yield from _in_pool(function, [case], arguments, 1)
+            except _PoolDied:
+                fault = WorkerDied(
+                    "two worker processes died at work on it, most likely killed for lack of "
+                    "memory", case=case.name,
+                    hint="run again with fewer workers, or give them more memory")
+                if not spare:
+                    raise fault from None
+                yield case, fault
+
+
+def _here(function: Callable[..., Any], cases: Iterable[Item], arguments: tuple
+          ) -> Iterator[tuple[Item, Any]]:
+    for case in cases:
+        try:
+            result = function(case, *arguments)
+        except (PixelNetError, KeyboardInterrupt):
+            raise
+        except Exception as error:
+            raise failure(case, error) from error
+        yield case, result
+
+
+class _PoolDied(Exception):
+    """A worker process died; `cases` were in work."""
+
+    def __init__(self, cases: list[Any]):
+        super().__init__()
+        self.cases = cases
+
+
+def _in_pool(function: Callable[..., Any], cases: Iterable[Item], arguments: tuple, workers: int
+             ) -> Iterator[tuple[Item, Any]]:
+    pool = _start_pool(workers)
+    if pool is None:
+        yield from _here(function, cases, arguments)
         return
     others = set(multiprocessing.active_children())
     finished = False
     try:
         waiting = iter(cases)
         running: dict[Future[Any], Item] = {}
+        died: list[Item] = []
         while True:
-            for case in islice(waiting, workers - len(running)):
+            # Of a pool that has lost a process nothing more comes.
+            for case in islice(waiting, 0 if died else workers - len(running)):
                 with interrupts_held(), program_unseen(function):
-                    running[pool.submit(function, case, *arguments)] = case
+                    try:
+                        running[pool.submit(function, case, *arguments)] = case
+                    except BrokenProcessPool:
+                        died.append(case)
             if not running:
                 break
             done, _ = wait(running, return_when=FIRST_COMPLETED)
             for future in done:
-                names = [case.name for case in running.values()]
                 case = running.pop(future)
                 try:
                     result = future.result()
                 except PixelNetError:
                     raise
                 except BrokenProcessPool:
-                    raise RunError(f"a worker process died while {names} were in work, most "
-                                   "likely killed for lack of memory",
-                                   hint="run again with fewer --workers") from None
+                    died.append(case)
+                    continue
                 except Exception as error:
-                    raise _failure(case, error) from error
+                    raise failure(case, error) from error
                 yield case, result
+        if died:
+            raise _PoolDied(died)
         finished = True
     finally:
         if not finished:
@@ -146,7 +214,8 @@ def program_unseen(function: Callable) -> Iterator[None]:
         sys.modules["__main__"] = program
 
 
-def _failure(case: Named, error: Exception) -> RunError:
+def failure(case: Named, error: Exception) -> RunError:
+    """What the function did not foresee, with its case."""
     return RunError(f"{type(error).__name__}: {error}", case=case.name)
 
 

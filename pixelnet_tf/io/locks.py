@@ -205,22 +205,75 @@ def shared(folder: Pathname, verb: str, key: str, reporter: Reporter,
         alone()
         yield Sharing(folder, None, reporter)
         return
+
+    def meet(others: list[Owner]) -> None:
+        if others:
+            reporter.message(f"{folder}: {others[0]} is at work on the same; the cases are shared")
+        else:
+            alone()
+
+    with _member_of(folder, Owner.this(verb, key), reporter, meet) as sharing:
+        yield sharing
+
+
+@dataclass(frozen=True)
+class Ticket:
+    """What `Sharing.ticket` gives to a worker elsewhere, by which it joins the work.
+
+    Attributes:
+        folder: on a file system that both see.
+        verb, key: as of the program that gave it.
+        giver: the id of that program's lock; empty in an object store.
+    """
+
+    folder: str
+    verb: str
+    key: str
+    giver: str
+
+
+@contextmanager
+def joined(ticket: Ticket, reporter: Reporter) -> Iterator[Sharing]:
+    """Join the work on a folder as long as the program is there that gave the ticket.
+
+    A worker may outlive the program that sent it, as on another machine, and must not write into a
+    folder that somebody has begun anew since.
+
+    Raises:
+        RunError: that program is gone, or this worker sees another folder.
+    """
+    folder = ticket.folder
+    if is_url(folder):
+        yield Sharing(folder, None, reporter)
+        return
+
+    def meet(others: list[Owner]) -> None:
+        if ticket.giver not in [other.id for other in others]:
+            raise RunError(f"the program that sent this work is not at work there, as "
+                           f"{socket.gethostname()} sees it", file=folder,
+                           hint="give workers the same file system under the same path")
+
+    with _member_of(folder, Owner.this(ticket.verb, ticket.key), reporter, meet) as sharing:
+        yield sharing
+
+
+@contextmanager
+def _member_of(folder: str, owner: Owner, reporter: Reporter,
+               meet: Callable[[list[Owner]], None]) -> Iterator[Sharing]:
+    """Be one of those that make the same in a folder; `meet` hears who the others are, before
+    anybody else can come."""
     with _folder(folder):
-        owner = Owner.this(verb, key)
         turn = _take_or_refuse(folder, owner, reporter)
         try:
-            others = _members(folder, turn, reporter)
-            for other in others:
-                if other is None or other.key != key:
+            others = []
+            for other in _members(folder, turn, reporter):
+                if other is None or other.key != owner.key:
                     raise _in_use(folder, other, " with other settings or data")
+                others.append(other)
             with _saying(folder):
                 member = _create(os.path.join(folder, f"{LOCK}.{owner.id}"), owner)
             try:
-                if others:
-                    reporter.message(f"{folder}: {others[0]} is at work on the same; the cases are "
-                                     "shared")
-                else:
-                    alone()
+                meet(others)
             except BaseException:
                 member.release()
                 raise
@@ -240,6 +293,14 @@ class Sharing:
         self._folder, self._member, self._reporter = folder, member, reporter
         self._cases: dict[str, Lock] = {}
         self._said = False
+
+    @property
+    def ticket(self) -> Ticket:
+        """What a worker elsewhere joins by (`joined`)."""
+        if self._member is None:
+            return Ticket(self._folder, "", "", "")
+        owner = self._member.owner
+        return Ticket(os.path.abspath(self._folder), owner.verb, owner.key, owner.id)
 
     @contextmanager
     def turn(self) -> Iterator[None]:

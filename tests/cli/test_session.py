@@ -11,8 +11,9 @@ import pytest
 from rich.console import Console
 
 from pixelnet_tf.cli import VERBS, cli
-from pixelnet_tf.cli.session import LEVEL, SESSION, _QuietImport
+from pixelnet_tf.cli.session import SESSION
 from pixelnet_tf.cli.terminal import TerminalReporter
+from pixelnet_tf.reporting import LEVEL, _QuietImport
 from tests.main_job import run_main
 
 LOADS = """

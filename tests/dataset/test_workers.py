@@ -15,7 +15,8 @@ import pytest
 
 from pixelnet_tf.cases.case import Case
 from pixelnet_tf.dataset.workers import run_cases, worker_count
-from pixelnet_tf.errors import DataError, RunError
+from pixelnet_tf.errors import DataError, RunError, WorkerDied
+from tests.dataset.worker_functions import die_at
 
 CASES = [Case(name) for name in "abcde"]
 
@@ -34,10 +35,6 @@ def refuse(case: Case) -> None:
     raise DataError(f"case {case.name}: bad")
 
 
-def die(case: Case) -> None:
-    os.kill(os.getpid(), signal.SIGKILL)
-
-
 @pytest.mark.parametrize("workers", [1, 2])
 def test_every_case_comes_back_once(workers):
     results = {case.name: result for case, result in run_cases(answer, CASES, ("!",), workers)}
@@ -52,9 +49,20 @@ def test_an_error_comes_out_with_its_case(workers):
         list(run_cases(refuse, CASES, (), workers))
 
 
-def test_a_killed_worker_is_explained():
-    with pytest.raises(RunError, match=r"worker process died while \[.*'a'.*memory"):
-        list(run_cases(die, CASES[:2], (), 2))
+def test_a_case_whose_worker_is_killed_is_tried_once_more(tmp_path):
+    results = [result for _, result in run_cases(die_at, CASES, ("b", tmp_path / "died"), 2)]
+    assert sorted(results) == list("abcde")
+    assert (tmp_path / "died").exists()
+
+
+def test_a_case_that_kills_two_workers_is_named_and_the_others_go_on():
+    with pytest.raises(WorkerDied, match=r"case b: two worker processes died .* memory") as caught:
+        list(run_cases(die_at, CASES, ("b",), 2))
+    assert (caught.value.case, caught.value.exit_code) == ("b", 5)
+    results = {case.name: result for case, result in
+               run_cases(die_at, CASES, ("b",), 2, spare=True)}
+    assert isinstance(results.pop("b"), WorkerDied)
+    assert results == {name: name for name in "acde"}
 
 
 def test_no_process_stays_when_the_caller_stops():

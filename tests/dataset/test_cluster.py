@@ -1,0 +1,157 @@
+"""Cases by Dask, by parts and by several programs: the same bytes, each case once."""
+
+from __future__ import annotations
+
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from pixelnet_tf.cases.case import Case
+from pixelnet_tf.cases.parts import Part
+from pixelnet_tf.dataset import cluster as cluster_module
+from pixelnet_tf.dataset.cluster import Cluster, open_cluster
+from pixelnet_tf.dataset.prepare_study import prepare_study
+from pixelnet_tf.dataset.workers import run_cases
+from pixelnet_tf.errors import ConfigError, DataError, RunError, WorkerDied
+from pixelnet_tf.io.locks import Ticket, joined, shared
+from pixelnet_tf.reporting import LogReporter
+from tests.dataset.worker_functions import be_killed_once, die_at, fail, try_to_take
+
+CASES = [Case(name) for name in "abcde"]
+
+
+@pytest.fixture(scope="module")
+def cluster() -> Cluster:
+    """Two worker processes of this machine."""
+    with open_cluster("local:2") as found:
+        yield found
+
+
+def kill_a_worker(cluster: Cluster, once: Path, *function: str) -> None:
+    """Let the first worker be killed that has called a function (module, name)."""
+    cluster._client.run(be_killed_once, *function, once)
+
+
+def test_every_case_comes_back_once_and_errors_with_their_case(cluster):
+    assert sorted(result for _, result in run_cases(die_at, CASES, (), cluster)) == list("abcde")
+    with pytest.raises(RunError, match=r"case \w: ZeroDivisionError: by zero"):
+        list(run_cases(fail, CASES, (ZeroDivisionError("by zero"),), cluster))
+    with pytest.raises(DataError, match=r"case x: bad"):
+        list(run_cases(fail, CASES, (DataError("bad", case="x"),), cluster))
+    # What was in work when it failed does not hinder what comes after.
+    assert len(list(run_cases(die_at, CASES, (), cluster))) == 5
+
+
+def test_a_killed_worker_s_case_is_tried_once_more_and_then_named(cluster, tmp_path):
+    results = [result for _, result in
+               run_cases(die_at, CASES, ("b", tmp_path / "died"), cluster)]
+    assert sorted(results) == list("abcde")
+    assert (tmp_path / "died").exists()
+    with pytest.raises(WorkerDied, match=r"case b: 2 workers died at work on it.* memory"):
+        list(run_cases(die_at, CASES, ("b",), cluster))
+    found = {case.name: result for case, result in
+             run_cases(die_at, CASES, ("b",), cluster, spare=True)}
+    assert isinstance(found.pop("b"), WorkerDied)
+    assert found == {name: name for name in "acde"}
+
+
+@pytest.mark.parametrize("text", ["locally", "local:0", "local:x", "slurm:", "host", "host:x",
+                                  "tcp://:1"])
+def test_what_is_no_scheduler_is_refused(text):
+    with (pytest.raises(ConfigError, match=r"tcp://HOST:8786.*local.*slurm") as refused,
+          open_cluster(text)):
+        pass
+    assert "\n" not in str(refused.value)
+
+
+def test_a_scheduler_that_does_not_answer_is_said_in_one_line(monkeypatch):
+    assert cluster_module.CONNECT_SECONDS < 30
+    monkeypatch.setattr(cluster_module, "CONNECT_SECONDS", 0.5)
+    with (pytest.raises(RunError, match=r"127\.0\.0\.1:9: no scheduler answers") as refused,
+          open_cluster("127.0.0.1:9")):
+        pass
+    assert refused.value.exit_code == 5
+    assert "\n" not in str(refused.value)
+
+
+def test_slurm_s_jobs_must_be_described():
+    with (pytest.raises(ConfigError, match=r"jobqueue\.slurm.*jobqueue\.yaml") as refused,
+          open_cluster("slurm")):
+        pass
+    assert "\n" not in str(refused.value)
+
+
+def written(folder: Path) -> dict[str, bytes]:
+    """What a prepared study holds, but the manifest, whose lines stand in the order of the work."""
+    return {path.relative_to(folder).as_posix(): path.read_bytes()
+            for path in sorted(folder.rglob("*"))
+            if path.is_file() and path.name != "manifest.jsonl"}
+
+
+def test_prepare_by_dask_writes_the_same_bytes_though_a_worker_dies(
+        cluster, small_study, small_config, small_prepared, tmp_path):
+    """The first worker is killed when it has written a shard, but not what makes it a case."""
+    out = tmp_path / "prepared"
+    kill_a_worker(cluster, tmp_path / "killed", "pixelnet_tf.dataset.prepare_study", "write_shard")
+    summary = prepare_study(small_config, small_study, out, cluster)
+    assert (tmp_path / "killed").exists()
+    assert sorted(summary.prepared) == sorted(summary.split.cases)
+    assert written(out) == written(Path(small_prepared))
+    again = prepare_study(small_config, small_study, out, cluster)
+    assert (again.prepared, len(again.kept)) == ((), 4)
+
+
+def test_prepare_by_parts_writes_the_same_bytes(small_study, small_config, small_prepared,
+                                                tmp_path):
+    out = tmp_path / "prepared"
+    for number in (1, 2):
+        summary = prepare_study(small_config, small_study, out, 1, part=Part(number, 3))
+        assert summary.split is None
+    assert not (out / "index.json").exists()
+    with pytest.raises(DataError, match=r"1 of 4 cases are not prepared.*phantom_003.*their parts"):
+        prepare_study(small_config, small_study, out, 1, finish=True)
+    prepare_study(small_config, small_study, out, 1, part=Part(3, 3))
+    summary = prepare_study(small_config, small_study, out, 1, finish=True)
+    assert (summary.prepared, len(summary.kept)) == ((), 4)
+    assert written(out) == written(Path(small_prepared))
+
+
+def test_a_part_leaves_its_bad_cases_out_and_finish_keeps_them_out(small_study, small_config,
+                                                                   tmp_path):
+    study, out = tmp_path / "study", tmp_path / "prepared"
+    shutil.copytree(small_study, study)
+    small_config = replace(small_config, split=replace(small_config.split, folds=0))
+    next((study / "phantom_002").glob("*_t2.nii.gz")).write_bytes(b"no image")
+    with pytest.raises(DataError, match=r"phantom_002"):
+        prepare_study(small_config, study, out, 1, part=Part(2, 2))
+    for number in (1, 2):
+        summary = prepare_study(small_config, study, out, 1, True, part=Part(number, 2))
+        assert len(summary.left_out) == number - 1
+    assert "phantom_002" in (out / "left_out.json").read_text()
+    summary = prepare_study(small_config, study, out, 1, True, finish=True)
+    assert set(summary.split.cases) == {"phantom_001", "phantom_003", "phantom_004"}
+    prepare_study(small_config, study, tmp_path / "plain", 1, True)
+    assert written(out) == written(tmp_path / "plain")
+
+
+def test_a_worker_leaves_what_another_program_has_in_work(cluster, tmp_path):
+    cases, nobody = CASES[:2], LogReporter()
+    with shared(tmp_path / "p", "work", "key", nobody) as sharing:
+        held = next(sharing.take(cases[:1], lambda _: False, []))
+        assert results_of(cluster, cases, sharing.ticket) == {"a": "busy", "b": "taken"}
+        sharing.give_back(held.name)
+        assert results_of(cluster, cases, sharing.ticket) == {"a": "taken", "b": "taken"}
+        # One that makes something else there is refused while this one is at work.
+        with (pytest.raises(RunError, match=r"in use by `work`"),
+              joined(replace(sharing.ticket, key="another"), nobody)):
+            pass
+    with (pytest.raises(RunError, match=r"not at work there.*same file system"),
+          joined(sharing.ticket, nobody)):
+        pass
+    assert not (tmp_path / "p").exists()
+
+
+def results_of(cluster: Cluster, cases: list[Case], ticket: Ticket) -> dict[str, str]:
+    return {case.name: result for case, result in run_cases(try_to_take, cases, (ticket,), cluster)}
