@@ -54,7 +54,8 @@ CONTENTS = {
     "README": {
         "Begin": ["docs/tutorial", "docs/gallery/index"],
         "How to": ["docs/howto", "docs/own_data", "docs/plans", "docs/dicom_bids", "docs/training",
-                   "docs/measures", "docs/viewer", "docs/scale", "docs/trust", "docs/serving", "docs/caffe"],
+                   "docs/measures", "docs/viewer", "docs/scale", "docs/trust", "docs/serving",
+                   "docs/caffe"],
         "Reference": ["docs/reference", "docs/configuration"],
         "Why": ["docs/explanation", "docs/architecture", "docs/benchmarks", "docs/lgg_study"],
         "Project": ["CONTRIBUTING", "CHANGELOG", "SECURITY"],
