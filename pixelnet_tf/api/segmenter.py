@@ -648,7 +648,8 @@ def adapted(config: Config, given: Config | Path_ | None, overrides: Sequence[st
     Raises
     ------
     ConfigError
-        The given modalities or labels are not the model's.
+        The given modalities or labels are not the model's, or what settles the network is to be
+        another: the section `model`, or the regions that it scores.
     """
     if given is not None:
         source = "the configuration" if isinstance(given, Config) else os.fspath(given)
@@ -673,9 +674,11 @@ def adapted(config: Config, given: Config | Path_ | None, overrides: Sequence[st
         raise ConfigError(f"study.regions is {found.study.regions}, but the model scores the "
                           f"regions {config.study.regions}", value=found.study.regions,
                           hint="leave study.regions as it is, or `evaluate` with others")
-    if found.model.region_based != config.model.region_based:
-        raise ConfigError("model.region_based is settled by the training",
-                          value=found.model.region_based, hint="leave it as it is")
+    asked, mine = (config_to_dict(each)["model"] for each in (found, config))
+    if changed := [key for key in mine if asked[key] != mine[key]]:
+        key = changed[0]
+        raise ConfigError(f"model.{key} is {asked[key]}, but the training settled it: {mine[key]}",
+                          value=asked[key], hint="leave the section model as it is")
     return found
 
 

@@ -184,11 +184,6 @@ def _of_predictions(folder: Path, references: Path | None, scores: Path | None, 
             warnings.append(f"segmented without {', '.join(missing)}")
         if references is not None and name not in truths:
             warnings.append("has no reference")
-        maps = _probability_reader(folder, name, predictions.get(name))
-        if maps is not None and record.by_region:
-            # The page names maps by classes.
-            maps = None
-            warnings.append("probabilities of regions are not shown")
         found = {} if evaluation is None else {
             region: score.values.get("Dice")
             for region, score in evaluation.scores.get(name, {}).items()}
@@ -196,9 +191,9 @@ def _of_predictions(folder: Path, references: Path | None, scores: Path | None, 
             base, name=name, warnings=tuple(warnings), scores=found,
             prediction=_label_reader(predictions.get(name)),
             reference=_label_reader(truths.get(name)) if references else base.reference,
-            probabilities=maps))
+            probabilities=_probability_reader(folder, name, predictions.get(name))))
     return ViewSource(folder.resolve().name, study, resolved.evaluation, tuple(shown),
-                      resolved.model.region_based)
+                      record.by_region if record.config else resolved.model.region_based)
 
 
 def _of_study(folder: Path, config: Config | Path_ | None, overrides: Sequence[str]) -> ViewSource:

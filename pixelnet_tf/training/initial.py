@@ -196,18 +196,27 @@ def _from_vgg(model: PixelNet, arrays: dict[str, list[np.ndarray]], source: str,
 
 
 def _from_model(model: PixelNet, path: str) -> StartWeights:
+    """Take each layer that has the model's shape and means the same: the last one of a network that
+    scores regions says nothing of classes, whatever their numbers."""
     other = load_model(path)
     lines, new_layers = [f"start weights: {path}"], set()
+    last = model.architecture.head_names[-1]
+    theirs_scored, mine_scored = ("regions" if each.config.region_based else "classes"
+                                  for each in (other, model))
     for name, layer in model.parts.items():
         theirs = other.parts.get(name)
         mine = [w.shape for w in layer.weights]
         if not mine:
             continue
-        if theirs is not None and [w.shape for w in theirs.weights] == mine:
-            layer.set_weights(theirs.get_weights())
+        if theirs is None or [w.shape for w in theirs.weights] != mine:
+            why = "another shape or missing"
+        elif name == last and theirs_scored != mine_scored:
+            why = f"it scored {theirs_scored} there, and is to score {mine_scored}"
         else:
-            new_layers.add(name)
-            lines.append(f"  {name}: left as drawn (another shape or missing)")
+            layer.set_weights(theirs.get_weights())
+            continue
+        new_layers.add(name)
+        lines.append(f"  {name}: left as drawn ({why})")
     return StartWeights(tuple(lines), frozenset(new_layers))
 
 

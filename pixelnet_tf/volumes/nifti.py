@@ -99,10 +99,11 @@ def read_volume(path: Path, number: int = 0, volumes: int = 1
 
 
 def read_probabilities(path: Path) -> tuple[np.ndarray, VolumeGeometry]:
-    """Read what `write_probabilities` wrote: a volume for each class.
+    """Read what `write_probabilities` wrote: a volume for each class, or for each region, which may
+    be a single one.
 
     Returns:
-        Probabilities (x, y, z, class) float32, and the geometry.
+        Probabilities (x, y, z, n) float32, and the geometry.
 
     Raises:
         DataError: as `read_volume`, and where the file has not four dimensions.
@@ -112,9 +113,9 @@ def read_probabilities(path: Path) -> tuple[np.ndarray, VolumeGeometry]:
     with _opened(path) as stream:
         start = stream.read(HEADER_BYTES)
         shape = _unchecked_header(start, pair=False).get_data_shape()
-        if len(shape) != 4 or shape[3] < 2:
+        if len(shape) != 4:
             raise DataError(f"has shape {shape}; a file of probabilities has four dimensions, the "
-                            "last one over the classes")
+                            "last one over the classes or regions")
         header = parse_header(start, shape[3])
         array = _voxels(stream, header, start, slice(header.span(0).start, header.size), shape)
     return array, header.geometry

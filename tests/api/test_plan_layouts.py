@@ -1,5 +1,6 @@
 """A plan of one study in every layout: what it finds is right, and `prepare` takes it as it is."""
 
+import json
 from dataclasses import replace
 
 import numpy as np
@@ -9,6 +10,7 @@ import pixelnet_tf as px
 from pixelnet_tf.cases.phantom import draw_brats_case
 from pixelnet_tf.config import config_from_yaml
 from pixelnet_tf.dataset.prepare_study import prepare_study
+from pixelnet_tf.dataset.prepared import PreparedStudy
 from pixelnet_tf.errors import DataError
 from tests.dicom_study import write_series
 from tests.study_forms import LAYOUTS, write_image, write_study
@@ -68,6 +70,30 @@ def test_a_truth_whose_voxels_are_in_another_order_than_the_series_is_prepared(t
     assert found.config.study.resample
     summary = prepare_study(found.config, tmp_path / "study", tmp_path / "prepared", dry_run=True)
     assert len(summary.split.cases) == 3
+
+
+def test_a_data_set_with_regions_class_order_is_planned_and_prepared_region_based(tmp_path, cases):
+    """nnU-Net's way to ask for it; the paper's preset keeps the softmax."""
+    folder = tmp_path / "study"
+    whole = {name: {**arrays, "seg": arrays["seg"] + (arrays["second"] > np.percentile(
+        arrays["second"], 97)) * arrays["seg"]} for name, arrays in cases.items()}
+    write_study(folder, "nnunet", whole, AFFINE)
+    about = json.loads((folder / "dataset.json").read_text())
+    about["labels"] = {"background": 0, "whole": [1, 2], "core": 2}
+    about["regions_class_order"] = [1, 2]
+    (folder / "dataset.json").write_text(json.dumps(about))
+    found = px.plan(folder, trial=False)
+    config = config_from_yaml(found.yaml(), "the plan")
+    assert config == found.config
+    assert config.model.region_based
+    assert config.score_names == ("whole", "core")
+    assert config.study.region_order() == {"whole": 1, "core": 2}
+    reasons = {each.key: each.reason for each in found.settings}
+    assert reasons["study.regions_class_order"] == "dataset.json has it"
+    summary = prepare_study(config, folder, tmp_path / "prepared", workers=1)
+    assert len(summary.split.cases) == 3
+    # What prepares once is trained with either loss.
+    assert PreparedStudy.open(tmp_path / "prepared").config.scored_regions == ((1, 2), (2,))
 
 
 @pytest.mark.parametrize("layout", ["brats", "dicom"])

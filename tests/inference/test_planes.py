@@ -1,12 +1,16 @@
 """Scores of a voxel averaged over axial, coronal and sagittal slices of its volume."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
 from pixelnet_tf.config import PLANES, ModelConfig, load_config
 from pixelnet_tf.errors import ConfigError, ModelError
+from pixelnet_tf.inference.decoding import Decoding
 from pixelnet_tf.inference.slice_segmenter import Ensemble, SliceSegmenter
 from pixelnet_tf.inference.volume import score_voxels, segment_remotely, segment_volume
+from pixelnet_tf.model.pixelnet import PixelNet
 from pixelnet_tf.volumes.case_volume import PreparedVolume
 from pixelnet_tf.volumes.geometry import VolumeGeometry
 from pixelnet_tf.volumes.slicing import SlicePlan
@@ -91,6 +95,42 @@ def test_a_model_that_answers_for_slices_gives_what_a_network_here_gives(narrow_
     both = segment_volume(several, volume, *SECTIONS, True, True)
     np.testing.assert_array_equal(both.labels, here.labels)
     np.testing.assert_allclose(both.uncertainty.mutual_information, 0, atol=1e-5)
+
+
+def test_of_regions_the_log_odds_are_averaged_here_and_by_an_answering_model(narrow_net, volume,
+                                                                            eagerly):
+    """With hypercolumns that reach into the slices beside."""
+    study = replace(CONFIG.study, regions={"WT": (2, 4), "rim": (4,)})
+    sections, planes = (study, CONFIG.prediction), PLANES[:2]
+    decoding = Decoding.of(*sections, True)
+    alone, several = (PixelNet(replace(narrow_net(**SMALL).config, context_slices=3,
+                                       region_based=True, planes=some), 2, 2, seed=4)
+                      for some in (planes[:1], planes))
+    added = -score_voxels(SliceSegmenter(alone, decoding=decoding), volume, *sections)[
+        volume.brain].mean(axis=0)
+    segmenter = SliceSegmenter(several, added, decoding=decoding)
+    expected = 0
+    for plane in planes:
+        cut = volume.in_plane(plane)
+        scores = SliceSegmenter(alone, added, "reference", decoding=decoding).scores(
+            cut.images, cut.brain).numpy()
+        expected = expected + cut.plan.to_axial(cut.plan.read_voxels(scores)) / 2
+    here = segment_volume(segmenter, volume, *sections, True, True)
+    shares = volume.plan.to_slices(here.probabilities)
+    inside = volume.brain
+    np.testing.assert_allclose(shares[inside], 1 / (1 + np.exp(-expected[inside])), atol=1e-5)
+    assert set(np.unique(here.labels)) == {0, 2, 4}
+
+    def answer(images, domain):
+        scores = segmenter.scores(images, domain).numpy()
+        return np.array([0, 2, 4], np.uint8)[decoding.class_numbers(scores)], decoding.shares(
+            scores)
+
+    there = segment_remotely(answer, volume, *sections, True, True, reach=1, planes=planes,
+                             by_region=True)
+    np.testing.assert_array_equal(there.labels, here.labels)
+    np.testing.assert_allclose(there.probabilities, here.probabilities, atol=1e-5)
+    np.testing.assert_allclose(there.uncertainty.entropy, here.uncertainty.entropy, atol=1e-4)
 
 
 def test_planes_that_cannot_be_averaged_are_refused(narrow_net):

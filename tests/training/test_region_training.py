@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -21,12 +22,14 @@ from pixelnet_tf.serving.about import describe_export, served_config
 from pixelnet_tf.serving.model_card import model_card
 from pixelnet_tf.serving.signatures import build_signatures, signatures_of
 from pixelnet_tf.training.decisions import Judged, ScoredCases, _Choice, decide
+from pixelnet_tf.training.initial import initialise
 from pixelnet_tf.training.loop import Trainer
 from pixelnet_tf.training.loss import make_loss
 from pixelnet_tf.training.step import loss_and_gradients
 from tests.listening import Listening
 from tests.pixel_network import pixel_network, set_head
 from tests.training.test_decisions import CASES, LEVEL
+from tests.training.test_loop import stop_after
 from tests.training.test_validation import ScaledStudy
 
 #: ET, WT and TC of the classes necrosis, edema and enhancing.
@@ -136,6 +139,45 @@ def test_a_training_validates_regions_and_says_which_prior_they_have(trained, ti
         with pytest.raises(ConfigError, match=r"model\.region_based"):
             check_fit(run.basis(), Basis("other", replace(
                 other, model=replace(other.model, region_based=False))), purpose)
+
+
+def test_killed_and_resumed_regions_end_with_the_same_bits(trained, tiny_study, config, tmp_path):
+    def trainer():
+        return Trainer(config, tiny_study, tiny_study.split, str(tmp_path / "killed"),
+                       reporter=stop_after(2))
+
+    with pytest.raises(ZeroDivisionError):
+        trainer().run()
+    again = trainer()
+    again.reporter = Listening()
+    for mine, theirs in zip(again.run(resume=True).get_weights(),
+                            trained.run_folder.model().get_weights(), strict=True):
+        np.testing.assert_array_equal(mine, theirs)
+    assert again.reporter.said[0] == "going on from step 1 of 2"
+    for file in ("decisions.json", "priors.json"):
+        assert (tmp_path / "killed" / file).read_bytes() == Path(
+            trained.run_folder.file(file)).read_bytes(), file
+    other = replace(config, model=replace(config.model, region_based=False))
+    with pytest.raises(ConfigError, match=r"model\.region_based"):
+        Trainer(other, tiny_study, tiny_study.split, str(tmp_path / "killed")).run(resume=True)
+
+
+@pytest.mark.parametrize("region_based", [True, False])
+def test_a_last_layer_is_taken_from_a_network_that_scores_the_same(trained, region_based):
+    """Three classes are as many scores as three regions."""
+    run = trained.run_folder
+    before, theirs = PixelNet(replace(run.config().model, region_based=region_based), 3, 3,
+                              seed=8), run.model()
+    model = PixelNet(before.config, 3, 3, seed=8)
+    start = initialise(model, run.file("model.keras"))
+    wanted = theirs if region_based else before
+    for name, layer in model.parts.items():
+        own = (wanted if name == "cls_score_new" else theirs).parts[name]
+        for mine, kept in zip(layer.get_weights(), own.get_weights(), strict=True):
+            np.testing.assert_array_equal(mine, kept, err_msg=name)
+    assert start.new_layers == (set() if region_based else {"cls_score_new"})
+    assert ("  cls_score_new: left as drawn (it scored regions there, and is to score classes)"
+            in start.lines) is not region_based
 
 
 def with_scores(run_folder, config) -> PixelNet:
