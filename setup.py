@@ -92,7 +92,7 @@ setup(
     packages=[*find_packages(include=["pixelnet_tf*", "prototxt_import*"]), "pixelnet_tf.configs"],
     # configs/ stands at the top for its readers; a wheel carries it inside the package.
     package_dir={"pixelnet_tf.configs": "configs"},
-    package_data={"pixelnet_tf": ["py.typed", "evaluation/*.j2", "viewer/page/*"],
+    package_data={"pixelnet_tf": ["py.typed", "evaluation/*.j2", "page/*"],
                   "pixelnet_tf.configs": ["*.yaml", "presets/*.yaml"],
                   "prototxt_import": ["py.typed"]},
     install_requires=[

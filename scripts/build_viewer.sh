@@ -4,14 +4,14 @@
 # make, byte for byte.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/viewer"
-page=../../pixelnet_tf/viewer/page
+page=../../pixelnet_tf/page
 
 npm ci --ignore-scripts --no-audit --no-fund
 if [[ ${1:-} == --check ]]; then
     made=$(mktemp -d)
     trap 'rm -rf "$made"' EXIT
     npm run --silent build -- "$made"
-    diff -rq "$made" "$page" && echo "the page is current"
+    diff -rq --exclude='__*' "$made" "$page" && echo "the page is current"
 else
     npm run --silent build
     ls -l "$page"

@@ -14,6 +14,7 @@ from pixelnet_tf.config import PLANES, PostprocessConfig, PredictionConfig, Stud
 from pixelnet_tf.inference.decoding import Decoding
 from pixelnet_tf.inference.postprocess import postprocess_labels
 from pixelnet_tf.inference.slice_segmenter import Ensemble, SliceSegmenter
+from pixelnet_tf.reporting import Reporter, reporter_or_log
 from pixelnet_tf.volumes.case_volume import OwnGrid, PreparedVolume
 from pixelnet_tf.volumes.geometry import VolumeGeometry
 from pixelnet_tf.volumes.lesions import LesionVoxels, entropy
@@ -228,29 +229,40 @@ def finish_volume(scores: np.ndarray, volume: PreparedVolume, study: StudyConfig
 def segment_remotely(segment_slices: SegmentSlices, volume: PreparedVolume, study: StudyConfig,
                      prediction: PredictionConfig, probabilities: bool = False,
                      uncertainty: bool = False, *, reach: int = 0,
-                     planes: Sequence[str] = PLANES[:1], by_region: bool = False
+                     planes: Sequence[str] = PLANES[:1], by_region: bool = False,
+                     shift: np.ndarray | None = None, reporter: Reporter | None = None
                      ) -> SegmentedVolume:
     """What `segment_volume` returns, by the labels that an exported or served model gives slices.
 
     The same slices in the same batches and with the same domain; outside it is background,
     whatever the answer says of it. `segment_slices` must give probabilities where these or the
-    uncertainty are asked for, or there are several planes; else nothing is known of the lesions'
-    voxels but their labels. Where the model has a reach (`SliceSegmenter.reach`), `STACK` or more
-    slices are sent together, with those beside them, of which no pixel is asked for. by_region: its
-    probabilities are those of the study's regions, not of its classes.
+    uncertainty are asked for, there are several planes, or a shift; else nothing is known of the
+    lesions' voxels but their labels. Where the model has a reach (`SliceSegmenter.reach`), `STACK`
+    or more slices are sent together, with those beside them, of which no pixel is asked for.
+
+    Args:
+        by_region: its probabilities are those of the study's regions, not of its classes.
+        shift: (score,) float32, added to the scores before the classes follow from them, as that of
+            another prior is; None adds nothing.
+        reporter: hears how many slices are answered.
     """
     shown, plan = probabilities or uncertainty, volume.plan
+    several, reporter = len(planes) > 1 or shift is not None, reporter_or_log(reporter)
     decoding = Decoding.of(study, prediction, by_region)
     labels, maps = _answered(segment_slices, volume, study, prediction, reach,
-                             shown or len(planes) > 1, by_region)
-    if len(planes) > 1:
+                             shown or several, by_region, reporter)
+    if several:
         scores = _logs(maps, by_region)
         for plane in planes[1:]:
             cut = volume.in_plane(plane)
             scores += cut.plan.to_axial(_logs(_answered(
-                segment_slices, cut, study, prediction, reach, True, by_region)[1], by_region))
-        maps = decoding.shares(scores / len(planes))
-        labels = classes_to_values(decoding.class_numbers(scores / len(planes)), study)
+                segment_slices, cut, study, prediction, reach, True, by_region, reporter)[1],
+                by_region))
+        scores /= len(planes)
+        if shift is not None:
+            scores += shift
+        maps = decoding.shares(scores)
+        labels = classes_to_values(decoding.class_numbers(scores), study)
     labels = clean_up(plan.to_volume(labels), volume, study, prediction.postprocess)
     if not shown:
         return SegmentedVolume(labels, None)
@@ -269,8 +281,8 @@ def _logs(shares: np.ndarray, by_region: bool) -> np.ndarray:
 
 
 def _answered(segment_slices: SegmentSlices, volume: PreparedVolume, study: StudyConfig,
-              prediction: PredictionConfig, reach: int, shown: bool, by_region: bool
-              ) -> tuple[np.ndarray, np.ndarray]:
+              prediction: PredictionConfig, reach: int, shown: bool, by_region: bool,
+              reporter: Reporter) -> tuple[np.ndarray, np.ndarray]:
     """Label values of the voxels of a volume's slices and, where shown, their probabilities."""
     grid, plan = PredictionGrid.of(volume, prediction.inside_brain(study)), volume.plan
     shape = (plan.slices, *plan.native_size)
@@ -281,6 +293,7 @@ def _answered(segment_slices: SegmentSlices, volume: PreparedVolume, study: Stud
         maps[..., :1] = 1
     for rows in grid.batches(max(prediction.batch_slices, STACK) if reach
                              else prediction.batch_slices):
+        reporter.progress("segmenting", int(rows[0]), len(labels), plan.plane)
         found, shares = _answer(segment_slices, volume.images, grid.domain, rows, reach)
         inside = plan.read_voxels(grid.domain[rows])
         labels[rows] = np.where(inside, plan.read_voxels(found), 0)

@@ -7,10 +7,12 @@ from dataclasses import asdict, replace
 from typing import Any
 
 import keras
+import numpy as np
 import tensorflow as tf
 
 from pixelnet_tf import __version__
-from pixelnet_tf.config import Config, config_from_json, config_to_json
+from pixelnet_tf.cases.class_priors import ClassPriors
+from pixelnet_tf.config import Config, Mode, Prior, config_from_json, config_to_json
 from pixelnet_tf.errors import ConfigError, ModelError
 from pixelnet_tf.evaluation.summary import Evaluation
 from pixelnet_tf.inference.decoding import Decoding
@@ -117,6 +119,38 @@ def exported_config(about: dict[str, Any]) -> Config:
         raise ModelError("serving.json was not written by this version of `pixelnet-tf export`",
                          hint="export the model again")
     return config_from_json(about["config"], source="serving.json")
+
+
+def offered_priors(about: dict[str, Any]) -> dict[str, np.ndarray]:
+    """The priors under which an exported model can answer, its own first.
+
+    Of a single network whose class frequencies are known, not in the adaptive mode and without the
+    guided filter, which works on probabilities that have the exported prior in them.
+
+    Args:
+        about: `serving.json`.
+
+    Returns:
+        Prior -> what is added to the scores that the graph answers by, (score,) float32.
+    """
+    prediction, study = exported_config(about).prediction, exported_config(about).study
+    own = about["prior"]
+    offered = {own["kind"]: np.zeros(len(own["correction"]), np.float32)}
+    frequency = about.get("training", {}).get("class_frequency")
+    if (not frequency or len(about.get("networks", ())) != 1 or prediction.guided_filter.radius
+            or prediction.mode == Mode.ADAPTIVE):
+        return offered
+    by_region = exported_config(about).model.region_based
+    priors = ClassPriors(
+        tuple(frequency), *(tuple(each[side] for each in frequency.values())
+                            for side in ("real", "sampled")),
+        regions=tuple(study.region_classes.values()) if by_region else ())
+    offsets = 0.0 if by_region else np.array(prediction.offsets(study))
+    for prior in (Prior.SAMPLED, Prior.CORRECTED):
+        if prior.value not in offered:
+            offered[prior.value] = (priors.correction(prior) + offsets - own["correction"]).astype(
+                np.float32)
+    return offered
 
 
 def served_config(about: dict[str, Any], adapt: Callable[[Config], Config]) -> Config:

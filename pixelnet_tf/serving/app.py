@@ -16,20 +16,26 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from pixelnet_tf.io.scratch import remove_leftovers, remove_own
+from pixelnet_tf.page import page_paths
 from pixelnet_tf.serving.api_error import ApiError
+from pixelnet_tf.serving.dicom_upload import convert_dicom
 from pixelnet_tf.serving.guard import Guard, error_answer
+from pixelnet_tf.serving.jobs import Jobs
 from pixelnet_tf.serving.json_log import JsonLog
 from pixelnet_tf.serving.json_process import JsonProcesses, is_large
 from pixelnet_tf.serving.limits import Gate, ServerLimits
 from pixelnet_tf.serving.loaded_model import LoadedModel
 from pixelnet_tf.serving.memory import LARGE_BYTES, give_back_memory
 from pixelnet_tf.serving.openapi import describe_api
+from pixelnet_tf.serving.page_routes import page_routes
 from pixelnet_tf.serving.predict_json import PredictCall, parse_predict, render_predict
 from pixelnet_tf.serving.registry import ModelRegistry
 from pixelnet_tf.serving.request_body import Intake, check_json_type
-from pixelnet_tf.serving.segment_upload import segment_upload
+from pixelnet_tf.serving.segment_upload import check_prior, choices_of, segment_upload
 
 _T = TypeVar("_T")
+#: What is answered at `/`.
+PAGE = "segment.html"
 #: Between two returns of memory to the system.
 _GIVE_BACK_SECONDS = 5.0
 
@@ -65,14 +71,15 @@ register_url_convertor("version", _VersionNumber())
 def build_app(registry: ModelRegistry, limits: ServerLimits | None = None,
               token: str | None = None, log: JsonLog | None = None,
               hosts: Collection[str] = ()) -> Starlette:
-    """The ASGI application: TensorFlow Serving's REST API and `/v1/segment`.
+    """The ASGI application: TensorFlow Serving's REST API, `/v1/segment`, and a page for it.
 
     Starting it starts the registry. Every error is `{"error": message}`.
 
     Args:
         registry: models to serve.
         limits: limits of requests; None takes the defaults.
-        token: bearer token that every request must carry, but for health and readiness.
+        token: bearer token that every request must carry, but for health, readiness, and the page
+            itself, which asks for it.
         log: receives a line for each request.
         hosts: names by which the server may be called, beside addresses and `localhost`.
     """
@@ -98,7 +105,11 @@ def build_app(registry: ModelRegistry, limits: ServerLimits | None = None,
         Route("/readyz", endpoints.ready),
         Route("/openapi.json", endpoints.openapi),
         Route("/v1/models", endpoints.models),
+        Route("/v1/segment", endpoints.choices),
         Route("/v1/segment", endpoints.segment, methods=["POST"]),
+        Route("/v1/jobs/{job:str}", endpoints.job),
+        Route("/v1/dicom", endpoints.dicom, methods=["POST"]),
+        *page_routes(PAGE),
     ]
     for path in ("/v1/models/{model:model}", "/v1/models/{model:model}/versions/{version:version}"):
         routes += [
@@ -113,7 +124,8 @@ def build_app(registry: ModelRegistry, limits: ServerLimits | None = None,
     return Starlette(
         routes=routes, lifespan=lifespan,
         middleware=[Middleware(Guard, log=log, token=token,
-                               url_characters=limits.url_characters, hosts=hosts)],
+                               url_characters=limits.url_characters, hosts=hosts,
+                               open_paths=page_paths(PAGE))],
         exception_handlers=handlers)
 
 
@@ -128,6 +140,7 @@ class _Endpoints:
         # Nor may bodies that take long to read: few of them are let in.
         self._large_bodies = Gate(limits.concurrency, limits.concurrency, "json")
         self._json_processes = JsonProcesses(limits)
+        self._jobs = Jobs()
         self._large_since = False
         self._bodies, self._uploads = (Intake(mib, limits.seconds, limits.stall_seconds)
                                        for mib in (limits.json_mib, limits.upload_mib))
@@ -203,17 +216,39 @@ class _Endpoints:
         self._large_since |= len(answer) > LARGE_BYTES
         return Response(answer, media_type="application/json", headers=_origin(model))
 
+    async def choices(self, request: Request) -> Response:
+        return JSONResponse({"models": [choices_of(m) for m in self._registry.models if m.config],
+                             "upload_mib": self._limits.upload_mib})
+
     async def segment(self, request: Request) -> Response:
         model = self._segmenting_model(request)
+        prior = request.query_params.get("prior")
+        if prior is not None:
+            check_prior(model, prior)
+        self._volumes.check()
+        self._large_since = True
+        with self._jobs.under_way(request.query_params.get("job")) as job:
+            async with self._uploads.read_files(request) as files:
+                job.progress("waiting", 0, 0)
+                with self._volumes as gate:
+                    answer = await self._asked(request, self._end(), gate.run(
+                        segment_upload, model, files, self._limits, prior, job))
+        return Response(answer, media_type="application/gzip", headers={
+            "Content-Disposition": 'attachment; filename="segmentation.nii.gz"',
+            **_origin(model)})
+
+    async def job(self, request: Request) -> Response:
+        task, done, total = self._jobs.get(request.path_params["job"]).state
+        return JSONResponse({"task": task, "done": done, "total": total})
+
+    async def dicom(self, request: Request) -> Response:
         self._volumes.check()
         self._large_since = True
         async with self._uploads.read_files(request) as files:
             with self._volumes as gate:
-                answer = await self._asked(request, self._end(), gate.run(
-                    segment_upload, model, files, self._limits))
-        return Response(answer, media_type="application/gzip", headers={
-            "Content-Disposition": 'attachment; filename="segmentation.nii.gz"',
-            **_origin(model)})
+                answer, kind = await self._asked(request, self._end(), gate.run(
+                    convert_dicom, files, self._limits))
+        return Response(answer, media_type=kind)
 
     def _model(self, request: Request) -> LoadedModel:
         return self._registry.get(request.path_params["model"],

@@ -3,7 +3,9 @@
 A browser lets any page send requests to any address that it reaches, this machine's own included.
 By the header `Origin` it says which page that was. And by a name of its own that it points to this
 server's address, a page makes its requests look like the server's own (DNS rebinding): `Host` then
-holds that name.
+holds that name. A page may also embed an address as a picture, a script or a frame without
+`Origin`; browsers say that by `Sec-Fetch-Site`. A link that is followed into a window of its own is
+no request of the other page's, and is answered.
 """
 
 from __future__ import annotations
@@ -19,10 +21,16 @@ from starlette.datastructures import Headers
 from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from pixelnet_tf.page import CONTENT_SECURITY_POLICY
 from pixelnet_tf.serving.api_error import ApiError
 
-#: Answered without a token: what a supervisor asks.
-OPEN_PATHS = ("/healthz", "/readyz")
+#: Answered without a token and in any round: what a supervisor asks.
+HEALTH_PATHS = ("/healthz", "/readyz")
+#: Every answer's headers, which keep other origins out of what browsers show of this one.
+_HEADERS = {"content-security-policy": CONTENT_SECURITY_POLICY,
+            "x-content-type-options": "nosniff", "x-frame-options": "DENY",
+            "referrer-policy": "no-referrer", "cross-origin-opener-policy": "same-origin",
+            "cross-origin-resource-policy": "same-origin", "cache-control": "no-store"}
 
 
 def error_answer(error: ApiError) -> JSONResponse:
@@ -40,11 +48,14 @@ class Guard:
         url_characters: longest path with query.
         hosts: names by which the server may be called, beside all IP addresses (no page of
             another origin has one of these in its place) and `localhost`.
+        open_paths: answered without a token, beside `HEALTH_PATHS`.
     """
 
     def __init__(self, app: ASGIApp, log: Callable[..., None], token: str | None,
-                 url_characters: int, hosts: Collection[str] = ()):
+                 url_characters: int, hosts: Collection[str] = (),
+                 open_paths: Collection[str] = ()):
         self._app, self._log, self._url_characters = app, log, url_characters
+        self._open_paths = {*HEALTH_PATHS, *open_paths}
         self._hosts = {"localhost", *(host.lower() for host in hosts)}
         self._token = None if token is None else token.encode()
         self._turn = asyncio.Lock()
@@ -60,12 +71,13 @@ class Guard:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
-                message["headers"] = [*message["headers"],
-                                      (b"x-request-id", request_id.encode())]
+                message["headers"] = [*message["headers"], *(
+                    (name.encode(), value.encode()) for name, value in (
+                        *_HEADERS.items(), ("x-request-id", request_id)))]
             await send(message)
 
         try:
-            if scope["path"] not in OPEN_PATHS:
+            if scope["path"] not in HEALTH_PATHS:
                 await self._take_turn()
             self._check(scope)
         except ApiError as error:
@@ -94,7 +106,7 @@ class Guard:
                                 f"{self._url_characters} are taken")
         headers = Headers(scope=scope)
         self._check_host_and_origin(headers)
-        if self._token is None or scope["path"] in OPEN_PATHS:
+        if self._token is None or scope["path"] in self._open_paths:
             return
         kind, _, given = headers.get("authorization", "").partition(" ")
         same = hmac.compare_digest(given.strip().encode("utf-8", "replace"), self._token)
@@ -113,6 +125,10 @@ class Guard:
             if origin.partition("://")[2] not in hosts:
                 raise ApiError(403, f"pages of {origin[:100]!r} cannot use this server; only its "
                                     "own origin can")
+
+        site, target = headers.get("sec-fetch-site", "none"), headers.get("sec-fetch-dest", "")
+        if site not in ("none", "same-origin") and target != "document":
+            raise ApiError(403, "pages of other origins cannot use this server")
 
     def _is_own(self, host: str) -> bool:
         name, colon, port = host.rpartition(":")

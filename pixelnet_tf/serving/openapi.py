@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from pixelnet_tf import __version__
+from pixelnet_tf.page import MEDIA_TYPES, page_paths
 from pixelnet_tf.serving.about import RESEARCH_ONLY
 from pixelnet_tf.serving.limits import ServerLimits
 
@@ -43,7 +44,22 @@ def describe_api(names: list[str], modalities: list[str], limits: ServerLimits,
             unknown), "parameters": parameters}
         paths[f"{path}:predict"] = {"post": _predict(f"predict{suffix}", limits),
                                     "parameters": parameters}
-    paths["/v1/segment"] = {"post": _segment(modalities, limits)}
+    paths["/v1/segment"] = {
+        "get": _get("choices", "Models that segment volumes: what each takes, and under which "
+                               "priors."),
+        "post": _segment(modalities, limits)}
+    paths["/v1/jobs/{job}"] = {
+        "get": _get("job", "How far a request to /v1/segment is that was sent with this `job`.",
+                    {"404": "No request of this name is under way."}),
+        "parameters": [_parameter("job", {"type": "string"})]}
+    paths["/v1/dicom"] = {"post": _dicom(limits)}
+    for path, name in page_paths("segment.html").items():
+        kind = MEDIA_TYPES[name].partition(";")[0]
+        paths[path] = {"get": {
+            "operationId": name.replace(".", "_"), "summary": "The page to segment cases with.",
+            "security": [], "responses": _answers({
+                "description": "A file of the page.",
+                "content": {kind: {"schema": {"type": "string"}}}}, {})}}
     tree: dict[str, Any] = {
         "openapi": "3.1.0",
         "info": {"title": "pixelnet-tf", "version": __version__, "description": RESEARCH_ONLY},
@@ -107,14 +123,38 @@ def _segment(modalities: list[str], limits: ServerLimits) -> dict[str, Any]:
               "408": "The body came too slowly.", "411": "The body does not announce its length.",
               "413": f"More than {limits.upload_mib} MiB, or a volume too large.",
               "415": "The content is not multipart/form-data.",
+              "409": "A request with this `job` is under way.",
               "422": "The volumes do not make a case.", "504": "The answer took too long.",
               "507": "The server has no room for the files."}
+    query = [("model", "Needed where the server has several models."),
+             ("prior", "One of the model's; default: the one that it was exported with."),
+             ("job", "A name for this request, 16 to 64 random letters, digits, `-` or `_`, under "
+                     "which /v1/jobs/{job} tells how far it is.")]
     return {"operationId": "segment",
             "summary": "Segment a case from raw volumes: N4, normalisation and clean-up included.",
-            "parameters": [{"name": "model", "in": "query", "required": False,
-                            "schema": {"type": "string"},
-                            "description": "Needed where the server has several models."}],
+            "parameters": [{"name": name, "in": "query", "required": False,
+                            "schema": {"type": "string"}, "description": text}
+                           for name, text in query],
             "requestBody": {"required": True, "content": {"multipart/form-data": {"schema": {
                 "type": "object", "properties": fields, "required": modalities,
+                "additionalProperties": False}}}},
+            "responses": _answers(ok, errors)}
+
+
+def _dicom(limits: ServerLimits) -> dict[str, Any]:
+    file = {"type": "string", "format": "binary"}
+    ok = {"description": "A field `series`, JSON with the description and number of each series, "
+                         "and a NIfTI file `volume-N` of the Nth.",
+          "content": {"multipart/form-data": {"schema": {"type": "object"}}}}
+    errors = {"400": "The field `zip` is missing or no zip.", "408": "The body came too slowly.",
+              "411": "The body does not announce its length.",
+              "413": f"More than {limits.upload_mib} MiB, or a series too large.",
+              "415": "The content is not multipart/form-data.",
+              "422": "No series can be read.", "504": "The answer took too long.",
+              "507": "The server has no room for the files."}
+    return {"operationId": "dicom",
+            "summary": "Read DICOM series as volumes that /v1/segment takes.",
+            "requestBody": {"required": True, "content": {"multipart/form-data": {"schema": {
+                "type": "object", "properties": {"zip": file}, "required": ["zip"],
                 "additionalProperties": False}}}},
             "responses": _answers(ok, errors)}

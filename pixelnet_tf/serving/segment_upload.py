@@ -6,13 +6,18 @@ import math
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
+
+import numpy as np
 
 from pixelnet_tf.cases.case import Case
 from pixelnet_tf.config import PLANES, Config
 from pixelnet_tf.errors import DataError, RunError
+from pixelnet_tf.evaluation.colours import class_colours
 from pixelnet_tf.inference.volume import segment_remotely
 from pixelnet_tf.io.scratch import scratch_folder
+from pixelnet_tf.reporting import Reporter, reporter_or_log
+from pixelnet_tf.serving.about import offered_priors
 from pixelnet_tf.serving.api_error import ApiError
 from pixelnet_tf.serving.limits import ServerLimits
 from pixelnet_tf.serving.loaded_model import LoadedModel
@@ -29,7 +34,34 @@ from pixelnet_tf.volumes.nifti import (
 from pixelnet_tf.volumes.slicing import plans_of
 
 
-def segment_upload(model: LoadedModel, files: dict[str, BinaryIO], limits: ServerLimits) -> bytes:
+def choices_of(model: LoadedModel) -> dict[str, Any]:
+    """What `GET /v1/segment` says of a model: what it takes, under which priors, and its labels.
+    """
+    about, config = _described(model)
+    colours = class_colours(config.study)
+    return {"name": model.name, "version": model.version,
+            "modalities": list(config.study.inputs), "priors": list(offered_priors(about)),
+            "labels": [{"value": value, "name": name, "colour": colours.get(value, "")}
+                       for value, name in config.study.labels.items()]}
+
+
+def check_prior(model: LoadedModel, prior: str) -> None:
+    """Raise `ApiError` 400 for a prior under which the model cannot answer."""
+    offered = offered_priors(_described(model)[0])
+    if prior not in offered:
+        raise ApiError(400, f"model {model.name!r} answers under {list(offered)}, not under "
+                            f"{prior[:40]!r}; export it with that prior")
+
+
+def _described(model: LoadedModel) -> tuple[dict[str, Any], Config]:
+    if model.about is None or model.config is None:
+        raise ApiError(404, f"model {model.name!r} has no serving.json and cannot take volumes; "
+                            "send slices to :predict")
+    return model.about, model.config
+
+
+def segment_upload(model: LoadedModel, files: dict[str, BinaryIO], limits: ServerLimits,
+                   prior: str | None = None, reporter: Reporter | None = None) -> bytes:
     """Prepare a case as for the training, segment it, and return the bytes of a `.nii.gz`.
 
     Names on disk are made here, in a folder of this request's own that is gone afterwards.
@@ -37,21 +69,21 @@ def segment_upload(model: LoadedModel, files: dict[str, BinaryIO], limits: Serve
     Args:
         model: an export of this project (`serving.json` says how a case is prepared).
         files: modality -> content.
+        prior: one of `offered_priors`; None takes the model's own.
 
     Raises:
         ApiError: 400, 413 or 422 where the files do not make a case, 507 where the disk is full.
     """
-    config = model.config
-    if config is None:
-        raise ApiError(404, f"model {model.name!r} has no serving.json and cannot take volumes; "
-                            "send slices to :predict")
+    about, config = _described(model)
+    shift = offered_priors(about)[prior] if prior else None
     modalities = config.study.inputs
     if set(files) != set(modalities):
         raise ApiError(400, f"send one NIfTI file for each of {list(modalities)}, as a multipart "
                             f"field of that name; got {[name[:40] for name in sorted(files)]}")
     try:
         with scratch_folder() as folder:
-            return _segment_in(folder, model, config, files, limits)
+            return _segment_in(folder, model, config, files, limits, shift,
+                               reporter_or_log(reporter))
     except OSError as error:
         raise no_room(error) from None
     except RunError:  # Its words name the folder.
@@ -62,9 +94,10 @@ def segment_upload(model: LoadedModel, files: dict[str, BinaryIO], limits: Serve
 
 
 def _segment_in(folder: Path, model: LoadedModel, config: Config, files: dict[str, BinaryIO],
-                limits: ServerLimits) -> bytes:
+                limits: ServerLimits, shift: np.ndarray | None, reporter: Reporter) -> bytes:
     volumes = {}
     for number, modality in enumerate(config.study.inputs):
+        reporter.progress("reading", number, len(config.study.inputs))
         volumes[modality] = folder / f"{number}.nii"
         unpack_nifti(files[modality], volumes[modality], modality, limits,
                      channels=len(config.study.inputs), slice_size=config.prepare.slice_size,
@@ -73,7 +106,7 @@ def _segment_in(folder: Path, model: LoadedModel, config: Config, files: dict[st
     words = {str(path): modality for modality, path in volumes.items()}
     words |= {path.name: modality for modality, path in volumes.items()}
     try:
-        volume = prepare_case(case, config.study, config.prepare)
+        volume = prepare_case(case, config.study, config.prepare, reporter)
         plans_of(volume.geometry, config.prepare.slice_size, config.model.planes)
     except DataError as error:
         raise ApiError(422, _reworded(str(error), words)) from None
@@ -82,10 +115,12 @@ def _segment_in(folder: Path, model: LoadedModel, config: Config, files: dict[st
         raise ApiError(422, "the volumes cannot be prepared: "
                             f"{_reworded(str(error).splitlines()[-1], words)[:300]}") from None
 
-    answer = partial(model.segment_slices, probabilities=len(config.model.planes) > 1)
+    shown = shift is not None and bool(shift.any())
+    answer = partial(model.segment_slices, probabilities=shown or len(config.model.planes) > 1)
     result = segment_remotely(answer, volume, config.study, config.prediction,
                               reach=config.model.reach, planes=config.model.planes,
-                              by_region=config.model.region_based)
+                              by_region=config.model.region_based,
+                              shift=shift if shown else None, reporter=reporter)
     path = folder / "segmentation.nii.gz"
     write_labels(path, result.labels, volume.geometry)
     return path.read_bytes()

@@ -8,39 +8,22 @@ import socket
 import threading
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from importlib import resources
 from typing import Any
 
 import uvicorn
 from starlette.applications import Starlette
-from starlette.datastructures import Headers
 from starlette.middleware import Middleware
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from pixelnet_tf.errors import PixelNetError
 from pixelnet_tf.serving.api_error import ApiError
 from pixelnet_tf.serving.guard import Guard, error_answer
 from pixelnet_tf.serving.listening import listen_on
+from pixelnet_tf.serving.page_routes import page_routes
 from pixelnet_tf.viewer.source import ViewSource
 
-#: The files of the page, which `scripts/build_viewer.sh` makes, and what they are.
-PAGE_FILES = {"index.html": "text/html; charset=utf-8",
-              "viewer.js": "text/javascript; charset=utf-8",
-              "viewer.css": "text/css; charset=utf-8"}
-#: Everything comes from this server. NiiVue reads the font of its letters from a picture that lies
-#: in its own code (`img-src data:`); as it is built here it needs neither `eval`, WebAssembly,
-#: workers nor styles in markup. No script may turn text into markup.
-CONTENT_SECURITY_POLICY = "; ".join((
-    "default-src 'none'", "script-src 'self'", "style-src 'self'", "img-src 'self' data:",
-    "connect-src 'self'", "base-uri 'none'", "form-action 'none'", "frame-ancestors 'none'",
-    "require-trusted-types-for 'script'", "trusted-types 'none'"))
-_HEADERS = {"content-security-policy": CONTENT_SECURITY_POLICY,
-            "x-content-type-options": "nosniff", "x-frame-options": "DENY",
-            "referrer-policy": "no-referrer", "cross-origin-opener-policy": "same-origin",
-            "cross-origin-resource-policy": "same-origin", "cache-control": "no-store"}
 #: The longest path with a query; the state of the page stands behind `#` and is never sent.
 _URL_CHARACTERS = 2000
 
@@ -54,8 +37,6 @@ def build_app(source: ViewSource, log: Callable[..., None] | None = None) -> Sta
         source: what is shown. Starting the application starts measuring its cases.
         log: receives an event for each request; None keeps none.
     """
-    page = {name: (resources.files("pixelnet_tf.viewer") / "page" / name).read_bytes()
-            for name in PAGE_FILES}
     measures: list[dict[str, Any]] = []
     ended = threading.Event()
 
@@ -72,10 +53,6 @@ def build_app(source: ViewSource, log: Callable[..., None] | None = None) -> Sta
             yield
         finally:
             ended.set()
-
-    async def page_file(request: Request) -> Response:
-        name = request.url.path.removeprefix("/") or "index.html"
-        return Response(page[name], media_type=PAGE_FILES[name])
 
     async def study(request: Request) -> Response:
         return JSONResponse(source.to_json())
@@ -99,44 +76,12 @@ def build_app(source: ViewSource, log: Callable[..., None] | None = None) -> Sta
 
     handlers: dict[Any, Any] = {ApiError: _on_error}
     return Starlette(
-        routes=[*(Route(path, page_file) for path in ("/", *(f"/{name}" for name in PAGE_FILES))),
+        routes=[*page_routes("view.html"),
                 Route("/api/study", study), Route("/api/measures", measured),
                 Route("/api/cases/{number:int}/{key:str}.nii", layer)],
-        middleware=[Middleware(_Shield),
-                    Middleware(Guard, log=log or _no_log, token=None,
+        middleware=[Middleware(Guard, log=log or _no_log, token=None,
                                url_characters=_URL_CHARACTERS)],
         exception_handlers=handlers, lifespan=lifespan)
-
-
-class _Shield:
-    """Middleware: headers that keep other origins out, and no answer to what they ask for blindly.
-
-    A page may embed an address as a picture, a script or a frame without saying where it comes
-    from by `Origin`; browsers say it by `Sec-Fetch-Site`. A link that is followed into a window of
-    its own is no request of the other page's, and is answered.
-    """
-
-    def __init__(self, app: ASGIApp):
-        self._app = app
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http":
-            await self._app(scope, receive, send)
-            return
-
-        async def shielded(message: Message) -> None:
-            if message["type"] == "http.response.start":
-                message["headers"] = [*message["headers"], *(
-                    (name.encode(), value.encode()) for name, value in _HEADERS.items())]
-            await send(message)
-
-        headers = Headers(scope=scope)
-        site, target = headers.get("sec-fetch-site", "none"), headers.get("sec-fetch-dest", "")
-        if site not in ("none", "same-origin") and target != "document":
-            await error_answer(ApiError(403, "pages of other origins cannot use this server"))(
-                scope, receive, shielded)
-            return
-        await self._app(scope, receive, shielded)
 
 
 def run_viewer(source: ViewSource, port: int, ready: Callable[[str], None]) -> None:

@@ -18,6 +18,7 @@ from pixelnet_tf.config import NormRegion, PrepareConfig, Register, StudyConfig
 from pixelnet_tf.config.sections import BRAIN_MASK
 from pixelnet_tf.errors import DataError
 from pixelnet_tf.io.plain import PlainError, build
+from pixelnet_tf.reporting import Reporter, reporter_or_log
 from pixelnet_tf.volumes.bias_field import correct_bias_field
 from pixelnet_tf.volumes.dicom import read_series, series_geometry
 from pixelnet_tf.volumes.geometry import VolumeGeometry
@@ -166,8 +167,11 @@ def geometry_of(source: Source) -> VolumeGeometry:
     return read_geometry(source)
 
 
-def prepare_case(case: Case, study: StudyConfig, prepare: PrepareConfig) -> PreparedVolume:
+def prepare_case(case: Case, study: StudyConfig, prepare: PrepareConfig,
+                 reporter: Reporter | None = None) -> PreparedVolume:
     """Read a case and do to it all that lies between its files and the network.
+
+    reporter: hears how many modalities are corrected and normalised.
 
     Raises:
         DataError: the case lacks a modality, a file cannot be read, or the grids differ while
@@ -178,13 +182,14 @@ def prepare_case(case: Case, study: StudyConfig, prepare: PrepareConfig) -> Prep
     volumes = {modality: partial(RawVolume.read, path) for modality, path in case.volumes.items()}
     segmentation = None if case.segmentation is None else partial(RawVolume.read,
                                                                   case.segmentation)
-    return prepare_volumes(case.name, volumes, study, prepare, segmentation, case.missing)
+    return prepare_volumes(case.name, volumes, study, prepare, segmentation, case.missing, reporter)
 
 
 def prepare_volumes(name: str, volumes: Mapping[str, Callable[[], RawVolume]],
                     study: StudyConfig, prepare: PrepareConfig,
                     segmentation: Callable[[], RawVolume] | None = None,
-                    missing: Collection[str] = ()) -> PreparedVolume:
+                    missing: Collection[str] = (), reporter: Reporter | None = None
+                    ) -> PreparedVolume:
     """Do to the volumes of a case all that lies between them and the network.
 
     N4, z-score, axial slices, the ISLES rule (paper sections 3.2 and 3.3), as the two sections say.
@@ -198,20 +203,22 @@ def prepare_volumes(name: str, volumes: Mapping[str, Callable[[], RawVolume]],
         segmentation: the same for label values; None: there are none.
         missing: modalities that are not there and whose channels are 0, which is the mean of the
             brain and the value outside it; the grid is that of the first one that is there.
+        reporter: hears how many modalities are corrected and normalised.
 
     Raises:
         DataError: a modality is missing, or the grids differ while `study.resample` is off; the
             message names the case.
     """
     try:
-        return _prepare(name, volumes, segmentation, study, prepare, missing)
+        return _prepare(name, volumes, segmentation, study, prepare, missing,
+                        reporter_or_log(reporter))
     except DataError as error:
         raise DataError.of(error, case=name) from None
 
 
 def _prepare(name: str, volumes: Mapping[str, Callable[[], RawVolume]],
              segmentation: Callable[[], RawVolume] | None, study: StudyConfig,
-             prepare: PrepareConfig, missing: Collection[str] = ()) -> PreparedVolume:
+             prepare: PrepareConfig, missing: Collection[str], reporter: Reporter) -> PreparedVolume:
     absent = [name for name in study.inputs if name not in volumes and name not in missing]
     if absent:
         raise DataError(f"modality {absent[0]!r} is missing; the case has {list(volumes)}"
@@ -247,8 +254,9 @@ def _prepare(name: str, volumes: Mapping[str, Callable[[], RawVolume]],
         mask = brain_mask(channels if not missing else channels[..., there],
                           study.skull_stripped)
     normalization = {modality: {"mean": 0.0, "std": 0.0} for modality in study.modalities}
-    for number in there:
+    for done, number in enumerate(there):
         modality = study.modalities[number]
+        reporter.progress("correcting", done, len(there), modality)
         array = channels[..., number]
         field = prepare.bias_field
         if field.enabled and modality in (field.modalities or study.modalities):

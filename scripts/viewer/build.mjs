@@ -1,5 +1,6 @@
-// Bundles the page into pixelnet_tf/viewer/page: one script, one sheet, the licences of what is in the script, and
-// the digest of the sources, by which a test tells whether the bundle is current.
+// Bundles the pages into pixelnet_tf/page: one HTML file each, one script, one sheet, the licences of
+// what is in the script, and the digest of the sources, by which a test tells whether the bundle is
+// current.
 import { createHash } from "node:crypto";
 import { copyFileSync, existsSync, readdirSync, readFileSync, writeFileSync } from "node:fs";
 import { dirname, join } from "node:path";
@@ -7,7 +8,7 @@ import { fileURLToPath } from "node:url";
 import { build } from "esbuild";
 
 const here = dirname(fileURLToPath(import.meta.url));
-const out = process.argv[2] ?? join(here, "..", "..", "pixelnet_tf", "viewer", "page");
+const out = process.argv[2] ?? join(here, "..", "..", "pixelnet_tf", "page");
 
 // NiiVue reads chunked Zarr images by WebAssembly, which no page of ours is allowed to run.
 const withoutZarr = {
@@ -31,7 +32,11 @@ const made = await build({
   logLevel: "warning",
   plugins: [withoutZarr],
 });
-copyFileSync(join(here, "src", "index.html"), join(out, "index.html"));
+for (const name of ["view", "segment"]) {
+  const part = (file) => readFileSync(join(here, "src", file), "utf8");
+  writeFileSync(join(out, `${name}.html`), part("page.html").replace("<!-- name -->", name)
+    .replace(/^ *<!-- side -->\n/m, () => part(`side_${name}.html`)));
+}
 copyFileSync(join(here, "src", "viewer.css"), join(out, "viewer.css"));
 
 const packages = new Map();

@@ -8,8 +8,10 @@ from pathlib import Path
 
 import pytest
 
+from pixelnet_tf.page import MEDIA_TYPES
+
 ROOT = Path(__file__).parents[2]
-WEB, PAGE = ROOT / "scripts" / "viewer", ROOT / "pixelnet_tf" / "viewer" / "page"
+WEB, PAGE = ROOT / "scripts" / "viewer", ROOT / "pixelnet_tf" / "page"
 
 
 def test_the_bundle_is_current():
@@ -21,8 +23,10 @@ def test_the_bundle_is_current():
     for name in names:
         digest.update(name.encode() + b"\0" + (WEB / name).read_bytes())
     assert (PAGE / "sources.sha256").read_text().strip() == digest.hexdigest()
-    for name in ("index.html", "viewer.css"):
-        assert (PAGE / name).read_bytes() == (WEB / "src" / name).read_bytes()
+    assert (PAGE / "viewer.css").read_bytes() == (WEB / "src" / "viewer.css").read_bytes()
+    for name in ("view", "segment"):
+        assert (WEB / "src" / f"side_{name}.html").read_text() in (
+            PAGE / f"{name}.html").read_text()
 
 
 def test_versions_are_locked_and_licences_are_listed():
@@ -37,7 +41,7 @@ def test_versions_are_locked_and_licences_are_listed():
     assert "Redistributions in binary form" in listed
 
 
-@pytest.mark.parametrize("name", ["index.html", "viewer.css", "viewer.js"])
+@pytest.mark.parametrize("name", list(MEDIA_TYPES))
 def test_the_page_asks_no_other_machine(name):
     text = (PAGE / name).read_text()
     assert "<script>" not in text

@@ -13,9 +13,9 @@ import pytest
 from pixelnet_tf.api.viewing import View
 from pixelnet_tf.config import EvaluationConfig, StudyConfig
 from pixelnet_tf.viewer.source import ShownCase, ViewSource
+from tests.browser import CHROMIUM, Browser
 from tests.foreign_page import foreign_page
 
-from .browser import CHROMIUM, Browser
 from .conftest import FORMS, MARKUP, SETTINGS, Served
 
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no chromium in the PATH")

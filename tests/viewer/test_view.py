@@ -129,7 +129,7 @@ def test_the_verb_says_where_the_page_is_and_ends_by_ctrl_c(viewed):
         said = process.stderr.readline()
         assert said.startswith("4 cases at http://127.0.0.1:")
         with urllib.request.urlopen(said.split()[3], timeout=30) as page:
-            assert b"PixelNet viewer" in page.read()
+            assert b'data-page="view"' in page.read()
         process.send_signal(signal.SIGINT)
         assert process.wait(30) == 0
         assert process.stderr.read().strip() == ""

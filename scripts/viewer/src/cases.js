@@ -169,3 +169,19 @@ export class CaseList {
     return this.shown[Math.min(Math.max(place + step, 0), this.shown.length - 1)]?.number;
   }
 }
+
+/** In the place of a list: one case, which is shown. */
+export class OneCase {
+  constructor(study) {
+    this.cases = study.cases.map((one, number) => ({ ...one, number }));
+    this.shown = this.cases;
+  }
+
+  sort() {}
+
+  choose() {}
+
+  beside(number) {
+    return number;
+  }
+}

@@ -52,6 +52,12 @@ export class Controls {
     byId("legend").append(...this.legend());
   }
 
+  /** Follow another study. */
+  take(study) {
+    this.study = study;
+    byId("legend").replaceChildren(...this.legend());
+  }
+
   legend() {
     const entry = ({ colour, name }) => element("li", {}, swatch(colour), name);
     const classes = this.study.labels.filter((each) => each.colour);

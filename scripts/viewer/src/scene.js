@@ -41,11 +41,10 @@ export class Scene {
    *          busy: (string) => void, failed: (string) => void}} listener
    */
   constructor(study, listener) {
-    this.study = study;
     this.listener = listener;
     this.loaded = new Map();
-    this.tables = { labels: study.labels, errors: study.errors };
     this.turn = 0;
+    this.take(study);
     this.nv = new Niivue({
       backColor: [0.05, 0.06, 0.08, 1],
       crosshairColor: [0.45, 0.85, 1, 0.9],
@@ -74,6 +73,14 @@ export class Scene {
     this.nv.onIntensityChange = (volume) => {
       if (volume === this.nv.volumes[0]) this.listener.windowed(volume.cal_min, volume.cal_max);
     };
+  }
+
+  /** Follow another study, of which nothing is loaded. */
+  take(study) {
+    this.study = study;
+    this.tables = { labels: study.labels, errors: study.errors };
+    this.number = null;
+    [this.base, this.above] = [null, null];
   }
 
   async attach(canvas) {
@@ -121,14 +128,9 @@ export class Scene {
   }
 
   async load(number, layer) {
-    const url = `/api/cases/${number}/${layer.key}.nii`;
-    const answer = await fetch(url);
-    if (!answer.ok) {
-      const said = await answer.json().catch(() => ({}));
-      throw new Error(said.error ?? `the server answered ${answer.status}`);
-    }
-    const image = await NVImage.loadFromUrl({ url, name: `${layer.key}.nii`,
-      buffer: await answer.arrayBuffer(), colormap: "gray", opacity: 1 });
+    const name = `${layer.key}.nii`;
+    const image = await NVImage.loadFromUrl({ url: name, name,
+      buffer: await this.study.read(number, layer), colormap: "gray", opacity: 1 });
     image.shownAs = layer;
     if (LABELS.includes(layer.kind)) {
       image.setColormapLabel(labelTable(layer.kind === "errors"
@@ -242,6 +244,16 @@ export class Scene {
     const far = ([x, y]) => (x - mean[0]) ** 2 + (y - mean[1]) ** 2;
     const [x, y] = inside.reduce((best, each) => (far(each) < far(best) ? each : best));
     return [...this.nv.vox2mm([x, y, z], image.matRAS)].slice(0, 3);
+  }
+
+  /** Label value -> volume of its voxels in ml, of a layer of labels. */
+  volumesOf(key) {
+    const image = this.loaded.get(key);
+    const voxel = [1, 2, 3].reduce((product, axis) => product * image.hdr.pixDims[axis], 1) / 1000;
+    const volumes = {};
+    for (const value of image.img) volumes[value] = (volumes[value] ?? 0) + 1;
+    for (const value of Object.keys(volumes)) volumes[value] *= Math.abs(voxel);
+    return volumes;
   }
 
   /** Say where the crosshair is, and what every layer holds there. */

@@ -154,6 +154,16 @@ class Browser:
             self.call("Input.dispatchKeyEvent", type=kind, key=key,
                       **({"text": text} if text and kind == "keyDown" else {}))
 
+    def drop(self, *paths: Path) -> None:
+        """Let files or folders fall on the middle of the page."""
+        data = {"items": [], "files": [str(path) for path in paths], "dragOperationsMask": 1}
+        x, y = self.run("[innerWidth / 2, innerHeight / 2]")
+        for kind in ("dragEnter", "dragOver", "drop"):
+            self.call("Input.dispatchDragEvent", type=kind, x=x, y=y, data=data)
+
+    def downloads_to(self, folder: Path) -> None:
+        self.call("Browser.setDownloadBehavior", behavior="allow", downloadPath=str(folder))
+
     def screenshot(self, path: Path | None = None) -> np.ndarray:
         """The page as it is seen, (height, width, 3) uint8."""
         data = base64.b64decode(self.call("Page.captureScreenshot", format="png")["data"])

@@ -1,0 +1,125 @@
+"""`POST /v1/dicom`: a zip of DICOM files in, each series as a NIfTI file out."""
+
+from __future__ import annotations
+
+import json
+import math
+import secrets
+import shutil
+import zipfile
+import zlib
+from pathlib import Path
+from typing import BinaryIO
+
+import numpy as np
+
+from pixelnet_tf.cases.dicom_series import DicomSeries, series_in
+from pixelnet_tf.errors import DataError, RunError
+from pixelnet_tf.io.scratch import scratch_folder
+from pixelnet_tf.serving.api_error import ApiError
+from pixelnet_tf.serving.limits import ServerLimits
+from pixelnet_tf.serving.request_body import no_room
+from pixelnet_tf.volumes.dicom import read_series, series_geometry
+from pixelnet_tf.volumes.nifti import nifti_bytes
+
+#: Files in one upload: ten series of a few hundred slices.
+MOST_FILES = 8192
+#: Of one case; what a scanner sends of a patient beside them is chosen from by whoever looks.
+_MOST_SERIES = 32
+
+
+def convert_dicom(files: dict[str, BinaryIO], limits: ServerLimits) -> tuple[bytes, str]:
+    """Read every series of a zip of DICOM files, as the product reads a case's.
+
+    Names on disk are made here, in a folder of this request's own that is gone afterwards.
+
+    Args:
+        files: field -> content; there must be one, `zip`.
+
+    Returns:
+        A multipart form and its media type: the field `series` is JSON, a list of the series'
+        descriptions and numbers, or why one cannot be read (`error`); the file `volume-N` is the
+        Nth of them.
+
+    Raises:
+        ApiError: 400 for what is no zip of DICOM files, 413 beyond the limits, 422 where no series
+            can be read, 507 where the disk is full.
+    """
+    if set(files) != {"zip"}:
+        raise ApiError(400, "send one zip of the DICOM files, as the multipart field `zip`; got "
+                            f"{[name[:40] for name in sorted(files)]}")
+    try:
+        with scratch_folder() as folder:
+            _unpack(files["zip"], folder, limits)
+            return _converted(folder, limits)
+    except (OSError, RunError) as error:
+        raise no_room(error if isinstance(error, OSError) else OSError()) from None
+    except MemoryError:
+        raise ApiError(413, "the series need more memory than there is; send fewer") from None
+
+
+def _unpack(source: BinaryIO, folder: Path, limits: ServerLimits) -> None:
+    """The files of a zip under numbers, no longer all together than a body may be."""
+    left = limits.upload_mib << 20
+    try:
+        with zipfile.ZipFile(source) as archive:
+            entries = [each for each in archive.infolist() if not each.is_dir()]
+            if len(entries) > MOST_FILES:
+                raise ApiError(413, f"the zip holds {len(entries)} files; at most {MOST_FILES} are "
+                                    "taken")
+            # What an entry announces is what is read of it at most.
+            if sum(each.file_size for each in entries) > left:
+                raise ApiError(413, f"the zip holds more than {limits.upload_mib} MiB; send fewer "
+                                    "series")
+            for number, entry in enumerate(entries):
+                with archive.open(entry) as packed, (folder / f"{number:05}").open("xb") as file:
+                    shutil.copyfileobj(packed, file, 1 << 20)
+    except (zipfile.BadZipFile, zlib.error, NotImplementedError, RuntimeError, EOFError,
+            ValueError) as error:
+        raise ApiError(400, f"zip: cannot be read ({str(error)[:200]})") from None
+
+
+def _converted(folder: Path, limits: ServerLimits) -> tuple[bytes, str]:
+    found, _ = series_in(folder)
+    if not found:
+        raise ApiError(422, "the zip holds no DICOM images of a scanner")
+    if len(found) > _MOST_SERIES:
+        raise ApiError(413, f"the zip holds {len(found)} series; at most {_MOST_SERIES} are taken")
+    told, volumes = [], []
+    for series in found:
+        about = {"description": series.description, "number": series.number,
+                 "files": len(series.slices)}
+        try:
+            volumes.append(_volume(series, limits))
+            told.append(about)
+        except DataError as error:
+            told.append({**about, "error": str(error).replace(str(folder), "").lstrip(": /")})
+            volumes.append(b"")
+    if not any(volumes):
+        raise ApiError(422, "no series can be read: "
+                            + "; ".join(str(each["error"]) for each in told)[:500])
+    boundary = secrets.token_hex(16)
+    parts = [_part(boundary, 'name="series"', "application/json", json.dumps(told).encode())]
+    parts += [_part(boundary, f'name="volume-{number}"; filename="{number}.nii"',
+                    "application/octet-stream", volume)
+              for number, volume in enumerate(volumes) if volume]
+    return (b"".join([*parts, f"--{boundary}--\r\n".encode()]),
+            f"multipart/form-data; boundary={boundary}")
+
+
+def _volume(series: DicomSeries, limits: ServerLimits) -> bytes:
+    """A series as a NIfTI file, in whole numbers where it holds no others."""
+    sides = series_geometry(series).shape
+    if max(sides) > limits.side or math.prod(sides) > limits.pixels:
+        raise ApiError(413, f"{series}: dimensions {list(sides)}; at most {limits.side} voxels a "
+                            f"side and {limits.pixels} in all are taken")
+    array, geometry = read_series(series)
+    bounds = np.iinfo(np.int16)
+    if array.min() >= bounds.min and array.max() <= bounds.max and (array == np.rint(array)).all():
+        array = array.astype(np.int16)
+    return nifti_bytes("volume.nii", array, geometry)
+
+
+def _part(boundary: str, name: str, kind: str, content: bytes) -> bytes:
+    return (f"--{boundary}\r\nContent-Disposition: form-data; {name}\r\n"
+            f"Content-Type: {kind}\r\n\r\n").encode() + content + b"\r\n"
