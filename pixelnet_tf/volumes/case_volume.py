@@ -218,7 +218,8 @@ def prepare_volumes(name: str, volumes: Mapping[str, Callable[[], RawVolume]],
 
 def _prepare(name: str, volumes: Mapping[str, Callable[[], RawVolume]],
              segmentation: Callable[[], RawVolume] | None, study: StudyConfig,
-             prepare: PrepareConfig, missing: Collection[str], reporter: Reporter) -> PreparedVolume:
+             prepare: PrepareConfig, missing: Collection[str], reporter: Reporter
+             ) -> PreparedVolume:
     absent = [name for name in study.inputs if name not in volumes and name not in missing]
     if absent:
         raise DataError(f"modality {absent[0]!r} is missing; the case has {list(volumes)}"
