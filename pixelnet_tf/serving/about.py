@@ -141,10 +141,10 @@ def offered_priors(about: dict[str, Any]) -> dict[str, np.ndarray]:
             or prediction.mode == Mode.ADAPTIVE):
         return offered
     by_region = exported_config(about).model.region_based
-    priors = ClassPriors(
-        tuple(frequency), *(tuple(each[side] for each in frequency.values())
-                            for side in ("real", "sampled")),
-        regions=tuple(study.region_classes.values()) if by_region else ())
+    real, sampled = (tuple(each[side] for each in frequency.values())
+                     for side in ("real", "sampled"))
+    priors = ClassPriors(tuple(frequency), real, sampled, regions=tuple(
+        study.region_classes.values()) if by_region else ())
     offsets = 0.0 if by_region else np.array(prediction.offsets(study))
     for prior in (Prior.SAMPLED, Prior.CORRECTED):
         if prior.value not in offered:

@@ -53,10 +53,10 @@ def describe_api(names: list[str], modalities: list[str], limits: ServerLimits,
                     {"404": "No request of this name is under way."}),
         "parameters": [_parameter("job", {"type": "string"})]}
     paths["/v1/dicom"] = {"post": _dicom(limits)}
-    for path, name in page_paths("segment.html").items():
-        kind = MEDIA_TYPES[name].partition(";")[0]
+    for path, file in page_paths("segment.html").items():
+        kind = MEDIA_TYPES[file].partition(";")[0]
         paths[path] = {"get": {
-            "operationId": name.replace(".", "_"), "summary": "The page to segment cases with.",
+            "operationId": file.replace(".", "_"), "summary": "The page to segment cases with.",
             "security": [], "responses": _answers({
                 "description": "A file of the page.",
                 "content": {kind: {"schema": {"type": "string"}}}}, {})}}
