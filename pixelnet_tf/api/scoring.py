@@ -14,6 +14,7 @@ from pixelnet_tf.api.images import Image, read_image
 from pixelnet_tf.cases.labels import judged_alone
 from pixelnet_tf.cases.predictions import PREDICTION_FILE, PredictionRecord
 from pixelnet_tf.config import Config, ProtocolName, as_config, config_from_json
+from pixelnet_tf.dataset.workers import Engine
 from pixelnet_tf.errors import ConfigError, DataError
 from pixelnet_tf.evaluation.label_files import check_same_grid, labels_of
 from pixelnet_tf.evaluation.matching import match_cases
@@ -85,8 +86,8 @@ class Scores(list):
 
 def evaluate(predictions: Any, references: Any, protocol: str | None = None, *,
              config: Config | Path_ | None = None, overrides: Sequence[str] = (),
-             hausdorff95: str = "pooled", allow_missing: bool = False, workers: int | None = None,
-             reporter: Reporter | None = None) -> Scores:
+             hausdorff95: str = "pooled", allow_missing: bool = False,
+             workers: int | Engine | None = None, reporter: Reporter | None = None) -> Scores:
     """Score segmentations as BraTS or ISLES does.
 
     Parameters
@@ -106,7 +107,8 @@ def evaluate(predictions: Any, references: Any, protocol: str | None = None, *,
     allow_missing
         Score the common cases where names are missing on either side.
     workers
-        Processes; 0 is one per core, None the configuration's `evaluation.workers`.
+        Processes; 0 is one per core, None the configuration's `evaluation.workers`. Or the workers
+        of Dask, as `pixelnet_tf.api.cluster.open_workers` gives them.
 
     Returns
     -------
@@ -210,7 +212,7 @@ class FolderScoring:
         """Raise `DataError` where a folder holds the scores of anything else."""
         check_replaceable(Path(out), self._rules, self._regions, self._contents)
 
-    def run(self, workers: int | None = None, reporter: Reporter | None = None) -> Scores:
+    def run(self, workers: int | Engine | None = None, reporter: Reporter | None = None) -> Scores:
         """Score them, with as many processes as `evaluate` says."""
         workers = self._config.evaluation.workers if workers is None else workers
         return Scores(evaluate_matching(self._matching, self._config.study, self._rules,

@@ -13,6 +13,7 @@ import nibabel as nib
 import numpy as np
 
 from pixelnet_tf.api.images import Image, like, read_image, to_nibabel, to_sitk
+from pixelnet_tf.cases.parts import Part
 from pixelnet_tf.config import (
     Config,
     FollowDecisions,
@@ -21,11 +22,19 @@ from pixelnet_tf.config import (
     config_from_dict,
     config_to_dict,
 )
+from pixelnet_tf.dataset.workers import Engine
 from pixelnet_tf.errors import ConfigError, DataError, ModelError, nearest_hint, require
 from pixelnet_tf.inference.lesion_table import lesion_rows
 from pixelnet_tf.inference.outputs import output_of
-from pixelnet_tf.inference.predict import CaseSource, PredictionSummary, write_cases
+from pixelnet_tf.inference.predict import (
+    CaseSource,
+    Elsewhere,
+    PredictionSummary,
+    Segment,
+    write_cases,
+)
 from pixelnet_tf.inference.volume import SegmentedVolume
+from pixelnet_tf.io.disk import is_url
 from pixelnet_tf.io.files import read_json_object
 from pixelnet_tf.reporting import Reporter, reporter_or_log
 from pixelnet_tf.volumes.case_volume import PreparedVolume, prepare_volumes
@@ -226,8 +235,11 @@ class Segmenter:
 
     def __init__(self, config: Config, load: Callable[[], tuple[SegmentVolume, dict[str, Any]]],
                  trained_on: frozenset[str] = frozenset(), split: Split | None = None,
-                 runs: Runs | None = None, follows: str = ""):
+                 runs: Runs | None = None, follows: str = "",
+                 again: Callable[[], Segmenter] | None = None):
         self.config, self.follows = config, follows
+        #: Makes the same on a worker; a function that can be pickled.
+        self._again = again
         self._load = load
         self._trained_on = trained_on
         self._split = split
@@ -295,8 +307,12 @@ class Segmenter:
 
         learned = {name for run in folders for part in ("train", "validation")
                    for name in getattr(run.split(), part)}
+        again = partial(cls.from_run, *map(_absolute, runs),
+                        config=None if config is None else as_config(config),
+                        overrides=tuple(overrides), prior=prior, mode=mode, precision=precision,
+                        same_split=same_split)
         return cls(resolved, load, frozenset(learned), (found.whole or folders[0]).split(), found,
-                   follows)
+                   follows, again)
 
     @classmethod
     def from_caffe(cls, prototxt: Path_ | None, caffemodel: Path_, *,
@@ -365,7 +381,8 @@ class Segmenter:
                 volume, resolved.study, resolved.prediction, *maps, reach=resolved.model.reach,
                 planes=resolved.model.planes, by_region=resolved.model.region_based), record
 
-        return cls(resolved, load)
+        return cls(resolved, load, again=partial(cls.from_export, _absolute(folder),
+                                                 overrides=tuple(overrides)))
 
     @classmethod
     def from_server(cls, url: str, *, token: str | None = None,
@@ -405,7 +422,11 @@ class Segmenter:
                 images, resolved.study.label_values, domain if with_domain else None,
                 any(maps) or several, len(resolved.score_names)),
             volume, resolved.study, resolved.prediction, *maps, reach=resolved.model.reach,
-            planes=resolved.model.planes, by_region=resolved.model.region_based), record))
+            planes=resolved.model.planes, by_region=resolved.model.region_based), record),
+            again=partial(cls.from_server, url, token=token, serving_json=None if serving_json is
+                          None else _absolute(serving_json), config=None if config is None
+                          else as_config(config), overrides=tuple(overrides), prior=prior,
+                          mode=mode, precision=precision))
 
     @property
     def modalities(self) -> tuple[str, ...]:
@@ -474,7 +495,8 @@ class Segmenter:
                       split: str = "all", cases: Sequence[str] = (), output: str = "nifti",
                       grid: str = "",
                       overlays: bool = False, skip_bad_cases: bool = False, overwrite: bool = False,
-                      dry_run: bool = False, reporter: Reporter | None = None
+                      dry_run: bool = False, part: Part | str | None = None,
+                      workers: Engine | None = None, reporter: Reporter | None = None
                       ) -> PredictionSummary:
         """Segment the cases of a study, prepared or raw, by default into `OUT/<case>.nii.gz`.
 
@@ -504,7 +526,21 @@ class Segmenter:
             Replace segmentations that were made from something else.
         dry_run
             Check everything and plan, write nothing.
+        part
+            Segment this part of the cases alone, "2/8" for the second of eight: calls for all parts
+            may run at the same time, on several machines.
+        workers
+            Of Dask, as `pixelnet_tf.api.cluster.open_workers` gives them: they segment the cases
+            instead of this program.
         """
+        if workers is not None:
+            if self._again is None:
+                raise ConfigError("the workers of a scheduler take a run, an export or a server",
+                                  hint="leave the scheduler out, or train a run from the weights")
+            # Workers elsewhere have another working directory.
+            out = _absolute(out)
+            data = ({key: _absolute(path) for key, path in data.items()}
+                    if isinstance(data, Mapping) else _absolute(data))
         # What stands against the form is told before the network is loaded.
         form = OutputForm.of(output, "output")
         output_of(form, Path(out), self.config.study, {})
@@ -539,7 +575,9 @@ class Segmenter:
                                    self.config.prediction.uncertainty_maps), about, source,
             self.config, Path(out), output=form, grid=grid, draw=draw, trained_on=self._trained_on,
             skip_bad_cases=skip_bad_cases, overwrite=overwrite, dry_run=dry_run,
-            reporter=reporter)
+            part=Part.parse(part) if isinstance(part, str) else part,
+            elsewhere=None if workers is None or self._again is None else Elsewhere(
+                workers, partial(_made_again, self._again)), reporter=reporter)
 
     def export(self, out: Path_, *, name: str | None = None, version: int | None = None,
                form: str = "savedmodel", evaluation: Path_ | None = None,
@@ -636,6 +674,20 @@ class Segmenter:
     @cached_property
     def _backend(self) -> tuple[SegmentVolume, dict[str, Any]]:
         return self._load()
+
+
+def _made_again(again: Callable[[], Segmenter]) -> tuple[Segment, dict[str, Any]]:
+    """What a worker segments by."""
+    model = again()
+    segment, about = model._backend
+    prediction = model.config.prediction
+    return lambda volume: segment(volume, prediction.probability_maps,
+                                  prediction.uncertainty_maps), about
+
+
+def _absolute(path: Path_) -> str:
+    path = os.fspath(path)
+    return path if is_url(path) else os.path.abspath(path)
 
 
 def adapted(config: Config, given: Config | Path_ | None, overrides: Sequence[str]) -> Config:

@@ -6,7 +6,14 @@ from pathlib import Path
 
 import click
 
-from pixelnet_tf.cli.options import PATH, config_options, dry_run_option, print_and_leave, verb
+from pixelnet_tf.cli.options import (
+    PATH,
+    config_options,
+    dry_run_option,
+    print_and_leave,
+    scheduler_option,
+    verb,
+)
 from pixelnet_tf.cli.terminal import TerminalReporter
 from pixelnet_tf.config import ProtocolName
 from pixelnet_tf.io.files import check_writable
@@ -29,6 +36,7 @@ from pixelnet_tf.io.files import check_writable
 @click.option("--workers", type=click.IntRange(min=0), default=None, metavar="N",
               help="How many processes score; 0 takes as many as there are processor cores "
               "[default: evaluation.workers].")
+@scheduler_option
 @click.option("--allow-missing", is_flag=True,
               help="Score the cases that both sides have, where one lacks some of the other's.")
 @click.option("--overwrite", is_flag=True,
@@ -36,8 +44,8 @@ from pixelnet_tf.io.files import check_writable
 @dry_run_option
 @config_options
 def command(predictions_dir: Path, references_dir: Path, out_dir: Path, protocol: str | None,
-            hausdorff95: str, workers: int | None, allow_missing: bool, overwrite: bool,
-            dry_run: bool, config_path: str | None, overrides: tuple[str, ...],
+            hausdorff95: str, workers: int | None, scheduler: str | None, allow_missing: bool,
+            overwrite: bool, dry_run: bool, config_path: str | None, overrides: tuple[str, ...],
             print_config: bool) -> None:
     """Score segmentations as BraTS or ISLES does; brats2023 scores lesion by lesion.
 
@@ -46,6 +54,7 @@ def command(predictions_dir: Path, references_dir: Path, out_dir: Path, protocol
     4. Only the cases that prediction.json lists are expected; without it, every case of the
     references.
     """
+    from pixelnet_tf.api.cluster import workers_of
     from pixelnet_tf.api.scoring import FolderScoring, scoring_config
 
     if print_config:
@@ -61,7 +70,8 @@ def command(predictions_dir: Path, references_dir: Path, out_dir: Path, protocol
             click.echo(f"would score {len(scoring.cases)} cases by the {scoring.protocol} protocol "
                        f"into {out_dir}")
             return
-        scores = scoring.run(workers, reporter)
+        with workers_of(scheduler, workers, reporter) as engine:
+            scores = scoring.run(engine, reporter)
     written = scores.save(out_dir)
     click.echo(scores.table())
     click.echo(f"written: {', '.join(map(str, written))}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from pathlib import Path
 
 import click
@@ -9,6 +10,7 @@ import click
 from pixelnet_tf.cli.options import (
     PATH,
     TOKEN_VARIABLE,
+    cases_options,
     config_options,
     dry_run_option,
     print_and_leave,
@@ -85,6 +87,7 @@ from pixelnet_tf.io.files import check_apart
               "a warning that prediction.json keeps, instead of refusing all of them.")
 @click.option("--overwrite", is_flag=True, help="Remove segmentations in DIR that were made from "
               "other images, another model or by other settings; without it they are refused.")
+@cases_options
 @series_option
 @dry_run_option
 @config_options
@@ -93,8 +96,9 @@ def command(models: tuple[str, ...], server: str | None, serving_json: Path | No
             allow_missing: bool, out: Path, split: str, only: tuple[str, ...],
             prior: str | None, mode: str | None, precision: str | None, probabilities: bool,
             uncertainty: bool, output: str, grid: str, overlays: bool, skip_bad_cases: bool,
-            overwrite: bool, series: tuple[str, ...], dry_run: bool, config_path: str | None,
-            overrides: tuple[str, ...], print_config: bool) -> None:
+            overwrite: bool, part: str | None, scheduler: str | None, series: tuple[str, ...],
+            dry_run: bool, config_path: str | None, overrides: tuple[str, ...], print_config: bool
+            ) -> None:
     """Segment cases with a trained model, or with a server of one (--server).
 
     Every case is read and checked before any work. Volumes are written as uint8 NIfTI with the
@@ -105,7 +109,10 @@ def command(models: tuple[str, ...], server: str | None, serving_json: Path | No
     from it. For research use only.
     """
     from pixelnet_tf import Segmenter
+    from pixelnet_tf.api.cluster import open_workers, part_of
 
+    if part is not None and scheduler is not None:
+        raise click.UsageError("give one of --part and --scheduler")
     if overlays:
         require("--overlays", "report", "matplotlib")
     if output == OutputForm.DICOM_SEG:
@@ -141,9 +148,13 @@ def command(models: tuple[str, ...], server: str | None, serving_json: Path | No
                                           overrides=overrides, prior=prior, mode=mode,
                                           precision=precision, reporter=reporter)
         print_and_leave(model.config, print_config)
-        summary = model.predict_study(given, out, split=split, cases=only, output=output, grid=grid,
-                                      overlays=overlays, skip_bad_cases=skip_bad_cases,
-                                      overwrite=overwrite, dry_run=dry_run, reporter=reporter)
+        # A single case has no parts.
+        chosen = part_of(part, reporter) if part or not (scheduler or files or only) else None
+        with open_workers(scheduler, reporter=reporter) if scheduler else nullcontext() as engine:
+            summary = model.predict_study(
+                given, out, split=split, cases=only, output=output, grid=grid, overlays=overlays,
+                skip_bad_cases=skip_bad_cases, overwrite=overwrite, dry_run=dry_run, part=chosen,
+                workers=engine, reporter=reporter)
     if dry_run:
         click.echo(f"dry run: nothing was written; {len(summary.segmented)} cases would be "
                    f"segmented ({', '.join(summary.segmented)}), {len(summary.kept)} kept, "

@@ -6,7 +6,6 @@ import os
 import shutil
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
-from enum import Enum
 from pathlib import Path
 from typing import Any
 
@@ -39,7 +38,7 @@ from pixelnet_tf.dataset.encode import EncodedCase, encode_or_say_why
 from pixelnet_tf.dataset.fingerprint import inputs_of, preparation_of
 from pixelnet_tf.dataset.index import SliceIndex, read_case_record
 from pixelnet_tf.dataset.shards import RECORD_FORMAT, check_shard, write_shard
-from pixelnet_tf.dataset.workers import Engine, run_cases, worker_count
+from pixelnet_tf.dataset.workers import Engine, Outcome, run_cases, worker_count
 from pixelnet_tf.errors import DataError, PixelNetError, RunError, WorkerDied
 from pixelnet_tf.io.files import (
     begin_folder,
@@ -333,7 +332,7 @@ class _Work:
                         self.died.add(case.name)
                     self.problems.append(Problem.of(case.name, outcome))
                     _refuse_bad(self.problems, self.cases, self.skip_bad_cases)
-                elif outcome == _Outcome.PREPARED:
+                elif outcome == Outcome.DONE:
                     done.append(case.name)
                 self._report(case)
             left = busy
@@ -342,7 +341,7 @@ class _Work:
         return done
 
     def _here(self, left: list[Case], busy: list[Case], sharing: Sharing, workers: int
-              ) -> Iterator[tuple[Case, _Outcome | PixelNetError]]:
+              ) -> Iterator[tuple[Case, Outcome | PixelNetError]]:
         """Prepare cases by this program and its processes, which end with it."""
         free = sharing.take(left, self._done_by_another, busy)
         for case, encoded in run_cases(
@@ -353,21 +352,21 @@ class _Work:
                 yield case, encoded
             else:
                 self._write(case, encoded, sharing)
-                yield case, _Outcome.PREPARED
+                yield case, Outcome.DONE
             sharing.give_back(case.name)
 
     def _elsewhere(self, left: list[Case], busy: list[Case], sharing: Sharing, engine: Engine
-                   ) -> Iterator[tuple[Case, _Outcome | PixelNetError]]:
+                   ) -> Iterator[tuple[Case, Outcome | PixelNetError]]:
         """Have cases prepared by workers that claim and write them themselves."""
         sent = (_Sent(case, self.made_from[case.name], self.voxels[case.name]) for case in left)
         for each, outcome in engine.run(
                 _prepare_there, sent, (self.config.study, self.config.prepare,
                                        self.config.model.planes, self.out, sharing.ticket),
                 self.skip_bad_cases):
-            if outcome == _Outcome.BUSY:
+            if outcome == Outcome.BUSY:
                 busy.append(each.case)
                 continue
-            if isinstance(outcome, _Outcome):
+            if isinstance(outcome, Outcome):
                 details = self._finished(each.case)
                 if details is None:
                     raise RunError("a worker says that the case is prepared, but it is not there",
@@ -419,14 +418,6 @@ class _Work:
         return split, drawn, notes
 
 
-class _Outcome(Enum):
-    """What became of a case: prepared now, finished by another program, or in work at one."""
-
-    PREPARED = "prepared"
-    THERE = "there"
-    BUSY = "busy"
-
-
 @dataclass(frozen=True)
 class _Sent:
     """A case as a worker elsewhere gets it."""
@@ -441,7 +432,7 @@ class _Sent:
 
 
 def _prepare_there(sent: _Sent, study: StudyConfig, prepare: PrepareConfig, planes: Sequence[str],
-                   out: str, ticket: Ticket) -> _Outcome | DataError:
+                   out: str, ticket: Ticket) -> Outcome | DataError:
     """Prepare a case on a worker, unless another program has it."""
     busy: list[Case] = []
     with joined(ticket, LogReporter()) as sharing:
@@ -453,8 +444,8 @@ def _prepare_there(sent: _Sent, study: StudyConfig, prepare: PrepareConfig, plan
                 sharing.check(case.name)
                 _write_case(encoded, sent.made_from, sent.voxels, out)
             sharing.give_back(case.name)
-            return encoded if isinstance(encoded, DataError) else _Outcome.PREPARED
-    return _Outcome.BUSY if busy else _Outcome.THERE
+            return encoded if isinstance(encoded, DataError) else Outcome.DONE
+    return Outcome.BUSY if busy else Outcome.THERE
 
 
 def _refuse_bad(problems: list[Problem], cases: list[Case], skip_bad_cases: bool,
@@ -540,8 +531,7 @@ def _check(cases: list[Case], finished: dict[str, Any], failed: dict[str, str],
     results = {}
     for done, (case, result) in enumerate(run_cases(
             check_case, unread, (study, config.prepare.slice_size, config.model.planes),
-            worker_count(workers, len(unread)) if isinstance(workers, int) else workers,
-            spare=skip_bad_cases), start=1):
+            worker_count(workers, len(unread)), spare=skip_bad_cases), start=1):
         reporter.progress("checking", done, len(unread), case.name)
         if isinstance(result, WorkerDied):
             problems.append(Problem.of(case.name, result))

@@ -12,8 +12,9 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
+from enum import Enum
 from itertools import islice
-from typing import Any, Protocol, TypeVar
+from typing import Any, Protocol, TypeVar, overload
 
 from pixelnet_tf.errors import PixelNetError, RunError, WorkerDied
 from pixelnet_tf.reporting import logger
@@ -29,6 +30,15 @@ class Named(Protocol):
 Item = TypeVar("Item", bound=Named)
 
 
+class Outcome(Enum):
+    """What became of a case that a worker claimed: done there now, found finished, or in work at
+    another program."""
+
+    DONE = "done"
+    THERE = "there"
+    BUSY = "busy"
+
+
 class Engine(Protocol):
     """Workers that are not this program's own processes, such as those of `dataset/cluster.py`.
 
@@ -41,8 +51,21 @@ class Engine(Protocol):
         """As `run_cases`."""
 
 
-def worker_count(wanted: int, cases: int) -> int:
-    """Return how many processes to use: `wanted`, or one per processor core when it is 0."""
+@overload
+def worker_count(wanted: int, cases: int) -> int: ...
+@overload
+def worker_count(wanted: Engine, cases: int) -> Engine: ...
+@overload
+def worker_count(wanted: int | Engine, cases: int) -> int | Engine: ...
+
+
+def worker_count(wanted: int | Engine, cases: int) -> int | Engine:
+    """Return how many processes to use: `wanted`, or one per processor core when it is 0.
+
+    Others' workers are as many as they are.
+    """
+    if not isinstance(wanted, int):
+        return wanted
     available = (len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity")
                  else os.cpu_count() or 1)
     return max(1, min(wanted or available, cases))

@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 
 from pixelnet_tf.config import StudyConfig
-from pixelnet_tf.dataset.workers import run_cases, worker_count
+from pixelnet_tf.dataset.workers import Engine, run_cases, worker_count
 from pixelnet_tf.errors import DataError, PixelNetError
 from pixelnet_tf.evaluation.label_files import check_same_grid, read_labels
 from pixelnet_tf.evaluation.matching import Matching
@@ -128,7 +128,7 @@ def find_probabilities(matching: Matching) -> dict[str, Path]:
     return found
 
 
-def calibrate(matching: Matching, study: StudyConfig, workers: int = 1,
+def calibrate(matching: Matching, study: StudyConfig, workers: int | Engine = 1,
               reporter: Reporter | None = None, by_region: bool = False) -> Calibration | None:
     """Measure the calibration of the cases that have probabilities; None where there are none.
 

@@ -10,7 +10,7 @@ import numpy as np
 
 from pixelnet_tf.cases.labels import judged_alone
 from pixelnet_tf.config import StudyConfig
-from pixelnet_tf.dataset.workers import run_cases, worker_count
+from pixelnet_tf.dataset.workers import Engine, run_cases, worker_count
 from pixelnet_tf.errors import DataError, PixelNetError
 from pixelnet_tf.evaluation.label_files import check_same_grid, read_labels
 from pixelnet_tf.evaluation.matching import Matching
@@ -72,15 +72,15 @@ def check_pairs(matching: Matching, study: StudyConfig, reporter: Reporter | Non
     return found
 
 
-def score_cases(matching: Matching, study: StudyConfig, protocol: Protocol, workers: int = 1,
-                reporter: Reporter | None = None) -> Scores:
+def score_cases(matching: Matching, study: StudyConfig, protocol: Protocol,
+                workers: int | Engine = 1, reporter: Reporter | None = None) -> Scores:
     """Score all pairs of a matching.
 
     Args:
         matching: which files belong together.
         study: labels and regions.
         protocol: the challenge's rules.
-        workers: processes; 0 means one per processor core.
+        workers: processes, or others' workers; 0 means one per processor core.
 
     Returns:
         The scores in the order of the matching.

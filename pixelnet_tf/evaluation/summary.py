@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +12,7 @@ import numpy as np
 
 from pixelnet_tf.cases.predictions import PredictionRecord
 from pixelnet_tf.config import EvaluationConfig, StudyConfig
+from pixelnet_tf.dataset.workers import Engine
 from pixelnet_tf.errors import DataError, shown
 from pixelnet_tf.evaluation.agreement import (
     AGREEMENT_MEASURES,
@@ -224,17 +225,22 @@ def spread(values: list[float]) -> dict[str, float | int | None]:
 
 
 def evaluate(matching: Matching, study: StudyConfig, protocol: Protocol, predictions_dir: Path,
-             references_dir: Path, contents: Mapping[str, PairContent], workers: int = 0,
+             references_dir: Path, contents: Mapping[str, PairContent], workers: int | Engine = 0,
              reporter: Reporter | None = None) -> Evaluation:
     """Score every pair of a matching and put it together with what belongs to the record.
 
     Args:
         contents: what `check_pairs` found.
-        workers: processes; 0: one per core.
+        workers: processes, or others' workers; 0: one per core.
 
     Raises:
         DataError: naming every case that cannot be scored. RunError: a worker process died.
     """
+    if not isinstance(workers, int):
+        # Workers elsewhere have another working directory.
+        matching = replace(matching, pairs={
+            case: (reference.absolute(), prediction.absolute())
+            for case, (reference, prediction) in matching.pairs.items()})
     scores = score_cases(matching, study, protocol, workers, reporter)
     calibration = calibrate(matching, study, workers, reporter,
                             PredictionRecord.read(predictions_dir).by_region)

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import os
+import pickle
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict, dataclass, replace
-from functools import partial
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +21,7 @@ from pixelnet_tf import __version__
 from pixelnet_tf.cases.case import Case
 from pixelnet_tf.cases.layouts import case_of_files, find_cases_or_one, split_name
 from pixelnet_tf.cases.names import image_stem
+from pixelnet_tf.cases.parts import Part
 from pixelnet_tf.cases.predictions import (
     PREDICTION_FILE,
     LeftOutRecord,
@@ -35,7 +38,15 @@ from pixelnet_tf.config import (
 )
 from pixelnet_tf.dataset.fingerprint import inputs_of, preparation_of
 from pixelnet_tf.dataset.prepared import PreparedStudy
-from pixelnet_tf.errors import ConfigError, DataError, ModelError, PixelNetError, nearest_hint
+from pixelnet_tf.dataset.workers import Engine, Outcome
+from pixelnet_tf.errors import (
+    ConfigError,
+    DataError,
+    ModelError,
+    PixelNetError,
+    RunError,
+    nearest_hint,
+)
 from pixelnet_tf.inference.lesion_table import (
     LESIONS_FILE,
     CaseLesions,
@@ -57,10 +68,10 @@ from pixelnet_tf.io.files import (
     write_bytes,
     write_json,
 )
-from pixelnet_tf.io.locks import Sharing, shared
+from pixelnet_tf.io.locks import Sharing, Ticket, joined, shared
 from pixelnet_tf.io.plain import build
 from pixelnet_tf.model.architecture import Architecture
-from pixelnet_tf.reporting import Reporter, reporter_or_log
+from pixelnet_tf.reporting import LogReporter, Reporter, reporter_or_log
 from pixelnet_tf.runs.compatibility import PREDICT, Basis, check_fit
 from pixelnet_tf.runs.network import TrainedNetwork
 from pixelnet_tf.volumes.case_volume import PreparedVolume, prepare_case
@@ -71,6 +82,8 @@ from pixelnet_tf.volumes.slicing import plans_of
 
 #: Draws a segmented volume into OUT/overlays: receives it and its labels (x, y, z).
 Draw = Callable[[PreparedVolume, np.ndarray], None]
+#: Segments one volume.
+Segment = Callable[[PreparedVolume], SegmentedVolume]
 
 PICTURES = "overlays"
 #: Kind of file -> its place in OUT; those of labels and probabilities are the form's.
@@ -191,7 +204,7 @@ class CaseSource(ABC):
                 undrawn.append(name)
             for doubt in checked.doubts:
                 reporter.warning(f"{name}: {doubt}")
-        return self._only(sound, undrawn), problems
+        return self.only(sound, undrawn), problems
 
     @abstractmethod
     def made_from(self) -> dict[str, dict[str, Any]]:
@@ -206,7 +219,7 @@ class CaseSource(ABC):
         """Look through a case."""
 
     @abstractmethod
-    def _only(self, names: Sequence[str], without_truth: Collection[str]) -> CaseSource:
+    def only(self, names: Sequence[str], without_truth: Collection[str] = ()) -> CaseSource:
         """Return the source of these cases alone, some of them without their segmentations."""
 
     def _size_faults(self, sizes: Collection[tuple[int, int]]) -> list[PixelNetError]:
@@ -256,8 +269,23 @@ class _PreparedCases(CaseSource):
             sizes = {(plan.height, plan.width) for plan in plans}
         return _Checked(self._size_faults(sizes))
 
-    def _only(self, names: Sequence[str], without_truth: Collection[str]) -> CaseSource:
+    def __reduce__(self) -> tuple[Any, ...]:
+        # A worker opens the study itself.
+        return _prepared_cases, (self.data, self.names, self._network)
+
+    def only(self, names: Sequence[str], without_truth: Collection[str] = ()) -> CaseSource:
         return _PreparedCases(self._study, names, self._network)
+
+
+def _prepared_cases(path: str, names: Sequence[str], network: Architecture) -> CaseSource:
+    # One that was prepared anew is another one.
+    index = tf.io.gfile.stat(os.path.join(path, "index.json"))
+    return _PreparedCases(_opened(path, index.mtime_nsec, index.length), names, network)
+
+
+@lru_cache(maxsize=1)
+def _opened(path: str, *stamp: int) -> PreparedStudy:
+    return PreparedStudy.open(path)
 
 
 class _RawCases(CaseSource):
@@ -290,7 +318,7 @@ class _RawCases(CaseSource):
         return _Checked(faults, [problem.message for problem in found.segmentation_problems],
                         [doubt.message for doubt in found.doubts])
 
-    def _only(self, names: Sequence[str], without_truth: Collection[str]) -> CaseSource:
+    def only(self, names: Sequence[str], without_truth: Collection[str] = ()) -> CaseSource:
         cases = {name: self._cases[name].without_segmentation() if name in without_truth
                  else self._cases[name] for name in names}
         return _RawCases(self.data, cases, self._network, self._study, self._prepare)
@@ -331,11 +359,26 @@ def predict_cases(networks: Sequence[TrainedNetwork], source: CaseSource, config
                        about, source, config, out, **options)
 
 
-def write_cases(segment: Callable[[PreparedVolume], SegmentedVolume], about: dict[str, Any],
+@dataclass(frozen=True)
+class Elsewhere:
+    """Workers that segment cases, and how they come by the network.
+
+    Attributes:
+        engine: the workers.
+        make: a function that can be pickled; it returns what segments a volume, and `about` as
+            `write_cases` takes it.
+    """
+
+    engine: Engine
+    make: Callable[[], tuple[Segment, dict[str, Any]]]
+
+
+def write_cases(segment: Segment, about: dict[str, Any],
                 source: CaseSource, config: Config, out: Path, *,
                 output: OutputForm = OutputForm.NIFTI, grid: str = "", draw: Draw | None = None,
                 trained_on: Collection[str] = (), skip_bad_cases: bool = False,
-                overwrite: bool = False, dry_run: bool = False, reporter: Reporter | None = None
+                overwrite: bool = False, dry_run: bool = False, part: Part | None = None,
+                elsewhere: Elsewhere | None = None, reporter: Reporter | None = None
                 ) -> PredictionSummary:
     """Check every case of a source, segment it and write its files, `prediction.json` first, and
     `lesions.tsv` of all cases of the folder last.
@@ -345,7 +388,9 @@ def write_cases(segment: Callable[[PreparedVolume], SegmentedVolume], about: dic
     is kept, so that a call that was stopped goes on; a folder with segmentations that were made
     from anything else is refused. The next case is read (or prepared) while one is computed, and
     results are written beside. Several programs may make the same in one folder at a time: each
-    case is segmented by one of them.
+    case is segmented by one of them. Calls for parts (`part`) look at their cases alone;
+    `prediction.json` then tells all cases that were asked for, and what they are made from of the
+    parts that have begun.
 
     Args:
         segment: function that segments one volume.
@@ -357,6 +402,8 @@ def write_cases(segment: Callable[[PreparedVolume], SegmentedVolume], about: dic
         skip_bad_cases: leave cases out that cannot be used, instead of refusing all.
         overwrite: replace segmentations that were made from something else.
         dry_run: check and plan, write nothing.
+        part: segment this part of the cases alone.
+        elsewhere: workers that segment instead of this program.
 
     Raises:
         ConfigError: `out` lies within the data.
@@ -365,7 +412,10 @@ def write_cases(segment: Callable[[PreparedVolume], SegmentedVolume], about: dic
     """
     reporter = reporter_or_log(reporter)
     check_apart(out, source.data)
-    asked, whole = source.names, source
+    asked = source.names
+    if part is not None:
+        source = source.only(part.of(asked))
+    mine, whole = source.names, source
     source, problems = source.check(reporter)
     for name, case in source.cases.items():
         if grid and grid in case.missing:
@@ -375,14 +425,15 @@ def write_cases(segment: Callable[[PreparedVolume], SegmentedVolume], about: dic
         if case.missing:
             reporter.warning(f"{name} lacks {', '.join(case.missing)}: segmented without "
                              f"{'it' if len(case.missing) == 1 else 'them'}")
-    if problems and not (skip_bad_cases and source.names):
+    if problems and not (skip_bad_cases and (source.names or part is not None)):
         lacking = {name for name, case in whole.cases.items() if case.lacks}
-        raise refusal(problems, len(asked), "correct them, " + (
+        raise refusal(problems, len(mine), "correct them, " + (
             "segment those that lack a modality without it by --allow-missing, "
             if lacking else "") + "or leave them out by --skip-bad-cases"
             if source.names or lacking else None)
-    unusable = [name for name in asked if name not in source.names]
-    folder = _Folder(out, about, source, config, output, unusable, grid)
+    unusable = [name for name in mine if name not in source.names]
+    folder = _Folder(out, about, source, config, output, unusable, grid,
+                     None if part is None else [name for name in asked if name not in mine])
     for words in folder.check():
         reporter.message(words)
 
@@ -412,14 +463,16 @@ def write_cases(segment: Callable[[PreparedVolume], SegmentedVolume], about: dic
         begun.append(True)
 
     # Whatever makes a difference to what is written.
-    key = digest([folder.identity, asked, unusable, draw is not None, sorted(trained_on)])
+    key = digest([folder.identity, asked, unusable if part is None else "parts", draw is not None,
+                  sorted(trained_on)])
     with shared(out, "predict", key, reporter, alone=begin) as sharing:
         if not begun:
             with sharing.turn():
                 plan()
                 folder.start(asked, problems, trained_on, alone=False)
-        segmented = _segment_cases(segment, source, folder, sharing, draw, skip_bad_cases,
-                                   problems, reporter)
+        work = _Work(source, folder, sharing, draw, skip_bad_cases, problems, reporter)
+        segmented = (work.segment(segment) if elsewhere is None
+                     else work.segment_elsewhere(elsewhere, about))
         with sharing.turn():
             folder.list_lesions()
     bad = {problem.case for problem in problems}
@@ -435,60 +488,155 @@ class _Case:
     name: str
 
 
-def _segment_cases(segment: Callable[[PreparedVolume], SegmentedVolume], source: CaseSource,
-                   folder: _Folder, sharing: Sharing, draw: Draw | None, skip_bad_cases: bool,
-                   problems: list[Problem], reporter: Reporter) -> tuple[str, ...]:
-    """Segment each case, or draw one that is finished, that nobody else does; returns the names of
-    those segmented here."""
-    segmented: list[str] = []
+class _Work:
+    """The cases that are to be segmented, or drawn, each by one program."""
 
-    def done(case: _Case) -> bool:
-        return folder.finished(case.name) and (
-            draw is None or folder.file(case.name, PICTURES).is_file())
+    def __init__(self, source: CaseSource, folder: _Folder, sharing: Sharing, draw: Draw | None,
+                 skip_bad_cases: bool, problems: list[Problem], reporter: Reporter):
+        self._source, self._folder, self._sharing, self._draw = source, folder, sharing, draw
+        self._skip_bad_cases, self._problems = skip_bad_cases, problems
+        self._reporter = reporter
+        self._left = [case for case in map(_Case, source.names) if not self._done(case)]
+        self._number, self._total = 0, len(self._left)
+        self._segmented: list[str] = []
 
-    def read(case: _Case) -> tuple[_Case, PreparedVolume | DataError]:
+    def segment(self, segment: Segment) -> tuple[str, ...]:
+        """Segment each case that nobody else does; returns the names of those segmented here."""
+        sharing, folder, draw = self._sharing, self._folder, self._draw
+
+        def write(volume: PreparedVolume, result: SegmentedVolume | None) -> None:
+            sharing.check(volume.name)
+            folder.write(volume, result, draw)
+            sharing.give_back(volume.name)
+
+        left = self._left
+        with ThreadPoolExecutor(1) as writer:
+            written: Future | None = None
+            while left:
+                busy: list[_Case] = []
+                for case, volume in ahead(self._read, sharing.take(left, self._done, busy)):
+                    if isinstance(volume, DataError):
+                        self._leave_out(case, volume)
+                        sharing.give_back(case.name)
+                        continue
+                    result = None
+                    if not folder.finished(case.name):
+                        result = segment(volume)
+                        self._segmented.append(case.name)
+                    if written is not None:
+                        written.result()
+                    written = writer.submit(write, volume, result)
+                    self._report(case)
+                if written is not None:
+                    written.result()
+                    written = None
+                left = busy
+                if left:
+                    sharing.wait(left)
+        return tuple(self._segmented)
+
+    def segment_elsewhere(self, elsewhere: Elsewhere, about: dict[str, Any]) -> tuple[str, ...]:
+        """Have each case segmented by workers that claim and write it themselves."""
+        left = self._left
+        while left:
+            busy: list[_Case] = []
+            sent = (_Sent(case.name, self._source.only([case.name]), self._folder.of(case.name))
+                    for case in left)
+            for each, outcome in elsewhere.engine.run(
+                    _segment_there, sent, (elsewhere.make, _weights(about), self._draw,
+                                           self._sharing.ticket), self._skip_bad_cases):
+                case = _Case(each.name)
+                if isinstance(outcome, PixelNetError):
+                    self._leave_out(case, outcome)
+                elif outcome == Outcome.BUSY:
+                    busy.append(case)
+                elif not self._done(case):
+                    raise RunError("a worker says that the case is segmented, but it is not there",
+                                   case=case.name, file=each.folder.file(case.name),
+                                   hint="give workers the same file system under the same path")
+                else:
+                    if outcome == Outcome.DONE:
+                        self._segmented.append(case.name)
+                    self._report(case)
+            left = busy
+            if left:
+                self._sharing.wait(left)
+        return tuple(self._segmented)
+
+    def _done(self, case: _Case) -> bool:
+        return self._folder.finished(case.name) and (
+            self._draw is None or self._folder.file(case.name, PICTURES).is_file())
+
+    def _read(self, case: _Case) -> tuple[_Case, PreparedVolume | DataError]:
         try:
-            return case, source.read(case.name)
+            return case, self._source.read(case.name)
         except DataError as error:
             return case, error
 
-    def write(volume: PreparedVolume, result: SegmentedVolume | None) -> None:
-        sharing.check(volume.name)
-        folder.write(volume, result, draw)
-        sharing.give_back(volume.name)
+    def _leave_out(self, case: _Case, fault: PixelNetError) -> None:
+        self._number += 1
+        if not self._skip_bad_cases:
+            raise fault
+        self._problems.append(Problem.of(case.name, fault))
+        self._reporter.warning(f"left out {case.name}: {fault.text}")
+        with self._sharing.turn():
+            self._folder.leave_out(self._problems)
 
-    left = [_Case(name) for name in source.names if not done(_Case(name))]
-    number, total = 0, len(left)
-    with ThreadPoolExecutor(1) as writer:
-        written: Future | None = None
-        while left:
-            busy: list[_Case] = []
-            for case, volume in ahead(read, sharing.take(left, done, busy)):
-                number += 1
-                if isinstance(volume, DataError):
-                    if not skip_bad_cases:
-                        raise volume
-                    problems.append(Problem.of(case.name, volume))
-                    reporter.warning(f"left out {case.name}: {volume.text}")
-                    with sharing.turn():
-                        folder.leave_out(problems)
-                    sharing.give_back(case.name)
-                    continue
-                result = None
-                if not folder.finished(case.name):
-                    result = segment(volume)
-                    segmented.append(case.name)
-                if written is not None:
-                    written.result()
-                written = writer.submit(write, volume, result)
-                reporter.progress("segmenting", number, total, case.name)
-            if written is not None:
-                written.result()
-                written = None
-            left = busy
-            if left:
-                sharing.wait(left)
-    return tuple(segmented)
+    def _report(self, case: _Case) -> None:
+        self._number += 1
+        self._reporter.progress("segmenting", self._number, self._total, case.name)
+
+
+@dataclass(frozen=True)
+class _Sent:
+    """A case as a worker elsewhere gets it: where it is read, and where it is written."""
+
+    name: str
+    source: CaseSource
+    folder: _Folder
+
+
+def _segment_there(sent: _Sent, make: Callable[[], tuple[Segment, dict[str, Any]]],
+                   weights: list[Any], draw: Draw | None, ticket: Ticket) -> Outcome | DataError:
+    """Segment a case on a worker, unless another program has it; draw it, where that is asked."""
+    folder, outcome = sent.folder, Outcome.THERE
+    busy: list[_Case] = []
+    with joined(ticket, LogReporter()) as sharing:
+        for case in sharing.take(
+                [_Case(sent.name)], lambda case: folder.finished(case.name) and (
+                    draw is None or folder.file(case.name, PICTURES).is_file()), busy):
+            try:
+                volume = sent.source.read(case.name)
+            except DataError as error:
+                sharing.give_back(case.name)
+                return error
+            result = None
+            if not folder.finished(case.name):
+                result = _segment_of(pickle.dumps(make), pickle.dumps(weights))(volume)
+                outcome = Outcome.DONE
+            sharing.check(case.name)
+            folder.write(volume, result, draw)
+            sharing.give_back(case.name)
+    return Outcome.BUSY if busy else outcome
+
+
+@lru_cache(maxsize=1)
+def _segment_of(make: bytes, weights: bytes) -> Segment:
+    """The network, made once in this process.
+
+    Raises:
+        RunError: it is not the one that the program has which asks.
+    """
+    segment, about = pickle.loads(make)()
+    if _weights(about) != pickle.loads(weights):
+        raise RunError("a worker finds another network than the program that sent it the case",
+                       hint="let nobody train into the run meanwhile, and start again")
+    return segment
+
+
+def _weights(about: dict[str, Any]) -> list[Any]:
+    return [[network.get("weights"), list(network.get("correction") or ())]
+            for network in about["networks"]]
 
 
 class _Folder:
@@ -500,7 +648,10 @@ class _Folder:
     """
 
     def __init__(self, out: Path, about: dict[str, Any], source: CaseSource, config: Config,
-                 output: OutputForm, unusable: Collection[str] = (), grid: str = ""):
+                 output: OutputForm, unusable: Collection[str] = (), grid: str = "",
+                 others: Collection[str] | None = None):
+        #: Cases that were asked for, too, and are other programs' part.
+        self._others = frozenset(others or ())
         # On the first modality's grid there is nothing to bring.
         self._grid = "" if grid == config.study.modalities[0] else grid
         if grid and grid not in config.study.modalities:
@@ -528,8 +679,9 @@ class _Folder:
                 for name, inputs in source.made_from().items()},
             output=output, files=self._output.places(), grid=self._grid,
             missing={name: case.missing for name, case in source.cases.items() if case.missing})
-        #: Digest of what the folder is to hold.
-        self.identity = digest(self._now.to_json())
+        #: Digest of what the folder is to hold, or of what all parts of it have in common.
+        self.identity = digest((replace(self._now, made_from={}, files={}, missing={})
+                                if others is not None else self._now).to_json())
 
     def check(self) -> list[str]:
         """See that the cases can be written in the form that is asked for, as `Output.check`."""
@@ -628,27 +780,50 @@ class _Folder:
                self._out / LESIONS_FILE)
         # A power cut must not bring back what `prediction.json` no longer holds for.
         sync(self._out)
-        before = self._before.made_from
-        others = [name for name in before if name not in asked and self.file(name).is_file()]
-        cases = (*others, *asked)
-        # What another network learned from says nothing of cases that are made anew.
-        learned = {*trained_on, *(name for name in self._before.trained_on
-                                  if name in others or name in self.kept)}
-        self._now = replace(
-            self._now, cases=cases, trained_on=tuple(name for name in cases if name in learned),
-            made_from={**{name: before[name] for name in others}, **self._now.made_from},
-            files={**{name: self._before.files[name] for name in others
-                      if name in self._before.files}, **self._now.files},
-            missing={**{name: self._before.missing[name] for name in others
-                        if name in self._before.missing}, **self._now.missing})
+        self._asked, self._trained_on = tuple(asked), trained_on
+        #: Finished cases of earlier calls that were not asked for now.
+        self._kept_others = [name for name in self._before.made_from
+                             if name not in asked and self.file(name).is_file()]
         self.leave_out(problems)
         self._output.begin()
 
     def leave_out(self, problems: Sequence[Problem]) -> None:
         """Write `prediction.json`, with what is wrong with the cases that are left out."""
-        self._now = replace(self._now, left_out=tuple(
-            LeftOutRecord(problem.case, problem.message) for problem in problems))
-        write_json(self._out / PREDICTION_FILE, self._now.to_json())
+        # What other parts have said since is kept.
+        before = PredictionRecord.read(self._out) if self._others else self._before
+        kept = {*self._kept_others, *self._others}
+        cases = (*self._kept_others, *self._asked)
+        # What another network learned from says nothing of cases that are made anew.
+        learned = {*self._trained_on, *(name for name in before.trained_on
+                                        if name in self._kept_others or name in self.kept)}
+
+        def of_all(old: Mapping[str, Any], new: Mapping[str, Any]) -> dict[str, Any]:
+            found = {**{name: old[name] for name in old if name in kept}, **new}
+            return {name: found[name] for name in cases if name in found}
+
+        left_out = [LeftOutRecord(problem.case, problem.message) for problem in problems]
+        if self._others:
+            left_out = sorted([*(record for record in before.left_out
+                                 if record.case in self._others), *left_out],
+                              key=lambda record: cases.index(record.case))
+        self._written = replace(
+            self._now, cases=cases, trained_on=tuple(name for name in cases if name in learned),
+            made_from=of_all(before.made_from, self._now.made_from),
+            files=of_all(before.files, self._now.files),
+            missing=of_all(before.missing, self._now.missing),
+            left_out=tuple(left_out))
+        write_json(self._out / PREDICTION_FILE, self._written.to_json())
+
+    def of(self, name: str) -> _Folder:
+        """What a worker elsewhere needs of it for one case."""
+        one = copy.copy(self)
+        one._names, one._others, one._unusable = (name,), frozenset(), ()
+        one._now = one._before = one._written = replace(
+            self._now, made_from={name: self._now.made_from[name]}, files={}, missing={})
+        one.stale, one.kept, one.todo, one._asked, one._kept_others = {}, (), (), (name,), []
+        one._output = copy.copy(self._output)
+        one._output.cases = {name: self._output.cases[name]}
+        return one
 
     def write(self, volume: PreparedVolume, result: SegmentedVolume | None, draw: Draw | None
               ) -> None:
@@ -687,8 +862,12 @@ class _Folder:
 
     def list_lesions(self) -> None:
         """Write `lesions.tsv`, of all cases of the folder."""
+        told = self._written
+        if self._others:
+            told = PredictionRecord.read(self._out)
+            self._output.recall(told.files)
         write_lesion_table(self._out / LESIONS_FILE, {
-            name: self._lesions_of(name) for name in self._now.made_from
+            name: self._lesions_of(name) for name in told.made_from
             if self.file(name).is_file()}, self._config.study)
 
     def _lesions_of(self, name: str) -> CaseLesions:

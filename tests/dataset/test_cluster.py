@@ -4,20 +4,30 @@ from __future__ import annotations
 
 import shutil
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import pytest
 
+from pixelnet_tf.api.scoring import FolderScoring
 from pixelnet_tf.cases.case import Case
 from pixelnet_tf.cases.parts import Part
+from pixelnet_tf.cases.predictions import PredictionRecord
+from pixelnet_tf.config import Config
 from pixelnet_tf.dataset import cluster as cluster_module
 from pixelnet_tf.dataset.cluster import Cluster, open_cluster
 from pixelnet_tf.dataset.prepare_study import prepare_study
 from pixelnet_tf.dataset.workers import run_cases
 from pixelnet_tf.errors import ConfigError, DataError, RunError, WorkerDied
+from pixelnet_tf.inference.predict import (
+    CaseSource,
+    Elsewhere,
+    PredictionSummary,
+    write_cases,
+)
 from pixelnet_tf.io.locks import Ticket, joined, shared
 from pixelnet_tf.reporting import LogReporter
-from tests.dataset.worker_functions import be_killed_once, die_at, fail, try_to_take
+from tests.dataset.worker_functions import be_killed_once, die_at, fail, make_stand_in, try_to_take
 
 CASES = [Case(name) for name in "abcde"]
 
@@ -155,3 +165,83 @@ def test_a_worker_leaves_what_another_program_has_in_work(cluster, tmp_path):
 
 def results_of(cluster: Cluster, cases: list[Case], ticket: Ticket) -> dict[str, str]:
     return {case.name: result for case, result in run_cases(try_to_take, cases, (ticket,), cluster)}
+
+
+def predict(data: Path | str, config: Config, out: Path, cases=(), **options) -> PredictionSummary:
+    """By a stand-in for the network."""
+    segment, about = make_stand_in()
+    return write_cases(segment, about, CaseSource.open(str(data), config, None, cases), config, out,
+                       **options)
+
+
+@pytest.fixture(scope="module")
+def predicted(small_study, small_prepared, small_config, tmp_path_factory) -> dict[str, Path]:
+    """The study, and the prepared one, -> their segmentations; not to be changed."""
+    folder, found = tmp_path_factory.mktemp("predicted"), {}
+    for name, data in (("raw", small_study), ("prepared", small_prepared)):
+        predict(data, small_config, folder / name, trained_on=["phantom_002"])
+        found[str(data)] = folder / name
+    return found
+
+
+def test_predict_by_dask_writes_the_same_bytes_though_a_worker_dies(
+        cluster, predicted, small_config, tmp_path):
+    """The first worker is killed when it has written a case's lesions, but not its labels."""
+    elsewhere = Elsewhere(cluster, make_stand_in)
+    kill_a_worker(cluster, tmp_path / "killed", "pixelnet_tf.inference.predict", "list_lesions")
+    for number, (data, plain) in enumerate(predicted.items()):
+        out = tmp_path / f"out{number}"
+        summary = predict(data, small_config, out, trained_on=["phantom_002"], elsewhere=elsewhere)
+        assert len(summary.segmented) == 4
+        assert written(out) == written(plain)
+    assert (tmp_path / "killed").exists()
+
+
+def test_predict_by_parts_writes_the_same_bytes(predicted, small_config, tmp_path):
+    for number, (data, plain) in enumerate(predicted.items()):
+        out = tmp_path / f"out{number}"
+        for part in (3, 1, 2):
+            summary = predict(data, small_config, out, trained_on=["phantom_002"],
+                              part=Part(part, 3))
+            assert len(summary.segmented) == (2 if part == 1 else 1)
+        assert written(out) == written(plain)
+        # A part that is done again, and all cases at once, find everything there.
+        for part in (Part(2, 3), None):
+            assert not predict(data, small_config, out, trained_on=["phantom_002"],
+                               part=part).segmented
+        assert written(out) == written(plain)
+
+
+def test_a_part_s_bad_case_stays_left_out_and_another_network_is_refused(
+        small_study, small_config, tmp_path):
+    study, out = tmp_path / "study", tmp_path / "out"
+    shutil.copytree(small_study, study)
+    next((study / "phantom_002").glob("*_t2.nii.gz")).write_bytes(b"no image")
+    with pytest.raises(DataError, match="phantom_002"):
+        predict(study, small_config, out, part=Part(2, 2))
+    for part in (2, 1):
+        predict(study, small_config, out, part=Part(part, 2), skip_bad_cases=True)
+    record = PredictionRecord.read(out)
+    assert [left.case for left in record.left_out] == ["phantom_002"]
+    assert record.cases == ("phantom_001", "phantom_002", "phantom_003", "phantom_004")
+    predict(study, small_config, tmp_path / "plain", skip_bad_cases=True)
+    assert written(out) == written(tmp_path / "plain")
+    other = replace(small_config, prediction=replace(small_config.prediction, mode="reference"))
+    with pytest.raises(DataError, match="holds 3 segmentations that were made from something else"):
+        predict(study, other, out, part=Part(1, 2), skip_bad_cases=True)
+
+
+def test_a_worker_with_another_network_is_refused(cluster, small_prepared, small_config, tmp_path):
+    with pytest.raises(RunError, match="a worker finds another network"):
+        predict(small_prepared, small_config, tmp_path / "out",
+                elsewhere=Elsewhere(cluster, partial(make_stand_in, "others")))
+
+
+def test_evaluate_by_dask_gives_the_same_scores(cluster, predicted, small_study, small_config,
+                                                tmp_path, monkeypatch):
+    plain = predicted[str(small_study)]
+    monkeypatch.chdir(plain.parent)
+    scoring = FolderScoring(plain.name, small_study, config=small_config)
+    scoring.run(1).save(tmp_path / "plain")
+    scoring.run(cluster).save(tmp_path / "dask")
+    assert written(tmp_path / "dask") == written(tmp_path / "plain")
