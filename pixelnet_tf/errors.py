@@ -147,7 +147,8 @@ class DataError(PixelNetError):
 
 
 class MissingVolume(DataError):
-    """A modality of which a case has no image; `value` is its name."""
+    """A modality of which a case has no image, or a segmentation that it lacks; `value` is its name.
+    """
 
 
 class ModelError(PixelNetError):

@@ -85,6 +85,13 @@ class Case:
         """Return the case as one that is to be segmented without the modalities that it lacks."""
         return replace(self, faults=(), missing=self.lacks) if self.lacks else self
 
+    def allowing_unlabelled(self) -> Case:
+        """Return the case as one that may be without a segmentation: that it lacks one is no fault,
+        that several fit still is."""
+        kept = tuple(fault for fault in self.segmentation_faults
+                     if not isinstance(fault, MissingVolume))
+        return replace(self, segmentation_faults=kept)
+
     def without_segmentation(self) -> Case:
         """Return the images alone, for what needs no truth; nothing of a segmentation is left."""
         return replace(self, segmentation=None, segmentation_faults=())

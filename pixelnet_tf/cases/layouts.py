@@ -723,7 +723,7 @@ def _case(held: Held, study: StudyConfig, required: bool, search: Callable[[str]
                      for path in held.files]
             what = f"modality {modality!r}" if modality in study.modalities else {
                 SEGMENTATION: "segmentation", BRAIN_MASK: "brain mask"}[modality]
-            kind = MissingVolume if modality in study.modalities else DataError
+            kind = DataError if modality == BRAIN_MASK else MissingVolume
             own.append(kind(
                 f"{what} is missing: looked for {found.wanted} in this folder, which holds "
                 + (f"{shown[:8]}" if shown else "no image"), file=held.folder, value=modality,

@@ -158,10 +158,9 @@ def _prepare(config: Config, study_dir: str | Path, out: str, workers: int | Eng
     cases = find_cases(Path(study_dir), config.study, require_segmentation, reporter)
     if not require_segmentation:
         cases = [case.without_segmentation() for case in cases]
-    elif own is not None or config.split.unlabelled == Unlabelled.TEST:
+    else:
         # Of a test case nobody learns: it may be there to be predicted alone.
-        optional = {case.name: case for case in find_cases(Path(study_dir), config.study, False)}
-        cases = [optional[case.name] if config.split.unlabelled == Unlabelled.TEST
+        cases = [case.allowing_unlabelled() if config.split.unlabelled == Unlabelled.TEST
                  or (own is not None and case.name in own.test) else case for case in cases]
     aside = {case.name for case in cases
              if case.test or (require_segmentation and case.segmentation is None

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 import pixelnet_tf as px
+from pixelnet_tf.cases.layouts import find_cases
 from pixelnet_tf.cases.phantom import draw_brats_case
 from pixelnet_tf.config import config_from_yaml
 from pixelnet_tf.dataset.prepare_study import prepare_study
@@ -117,8 +118,9 @@ def test_a_modality_that_one_case_has_twice_is_not_left_out_of_all(tmp_path, cas
 
 
 @pytest.mark.parametrize("layout", ["brats", "flat", "nnunet", "bids", "dicom"])
-def test_cases_without_a_truth_are_set_aside_in_every_layout(tmp_path, cases, layout):
-    """They are test cases beside those that are drawn, whether the layout parts them or not."""
+def test_cases_without_a_truth_are_set_aside_in_every_layout(tmp_path, cases, layout, monkeypatch):
+    """They are test cases beside those that are drawn, whether the layout parts them or not; the
+    folder is looked through once."""
     folder, last = tmp_path / "study", "case_3"
     some = {name: {key: array for key, array in arrays.items() if (name, key) != (last, "seg")}
             for name, arrays in cases.items()}
@@ -131,7 +133,11 @@ def test_cases_without_a_truth_are_set_aside_in_every_layout(tmp_path, cases, la
     assert said == ([] if layout in ("nnunet", "msd") else [
         "1 cases without a segmentation are segmented, not learned from and not scored"])
     config = config_from_yaml(found.yaml(), "the plan")
+    looks: list[object] = []
+    monkeypatch.setattr("pixelnet_tf.dataset.prepare_study.find_cases",
+                        lambda *asked: looks.append(asked) or find_cases(*asked))
     summary = prepare_study(config, folder, tmp_path / "prepared", dry_run=True)
+    assert len(looks) == 1
     blind, = (name for name in summary.split.cases if "case3" in name.replace("_", ""))
     assert blind in summary.split.test
     assert "can be predicted, not scored" in " ".join(summary.notes)

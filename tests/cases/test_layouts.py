@@ -117,6 +117,15 @@ def test_pattern_layout(tmp_path):
     assert find_cases(tmp_path, unlabelled, require_segmentation=False)[0].segmentation is None
 
 
+def test_a_case_that_may_lack_a_truth_may_not_have_two(tmp_path):
+    study = StudyConfig(layout="brats", modalities=("flair",))
+    touch(tmp_path, "none/none_flair.nii.gz", "two/two_flair.nii.gz", "two/two_seg.nii.gz",
+          "two/two_seg.nii")
+    found = [case.allowing_unlabelled() for case in find_cases(tmp_path, study)]
+    assert found[0].segmentation_faults == ()
+    assert "2 files fit" in str(found[1].segmentation_faults[0])
+
+
 def test_empty_or_missing_study_and_equal_names(tmp_path):
     with pytest.raises(DataError, match="the folder is empty"):
         find_cases(tmp_path, BRATS)
