@@ -147,8 +147,7 @@ class DataError(PixelNetError):
 
 
 class MissingVolume(DataError):
-    """A modality of which a case has no image, or a segmentation that it lacks; `value` is its name.
-    """
+    """A modality of which a case has no image, or the segmentation; `value` is its name."""
 
 
 class ModelError(PixelNetError):
