@@ -107,6 +107,8 @@ class Report:
         Settings as `--set` takes them, "section.key=value".
     overlays
         How many of the worst and of the best cases are pictured.
+    viewers
+        Whether the worst, the median and the best case can be scrolled through in the page.
 
     Raises
     ------
@@ -118,7 +120,7 @@ class Report:
     def __init__(self, run: Path_, predictions: Path_, scores: Path_, *,
                  references: Path_ | None = None, data: Path_ | None = None,
                  config: Config | Path_ | None = None, overrides: Sequence[str] = (),
-                 overlays: int = 3, reporter: Reporter | None = None):
+                 overlays: int = 3, viewers: bool = True, reporter: Reporter | None = None):
         require("report", "report", "matplotlib", "jinja2")
         from pixelnet_tf.evaluation.case_images import image_reader
         from pixelnet_tf.evaluation.report import ReportSource
@@ -140,21 +142,21 @@ class Report:
         _check_model(run, predictions)
         if data is None and any(path.is_dir() for path in truths.iterdir()):
             data = truths
-        reader = image_reader(Path(data), study) if data and overlays else None
+        reader = image_reader(Path(data), study) if data and (overlays or viewers) else None
         if reader is None:
-            reporter_or_log(reporter).message("no overlays: name the images with --data")
+            reporter_or_log(reporter).message("no pictures of cases: name the images with --data")
         self.cases = tuple(evaluation.scores)
         own = run / OUT_OF_FOLD
         held_out = own.is_dir() and scores.resolve() == own.resolve()
         aside = None if held_out or not (own / SUMMARY_FILE).is_file() else read_evaluation(own)
         self._source = ReportSource(run, evaluation, matching, study, reader, aside, held_out)
-        self._overlays = overlays
+        self._overlays, self._viewers = overlays, viewers
 
     def save(self, out: Path_) -> list[Path]:
         """Write the HTML file, and its figures beside it in <out>_figures; return the paths."""
         from pixelnet_tf.evaluation.report import write_report
 
-        return write_report(self._source, Path(out), self._overlays)
+        return write_report(self._source, Path(out), self._overlays, self._viewers)
 
 
 def _check_model(run: Path, predictions: Path) -> None:

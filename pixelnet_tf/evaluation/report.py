@@ -6,6 +6,7 @@ What the report says (tables and sentences) is drawn from a run's files and its 
 from __future__ import annotations
 
 import base64
+import hashlib
 import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -26,6 +27,7 @@ from pixelnet_tf.evaluation.canvas import write_png
 from pixelnet_tf.evaluation.case_images import ImageReader
 from pixelnet_tf.evaluation.comparison import PAPER_MEASURES
 from pixelnet_tf.evaluation.label_files import read_labels
+from pixelnet_tf.evaluation.layers import embedded_case, legend
 from pixelnet_tf.evaluation.matching import Matching
 from pixelnet_tf.evaluation.overlay import overlay_figure
 from pixelnet_tf.evaluation.plots import (
@@ -55,6 +57,7 @@ from pixelnet_tf.io.files import (
     read_text,
     write_text,
 )
+from pixelnet_tf.page import read_page
 from pixelnet_tf.runs.rate_trial import RateTrial
 
 _TEMPLATE = "report.html.j2"
@@ -116,13 +119,15 @@ class ReportSource:
                 sorted(folds, key=lambda path: int(path.name.partition("_")[2]))}
 
 
-def write_report(source: ReportSource, out: Path, overlays: int = 3) -> list[Path]:
+def write_report(source: ReportSource, out: Path, overlays: int = 3, viewers: bool = True
+                 ) -> list[Path]:
     """Write the report and its figures.
 
     Args:
         source: what it is made from.
         out: the HTML file; figures go to the folder `<stem>_figures` beside it.
         overlays: how many of the worst and of the best cases are pictured.
+        viewers: whether the worst, the median and the best case can be scrolled through.
 
     Returns:
         The HTML file, then the PNG files.
@@ -193,6 +198,8 @@ def write_report(source: ReportSource, out: Path, overlays: int = 3) -> list[Pat
         case_table=case_table(evaluation),
         overlays=[picture(f"overlay_{case}", caption, figure) for case, caption, figure
                   in _overlays(source, overlays)],
+        viewers=list(_viewers(source)) if viewers else [],
+        script=read_page("viewer.js").decode(),
     )
     write_text(out, page)
     return [out, *written]
@@ -221,12 +228,38 @@ def _overlays(source: ReportSource, count: int) -> Iterator[tuple[str, str, Figu
             shown, truth, predicted, geometry, source.study, case, dice)
 
 
+def _viewers(source: ReportSource) -> Iterator[dict[str, Any]]:
+    """Yield what the viewers of the worst, the median and the best case show."""
+    ranked = [item for item in ranked_cases(source.evaluation)
+              if item[0] in source.matching.pairs]
+    if source.read_image is None or not ranked:
+        return
+    places = {len(ranked) - 1: "best", len(ranked) // 2: "median", 0: "worst"}
+    for place, rank in sorted(places.items()):
+        case, mean = ranked[place]
+        shown = source.read_image(case)
+        if shown is None:
+            continue
+        reference, prediction = source.matching.pairs[case]
+        truth, geometry = read_labels(reference, source.study, case, reference=True)
+        predicted, _ = read_labels(prediction, source.study, case)
+        yield {"title": f"{case} ({rank}, mean Dice {mean:.3f})", "study": {
+            **legend(source.study), "name": case,
+            "layers": embedded_case(shown, truth, predicted, geometry, source.study)}}
+
+
 def _template() -> jinja2.Template:
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(Path(__file__).parent), autoescape=True,
         undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     environment.tests["numeric"] = _is_numeric
+    environment.filters["source_hash"] = _source_hash
     return environment.get_template(_TEMPLATE)
+
+
+def _source_hash(text: str) -> str:
+    """What a policy (CSP) names a script or a sheet in the page by."""
+    return f"'sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}'"
 
 
 def _is_numeric(column: int, table: Table) -> bool:

@@ -13,7 +13,7 @@ import numpy as np
 from pixelnet_tf.cases.case import Case
 from pixelnet_tf.config import PLANES, Config
 from pixelnet_tf.errors import DataError, RunError
-from pixelnet_tf.evaluation.colours import class_colours
+from pixelnet_tf.evaluation.layers import legend
 from pixelnet_tf.inference.volume import segment_remotely
 from pixelnet_tf.io.scratch import scratch_folder
 from pixelnet_tf.reporting import Reporter, reporter_or_log
@@ -38,11 +38,9 @@ def choices_of(model: LoadedModel) -> dict[str, Any]:
     """What `GET /v1/segment` says of a model: what it takes, under which priors, and its labels.
     """
     about, config = _described(model)
-    colours = class_colours(config.study)
     return {"name": model.name, "version": model.version,
             "modalities": list(config.study.inputs), "priors": list(offered_priors(about)),
-            "labels": [{"value": value, "name": name, "colour": colours.get(value, "")}
-                       for value, name in config.study.labels.items()]}
+            "labels": legend(config.study)["labels"]}
 
 
 def check_prior(model: LoadedModel, prior: str) -> None:

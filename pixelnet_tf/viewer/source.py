@@ -6,18 +6,16 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-import nibabel as nib
 import numpy as np
 
 from pixelnet_tf.cases.labels import judged_alone, lesion_of, whole_values
 from pixelnet_tf.config import EvaluationConfig, StudyConfig
 from pixelnet_tf.errors import DataError
-from pixelnet_tf.evaluation.colours import ERRORS, class_colours
 from pixelnet_tf.evaluation.label_files import check_same_grid
+from pixelnet_tf.evaluation.layers import error_kinds, layer_file, legend
 from pixelnet_tf.evaluation.overlap import count_overlaps
 from pixelnet_tf.evaluation.protocols import make_protocol
 from pixelnet_tf.volumes.geometry import VolumeGeometry
-from pixelnet_tf.volumes.nifti import nifti_bytes
 
 #: Reads an array (x, y, z[, class]) and where it lies.
 Reader = Callable[[], tuple[np.ndarray, VolumeGeometry]]
@@ -81,23 +79,16 @@ class ViewSource:
 
     def to_json(self) -> dict[str, Any]:
         """Return what the page needs before it draws; case numbers count `cases`."""
-        colours = class_colours(self.study)
         return {
             "title": self.title,
-            "labels": [{"value": value, "name": name, "colour": colours.get(value, "")}
-                       for value, name in self.study.labels.items()],
-            "errors": [{"value": value, "name": name, "colour": colour}
-                       for value, (name, colour) in enumerate(ERRORS.items(), start=1)],
+            **legend(self.study),
             "maps": list(self.study.regions if self.region_based else self.study.labels.values()),
             "regions": list(make_protocol(self.evaluation).regions(self.study)),
             "cases": [{"name": case.name, "layers": case.layers(), "scores": dict(case.scores),
                        "warnings": list(case.warnings)} for case in self.cases]}
 
     def layer(self, number: int, key: str) -> bytes:
-        """Return a layer as a NIfTI-1 file that is not packed.
-
-        Its header states the affine of the product's own reader as qform and sform, so that the
-        page places it where everything else here does, whichever of the two it would prefer.
+        """Return a layer as a NIfTI-1 file that is not packed (`layer_file`).
 
         Raises:
             KeyError: there is no such case or layer.
@@ -110,21 +101,21 @@ class ViewSource:
             raise KeyError(key)
         if key.startswith("image-"):
             array, geometry = list(case.images.values())[int(key.removeprefix("image-"))]()
-            return _file(_compact(array), geometry)
+            return layer_file(_compact(array), geometry)
         if key == "probabilities":
             array, geometry = _present(case.probabilities)()
             steps = np.rint(np.clip(np.nan_to_num(array), 0, 1) * PROBABILITY_STEPS)
-            return _file(steps.astype(np.uint8), geometry, 1 / PROBABILITY_STEPS)
+            return layer_file(steps.astype(np.uint8), geometry, 1 / PROBABILITY_STEPS)
         if key == "errors":
             truth, prediction, geometry = self._both(case)
-            return _file(_errors(truth, prediction), geometry, labels=True)
+            return layer_file(error_kinds(truth, prediction), geometry, labels=True)
         reader = _present({"reference": case.reference, "prediction": case.prediction}.get(key)
                           or case.prediction or case.reference)
         array, geometry = reader()
         labels = _labels(array)
         if key == _GRID:
-            return _file(np.zeros_like(labels), geometry)
-        return _file(labels, geometry, labels=True)
+            return layer_file(np.zeros_like(labels), geometry)
+        return layer_file(labels, geometry, labels=True)
 
     def measure(self, number: int) -> dict[str, Any]:
         """Return the lesion's volumes in ml, and Dice by region where it is not known.
@@ -182,13 +173,6 @@ def _labels(array: np.ndarray) -> np.ndarray:
     return labels
 
 
-def _errors(truth: np.ndarray, prediction: np.ndarray) -> np.ndarray:
-    """What is wrong at each voxel, as the numbers that `ViewSource.to_json` gives the errors."""
-    kinds = ((truth > 0) & (prediction == 0), (truth == 0) & (prediction > 0),
-             (truth > 0) & (prediction > 0) & (truth != prediction))
-    return np.select(kinds, range(1, len(ERRORS) + 1), 0).astype(np.uint8)
-
-
 def _compact(array: np.ndarray) -> np.ndarray:
     """An image in the smallest type that holds it exactly; what is not finite becomes 0."""
     array = np.nan_to_num(np.asarray(array, np.float32), nan=0.0, posinf=0.0, neginf=0.0)
@@ -199,15 +183,3 @@ def _compact(array: np.ndarray) -> np.ndarray:
             if np.array_equal(small, array):
                 return small
     return array
-
-
-def _file(array: np.ndarray, geometry: VolumeGeometry, slope: float = 1.0, labels: bool = False
-          ) -> bytes:
-    data = nifti_bytes("layer.nii", array, VolumeGeometry.of(geometry.shape, geometry.affine))
-    size = nib.Nifti1Header.template_dtype.itemsize
-    header = nib.Nifti1Header(data[:size])
-    header["scl_slope"] = slope
-    if labels:
-        # By it NiiVue draws whole numbers, and nothing between two of them.
-        header.set_intent("label")
-    return header.binaryblock + data[size:]

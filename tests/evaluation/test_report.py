@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import hashlib
 import json
 import re
 from dataclasses import replace
@@ -66,7 +67,7 @@ class _Page(HTMLParser):
 
 
 def test_report_is_one_file_without_network(source, tmp_path):
-    written = write_report(source, tmp_path / "out" / "report.html", overlays=1)
+    written = write_report(source, tmp_path / "out" / "report.html", overlays=1, viewers=False)
     text = written[0].read_text()
     page = _Page(text)
     images = [attrs["src"] for tag, attrs in page.tags if tag == "img"]
@@ -79,6 +80,27 @@ def test_report_is_one_file_without_network(source, tmp_path):
                                              "overlay_case_c.png", "overlay_case_a.png"]
     # The run's name is text, not markup.
     assert "my &lt;run&gt;" in text
+
+
+def test_viewers_lie_in_the_page_under_a_policy_that_names_its_script(source, tmp_path):
+    text = write_report(source, tmp_path / "report.html", overlays=0)[0].read_text()
+    page = _Page(text)
+    assert not [attrs for tag, attrs in page.tags if tag == "script" and "src" in attrs]
+    policy = next(attrs["content"] for tag, attrs in page.tags
+                  if attrs.get("http-equiv") == "Content-Security-Policy")
+    parts = dict(part.strip().split(" ", 1) for part in policy.split(";"))
+    assert parts["default-src"] == "'none'"
+    for name, tag in (("script-src", "script"), ("style-src", "style")):
+        # NiiVue's code holds a sheet of its own, as text.
+        inside = re.search(rf"<{tag}>(.*?)</{tag}>", text, re.S)[1]
+        digest_of = base64.b64encode(hashlib.sha256(inside.encode()).digest()).decode()
+        assert parts[name] == f"'sha256-{digest_of}'"
+    titles = re.findall(r"<summary>(case_.*?)</summary>", text)
+    assert [title.split(",")[0] for title in titles] == [
+        "case_c (worst", "case_b (median", "case_a (best"]
+    bare = write_report(replace(source, read_image=None), tmp_path / "bare.html")[0].read_text()
+    assert "script-src &#39;none&#39;" in bare
+    assert "<script" not in bare
 
 
 def test_report_holds_scores_settings_and_frequencies(source, tmp_path):

@@ -39,8 +39,9 @@ export class Scene {
    * @param {object} study what /api/study gave
    * @param {{moved: (object) => void, windowed: (number, number) => void,
    *          busy: (string) => void, failed: (string) => void}} listener
+   * @param {object} options of NiiVue, that are to be others
    */
-  constructor(study, listener) {
+  constructor(study, listener, options = {}) {
     this.listener = listener;
     this.loaded = new Map();
     this.turn = 0;
@@ -68,6 +69,7 @@ export class Scene {
       fontMinPx: 17,
       loadingText: "",
       logLevel: "error",
+      ...options,
     });
     this.nv.onLocationChange = () => this.tell();
     this.nv.onIntensityChange = (volume) => {
