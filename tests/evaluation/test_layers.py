@@ -61,9 +61,8 @@ def test_a_small_case_stays_as_it_is():
     shape = (9, 8, 7)
     truth = np.arange(504).reshape(shape).astype(np.uint8) % 2 * 4
     found = np.zeros(shape, np.uint8)
-    layers = embedded_case(CaseImage(np.random.default_rng(0).random(shape), np.ones(shape, bool),
-                                     "t2"), truth, found, VolumeGeometry.of(shape, np.eye(4)), STUDY)
-    images = read(layers)
+    shown = CaseImage(np.random.default_rng(0).random(shape), np.ones(shape, bool), "t2")
+    images = read(embedded_case(shown, truth, found, VolumeGeometry.of(shape, np.eye(4)), STUDY))
     np.testing.assert_array_equal(images["reference"].dataobj, truth)
     np.testing.assert_array_equal(images["errors"].dataobj, error_kinds(truth, found))
     np.testing.assert_array_equal(images["image"].affine, np.eye(4))

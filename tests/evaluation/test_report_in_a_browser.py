@@ -1,4 +1,4 @@
-"""The report's viewers, opened from disk: no server, no network, nothing that its policy forbids."""
+"""The report's viewers, opened from disk: no server, nothing that its policy forbids."""
 
 from __future__ import annotations
 
