@@ -19,7 +19,7 @@ from pixelnet_tf.cases.detect import detect_study
 from pixelnet_tf.cases.labels import classes_to_values
 from pixelnet_tf.cases.layouts import find_cases
 from pixelnet_tf.cases.predictions import PREDICTION_FILE, PredictionRecord
-from pixelnet_tf.config import Config, StudyConfig, as_config, config_from_dict
+from pixelnet_tf.config import Config, Strategy, StudyConfig, as_config, config_from_dict
 from pixelnet_tf.config.sections import BRAIN_MASK
 from pixelnet_tf.errors import DataError, require
 from pixelnet_tf.evaluation.matching import find_references, predictions_in
@@ -39,6 +39,9 @@ Path_ = str | os.PathLike[str]
 #: The port that `pixelnet-tf view` asks for first.
 PORT = 8502
 
+#: The paper's sampling, and what it compares it with.
+_SHOWN_SAMPLING = (Strategy.BALANCED, Strategy.UNIFORM)
+
 #: So many segmentations tell what labels a study has that nobody has named.
 _TELLING = 3
 
@@ -54,7 +57,8 @@ class View:
     Parameters
     ----------
     folder
-        Predictions, a raw study, a prepared one, or what `run` wrote.
+        Predictions, a raw study, a prepared one, or what `run`, `experiment` or `train --folds`
+        wrote.
     references
         Study with segmentations, or a folder of <case>.nii.gz, for predictions; by default as
         recorded with the scores.
@@ -94,6 +98,7 @@ class View:
                             hint="give predictions, a study, or a prepared one")
         truths, scored, images = (None if path is None else Path(path)
                                   for path in (references, scores, data))
+        several = () if truths or scored else _scored_in(folder)
         job = folder / "predictions"
         if not (folder / PREDICTION_FILE).is_file() and (job / PREDICTION_FILE).is_file():
             if scored is None and (folder / "scores" / SUMMARY_FILE).is_file():
@@ -101,7 +106,9 @@ class View:
             if images is None and scored is None and _is_prepared(folder / "prepared"):
                 images = folder / "prepared"
             folder = job
-        if (folder / PREDICTION_FILE).is_file() or truths or scored or images:
+        if several:
+            self._source = _of_several(folder, several, images, config, overrides)
+        elif (folder / PREDICTION_FILE).is_file() or truths or scored or images:
             self._source = _of_predictions(folder, truths, scored, images, config, overrides)
         elif _is_prepared(folder):
             self._source = _of_prepared(folder)
@@ -196,6 +203,24 @@ def _of_predictions(folder: Path, references: Path | None, scores: Path | None, 
                       record.by_region if record.config else resolved.model.region_based)
 
 
+def _scored_in(folder: Path) -> tuple[Path, ...]:
+    """The parts of an experiment, or of a cross-validation, that hold predictions and scores."""
+    return tuple(path.parents[1] for path in sorted(folder.glob(f"*/predictions/{PREDICTION_FILE}"))
+                 if (path.parents[1] / SUMMARY_FILE).is_file())
+
+
+def _of_several(folder: Path, parts: Sequence[Path], data: Path | None,
+                config: Config | Path_ | None, overrides: Sequence[str]) -> ViewSource:
+    """Every case as each part segmented it; the part is told behind its name."""
+    sources = [_of_predictions(part / "predictions", None, part, data, config, overrides)
+               for part in parts]
+    cases = sorted((replace(case, patient=case.name,
+                            name=case.name if len(parts) == 1 else f"{case.name} {part.name}")
+                    for part, source in zip(parts, sources, strict=True)
+                    for case in source.cases), key=lambda case: case.name)
+    return replace(sources[0], title=folder.resolve().name, cases=tuple(cases))
+
+
 def _of_study(folder: Path, config: Config | Path_ | None, overrides: Sequence[str]) -> ViewSource:
     if config is not None:
         resolved = as_config(config, overrides)
@@ -257,10 +282,23 @@ def _of_prepared(folder: Path) -> ViewSource:
         return (classes_to_values(volume.plan.from_slices(volume.labels), study),
                 volume.geometry)
 
+    def samples(name: str, strategy: Strategy) -> tuple[np.ndarray, VolumeGeometry]:
+        from pixelnet_tf.dataset.sampler import sampled_slices
+
+        volume = read(name)
+        if volume.labels is None:
+            raise DataError("has no segmentation", case=name, file=folder)
+        drawn = sampled_slices(volume.labels, volume.brain, len(study.labels),
+                               replace(prepared.config.sampling, strategy=strategy))
+        return volume.plan.from_slices(drawn), volume.geometry
+
+    labelled = prepared.labelled
     return ViewSource(folder.resolve().name, study, prepared.config.evaluation, tuple(
         ShownCase(name, {modality: partial(image, name, channel)
                          for channel, modality in enumerate(study.modalities)},
-                  partial(reference, name) if prepared.labelled else None)
+                  partial(reference, name) if labelled else None,
+                  samples={strategy.value: partial(samples, name, strategy)
+                           for strategy in _SHOWN_SAMPLING} if labelled else {})
         for name in prepared.cases))
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import tensorflow as tf
 
@@ -62,6 +64,38 @@ def sample_pixels(labels: tf.Tensor, allowed: tf.Tensor, seed: tf.Tensor, *, cla
     place = tf.range(number, dtype=tf.int64) * tf.size(chosen, tf.int64) // number
     chosen = tf.ensure_shape(tf.gather(chosen, place), [number])
     return tf.stack([chosen // width, chosen % width], axis=1), tf.gather(labels, chosen)
+
+
+def sampled_slices(labels: np.ndarray, brain: np.ndarray, classes: int, config: SamplingConfig,
+                   seed: int = 0) -> np.ndarray:
+    """Mark the pixels that are drawn of each slice of a volume when a training takes it once.
+
+    Of hard pixels, which depend on a network, the others are left out: N of each slice are marked.
+
+    Args:
+        labels: (slice, height, width) uint8 class indices.
+        brain: (slice, height, width) bool.
+        classes: number of classes.
+
+    Returns:
+        (slice, height, width) uint8: 0 where nothing is drawn, else the class index and 1.
+    """
+    config = replace(config, hard_pixels=0.0)
+    allowed = brain if config.background_in_brain else np.ones_like(brain)
+
+    @tf.function(autograph=False, input_signature=[
+        tf.TensorSpec([None, None], tf.int32), tf.TensorSpec([None, None], tf.bool),
+        tf.TensorSpec([2], tf.int32)])
+    def draw(slice_labels: tf.Tensor, inside: tf.Tensor, slice_seed: tf.Tensor
+             ) -> tuple[tf.Tensor, tf.Tensor]:
+        return sample_pixels(slice_labels, inside, slice_seed, classes=classes, config=config)
+
+    marked = np.zeros(labels.shape, np.uint8)
+    for number, inside in enumerate(allowed):
+        (rows, columns), drawn = (each.numpy().T for each in draw(
+            labels[number].astype(np.int32), inside, np.array([seed, number], np.int32)))
+        marked[number, rows, columns] = drawn + 1
+    return marked
 
 
 def class_shares(counts: tf.Tensor, pixels: int) -> tf.Tensor:

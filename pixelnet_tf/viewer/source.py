@@ -21,6 +21,8 @@ from pixelnet_tf.volumes.geometry import VolumeGeometry
 Reader = Callable[[], tuple[np.ndarray, VolumeGeometry]]
 #: Steps between probability 0 and 1, so that one half is a whole number of them.
 PROBABILITY_STEPS = 250
+#: Of pixels of the background that sampling draws.
+_BACKGROUND_COLOUR = "#ffffff"
 #: What lies under predictions of which no image is at hand.
 _GRID = "grid"
 
@@ -34,8 +36,12 @@ class ShownCase:
         images: modality -> its reader.
         reference, prediction: readers of label values; None where there is none.
         probabilities: reader of (x, y, z, class); None where there are none.
+        samples: sampling strategy -> reader of which pixels it draws, 0 for none of them, else the
+            number of the class and 1.
         scores: region -> Dice, as an evaluation found it.
         warnings: what a reader of the picture should know.
+        patient: the same for several cases of the list that are one patient's, as it was segmented
+            by several networks; the page stays where it is between them.
     """
 
     name: str
@@ -43,8 +49,10 @@ class ShownCase:
     reference: Reader | None = None
     prediction: Reader | None = None
     probabilities: Reader | None = None
+    samples: Mapping[str, Reader] = field(default_factory=dict)
     scores: Mapping[str, float | None] = field(default_factory=dict)
     warnings: tuple[str, ...] = ()
+    patient: str = ""
 
     def layers(self) -> list[dict[str, str]]:
         """What can be drawn of it: key, kind and title of each layer, the images first."""
@@ -56,7 +64,9 @@ class ShownCase:
                  "errors": self.reference and self.prediction,
                  "probabilities": self.probabilities}
         return [*found, *({"key": kind, "kind": kind, "title": kind}
-                          for kind, reader in kinds.items() if reader)]
+                          for kind, reader in kinds.items() if reader),
+                *({"key": strategy, "kind": strategy, "title": f"{strategy} sampling"}
+                  for strategy in self.samples)]
 
 
 @dataclass(frozen=True)
@@ -82,10 +92,20 @@ class ViewSource:
         return {
             "title": self.title,
             **legend(self.study),
+            "samples": self._sampled(),
             "maps": list(self.study.regions if self.region_based else self.study.labels.values()),
             "regions": list(make_protocol(self.evaluation).regions(self.study)),
-            "cases": [{"name": case.name, "layers": case.layers(), "scores": dict(case.scores),
-                       "warnings": list(case.warnings)} for case in self.cases]}
+            "cases": [{"name": case.name, "patient": case.patient, "layers": case.layers(),
+                       "scores": dict(case.scores), "warnings": list(case.warnings)}
+                      for case in self.cases]}
+
+    def _sampled(self) -> list[dict[str, Any]]:
+        """Values, names and colours of what sampling draws, if it is shown of any case."""
+        if not any(case.samples for case in self.cases):
+            return []
+        return [{"value": number, "name": f"drawn: {label['name']}",
+                 "colour": label["colour"] or _BACKGROUND_COLOUR}
+                for number, label in enumerate(legend(self.study)["labels"], start=1)]
 
     def layer(self, number: int, key: str) -> bytes:
         """Return a layer as a NIfTI-1 file that is not packed (`layer_file`).
@@ -109,8 +129,8 @@ class ViewSource:
         if key == "errors":
             truth, prediction, geometry = self._both(case)
             return layer_file(error_kinds(truth, prediction), geometry, labels=True)
-        reader = _present({"reference": case.reference, "prediction": case.prediction}.get(key)
-                          or case.prediction or case.reference)
+        reader = _present({"reference": case.reference, "prediction": case.prediction,
+                           **case.samples}.get(key) or case.prediction or case.reference)
         array, geometry = reader()
         labels = _labels(array)
         if key == _GRID:

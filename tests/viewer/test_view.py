@@ -50,7 +50,8 @@ def test_labels_that_nobody_names_are_told_by_their_values(viewed, tmp_path, val
 
 def test_a_prepared_study(main_job):
     source = View(main_job / "prepared").source
-    assert kinds(source.cases[0]) == ["image-0", "image-1", "image-2", "reference"]
+    assert kinds(source.cases[0]) == ["image-0", "image-1", "image-2", "reference", "balanced",
+                                      "uniform"]
     name = source.cases[0].name
     truth = nib.load(main_job / "study" / name / f"{name}_seg.nii.gz")
     shown = nib.Nifti1Image.from_bytes(source.layer(0, "reference"))
@@ -60,6 +61,55 @@ def test_a_prepared_study(main_job):
     raw = nib.load(main_job / "study" / name / f"{name}_flair.nii.gz").get_fdata()
     # Normalised by a mean and a deviation: a straight line of the brain's raw intensities.
     assert np.corrcoef(image[raw > 0], raw[raw > 0])[0, 1] > 0.999
+
+
+def test_what_sampling_draws_of_a_slice_is_a_layer(main_job):
+    source = View(main_job / "prepared").source
+    config = load_config(main_job / "prepared" / "config.yaml")
+    shown = {key: nib.Nifti1Image.from_bytes(source.layer(0, key)) for key in (
+        "reference", "balanced", "uniform")}
+    truth = np.asarray(shown["reference"].dataobj)
+    for key in ("balanced", "uniform"):
+        np.testing.assert_array_equal(shown[key].affine, shown["reference"].affine)
+    balanced, uniform = (np.asarray(shown[key].dataobj) for key in ("balanced", "uniform"))
+    values = np.array([0, 1, 2, 4])
+    for drawn in (balanced, uniform):
+        # Each drawn pixel is named by its own class.
+        np.testing.assert_array_equal(values[drawn[drawn > 0] - 1], truth[drawn > 0])
+        assert (np.count_nonzero(drawn, axis=(0, 1)) == min(
+            config.sampling.pixels, truth[..., 0].size)).all()
+    # The slice with most classes: each gives its share, or all that it has.
+    z = int(np.argmax([len(np.unique(truth[..., k])) * 1e6 + (truth[..., k] > 0).sum()
+                       for k in range(truth.shape[2])]))
+    present = len(np.unique(truth[..., z]))
+    for number, value in enumerate(values, start=1):
+        there = np.count_nonzero(truth[..., z] == value)
+        assert np.count_nonzero(balanced[..., z] == number) >= min(
+            there, config.sampling.pixels // present) * (there > 0)
+    assert np.count_nonzero(uniform[..., z] > 1) < np.count_nonzero(balanced[..., z] > 1)
+    names = [each["name"] for each in source.to_json()["samples"]]
+    assert names[:2] == ["drawn: background", "drawn: necrosis"]
+
+
+def test_an_experiment_shows_every_case_as_each_part_segmented_it(viewed, tmp_path):
+    for part, cases in (("balanced-sampled", ("ras", "las")), ("uniform-sampled", ("ras",))):
+        folder = tmp_path / "out" / part / "predictions"
+        folder.mkdir(parents=True)
+        for case in cases:
+            shutil.copy(viewed / "predictions" / f"{case}.nii.gz", folder)
+        write_json(folder / "prediction.json", PredictionRecord(
+            config=config_to_json(load_config("phantom", SETTINGS))).to_json())
+        evaluate(folder, viewed / "study", overrides=SETTINGS, workers=1,
+                 allow_missing=True).save(folder.parent)
+    source = View(tmp_path / "out").source
+    assert [case.name for case in source.cases] == [
+        "las balanced-sampled", "ras balanced-sampled", "ras uniform-sampled"]
+    assert [case.patient for case in source.cases] == ["las", "ras", "ras"]
+    assert all(case.scores for case in source.cases)
+    assert kinds(source.cases[0]) == ["image-0", "image-1", "reference", "prediction", "errors"]
+    shutil.rmtree(tmp_path / "out" / "uniform-sampled")
+    # As of a cross-validation: nothing has to be told apart.
+    assert View(tmp_path / "out").cases == ("las", "ras")
 
 
 def test_predictions_alone_lie_on_an_empty_image(viewed, tmp_path):

@@ -1,9 +1,10 @@
 // The panel at the side: modalities, window, layers, what lies under the crosshair.
 import { byId, element, swatch } from "./elements.js";
 
-const OPENED = { prediction: 0.5, reference: 0.5, errors: 0.8, probabilities: 0.7 };
+const OPENED = { prediction: 0.5, reference: 0.5, errors: 0.8, probabilities: 0.7, balanced: 1,
+  uniform: 1 };
 const TITLES = { prediction: "Prediction", reference: "Reference", errors: "Differences",
-  probabilities: "Probabilities" };
+  probabilities: "Probabilities", balanced: "Balanced pixels", uniform: "Uniform pixels" };
 
 function options(select, values, chosen) {
   select.replaceChildren(...values.map(([value, text]) => element("option",
@@ -61,7 +62,8 @@ export class Controls {
   legend() {
     const entry = ({ colour, name }) => element("li", {}, swatch(colour), name);
     const classes = this.study.labels.filter((each) => each.colour);
-    return [...classes.map(entry), ...(this.study.cases.some((one) => one.layers.some(
+    const drawn = this.study.samples?.slice(0, 1) ?? [];
+    return [...classes.map(entry), ...drawn.map(entry), ...(this.study.cases.some((one) => one.layers.some(
       (layer) => layer.kind === "errors")) ? this.study.errors.map(entry) : [])];
   }
 
@@ -128,8 +130,9 @@ export class Controls {
         value.forEach((each, place) => rows.push([
           `p(${this.study.maps[place] ?? place})`, each === null ? "" : each.toFixed(2)]));
       } else {
-        rows.push([TITLES[layer.kind], named(value, layer.kind === "errors"
-          ? this.study.errors : this.study.labels)]);
+        rows.push([TITLES[layer.kind], named(value, { errors: this.study.errors,
+          balanced: this.study.samples, uniform: this.study.samples }[layer.kind]
+          ?? this.study.labels)]);
       }
     }
     byId("under").replaceChildren(...rows.flatMap(([name, text]) => [

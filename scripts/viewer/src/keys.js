@@ -14,6 +14,8 @@ export const KEYS = [
   [["r"], "reference on and off", { r: "reference" }],
   [["d"], "differences on and off", { d: "errors" }],
   [["h"], "heat map of probabilities on and off", { h: "probabilities" }],
+  [["b", "u"], "pixels that balanced, and that uniform sampling draws, on and off", {
+    b: "balanced", u: "uniform" }],
   [["[", "]"], "threshold of the heat map down and up", { "[": "lower", "]": "higher" }],
   [["o"], "firm outlines of labels on and off", { o: "outline" }],
   [["x"], "crosshair on and off", { x: "cross" }],

@@ -7,6 +7,9 @@ import { VIEWS, formatState, parseState } from "./state.js";
 
 const VIEW_TITLES = { planes: "Planes", all: "Planes + 3-D", axial: "Axial", coronal: "Coronal",
   sagittal: "Sagittal", render: "3-D" };
+/** Layers that a key switches. */
+const LAYERS = ["prediction", "reference", "errors", "probabilities", "balanced", "uniform"];
+
 export class Page {
   /**
    * @param {object} study title, labels, errors, maps, regions, cases with their layers, and `read`,
@@ -80,8 +83,11 @@ export class Page {
   }
 
   open(number) {
-    const name = this.study.cases[number].name;
-    if (name !== this.state.case) this.change({ case: name, at: null, low: null, high: null });
+    const { name, patient } = this.study.cases[number];
+    if (name === this.state.case) return;
+    // Another segmentation of the same patient is looked at where the one before was.
+    const same = patient && patient === this.study.cases[this.number]?.patient;
+    this.change(same ? { case: name } : { case: name, at: null, low: null, high: null });
   }
 
   change(parts) {
@@ -163,7 +169,7 @@ export class Page {
       up: [0, 1, 0], down: [0, -1, 0], above: [0, 0, 1], below: [0, 0, -1] };
     if (steps[name]) this.scene.step(...steps[name]);
     else if (VIEWS.includes(name)) this.change({ view: name });
-    else if (["prediction", "reference", "errors", "probabilities"].includes(name)) {
+    else if (LAYERS.includes(name)) {
       if (this.list.cases[this.number]?.layers.some((layer) => layer.kind === name)) {
         this.controls.toggle(name);
       }

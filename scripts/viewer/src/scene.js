@@ -10,7 +10,8 @@ const SLICES = {
   planes: SLICE_TYPE.MULTIPLANAR, all: SLICE_TYPE.MULTIPLANAR, axial: SLICE_TYPE.AXIAL,
   coronal: SLICE_TYPE.CORONAL, sagittal: SLICE_TYPE.SAGITTAL, render: SLICE_TYPE.RENDER,
 };
-const LABELS = ["reference", "prediction", "errors"];
+const SAMPLES = ["uniform", "balanced"];
+const LABELS = ["reference", "prediction", "errors", ...SAMPLES];
 /** From the lowest layer to the uppermost. */
 const ORDER = ["probabilities", ...LABELS];
 
@@ -80,7 +81,7 @@ export class Scene {
   /** Follow another study, of which nothing is loaded. */
   take(study) {
     this.study = study;
-    this.tables = { labels: study.labels, errors: study.errors };
+    this.tables = { errors: study.errors, balanced: study.samples, uniform: study.samples };
     this.number = null;
     [this.base, this.above] = [null, null];
   }
@@ -135,8 +136,7 @@ export class Scene {
       buffer: await this.study.read(number, layer), colormap: "gray", opacity: 1 });
     image.shownAs = layer;
     if (LABELS.includes(layer.kind)) {
-      image.setColormapLabel(labelTable(layer.kind === "errors"
-        ? this.tables.errors : this.tables.labels));
+      image.setColormapLabel(labelTable(this.tables[layer.kind] ?? this.study.labels));
     } else if (layer.kind === "probabilities") {
       image.colormap = "inferno";
       image.colormapType = NOTHING_BELOW_MIN;
@@ -171,7 +171,9 @@ export class Scene {
     nv.opts.sagittalNoseLeft = state.right;
     nv.opts.crosshairWidth = state.cross ? CROSS : 0;
     nv.opts.show3Dcrosshair = state.cross;
-    nv.opts.atlasOutline = state.outline ? 1 : 0;
+    // A pixel that was drawn alone is all outline, and would else fade into those beside it.
+    const drawn = SAMPLES.some((kind) => state[kind] > 0);
+    nv.opts.atlasOutline = state.outline || drawn ? 1 : 0;
     nv.opts.multiplanarShowRender = state.view === "all" ? SHOW_RENDER.ALWAYS : SHOW_RENDER.NEVER;
     nv.opts.multiplanarLayout = state.view === "all" ? MULTIPLANAR_TYPE.GRID : MULTIPLANAR_TYPE.AUTO;
     nv.opts.sliceType = SLICES[state.view];
@@ -179,7 +181,8 @@ export class Scene {
       nv.drawScene();
       return;
     }
-    this.refresh(images, state.outline);
+    nv.setInterpolation(drawn);
+    this.refresh(images, nv.opts.atlasOutline);
     nv.drawScene();
     if (place) this.moveTo(place);
     else if (this.fresh) this.moveTo(this.middleOfLesion() ?? this.middle());

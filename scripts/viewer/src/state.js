@@ -15,6 +15,8 @@ export const DEFAULTS = Object.freeze({
   reference: 0,
   errors: 0,
   probabilities: 0,
+  balanced: 0,
+  uniform: 0,
   class: 1, // number of the map that is drawn: of a class, or of a region
   threshold: 0.5,
   outline: false,
@@ -25,7 +27,8 @@ export const DEFAULTS = Object.freeze({
   down: false,
 });
 
-const SHARES = ["blend", "prediction", "reference", "errors", "probabilities", "threshold"];
+const SHARES = ["blend", "prediction", "reference", "errors", "probabilities", "balanced",
+  "uniform", "threshold"];
 
 function readPlace(text) {
   const place = text.split(",").map(Number);
