@@ -33,8 +33,8 @@ def command(folder: Path, references_dir: Path | None, scores_dir: Path | None,
     """Look at FOLDER in the browser: slices, labels, differences, probabilities.
 
     FOLDER is what `predict`, `run`, `experiment` or `train --folds` wrote, a raw study, or a
-    prepared one. The page is for this machine alone, reads only what is named here, and changes nothing.
-    Ctrl-C ends it. For research use only.
+    prepared one. The page is for this machine alone, reads only what is named here, and changes
+    nothing. Ctrl-C ends it. For research use only.
     """
     from pixelnet_tf.api.viewing import View
 
