@@ -8,7 +8,7 @@
 #
 # Prints a line a check; what each one said goes to OUT/<check>.log (default: nightly/). Exit code 1
 # where one failed. With names of checks, these alone are run (report, cross-validation, memory, export,
-# load and attack read what main-job and export have left in OUT). FUZZ_SECONDS (default 1800) is the
+# load, viewer-bridge and attack read what main-job and export have left in OUT). FUZZ_SECONDS (default 1800) is the
 # time of each of the two: damaged files of every kind that the product reads, and mutants of models.
 # Where PIXELNET_SHARED/data holds real scans (default: ../shared/data), they go through plan, prepare, run
 # and predict in every form.
@@ -82,6 +82,15 @@ fi
 check memory python scripts/check_memory.py "$out/main-job/job/prepared" --config phantom --steps 500
 check export bash -c 'rm -rf "$2" && pixelnet-tf export --model "$1" --out "$2"' \
     export "$out/main-job/job/run" "$out/models"
+# MONAI Label's own client, without what the package asks for beside it; it needs Python below 3.13.
+client="$out/monailabel"
+if python -c 'import sys; sys.exit(sys.version_info >= (3, 13))'; then
+    check viewer-bridge bash -c 'set -e
+        python -m venv "$3" && "$3/bin/pip" -q install --no-deps monailabel==0.8.5 requests urllib3 \
+            idna certifi charset-normalizer
+        python scripts/check_viewer_bridge.py "$1" "$2" "$3/bin/python"' viewer-bridge \
+        "$out/models" "$out/main-job/study/phantom_001" "$client"
+fi
 check load python scripts/load_test.py "$out/models"
 check attack python scripts/attack_server.py "$out/models"
 exit "$failed"

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import AsyncIterator, Collection, Coroutine
-from contextlib import asynccontextmanager
-from typing import Any, TypeVar
+from contextlib import ExitStack, asynccontextmanager
+from typing import Any, BinaryIO, TypeVar
 
 from starlette.applications import Starlette
 from starlette.convertors import Convertor, register_url_convertor
@@ -15,6 +16,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
+from pixelnet_tf.errors import RunError
 from pixelnet_tf.io.scratch import remove_leftovers, remove_own
 from pixelnet_tf.page import page_paths
 from pixelnet_tf.serving.api_error import ApiError
@@ -26,12 +28,19 @@ from pixelnet_tf.serving.json_process import JsonProcesses, is_large
 from pixelnet_tf.serving.limits import Gate, ServerLimits
 from pixelnet_tf.serving.loaded_model import LoadedModel
 from pixelnet_tf.serving.memory import LARGE_BYTES, give_back_memory
+from pixelnet_tf.serving.monai_label import (
+    describe_app,
+    infer_answer,
+    modalities_of,
+    read_params,
+)
 from pixelnet_tf.serving.openapi import describe_api
 from pixelnet_tf.serving.page_routes import page_routes
 from pixelnet_tf.serving.predict_json import PredictCall, parse_predict, render_predict
 from pixelnet_tf.serving.registry import ModelRegistry
-from pixelnet_tf.serving.request_body import Intake, check_json_type
+from pixelnet_tf.serving.request_body import Intake, check_json_type, no_room
 from pixelnet_tf.serving.segment_upload import check_prior, choices_of, segment_upload
+from pixelnet_tf.serving.sessions import Sessions
 
 _T = TypeVar("_T")
 #: What is answered at `/`.
@@ -71,7 +80,8 @@ register_url_convertor("version", _VersionNumber())
 def build_app(registry: ModelRegistry, limits: ServerLimits | None = None,
               token: str | None = None, log: JsonLog | None = None,
               hosts: Collection[str] = ()) -> Starlette:
-    """The ASGI application: TensorFlow Serving's REST API, `/v1/segment`, and a page for it.
+    """The ASGI application: TensorFlow Serving's REST API, `/v1/segment`, a page for it, and the
+    part of MONAI Label's API that viewers need.
 
     Starting it starts the registry. Every error is `{"error": message}`.
 
@@ -109,6 +119,10 @@ def build_app(registry: ModelRegistry, limits: ServerLimits | None = None,
         Route("/v1/segment", endpoints.segment, methods=["POST"]),
         Route("/v1/jobs/{job:str}", endpoints.job),
         Route("/v1/dicom", endpoints.dicom, methods=["POST"]),
+        Route("/info/", endpoints.info),
+        Route("/session/", endpoints.begin_session, methods=["PUT"]),
+        Route("/session/{session:str}", endpoints.session, methods=["GET", "DELETE"]),
+        Route("/infer/{model:model}", endpoints.infer, methods=["POST"]),
         *page_routes(PAGE),
     ]
     for path in ("/v1/models/{model:model}", "/v1/models/{model:model}/versions/{version:version}"):
@@ -140,7 +154,7 @@ class _Endpoints:
         # Nor may bodies that take long to read: few of them are let in.
         self._large_bodies = Gate(limits.concurrency, limits.concurrency, "json")
         self._json_processes = JsonProcesses(limits)
-        self._jobs = Jobs()
+        self._jobs, self._sessions = Jobs(), Sessions(limits.upload_mib << 20)
         self._large_since = False
         self._bodies, self._uploads = (Intake(mib, limits.seconds, limits.stall_seconds)
                                        for mib in (limits.json_mib, limits.upload_mib))
@@ -150,6 +164,7 @@ class _Endpoints:
         self._large_bodies.close()
         self._predictions.close()
         self._volumes.close()
+        self._sessions.close()
 
     async def give_back(self) -> None:
         """Return memory to the system while requests are large, for as long as the server runs."""
@@ -249,6 +264,62 @@ class _Endpoints:
                 answer, kind = await self._asked(request, self._end(), gate.run(
                     convert_dicom, files, self._limits))
         return Response(answer, media_type=kind)
+
+    async def info(self, request: Request) -> Response:
+        return JSONResponse(describe_app(self._registry.models))
+
+    async def begin_session(self, request: Request) -> Response:
+        try:
+            expiry = int(request.query_params.get("expiry", 0))
+        except ValueError:
+            raise ApiError(400, "`expiry` must be a number of seconds") from None
+        self._large_since = True
+        async with self._uploads.read_form(request) as form:
+            if not form.files:
+                raise ApiError(400, "send the image as the multipart field `files`")
+            try:
+                session = await asyncio.to_thread(self._sessions.add, [
+                    (name or str(number), file)
+                    for number, (_, file, name) in enumerate(form.files)], expiry)
+            except (OSError, RunError) as error:
+                raise no_room(error if isinstance(error, OSError) else OSError()) from None
+        return JSONResponse({"session_id": session.name, "session_info": session.to_json()})
+
+    async def session(self, request: Request) -> Response:
+        find = self._sessions.remove if request.method == "DELETE" else self._sessions.get
+        return JSONResponse(find(request.path_params["session"]).to_json())
+
+    async def infer(self, request: Request) -> Response:
+        model = self._model(request)
+        output = request.query_params.get("output", "all")
+        if output not in ("image", "json", "all"):
+            raise ApiError(400, f"`output` {output[:40]!r} is not made; ask for image, json or all")
+        begun = time.monotonic()
+        self._volumes.check()
+        self._large_since = True
+        async with self._uploads.read_form(request) as form:
+            prior = read_params(form.texts.get("params", "")).get("prior")
+            if prior is not None:
+                check_prior(model, str(prior))
+            name = request.query_params.get("session_id", "")
+            sent = {called or "image": file for field, file, called in form.files
+                    if field != "label"}
+            if not (name or sent):
+                raise ApiError(400, "send an image as the field `file`, or name a session_id; this "
+                                    "server has no data store")
+            with self._volumes as gate, ExitStack() as stack:
+                if name:
+                    sent = {called: stack.enter_context(path.open("rb"))
+                            for called, path in self._sessions.get(name).files.items()}
+                answer = await self._asked(request, self._end(), gate.run(
+                    self._inferred, model, sent, prior))
+        body, kind = infer_answer(model, answer, time.monotonic() - begun, output)
+        return Response(body, media_type=kind, headers=_origin(model))
+
+    def _inferred(self, model: LoadedModel, sent: dict[str, BinaryIO], prior: str | None) -> bytes:
+        inputs = model.config.study.inputs if model.config else ()
+        with modalities_of(sent, inputs or ("image",)) as files:
+            return segment_upload(model, files, self._limits, prior)
 
     def _model(self, request: Request) -> LoadedModel:
         return self._registry.get(request.path_params["model"],

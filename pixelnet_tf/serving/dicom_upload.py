@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import secrets
 import shutil
 import zipfile
 import zlib
@@ -18,6 +17,7 @@ from pixelnet_tf.errors import DataError, RunError
 from pixelnet_tf.io.scratch import scratch_folder
 from pixelnet_tf.serving.api_error import ApiError
 from pixelnet_tf.serving.limits import ServerLimits
+from pixelnet_tf.serving.multipart import multipart_answer
 from pixelnet_tf.serving.request_body import no_room
 from pixelnet_tf.volumes.dicom import read_series, series_geometry
 from pixelnet_tf.volumes.nifti import nifti_bytes
@@ -98,13 +98,10 @@ def _converted(folder: Path, limits: ServerLimits) -> tuple[bytes, str]:
     if not any(volumes):
         raise ApiError(422, "no series can be read: "
                             + "; ".join(str(each["error"]) for each in told)[:500])
-    boundary = secrets.token_hex(16)
-    parts = [_part(boundary, 'name="series"', "application/json", json.dumps(told).encode())]
-    parts += [_part(boundary, f'name="volume-{number}"; filename="{number}.nii"',
-                    "application/octet-stream", volume)
-              for number, volume in enumerate(volumes) if volume]
-    return (b"".join([*parts, f"--{boundary}--\r\n".encode()]),
-            f"multipart/form-data; boundary={boundary}")
+    return multipart_answer([
+        ("series", None, "application/json", json.dumps(told).encode()),
+        *((f"volume-{number}", f"{number}.nii", "application/octet-stream", volume)
+          for number, volume in enumerate(volumes) if volume)])
 
 
 def _volume(series: DicomSeries, limits: ServerLimits) -> bytes:
@@ -118,8 +115,3 @@ def _volume(series: DicomSeries, limits: ServerLimits) -> bytes:
     if array.min() >= bounds.min and array.max() <= bounds.max and (array == np.rint(array)).all():
         array = array.astype(np.int16)
     return nifti_bytes("volume.nii", array, geometry)
-
-
-def _part(boundary: str, name: str, kind: str, content: bytes) -> bytes:
-    return (f"--{boundary}\r\nContent-Disposition: form-data; {name}\r\n"
-            f"Content-Type: {kind}\r\n\r\n").encode() + content + b"\r\n"

@@ -53,6 +53,7 @@ def describe_api(names: list[str], modalities: list[str], limits: ServerLimits,
                     {"404": "No request of this name is under way."}),
         "parameters": [_parameter("job", {"type": "string"})]}
     paths["/v1/dicom"] = {"post": _dicom(limits)}
+    paths |= _monai_label(name, limits)
     for path, file in page_paths("segment.html").items():
         kind = MEDIA_TYPES[file].partition(";")[0]
         paths[path] = {"get": {
@@ -158,3 +159,51 @@ def _dicom(limits: ServerLimits) -> dict[str, Any]:
                 "type": "object", "properties": {"zip": file}, "required": ["zip"],
                 "additionalProperties": False}}}},
             "responses": _answers(ok, errors)}
+
+
+def _monai_label(name: dict[str, Any], limits: ServerLimits) -> dict[str, Any]:
+    """What viewers ask that speak to MONAI Label."""
+    file = {"type": "string", "format": "binary"}
+    session = _parameter("session", {"type": "string"})
+    unknown = {"404": "No such session; it may have expired."}
+    body = {"400": "No file, or one that is no sound NIfTI file.",
+            "408": "The body came too slowly.", "411": "The body does not announce its length.",
+            "413": f"More than {limits.upload_mib} MiB, or a volume too large.",
+            "415": "The content is not multipart/form-data.",
+            "507": "The server has no room for the files."}
+    json_answer = {"description": "The answer.",
+                   "content": {"application/json": {"schema": {"type": "object"}}}}
+    forms = {kind: {"schema": {"type": "object"} if kind != "application/gzip" else file}
+             for kind in ("multipart/form-data", "application/json", "application/gzip")}
+
+    def form(properties: dict[str, Any]) -> dict[str, Any]:
+        return {"required": True, "content": {"multipart/form-data": {"schema": {
+            "type": "object", "properties": properties}}}}
+
+    return {
+        "/info/": {"get": _get("info", "The models and their labels, as MONAI Label tells them.")},
+        "/session/": {"put": {
+            "operationId": "beginSession", "summary": "Keep images for later requests.",
+            "parameters": [{"name": "expiry", "in": "query", "required": False,
+                            "schema": {"type": "integer"},
+                            "description": "Seconds without use until it is gone; 3600 at most."}],
+            "requestBody": form({"files": {"type": "array", "items": file}}),
+            "responses": _answers(json_answer, body)}},
+        "/session/{session}": {
+            "get": _get("session", "What is kept.", unknown),
+            "delete": _get("removeSession", "Remove what is kept.", unknown),
+            "parameters": [session]},
+        "/infer/{model}": {"post": {
+            "operationId": "infer", "summary": "Segment an image, as MONAI Label does.",
+            "parameters": [
+                {"name": "session_id", "in": "query", "required": False,
+                 "schema": {"type": "string"}, "description": "A session with the image."},
+                {"name": "output", "in": "query", "required": False,
+                 "schema": {"type": "string", "enum": ["all", "image", "json"]},
+                 "description": "The segmentation, what is said of it, or a form of both."}],
+            "requestBody": form({"params": {"type": "string"}, "file": file}),
+            "responses": _answers({"description": "The segmentation.", "content": forms}, {
+                **body, "404": "No such model or session.",
+                "422": "The volumes do not make a case.", "504": "The answer took too long."})},
+            "parameters": [name]},
+    }

@@ -47,6 +47,14 @@ class _Coming:
         return self.received / max(time.monotonic() - self.begun, 1e-3)
 
 
+@dataclass(frozen=True)
+class Form:
+    """A multipart form: texts by field, and of each file its field, content and name."""
+
+    texts: dict[str, str]
+    files: list[tuple[str, BinaryIO, str]]
+
+
 class Intake:
     """Bodies of one kind: how long each may be, how fast it must come, and how much all may hold.
 
@@ -83,8 +91,26 @@ class Intake:
         """The files of a multipart form, by field; closed (and so deleted) on leaving.
 
         Raises:
-            ApiError: as `read_body`; 400 for a form that cannot be read, holds a field twice or a
-                field without a file; 415; 507 where the disk has no room for it.
+            ApiError: as `read_form`; 400 for a form that holds a field twice or a field without a
+                file.
+        """
+        async with self.read_form(request) as form:
+            files: dict[str, BinaryIO] = {}
+            for name, file, _ in form.files:
+                if name in files:
+                    raise ApiError(400, f"field {name[:40]!r} stands there twice")
+                files[name] = file
+            for name in form.texts:
+                raise ApiError(400, f"field {name[:40]!r} holds text; send a file")
+            yield files
+
+    @asynccontextmanager
+    async def read_form(self, request: Request) -> AsyncIterator[Form]:
+        """The fields of a multipart form; its files are closed (and so deleted) on leaving.
+
+        Raises:
+            ApiError: as `read_body`; 400 for a form that cannot be read; 415; 507 where the disk
+                has no room for it.
         """
         kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
         if kind != "multipart/form-data":
@@ -101,14 +127,13 @@ class Intake:
         except OSError as error:
             raise no_room(error) from None
         try:
-            files: dict[str, BinaryIO] = {}
+            found = Form({}, [])
             for name, value in form.multi_items():
-                if not isinstance(value, UploadFile):
-                    raise ApiError(400, f"field {name[:40]!r} holds text; send a file")
-                if name in files:
-                    raise ApiError(400, f"field {name[:40]!r} stands there twice")
-                files[name] = value.file
-            yield files
+                if isinstance(value, UploadFile):
+                    found.files.append((name, value.file, value.filename or ""))
+                else:
+                    found.texts[name] = value
+            yield found
         finally:
             await form.close()
 

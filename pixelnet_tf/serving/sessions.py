@@ -1,0 +1,129 @@
+"""Uploads that are kept for some time, as viewers send an image once and ask about it often."""
+
+from __future__ import annotations
+
+import re
+import secrets
+import shutil
+import time
+from collections.abc import Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from pixelnet_tf.io.scratch import scratch_folder
+from pixelnet_tf.serving.api_error import ApiError
+
+#: Seconds for which a session is kept that nobody uses, at most and by default.
+LONGEST_SECONDS = 3600
+#: How many there may be, and how often the largest upload they may hold together.
+_MOST_SESSIONS, _WHOLE_UPLOADS = 64, 4
+_NAME = re.compile(r"[0-9a-f]{32}")
+
+
+@dataclass
+class Session:
+    """An upload.
+
+    Attributes:
+        name: hard to guess; whoever has it can use and remove the session.
+        files: name as the client called it -> where it lies.
+        expiry: seconds without use after which it is gone.
+        begun, used: when, seconds since 1970.
+    """
+
+    name: str
+    files: dict[str, Path]
+    expiry: int
+    size: int
+    begun: float
+    used: float
+
+    def to_json(self) -> dict[str, Any]:
+        """What is told of it; no path of the server's."""
+        return {"name": self.name, "image": next(iter(self.files), ""), "path": "",
+                "meta": {"files": list(self.files)}, "create_ts": int(self.begun),
+                "last_access_ts": int(self.used), "expiry": self.expiry}
+
+
+class Sessions:
+    """The sessions of a server; those that have expired, or are too many, go the oldest first.
+
+    All is on disk in a folder of the server's own, which is gone with it.
+
+    Args:
+        most_bytes: largest size of one upload.
+    """
+
+    def __init__(self, most_bytes: int):
+        self._most_bytes = most_bytes * _WHOLE_UPLOADS
+        self._sessions: dict[str, Session] = {}
+        self._stack = ExitStack()
+        self._folder: Path | None = None
+
+    def close(self) -> None:
+        """Remove everything."""
+        self._sessions.clear()
+        self._stack.close()
+        self._folder = None
+
+    def add(self, files: Sequence[tuple[str, BinaryIO]], expiry: int) -> Session:
+        """Keep files under numbers.
+
+        Args:
+            files: name and content of each.
+            expiry: seconds; 0, and more than `LONGEST_SECONDS`, stands for these.
+
+        Raises:
+            RunError, OSError: there is no room.
+        """
+        if self._folder is None:
+            self._folder = self._stack.enter_context(scratch_folder())
+        name = secrets.token_hex(16)
+        folder = self._folder / name
+        folder.mkdir()
+        kept, size = {}, 0
+        try:
+            for number, (called, content) in enumerate(files):
+                path = folder / str(number)
+                with path.open("xb") as file:
+                    shutil.copyfileobj(content, file, 1 << 20)
+                kept[called] = path
+                size += path.stat().st_size
+        except BaseException:
+            shutil.rmtree(folder, ignore_errors=True)
+            raise
+        now = time.time()
+        session = Session(name, kept, min(expiry, LONGEST_SECONDS) if expiry > 0
+                          else LONGEST_SECONDS, size, now, now)
+        self._make_room(size)
+        self._sessions[name] = session
+        return session
+
+    def get(self, name: str) -> Session:
+        """A session, which is used by that; raises `ApiError` 404."""
+        self._make_room(0)
+        session = self._sessions.get(name) if _NAME.fullmatch(name) else None
+        if session is None:
+            raise ApiError(404, "no such session; it may have expired: send the image again")
+        session.used = time.time()
+        return session
+
+    def remove(self, name: str) -> Session:
+        """Forget a session, which is returned; raises `ApiError` 404."""
+        session = self.get(name)
+        del self._sessions[name]
+        if self._folder is not None:
+            shutil.rmtree(self._folder / name, ignore_errors=True)
+        return session
+
+    def _make_room(self, size: int) -> None:
+        now = time.time()
+        for session in sorted(self._sessions.values(), key=lambda each: each.used):
+            held = sum(each.size for each in self._sessions.values()) + size
+            if (session.used + session.expiry < now or len(self._sessions) >= _MOST_SESSIONS
+                    or held > self._most_bytes):
+                del self._sessions[session.name]
+                if self._folder is not None:
+                    shutil.rmtree(self._folder / session.name, ignore_errors=True)
