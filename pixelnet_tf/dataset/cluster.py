@@ -161,7 +161,9 @@ def open_cluster(scheduler: str, reporter: Reporter | None = None) -> Iterator[C
         # What workers write of themselves says nothing to a user; what fails comes back.
         stack.enter_context(dask.config.set({
             "distributed.scheduler.allowed-failures": _TRIES_AGAIN,
-            "distributed.logging.distributed": "critical"}))
+            "distributed.logging.distributed": "critical",
+            # Threads of libraries are as many as elsewhere, so that sums are the same.
+            "distributed.nanny.pre-spawn-environ": {"MALLOC_TRIM_THRESHOLD_": 65536}}))
         if kind in ("local", "slurm"):
             with interrupts_held():
                 cluster = (_local(int(count or 0)) if kind == "local"

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+import os
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from pixelnet_tf.cases.predictions import merge_predictions
 from pixelnet_tf.cases.split import Split
 from pixelnet_tf.config import Config, Prior, Strategy
 from pixelnet_tf.dataset.prepared import PreparedStudy
+from pixelnet_tf.dataset.workers import Engine
 from pixelnet_tf.errors import DataError, nearest_hint
 from pixelnet_tf.evaluation.comparison import comparison_tables
 from pixelnet_tf.evaluation.label_files import read_labels
@@ -18,6 +20,7 @@ from pixelnet_tf.evaluation.score_cases import check_pairs
 from pixelnet_tf.evaluation.summary import Evaluation, evaluate, write_evaluation
 from pixelnet_tf.evaluation.tables import FORMATS, paper_table, render_all
 from pixelnet_tf.inference.predict import CaseSource, predict_cases
+from pixelnet_tf.io.disk import is_url
 from pixelnet_tf.io.files import (
     begin_folder,
     check_apart,
@@ -26,7 +29,7 @@ from pixelnet_tf.io.files import (
     write_text,
 )
 from pixelnet_tf.io.locks import Lock, check_free, exclusive
-from pixelnet_tf.reporting import Reporter, reporter_or_log
+from pixelnet_tf.reporting import LogReporter, Reporter, reporter_or_log
 from pixelnet_tf.runs.folder import RunFolder
 from pixelnet_tf.training.loop import Trainer
 from pixelnet_tf.volumes.geometry import VolumeGeometry
@@ -100,33 +103,49 @@ class Experiment:
         self._check_test_cases()
         self._trainer(STRATEGIES[0], 0, self.splits[0]).check_start_weights()
 
-    def run(self) -> dict[str, Evaluation]:
+    def run(self, workers: Engine | None = None) -> dict[str, Evaluation]:
         """Do the whole experiment; returns the evaluation of each `<sampling>-<prior>`.
+
+        Args:
+            workers: they train and predict, a fold of a sampling each, and score; None: this
+                program does, one after the other.
 
         Raises:
             PixelNetError: as `check`, and as training, prediction and evaluation raise it.
         """
         self.check()
         with exclusive(self.out, "experiment", self.reporter) as lock:
-            return self._run(lock)
+            return self._run(lock, workers)
 
-    def _run(self, lock: Lock) -> dict[str, Evaluation]:
+    def _run(self, lock: Lock, workers: Engine | None) -> dict[str, Evaluation]:
         begin_folder(self.out)
         for folder in ("", *(f"{strategy}-{prior}" for strategy in STRATEGIES for prior in PRIORS)):
             remove_leftovers(self.out / folder)
-        for strategy in STRATEGIES:
-            for number, split in enumerate(self.splits):
+        tasks = [_Task(strategy, number) for strategy in STRATEGIES
+                 for number in range(len(self.splits))]
+        if workers is None:
+            for task in tasks:
                 lock.check()
-                self._train(strategy, number, split)
-                self._predict(strategy, number, split)
+                self._do(task)
+        else:
+            data = self.study.path if is_url(self.study.path) else os.path.abspath(self.study.path)
+            for done, (task, _) in enumerate(workers.run(
+                    _do_there, tasks, (self.config, data, self.references.absolute(),
+                                       self.out.absolute()), False), start=1):
+                self.reporter.progress("trainings", done, len(tasks), task.name)
         lock.check()
-        found = {f"{strategy}-{prior}": self._evaluate(strategy, prior)
+        found = {f"{strategy}-{prior}": self._evaluate(strategy, prior, workers)
                  for strategy in STRATEGIES for prior in PRIORS}
         tables = [*comparison_tables(found),
                   *(paper_table(result, name) for name, result in found.items())]
         for form in FORMATS:
             write_text(self.out / f"tables.{_ENDINGS[form]}", render_all(tables, form))
         return found
+
+    def _do(self, task: _Task) -> None:
+        split = self.splits[task.number]
+        self._train(task.strategy, task.number, split)
+        self._predict(task.strategy, task.number, split)
 
     def _variant(self, strategy: Strategy) -> Config:
         return replace(self.config, sampling=replace(self.config.sampling, strategy=strategy))
@@ -185,7 +204,7 @@ class Experiment:
                           trained_on=(*split.train, *split.validation), overwrite=True,
                           reporter=self.reporter)
 
-    def _evaluate(self, strategy: Strategy, prior: Prior) -> Evaluation:
+    def _evaluate(self, strategy: Strategy, prior: Prior, workers: Engine | None) -> Evaluation:
         folder = self.out / f"{strategy}-{prior}"
         predictions = folder / "predictions"
         merge_predictions({folder / f"fold{number}": split.test
@@ -194,6 +213,23 @@ class Experiment:
         matching = match_cases(predictions, self.references, self.config.study)
         contents = check_pairs(matching, self.config.study, self.reporter)
         result = evaluate(matching, self.config.study, protocol, predictions, self.references,
-                          contents, self.config.evaluation.workers, self.reporter)
+                          contents, workers or self.config.evaluation.workers, self.reporter)
         write_evaluation(result, folder)
         return result
+
+
+@dataclass(frozen=True)
+class _Task:
+    """The training of a sampling on a fold, and its predictions."""
+
+    strategy: Strategy
+    number: int
+
+    @property
+    def name(self) -> str:
+        return f"{self.strategy} fold {self.number}"
+
+
+def _do_there(task: _Task, config: Config, data: str, references: Path, out: Path) -> None:
+    """Do a task on a worker; a run holds its own lock, and one that was killed is resumed."""
+    Experiment(config, PreparedStudy.open(data), references, out, reporter=LogReporter())._do(task)

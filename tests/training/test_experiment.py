@@ -1,8 +1,10 @@
 """Both samplings, both priors, over folds."""
 
 import json
+import pickle
 import shutil
 from dataclasses import asdict, replace
+from pathlib import Path
 
 import nibabel as nib
 import numpy as np
@@ -125,3 +127,30 @@ def test_a_split_without_test_cases_is_refused(folded, tmp_path):
                          replace(prepared.split, test=(), folds=()), prepared.index)
     with pytest.raises(DataError, match=r"split\.folds"):
         Experiment(config, bare, study_dir, tmp_path)
+
+
+class Elsewhere:
+    """A stand-in for workers: what they are sent is pickled, and done here."""
+
+    def run(self, function, cases, arguments, spare):
+        for case in cases:
+            done, sent, others = pickle.loads(pickle.dumps((function, case, arguments)))
+            yield case, done(sent, *others)
+
+
+def test_workers_do_a_fold_of_a_sampling_each(folded, tmp_path, monkeypatch):
+    study_dir, prepared, config = folded
+    done = []
+    monkeypatch.chdir(study_dir.parent)
+    for part in ("_train", "_predict"):
+        monkeypatch.setattr(Experiment, part, lambda self, strategy, number, split, part=part:
+                            done.append((part, strategy, number, split.test, self.out)))
+    monkeypatch.setattr(Experiment, "_evaluate", lambda self, *given: None)
+    monkeypatch.setattr(experiment, "comparison_tables", lambda found: [])
+    monkeypatch.setattr(experiment, "paper_table", lambda result, name: None)
+    monkeypatch.setattr(experiment, "render_all", lambda tables, form: "")
+    Experiment(config, PreparedStudy.open("prepared"), Path("study"), tmp_path / "out").run(
+        Elsewhere())
+    assert done == [(part, strategy, number, prepared.split.folds[number], tmp_path / "out")
+                    for strategy in ("balanced", "uniform") for number in (0, 1)
+                    for part in ("_train", "_predict")]
