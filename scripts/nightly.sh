@@ -56,6 +56,8 @@ if command -v npm >/dev/null; then
     check viewer-page bash scripts/build_viewer.sh --check
 fi
 check locks env PIXELNET_LOCK_SECONDS=60 python -m pytest -q tests/io/test_locks.py
+# Job scripts and workers on a Slurm that the test starts, where Debian's slurm-wlm is installed.
+check slurm env PIXELNET_SLURM=1 python -m pytest -q -rs tests/cli/test_slurm.py
 check readme env PIXELNET_WHOLE_README=1 python -m pytest -q tests/test_packaging.py -k readme
 check main-job bash scripts/quickstart.sh "$out/main-job"
 check report pixelnet-tf report "$out/main-job/job/run" --predictions "$out/main-job/job/predictions" \

@@ -185,7 +185,7 @@ def _local(count: int) -> Any:
     # Of memory no worker gets a share of its own: what there is, is lent as to any process.
     return distributed.LocalCluster(
         n_workers=worker_count(count, 10_000), threads_per_worker=1, processes=True,
-        dashboard_address=None, memory_limit=0, silence_logs=logging.CRITICAL, preload=[__name__])
+        dashboard_address=":0", memory_limit=0, silence_logs=logging.CRITICAL, preload=[__name__])
 
 
 def dask_setup(worker: Any) -> None:
@@ -201,7 +201,7 @@ def _slurm(count: int, reporter: Reporter) -> Any:
     dask_jobqueue = importlib.import_module("dask_jobqueue")
     try:
         cluster = dask_jobqueue.SLURMCluster(
-            scheduler_options={"allowed_failures": _TRIES_AGAIN, "dashboard_address": None})
+            scheduler_options={"allowed_failures": _TRIES_AGAIN, "dashboard_address": ":0"})
     except ValueError as error:
         raise ConfigError(
             f"Dask's configuration does not describe Slurm's jobs: {str(error).splitlines()[0]}",
