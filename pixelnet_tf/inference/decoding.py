@@ -85,16 +85,20 @@ class Decoding:
         """
         return tf.sigmoid(scores) if self.sigmoid else tf.nn.softmax(scores)
 
-    def margins(self, scores: tf.Tensor) -> tf.Tensor:
-        """Log-odds (..., region) of each region that is cut out, less those of its threshold."""
+    def odds(self, scores: tf.Tensor) -> tf.Tensor:
+        """Log-odds (..., region) of each region that is cut out."""
         if self.sigmoid:
-            return scores - self.cuts
+            return scores
         odds = []
         for inside in self.regions:
             outside = [index for index in range(self.scores) if index not in inside]
             odds.append(tf.reduce_logsumexp(tf.gather(scores, inside, axis=-1), axis=-1)
                         - tf.reduce_logsumexp(tf.gather(scores, outside, axis=-1), axis=-1))
-        return tf.stack(odds, axis=-1) - self.cuts
+        return tf.stack(odds, axis=-1)
+
+    def margins(self, scores: tf.Tensor) -> tf.Tensor:
+        """Log-odds (..., region) of each region that is cut out, less those of its threshold."""
+        return self.odds(scores) - self.cuts
 
     def classes(self, scores: tf.Tensor) -> tf.Tensor:
         """Class indices (...) int64 of scores (..., score)."""
@@ -124,6 +128,14 @@ class Decoding:
         if not self.regions:
             return scores.argmax(axis=-1).astype(np.uint8)
         return self.classes(tf.constant(scores)).numpy().astype(np.uint8)
+
+    def cut_out(self, odds: np.ndarray) -> np.ndarray:
+        """Class indices (...) uint8 of the log-odds (..., region) of regions that are cut out."""
+        inside = odds - self.cuts > 0
+        found = np.zeros(odds.shape[:-1], np.uint8)
+        for region, index in self.order:
+            found[inside[..., region]] = index
+        return found
 
     def shares(self, scores: np.ndarray) -> np.ndarray:
         """Probabilities (..., score) float32 of an array of scores."""

@@ -95,6 +95,15 @@ class _Part:
     domain: np.ndarray
     plain: np.ndarray
 
+    def spread(self, values: np.ndarray, beyond: int) -> np.ndarray:
+        """Values (pixel of the domain) over all slices (slice, height, width); `beyond` is what
+        pixels outside of the domain have."""
+        whole = np.full(self.whole, beyond, values.dtype)
+        inside = whole[self.busy]
+        inside[self.domain] = values
+        whole[self.busy] = inside
+        return whole
+
 
 class ScoredCases:
     """Scores of cases in a folder, each by its own network, from which candidates make labels.
@@ -155,42 +164,58 @@ class ScoredCases:
 
     def confusions(self, candidates: Sequence[_Candidate]) -> np.ndarray:
         """Voxels by true and predicted class, (case, candidate, class, class) int64."""
-        return np.array([[confusion(found, truth, self.classes) for found, truth in
-                          self._labels(number, candidates)] for number in range(len(self.cases))])
+        return np.array([self._confusions(number, candidates)
+                         for number in range(len(self.cases))])
+
+    def _confusions(self, number: int, candidates: Sequence[_Candidate]) -> list[np.ndarray]:
+        volume = labelled_volume(self.study, self.cases[number])
+        assert volume.labels is not None
+        truth = volume.plan.read_voxels(volume.labels)
+        first, found = self._classes(number, volume, candidates)
+        # Which pixel of the domain each voxel is read from; most voxels are from none, and for
+        # every candidate background.
+        places = first.spread(np.arange(first.domain.sum(), dtype=np.int32), -1)
+        places = volume.plan.read_voxels(places)
+        within = places >= 0
+        outside = truth[~within]
+        same = confusion(np.zeros_like(outside), outside, self.classes)
+        truth, places = truth[within], places[within]
+        return [same + confusion(classes[places], truth, self.classes) for classes in found]
 
     def volumes(self, candidate: _Candidate, clean: PostprocessConfig
                 ) -> list[tuple[np.ndarray, np.ndarray]]:
         """Label values of each case, predicted and cleaned up, and true: uint8 (x, y, z)."""
-        found = []
+        found, study = [], self.study.config.study
         for number, case in enumerate(self.cases):
-            volume, study = self.study.read_volume(case), self.study.config.study
-            (predicted, truth), = self._labels(number, [candidate])
-            values = [volume.plan.to_volume(classes_to_values(classes.astype(np.uint8), study))
-                      for classes in (predicted, truth)]
+            volume = labelled_volume(self.study, case)
+            assert volume.labels is not None
+            first, (classes,) = self._classes(number, volume, [candidate])
+            values = [volume.plan.to_volume(classes_to_values(
+                volume.plan.read_voxels(slices), study))
+                for slices in (first.spread(classes, 0), volume.labels)]
             found.append((clean_up(values[0], volume, study, clean), values[1]))
         return found
 
-    def _labels(self, number: int, candidates: Sequence[_Candidate]
-                ) -> list[tuple[np.ndarray, np.ndarray]]:
-        """Classes of every voxel, predicted by each candidate and true."""
-        volume = labelled_volume(self.study, self.cases[number])
-        assert volume.labels is not None
-        truth = volume.plan.read_voxels(volume.labels)
+    def _classes(self, number: int, volume: PreparedVolume, candidates: Sequence[_Candidate]
+                 ) -> tuple[_Part, list[np.ndarray]]:
+        """The first plane's part of a case, and by each candidate the classes (pixel of its domain)
+        uint8."""
         parts = [self._part(number, volume.in_plane(plane)) for plane in self._planes]
-        first, domain = parts[0], parts[0].domain
         found, before = [], None
+        odds: np.ndarray | None = None
         for candidate in candidates:
             if not candidate.scored_as(before):
-                scores = self._mean_scores(number, parts, candidate)
+                scores, odds = self._mean_scores(number, parts, candidate), None
             before = candidate
             decoding = Decoding.of(self.study.config.study, replace(
                 self._prediction, region_thresholds=dict(candidate.thresholds)), self.by_region)
-            classes = np.zeros(first.whole, np.uint8)
-            inside = np.zeros(domain.shape, np.uint8)
-            inside[domain] = decoding.class_numbers(scores)
-            classes[first.busy] = inside
-            found.append((volume.plan.read_voxels(classes), truth))
-        return found
+            if not decoding.regions:
+                found.append(decoding.class_numbers(scores))
+                continue
+            if odds is None:
+                odds = np.asarray(decoding.odds(tf.constant(scores)))
+            found.append(decoding.cut_out(odds))
+        return parts[0], found
 
     def _part(self, number: int, volume: PreparedVolume) -> _Part:
         grid = self._grid(volume)

@@ -60,6 +60,19 @@ def test_of_a_softmax_a_regions_probability_is_the_sum_of_its_classes():
 
 
 @pytest.mark.parametrize("region_based", [True, False])
+def test_other_thresholds_cut_the_same_log_odds(region_based):
+    cuts = [decoding(region_based, **each) for each in (
+        {"WT": 0.3}, {"WT": 0.3, "ET": 0.9}, {"TC": 0.1})]
+    scores = np.random.default_rng(2).normal(0, 2, (500, cuts[0].scores)).astype(np.float32)
+    odds = np.asarray(cuts[0].odds(tf.constant(scores)))
+    found = [each.cut_out(odds) for each in cuts]
+    for each, classes in zip(cuts, found, strict=True):
+        np.testing.assert_array_equal(classes, each.class_numbers(scores))
+    assert (found[0] != found[1]).any()
+    assert (found[0] != found[2]).any()
+
+
+@pytest.mark.parametrize("region_based", [True, False])
 def test_background_by_definition_is_in_no_region(region_based):
     own = decoding(region_based, WT=0.001)
     assert own.class_numbers(own.background[None])[0] == 0
