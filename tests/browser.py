@@ -56,6 +56,7 @@ class Browser:
         self._process = subprocess.Popen(command, pass_fds=(3, 4), preexec_fn=hand_on,
                                          stdout=self._errors, stderr=self._errors,
                                          start_new_session=True)
+        self.pid = self._process.pid
         os.close(told)
         os.close(answer)
         self._numbers, self._read, self._session = itertools.count(1), b"", None
