@@ -1,7 +1,7 @@
 """Time the viewer's page beside bare NiiVue in one headless Chromium, and print a table.
 
-A case of 240 x 240 x 155 voxels with a reference and a prediction: seconds from the address to the
-first picture, and milliseconds of a frame while slices are scrolled through in three planes, for the
+A case of 240 x 240 x 155 voxels with a reference and a prediction: seconds from the address to
+the first picture, and milliseconds of a frame while slices are scrolled through in three planes, for the
 page of `pixelnet-tf view` and for NiiVue with an image and one layer and nothing around it. Each
 frame is waited for until its pixels can be read. Seconds of the processor, of browser and server
 together, do not depend on what else the machine does.
@@ -144,8 +144,8 @@ def main() -> int:
                 start = time.monotonic()
                 browser.open(f"http://127.0.0.1:{files.server_port}/")
                 browser.wait("typeof begin === 'function'")
-                browser.run("(({style}) => { style.width = '%dpx'; style.height = '%dpx'; })"
-                            "(document.querySelector('div'))" % tuple(size))
+                browser.run(f"Object.assign(document.querySelector('div').style, "
+                            f"{{width: '{size[0]}px', height: '{size[1]}px'}})")
                 browser.run("begin()")
                 browser.run(f"({FRAMES})(1, step)")
                 seconds["bare"].append(time.monotonic() - start)
