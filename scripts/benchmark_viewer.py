@@ -1,10 +1,10 @@
 """Time the viewer's page beside bare NiiVue in one headless Chromium, and print a table.
 
 A case of 240 x 240 x 155 voxels with a reference and a prediction: seconds from the address to
-the first picture, and milliseconds of a frame while slices are scrolled through in three planes, for the
-page of `pixelnet-tf view` and for NiiVue with an image and one layer and nothing around it. Each
-frame is waited for until its pixels can be read. Seconds of the processor, of browser and server
-together, do not depend on what else the machine does.
+the first picture, and milliseconds of a frame while slices are scrolled through in three planes,
+for the page of `pixelnet-tf view` and for NiiVue with an image and one layer and nothing around
+it. Each frame is waited for until its pixels can be read. Seconds of the processor, of browser and
+server together, do not depend on what else the machine does.
 
     python scripts/benchmark_viewer.py [--frames 40] [--rounds 3]
 
