@@ -150,7 +150,7 @@ class Study:
 
 def train(prepared: PreparedStudy | Path_, config: Config | Path_, out: Path_, *,
           overrides: Sequence[str] = (), fold: int | None = None, resume: bool = False,
-          reporter: Reporter | None = None) -> RunFolder:
+          distribute: str = "auto", reporter: Reporter | None = None) -> RunFolder:
     """Train a class-balanced PixelNet on a prepared study.
 
     Parameters
@@ -165,6 +165,10 @@ def train(prepared: PreparedStudy | Path_, config: Config | Path_, out: Path_, *
         Train for this fold of the split (from 0): its cases are the test cases.
     resume
         Go on from the last checkpoint, to the same weights as a training that was never stopped.
+    distribute
+        The devices that share each mini-batch: "none" for one, "mirrored" for all GPUs of this
+        machine, "multiworker" for several machines (docs/scale.md), "auto" for mirrored where there
+        are several GPUs. It is asked before TensorFlow has done anything else.
 
     Returns
     -------
@@ -181,22 +185,25 @@ def train(prepared: PreparedStudy | Path_, config: Config | Path_, out: Path_, *
     4
     """
     trainer = make_trainer(prepared, config, out, overrides=overrides, fold=fold,
-                           reporter=reporter)
+                           distribute=distribute, reporter=reporter)
     trainer.run(resume)
     return trainer.run_folder
 
 
 def make_trainer(prepared: PreparedStudy | Path_, config: Config | Path_, out: Path_, *,
                  overrides: Sequence[str] = (), fold: int | None = None,
-                 reporter: Reporter | None = None) -> Trainer:
+                 distribute: str = "none", reporter: Reporter | None = None) -> Trainer:
     """What `train` runs, for a look at it before: `describe()`, `check()`, `measure_priors()`."""
     from pixelnet_tf.training.loop import Trainer
+    from pixelnet_tf.training.replicas import Replicas
 
     study = _opened(prepared)
     split = study.split if fold is None else study.split.fold(fold)
     if not isinstance(config, Config):
         check_network_named(os.fspath(config), overrides)
-    return Trainer(as_config(config, overrides), study, split, os.fspath(out), reporter=reporter)
+    resolved = as_config(config, overrides)
+    return Trainer(resolved, study, split, os.fspath(out), reporter=reporter,
+                   replicas=Replicas.of(distribute))
 
 
 def make_cross_validation(prepared: PreparedStudy | Path_, config: Config | Path_, out: Path_, *,

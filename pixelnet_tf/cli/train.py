@@ -9,7 +9,7 @@ import click
 
 from pixelnet_tf.cli.options import config_options, dry_run_option, read_config, verb
 from pixelnet_tf.cli.terminal import TerminalReporter
-from pixelnet_tf.config import Config, check_network_named
+from pixelnet_tf.config import Config, Distribute, check_network_named
 from pixelnet_tf.errors import ConfigError
 
 
@@ -36,17 +36,23 @@ from pixelnet_tf.errors import ConfigError
               "for these, into RUN/fold_0, RUN/fold_1 and so on; score all of them on the cases "
               "that they have not seen, and decide about the prediction of their average. "
               "With --resume, what has ended is kept.")
+@click.option("--distribute", type=click.Choice(Distribute.texts()), default="auto",
+              show_default=True, help="Devices that share each mini-batch: one (none), all GPUs of "
+              "this machine (mirrored), or several machines (multiworker: TF_CONFIG or Slurm's "
+              "srun says which; see docs/scale.md). auto is mirrored where there are several GPUs.")
 @dry_run_option
 def command(config_path: str | None, overrides: tuple[str, ...], print_config: bool, data: str,
             out: str, resume: bool, snapshot: str | None, weights: str | None, fold: int | None,
-            folds: str | None, dry_run: bool) -> None:
+            folds: str | None, distribute: str, dry_run: bool) -> None:
     """Train a class-balanced PixelNet on a prepared study.
 
     The study and how it was prepared come from the prepared folder; --config gives model, sampling
     and training. For the original PixelNet's sampling add --set sampling.strategy=uniform.
 
     Ctrl-C and SIGTERM let the step at hand end and save the state before they stop (exit codes 130
-    and 143); --resume goes on from there. A second Ctrl-C does not wait.
+    and 143); --resume goes on from there. A second Ctrl-C does not wait. On several devices the
+    code of SIGTERM is 75: start again with --resume, as a batch system does. Where a worker is lost
+    the others end with code 5 and its name.
     """
     if snapshot is not None and weights is not None:
         raise click.UsageError("give one of --snapshot and --weights")
@@ -63,16 +69,21 @@ def command(config_path: str | None, overrides: tuple[str, ...], print_config: b
     if folds is not None:
         if fold is not None:
             raise click.UsageError("give one of --fold and --folds")
+        if distribute not in (Distribute.AUTO, Distribute.NONE):
+            raise click.UsageError(f"--distribute {distribute} trains one network: give --fold in "
+                                   "place of --folds, once for each fold")
         check_network_named(config_path, overrides)
         _cross_validate(data, config, out, _numbers(folds), resume, dry_run)
         return
     from pixelnet_tf.api.study import make_trainer
 
     with TerminalReporter() as reporter:
-        trainer = make_trainer(data, config, out, fold=fold, reporter=reporter)
+        trainer = make_trainer(data, config, out, fold=fold, distribute=distribute,
+                               reporter=reporter)
         check_network_named(config_path, overrides)
-        click.echo(trainer.describe())
-        click.echo(trainer.needs())
+        chief = trainer.replicas is None or trainer.replicas.chief
+        for line in (trainer.describe(), trainer.needs()) if chief else ():
+            click.echo(line)
         if dry_run:
             trainer.check(resume)
             trainer.check_start_weights()
@@ -82,7 +93,8 @@ def command(config_path: str | None, overrides: tuple[str, ...], print_config: b
             click.echo("dry run: nothing was trained")
             return
         trainer.run(resume)
-    click.echo(f"model written to {trainer.run_folder.file('model.keras')}")
+    if chief:
+        click.echo(f"model written to {trainer.run_folder.file('model.keras')}")
 
 
 def _numbers(folds: str) -> list[int] | None:

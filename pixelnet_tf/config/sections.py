@@ -195,6 +195,15 @@ class OutputForm(Choice):
     BIDS = "bids"
 
 
+class Distribute(Choice):
+    """`train --distribute`: the devices that share each mini-batch."""
+
+    AUTO = "auto"
+    NONE = "none"
+    MIRRORED = "mirrored"
+    MULTIWORKER = "multiworker"
+
+
 class FollowDecisions(Choice):
     """`prediction.decisions`: whether what validation cases decided is followed."""
 

@@ -13,6 +13,9 @@ from typing import Any, NoReturn
 _Handler = Callable[[int, FrameType | None], Any] | int
 #: Exit code of a program that SIGTERM ended, as shells count it: 128 and the signal's number.
 TERMINATED = 128 + signal.SIGTERM
+#: Exit code of a training on several devices that SIGTERM ended: to be started again, as a batch
+#: system does (EX_TEMPFAIL of sysexits.h).
+TRY_AGAIN = 75
 
 
 class Interruption:
@@ -21,9 +24,13 @@ class Interruption:
     Inside `held` both wait until the block has ended, so that a solver step is applied whole; a
     second signal does not wait. What the signals did before comes back on leaving. In another
     thread than the main one Python hands out no signals, and nothing is changed.
+
+    Args:
+        code: the exit code of SIGTERM.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, code: int = TERMINATED) -> None:
+        self.code = code
         self._holding = False
         self._waiting: int | None = None
         self._before: dict[int, _Handler | None] = {}
@@ -39,25 +46,41 @@ class Interruption:
             # None: the handler was not Python's own, which cannot be put back.
             signal.signal(number, signal.SIG_DFL if handler is None else handler)
 
+    @property
+    def asked(self) -> bool:
+        """Whether a signal waits for the end of a `held` block."""
+        return self._waiting is not None
+
     @contextmanager
     def held(self) -> Iterator[None]:
-        """Hold signals back inside the block, and give way to one that came at its end."""
-        self._holding = True
+        """Hold signals back inside the block, and give way to one that came at its end; within
+        another such block, at the end of that."""
+        outer, self._holding = self._holding, True
         try:
             yield
         finally:
-            self._holding = False
-        if self._waiting is not None:
-            _stop(self._waiting)
+            self._holding = outer
+        if self.asked and not outer:
+            self.stop()
+
+    @contextmanager
+    def not_held(self) -> Iterator[None]:
+        """Inside a `held` block, work that a signal breaks off; the signal then waits on."""
+        self._holding = False
+        try:
+            yield
+        except (KeyboardInterrupt, SystemExit) as stop:
+            self._waiting = signal.SIGTERM if isinstance(stop, SystemExit) else signal.SIGINT
+        finally:
+            self._holding = True
+
+    def stop(self) -> NoReturn:
+        """Leave as the signal that waits says, or as SIGTERM does."""
+        if self._waiting == signal.SIGINT:
+            raise KeyboardInterrupt
+        raise SystemExit(self.code)
 
     def _receive(self, number: int, frame: FrameType | None) -> None:
-        if self._holding and self._waiting is None:
-            self._waiting = number
-        else:
-            _stop(number)
-
-
-def _stop(number: int) -> NoReturn:
-    if number == signal.SIGTERM:
-        raise SystemExit(TERMINATED)
-    raise KeyboardInterrupt
+        first, self._waiting = self._waiting is None, number
+        if not (self._holding and first):
+            self.stop()

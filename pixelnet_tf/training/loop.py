@@ -1,4 +1,4 @@
-"""The training loop: one tf.function step a mini-batch, on one device."""
+"""The training loop: one tf.function step a mini-batch, on one device or several replicas."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import time
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import tensorflow as tf
@@ -16,7 +17,7 @@ from pixelnet_tf.cases.class_priors import ClassPriors
 from pixelnet_tf.cases.split import Split
 from pixelnet_tf.config import AUTO, Config, FollowDecisions, TrainingConfig
 from pixelnet_tf.dataset.measure_priors import measure_priors
-from pixelnet_tf.dataset.pipeline import in_turn, training_batches
+from pixelnet_tf.dataset.pipeline import in_turn, parts_of, training_batches
 from pixelnet_tf.dataset.prepared import PreparedStudy
 from pixelnet_tf.dataset.schedule import SliceSchedule
 from pixelnet_tf.dataset.shards import parse_record
@@ -39,10 +40,11 @@ from pixelnet_tf.training.initial import (
     initialise,
     tap_scales,
 )
-from pixelnet_tf.training.interruption import Interruption
+from pixelnet_tf.training.interruption import TERMINATED, TRY_AGAIN, Interruption
 from pixelnet_tf.training.log import TrainingLog
 from pixelnet_tf.training.needs import needs_of
 from pixelnet_tf.training.rate_trial import find_rate, with_rate
+from pixelnet_tf.training.replicas import Replicas, check_shared
 from pixelnet_tf.training.solver import policy_from_config
 from pixelnet_tf.training.state import TrainingState
 from pixelnet_tf.training.step import Step, make_step
@@ -85,19 +87,25 @@ class Trainer:
         split: which cases train and validate.
         out: the run's folder, any path that `tf.io.gfile` knows.
         reporter: hears of the task "training", in steps, of validations, and of what is found.
+        replicas: devices that share each mini-batch; None: one device.
 
     Raises:
         DataError: nothing to train on.
+        ConfigError: what several replicas cannot share.
     """
 
     def __init__(self, config: Config, study: PreparedStudy, split: Split, out: str, *,
-                 reporter: Reporter | None = None):
+                 reporter: Reporter | None = None, replicas: Replicas | None = None):
         if not split.train:
             raise DataError("the split has no case to train on", file=study.path)
         self.config = replace(config, study=study.config.study, prepare=study.config.prepare)
         self.study, self.split = study, split
         self.run_folder = RunFolder(out)
-        self.reporter = reporter_or_log(reporter)
+        self.replicas, self.reporter = replicas, reporter_or_log(reporter)
+        if replicas is not None:
+            check_shared(config, replicas)
+            if not replicas.chief:
+                self.reporter = WarningsAlone(self.reporter)
         self.schedule = SliceSchedule(study, split.train, config.sampling, config.training.seed,
                                       config.model.offsets, config.model.planes)
         self.plan = plan_training(config.training, self.schedule, bool(split.validation))
@@ -108,8 +116,8 @@ class Trainer:
         Raises:
             RunError: the folder holds a run already and `resume` is False, or another program
                 is at work there.
-            ConfigError: resumed with another configuration, split or study; several replicas; the
-                folder lies within the prepared study.
+            ConfigError: resumed with another configuration, split or study; called within the scope
+                of a strategy; the folder lies within the prepared study.
             DataError: a case's slices are missing or cut short.
             ModelError: start weights that do not exist; slices too small for the network.
         """
@@ -117,9 +125,9 @@ class Trainer:
         check_apart(folder.path, self.study.path)
         check_free(folder.path)
         if tf.distribute.get_strategy().num_replicas_in_sync > 1:
-            raise ConfigError("a training runs on one device, and every replica of a "
-                              "tf.distribute strategy would train on the same slices",
-                              hint="leave the strategy's scope")
+            raise ConfigError("within the scope of a tf.distribute strategy every replica would "
+                              "train on the same slices",
+                              hint="leave the strategy's scope, and give replicas=")
         if folder.kind is not None:
             raise RunError(f"{folder.name}: is a checkpoint of {folder.path}",
                            hint="give another --out")
@@ -164,7 +172,8 @@ class Trainer:
         return (f"{len(self.split.train)} training and {len(self.split.validation)} validation "
                 f"cases; {self.plan.epoch_slices} slices an epoch, {self.plan.steps} steps of "
                 f"{self.config.training.step_slices} slices, {self.config.sampling.pixels} pixels "
-                f"each ({self.config.sampling.strategy})")
+                f"each ({self.config.sampling.strategy})"
+                + (f"; {self.replicas.describe()}" if self.replicas else ""))
 
     def needs(self) -> str:
         """One sentence about what it will take of this machine, estimated in a second."""
@@ -183,8 +192,10 @@ class Trainer:
     def run(self, resume: bool = False) -> PixelNet:
         """Train to the last step; returns the final model, the best one if it was validated.
 
-        Ctrl-C (KeyboardInterrupt) and SIGTERM (SystemExit with code 143) end the step at hand, save
-        the state and leave; a second one does not wait.
+        Ctrl-C (KeyboardInterrupt) and SIGTERM (SystemExit with code 143, with replicas 75) end the
+        step at hand, save the state and leave; a second one does not wait. Of several workers all
+        stop after the same step, whichever was asked to. One that is not the chief returns a
+        network that means nothing.
 
         Args:
             resume: go on from the run's last checkpoint, to the same weights as a training that
@@ -195,12 +206,41 @@ class Trainer:
                 not fit.
         """
         self.check(resume)
-        with (Interruption() as interruption,
-              exclusive(self.run_folder.path, "train", self.reporter) as lock,
-              _deterministic(self.config.training)):
+        replicas = self.replicas
+        code = TERMINATED if replicas is None else TRY_AGAIN
+        with Interruption(code) as interruption, _deterministic(self.config.training):
+            if replicas is None:
+                return self._as_chief(interruption, resume)
+            try:
+                # All have looked at the folder, which the chief now begins.
+                replicas.wait()
+                return (self._as_chief(interruption, resume) if replicas.chief
+                        else self._follow(interruption, replicas))
+            except tf.errors.OpError as error:
+                raise (replicas.failure(error)
+                       or RunError(f"training failed: {_reason(error)}")) from None
+
+    def _as_chief(self, interruption: Interruption, resume: bool) -> PixelNet:
+        with exclusive(self.run_folder.path, "train", self.reporter) as lock:
             # Another one may have been at work there until now.
             self._check_folder(resume)
             return self._run(interruption, lock)
+
+    def _follow(self, interruption: Interruption, replicas: Replicas) -> PixelNet:
+        """Train beside the chief, which alone writes to the folder."""
+        folder, config = self.run_folder, self.config
+        replicas.wait()
+        new_layers = folder.new_layers() if folder.exists() else None
+        if new_layers is None:
+            raise RunError(f"holds no run that {replicas.own} sees, and the chief has begun it",
+                           file=folder.path, hint="give an --out that all workers share")
+        trial = folder.rate_trial() if config.training.solver.base_lr == AUTO else None
+        training = config.training if trial is None else with_rate(config.training, trial.chosen)
+        model = self._new_model()
+        whole = replicas.state(model, training, new_layers, self.plan.steps, folder.scales())
+        replicas.take_from_chief(whole.variables)
+        _Steps(self, whole, interruption, replicas.sum(0)).run()
+        return model
 
     def _run(self, interruption: Interruption, lock: Lock) -> PixelNet:
         folder, config = self.run_folder, self.config
@@ -218,15 +258,22 @@ class Trainer:
             scales = start.scales if config.training.native_rates else {}
         trial = self._rate_trial(model, new_layers, scales, started=state is not None)
         training = config.training if trial is None else with_rate(config.training, trial.chosen)
-        whole = TrainingState(model, training, new_layers, self.plan.steps, scales=scales)
-        if state is None and snapshot is not None:
-            whole.go_on_from(snapshot)
+        if self.replicas is None:
+            whole = TrainingState(model, training, new_layers, self.plan.steps, scales=scales)
+            if state is None and snapshot is not None:
+                whole.go_on_from(snapshot)
         if state is None:
             priors = self.measure_priors()
             folder.start(config, self.split, priors, self._basis().slices, new_layers, trial,
                          scales)
         else:
             priors = folder.priors()
+        if self.replicas is not None:
+            # The others make theirs after the chief's folder, and each variable together with it.
+            self.replicas.wait()
+            whole = self.replicas.state(model, training, new_layers, self.plan.steps, scales)
+            if state is None and snapshot is not None:
+                whole.go_on_from(snapshot)
         checkpoints = Checkpoints(folder.file("checkpoints"), whole.variables, self.reporter)
         checkpoints.remove_leftovers()
         if state is None and snapshot is not None:
@@ -236,9 +283,13 @@ class Trainer:
             self.reporter.message(f"going on from step {restored['step']} of {self.plan.steps}")
         for line in priors.lines():
             self.reporter.message(line)
+        if self.replicas is not None:
+            self.replicas.take_from_chief(whole.variables)
+            self.replicas.sum(checkpoints.state.get("last", {}).get("step", 0))
         _Loop(self, whole, checkpoints, priors, interruption, lock).run()
-        model = whole.result
-        if checkpoints.restore("best"):
+        best = checkpoints.restore("best")
+        model = whole.network
+        if best:
             self.reporter.message(f"best validation at step {checkpoints.state['best']['step']}: "
                                   f"{checkpoints.state['best']['score']:.4f}")
         lock.check()
@@ -341,73 +392,114 @@ class Trainer:
                               f"{decisions.settings or 'no change'}; in decisions.json, {use}")
 
 
-class _Loop:
-    """The solver steps of one training, from the step after its checkpoint on."""
+class WarningsAlone:
+    """The reporter of a worker that is not the chief: what the chief says need not be said twice.
 
-    def __init__(self, trainer: Trainer, whole: TrainingState, checkpoints: Checkpoints,
-                 priors: ClassPriors, interruption: Interruption, lock: Lock):
+    Args:
+        reporter: hears the warnings.
+    """
+
+    def __init__(self, reporter: Reporter):
+        self.warning = reporter.warning
+
+    def message(self, text: str) -> None:
+        """Say nothing."""
+
+    def progress(self, task: str, done: int, total: int, detail: str = "") -> None:
+        """Say nothing."""
+
+
+class _Steps:
+    """The solver steps of one training, as a worker takes them that leaves the rest to the chief.
+
+    Args:
+        done: the last step whose update is complete.
+    """
+
+    def __init__(self, trainer: Trainer, whole: TrainingState, interruption: Interruption,
+                 done: int):
         # With the rate that a trial found, where one did.
         self.config = replace(trainer.config, training=whole.config)
         self.plan = trainer.plan
         self.reporter = trainer.reporter
-        self.state = whole
-        self.checkpoints, self.interruption, self.lock = checkpoints, interruption, lock
+        self.replicas = trainer.replicas
+        self.state, self.interruption, self.done = whole, interruption, done
         self.study_path = trainer.study.path
-        self.validate = case_validator(
-            trainer.study, trainer.split.validation, self.config.prediction,
-            self.config.training.precision, priors)
-        self.policy = policy_from_config(self.config.training.solver, self.plan.steps)
-        saved = checkpoints.state.get("last", {})
-        #: The last step whose update is complete, and whether it still lacks its validation.
-        self.done = saved.get("step", 0)
-        self.unvalidated = saved.get("unvalidated", False)
+        #: Whether the last step still lacks its validation.
+        self.unvalidated = False
         #: Whether the variables hold the state after `done`, and nothing of a later step.
         self.whole = True
-        columns = [f"validation/dice_{name}" for name in validated(self.config.study,
-                                                                   self.config.model.region_based)]
-        self.log = TrainingLog(trainer.run_folder.path, self.done, (*columns, "validation/score"))
-        self.mark = (self.log.seconds(), self.done)
-        #: When progress was reported last; not yet, so that the first step is told of.
-        self.reported = float("-inf")
-        self.batches = in_turn(training_batches(
+        self.batches = [in_turn(training_batches(
             trainer.study, trainer.schedule, self.config.sampling,
             first_batch=self.done * self.config.training.solver.iter_size,
-            batch_slices=self.config.training.batch_slices, seed=self.config.training.seed))
+            batch_slices=self.config.training.batch_slices, seed=self.config.training.seed,
+            part=part)) for part in self._parts()]
+
+    def _parts(self) -> list[range | None]:
+        """The part of a mini-batch that each replica of this process reads; None: all of it."""
+        if self.replicas is None:
+            return [None]
+        parts = parts_of(self.config.training.batch_slices, self.replicas.count)
+        return [parts[number] for number in self.replicas.local]
 
     def run(self) -> None:
         """Do every step that is left, each with the log, validation and checkpoint due after it."""
-        step_function = make_step(self.state, self.config.sampling,
-                                  self.config.scored_regions)
         try:
-            if self.unvalidated:
-                self._validate()
-                self._save()
-            if self.done < self.plan.steps:
-                self.reporter.message("the first step takes longest: TensorFlow builds the "
-                                      "network's computation")
-            while self.done < self.plan.steps:
+            if self.replicas is None or self.replicas.cluster is None:
+                self._run()
+            else:
+                # All workers stop after the same step, so that none waits for another in vain.
                 with self.interruption.held():
-                    self._step(step_function)
-                if self.unvalidated:
-                    self._validate()
-                if self._due(self.plan.checkpoint_every):
-                    with self.interruption.held():
-                        self._save()
+                    self._run()
         except (KeyboardInterrupt, SystemExit):
             self._stop()
             raise
         except (tf.errors.OpError, UnicodeDecodeError) as error:
-            raise RunError(
+            lost = (self.replicas.failure(error)
+                    if self.replicas and isinstance(error, tf.errors.OpError) else None)
+            raise lost or RunError(
                 f"training failed in step {self.done + 1}: {_reason(error)}",
                 hint=f"if {self.study_path} was prepared anew meanwhile, start again") from None
         finally:
-            self.log.close()
+            self._close()
+
+    def _run(self) -> None:
+        step_function = make_step(self.state, self.config.sampling, self.config.scored_regions,
+                                  self.replicas)
+        if self.unvalidated:
+            self._validate_or_stop()
+            self._save()
+        if self.done < self.plan.steps:
+            self.reporter.message("the first step takes longest: TensorFlow builds the "
+                                  "network's computation")
+        while self.done < self.plan.steps:
+            with self.interruption.held():
+                self._step(step_function)
+            if self.unvalidated:
+                self._validate_or_stop()
+            if self._due(self.plan.checkpoint_every):
+                with self.interruption.held():
+                    self._save()
+            if self.replicas is not None and self.replicas.cluster is not None:
+                if self.replicas.sum(int(self.interruption.asked)):
+                    self.interruption.stop()
+
+    def _validate_or_stop(self) -> None:
+        """Validate; among several workers a signal breaks it off, and waits for all of them."""
+        if self.replicas is None or self.replicas.cluster is None:
+            self._validate()
+        elif not self.interruption.asked:
+            with self.interruption.not_held():
+                self._validate()
 
     def _due(self, every: int) -> bool:
         return bool(every) and (self.done % every == 0 or self.done == self.plan.steps)
 
     def _step(self, step_function: Step) -> None:
-        batches = [next(self.batches) for _ in range(self.config.training.solver.iter_size)]
+        batches: list[Any] = [[next(part) for part in self.batches]
+                              for _ in range(self.config.training.solver.iter_size)]
+        if self.replicas is None:
+            batches = [batch for batch, in batches]
         self.whole = False
         loss = float(step_function(batches, tf.constant(self.done + 1, tf.int32)))
         if not math.isfinite(loss):
@@ -416,11 +508,54 @@ class _Loop:
                            hint="lower training.solver.base_lr, and resume is of no use: start "
                                 "anew")
         self.done, self.whole = self.done + 1, True
+        self._told(loss)
+
+    def _told(self, loss: float) -> None:
+        """Do with a step's loss what is due."""
+
+    def _validate(self) -> None:
+        """Score the state after the last step."""
+
+    def _save(self) -> None:
+        """Save the state."""
+
+    def _stop(self) -> None:
+        """Save what a stop would lose."""
+
+    def _close(self) -> None:
+        """Let go of what is open."""
+
+
+class _Loop(_Steps):
+    """The solver steps of one training, from the step after its checkpoint on, and what is written
+    of them."""
+
+    def __init__(self, trainer: Trainer, whole: TrainingState, checkpoints: Checkpoints,
+                 priors: ClassPriors, interruption: Interruption, lock: Lock):
+        saved = checkpoints.state.get("last", {})
+        super().__init__(trainer, whole, interruption, saved.get("step", 0))
+        self.checkpoints, self.lock = checkpoints, lock
+        self.validate = case_validator(
+            trainer.study, trainer.split.validation, self.config.prediction,
+            self.config.training.precision, priors)
+        self.policy = policy_from_config(self.config.training.solver, self.plan.steps)
+        self.unvalidated = saved.get("unvalidated", False)
+        columns = [f"validation/dice_{name}" for name in validated(self.config.study,
+                                                                   self.config.model.region_based)]
+        self.log = TrainingLog(trainer.run_folder.path, self.done, (*columns, "validation/score"))
+        self.mark = (self.log.seconds(), self.done)
+        #: When progress was reported last; not yet, so that the first step is told of.
+        self.reported = float("-inf")
+
+    def _told(self, loss: float) -> None:
         self.unvalidated = self._due(self.plan.validate_every)
         if self._due(self.plan.log_every):
             self._log(loss)
         elif time.monotonic() - self.reported > _REPORT_SECONDS:
             self._report(loss)
+
+    def _close(self) -> None:
+        self.log.close()
 
     def _log(self, loss: float) -> None:
         step = self.done
@@ -449,7 +584,7 @@ class _Loop:
 
         A stop in between costs the scores alone: they are taken first thing after a resume.
         """
-        scores = self.validate(self.state.result)
+        scores = self.validate(self.state.network)
         with self.interruption.held():
             mean = sum(scores.values()) / len(scores)
             row = {f"validation/{name}": value for name, value in scores.items()}

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from functools import partial
+from typing import Protocol
 
 import numpy as np
 import tensorflow as tf
@@ -19,29 +20,52 @@ _LARGEST = 87.336544
 #: Keeps the Dice of a class that is neither there nor predicted from 0 / 0, as nnU-Net does.
 _SMOOTH = 1e-5
 
-#: Scores (pixel, class) and classes (pixel,) int32 to a scalar.
-Loss = Callable[[tf.Tensor, tf.Tensor], tf.Tensor]
+#: From a sum over a replica's pixels to that over the whole mini-batch's, of which other replicas
+#: hold the rest (`Share.total`). None: all pixels are here.
+Total = Callable[[tf.Tensor], tf.Tensor]
 
 
-def cross_entropy(scores: tf.Tensor, classes: tf.Tensor,
-                  weights: Sequence[float] = ()) -> tf.Tensor:
+class Loss(Protocol):
+    """Scores (pixel, class), classes (pixel,) int32 and the `Total` of several replicas to a
+    scalar."""
+
+    def __call__(self, scores: tf.Tensor, classes: tf.Tensor, *, total: Total | None = None
+                 ) -> tf.Tensor: ...
+
+
+def cross_entropy(scores: tf.Tensor, classes: tf.Tensor, weights: Sequence[float] = (), *,
+                  total: Total | None = None) -> tf.Tensor:
     """Caffe's SoftmaxWithLoss: the mean over the pixels.
 
     Args:
         scores: (pixel, class) float32, before the softmax. classes: (pixel,) int32.
         weights: weight of each class, (class,); the mean is then the weighted one. Empty: all 1,
             as in the paper.
+        total: where the pixels are a replica's part of a mini-batch.
     """
     losses = tf.nn.sparse_softmax_cross_entropy_with_logits(classes, scores)
-    losses = tf.minimum(losses, _LARGEST)
-    if not weights:
+    return _mean(tf.minimum(losses, _LARGEST), classes, weights, total)
+
+
+def _mean(losses: tf.Tensor, classes: tf.Tensor, weights: Sequence[float],
+          total: Total | None) -> tf.Tensor:
+    """Mean of the pixels' losses (pixel,), each weighed as its class is."""
+    if not weights and total is None:
         # A mini-batch without a single pixel that counts costs nothing.
         return tf.where(tf.size(losses) > 0, tf.reduce_mean(losses), 0.0)
-    share = tf.gather(tf.constant(weights, losses.dtype), classes)
-    return tf.math.divide_no_nan(tf.reduce_sum(losses * share), tf.reduce_sum(share))
+    share = (tf.gather(tf.constant(weights, losses.dtype), classes) if weights
+             else tf.ones_like(losses))
+    return tf.math.divide_no_nan(_sum(losses * share, total), _sum(share, total))
 
 
-def soft_dice(scores: tf.Tensor, classes: tf.Tensor, weights: Sequence[float] = ()) -> tf.Tensor:
+def _sum(values: tf.Tensor, total: Total | None) -> tf.Tensor:
+    """Sum over all pixels of the mini-batch, values (pixel, ...)."""
+    own = tf.reduce_sum(values, axis=0)
+    return own if total is None else total(own)
+
+
+def soft_dice(scores: tf.Tensor, classes: tf.Tensor, weights: Sequence[float] = (), *,
+              total: Total | None = None) -> tf.Tensor:
     """One minus the soft Dice over all pixels of the mini-batch, the mean over the lesion classes.
 
     `2 sum(p t) / (sum(p) + sum(t))`, p the probabilities of a class and t 1 where it is true; the
@@ -50,17 +74,17 @@ def soft_dice(scores: tf.Tensor, classes: tf.Tensor, weights: Sequence[float] = 
     """
     probabilities = tf.nn.softmax(scores)[:, 1:]
     truth = tf.one_hot(classes, scores.shape[-1], dtype=scores.dtype)[:, 1:]
-    dice = _dice(probabilities, truth)
+    dice = _dice(probabilities, truth, total)
     if not weights:
         return 1 - tf.reduce_mean(dice)
     share = tf.constant(weights[1:], dice.dtype)
     return 1 - tf.reduce_sum(dice * share) / tf.reduce_sum(share)
 
 
-def _dice(probabilities: tf.Tensor, truth: tf.Tensor) -> tf.Tensor:
+def _dice(probabilities: tf.Tensor, truth: tf.Tensor, total: Total | None) -> tf.Tensor:
     """Soft Dice of each column of two (pixel, n)."""
-    both = tf.reduce_sum(probabilities * truth, axis=0)
-    sizes = tf.reduce_sum(probabilities, axis=0) + tf.reduce_sum(truth, axis=0)
+    both = _sum(probabilities * truth, total)
+    sizes = _sum(probabilities, total) + _sum(truth, total)
     return (2 * both + _SMOOTH) / (sizes + _SMOOTH)
 
 
@@ -91,28 +115,26 @@ def pixel_losses(scores: tf.Tensor, classes: tf.Tensor, regions: Regions = ()) -
 
 
 def region_cross_entropy(scores: tf.Tensor, classes: tf.Tensor, regions: Regions,
-                         weights: Sequence[float] = ()) -> tf.Tensor:
+                         weights: Sequence[float] = (), *, total: Total | None = None
+                         ) -> tf.Tensor:
     """Binary cross-entropy, the mean over the pixels and the regions.
 
     Args:
         scores: (pixel, region) float32, before the sigmoid. classes: (pixel,) int32.
         regions: class indices of each region.
         weights: weight of each class, (class,): a pixel counts in every region as its class weighs.
+        total: as for `cross_entropy`.
     """
-    losses = pixel_losses(scores, classes, regions)
-    if not weights:
-        return tf.where(tf.size(losses) > 0, tf.reduce_mean(losses), 0.0)
-    share = tf.gather(tf.constant(weights, losses.dtype), classes)
-    return tf.math.divide_no_nan(tf.reduce_sum(losses * share), tf.reduce_sum(share))
+    return _mean(pixel_losses(scores, classes, regions), classes, weights, total)
 
 
 def region_dice(scores: tf.Tensor, classes: tf.Tensor, regions: Regions,
-                weights: Sequence[float] = ()) -> tf.Tensor:
+                weights: Sequence[float] = (), *, total: Total | None = None) -> tf.Tensor:
     """One minus the soft Dice over all pixels of the mini-batch, the mean over the regions.
 
     Arguments as for `region_cross_entropy`; a region weighs as much as its classes in the mean.
     """
-    dice = _dice(tf.sigmoid(scores), region_truth(classes, regions, scores.dtype))
+    dice = _dice(tf.sigmoid(scores), region_truth(classes, regions, scores.dtype), total)
     if not weights:
         return 1 - tf.reduce_mean(dice)
     share = tf.constant([sum(weights[index] for index in inside) / len(inside)
@@ -134,7 +156,7 @@ def make_loss(kind: str, class_weights: Sequence[float] = (), regions: Regions =
     terms = {LossKind.CROSS_ENTROPY: (of_pixels,), LossKind.DICE: (of_overlap,),
              LossKind.CROSS_ENTROPY_DICE: (of_pixels, of_overlap)}[LossKind(kind)]
 
-    def loss(scores: tf.Tensor, classes: tf.Tensor) -> tf.Tensor:
-        return tf.add_n([term(scores, classes) for term in terms])
+    def loss(scores: tf.Tensor, classes: tf.Tensor, *, total: Total | None = None) -> tf.Tensor:
+        return tf.add_n([term(scores, classes, total=total) for term in terms])
 
     return loss

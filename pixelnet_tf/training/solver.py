@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import keras
@@ -303,8 +303,7 @@ class DecoupledAdam(_OneDevice, keras.optimizers.AdamW):
         for variable in variables:
             lr_mult, decay_mult = self._multipliers_of(variable)
             if len(variable.shape) > 1 and (share := self.weight_decay * lr_mult * decay_mult):
-                self.assign_sub(variable, variable * tf.cast(
-                    self.learning_rate * share, variable.dtype))
+                update_each(variable, _shrink, self.learning_rate * share)
 
     def get_config(self) -> dict[str, Any]:
         return {**super().get_config(),
@@ -330,6 +329,23 @@ def _blend(share: float, history: tf.Variable, new: tf.Tensor) -> tf.Tensor:
     blended = share * tf.convert_to_tensor(history) + (1 - share) * new
     history.assign(blended)
     return blended
+
+
+def update_each(variable: keras.Variable, update: Callable[..., None], *values: tf.Tensor) -> None:
+    """Call a function with a variable and values, on each replica with its own of them.
+
+    In a replica of several, TensorFlow lets nobody change a variable but by this way.
+    """
+    if tf.distribute.get_strategy().num_replicas_in_sync == 1:
+        update(variable.value, *values)
+        return
+    tf.distribute.get_replica_context().merge_call(
+        lambda strategy, mirrored, *values: strategy.extended.update(
+            mirrored, update, args=values, group=False), args=(variable.value, *values))
+
+
+def _shrink(variable: tf.Variable, share: tf.Tensor) -> None:
+    variable.assign_sub(variable * tf.cast(share, variable.dtype))
 
 
 def _resource(variable: keras.Variable | tf.Variable) -> tf.Tensor:

@@ -14,7 +14,12 @@ from pixelnet_tf.errors import ModelError
 from pixelnet_tf.model.pixelnet import PixelNet
 from pixelnet_tf.runs.checkpoints import Checkpoints
 from pixelnet_tf.runs.folder import RunFolder
-from pixelnet_tf.training.solver import CaffeSolver, policy_from_config, solver_from_config
+from pixelnet_tf.training.solver import (
+    CaffeSolver,
+    policy_from_config,
+    solver_from_config,
+    update_each,
+)
 
 
 class TrainingState:
@@ -36,6 +41,8 @@ class TrainingState:
                  steps: int, learning_rate: float | None = None,
                  scales: Mapping[str, float] | None = None):
         self.model, self.config = model, config
+        #: Where the variables have replicas, a network that has none.
+        self.plain: PixelNet | None = None
         multipliers = training_multipliers(model, config, new_layers)
         if config.native_rates:
             multipliers = native_multipliers(multipliers, scales or {}, config.solver.type)
@@ -47,6 +54,18 @@ class TrainingState:
         if config.average_weights:
             self.result = PixelNet(model.config, model.channels, model.classes, draw=False)
             self.result.set_weights(model.get_weights())
+
+    @property
+    def network(self) -> PixelNet:
+        """`result` on one device, to validate, to save and to predict with.
+
+        Of a state in replicas it is the network that they were copied from, which takes over the
+        weights.
+        """
+        if self.plain is None:
+            return self.result
+        self.plain.set_weights([variable.numpy() for variable in self.result.weights])
+        return self.plain
 
     @property
     def variables(self) -> list[tf.Variable]:
@@ -66,8 +85,7 @@ class TrainingState:
         step = tf.cast(tf.convert_to_tensor(self.optimizer.iterations), tf.float32)
         new = 1 - tf.minimum(self.config.average_weights, (1 + step) / (10 + step))
         for mean, weight in zip(self.result.variables, self.model.variables, strict=True):
-            now = tf.convert_to_tensor(weight)
-            mean.assign_add(tf.cast(new, now.dtype) * (now - tf.convert_to_tensor(mean)))
+            update_each(mean, _follow, tf.convert_to_tensor(weight), new)
 
     def go_on_from(self, snapshot: Snapshot) -> None:
         """Take over step and histories of Caffe's solver; the model has the weights already.
@@ -111,6 +129,10 @@ class TrainingState:
         assert isinstance(self.optimizer, CaffeSolver)  # `of_run` has seen to it.
         falls = policy_from_config(self.config.solver, max_steps=1).falls(step)
         return save_snapshot(self.model, self.optimizer.histories(), step, falls, folder, form)
+
+
+def _follow(mean: tf.Variable, now: tf.Tensor, new: tf.Tensor) -> None:
+    mean.assign_add(tf.cast(new, now.dtype) * (now - tf.convert_to_tensor(mean)))
 
 
 def check_caffe_follows(training: TrainingConfig, run: str) -> None:

@@ -222,10 +222,10 @@ def test_nothing_of_the_process_stays_changed(make_trainer):
     assert handlers == [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
 
 
-def test_several_replicas_are_refused(make_trainer, monkeypatch):
+def test_the_scope_of_a_strategy_is_refused(make_trainer, monkeypatch):
     strategy = SimpleNamespace(num_replicas_in_sync=2)
     monkeypatch.setattr(tf.distribute, "get_strategy", lambda: strategy)
-    with pytest.raises(ConfigError, match="runs on one device"):
+    with pytest.raises(ConfigError, match="within the scope of a tf.distribute strategy"):
         make_trainer(validates=False).run()
 
 
