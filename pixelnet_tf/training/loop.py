@@ -103,7 +103,7 @@ class Trainer:
         self.run_folder = RunFolder(out)
         self.replicas, self.reporter = replicas, reporter_or_log(reporter)
         if replicas is not None:
-            check_shared(config, replicas)
+            check_shared(config.training.batch_slices, config.model.batch_norm, replicas.count)
             if not replicas.chief:
                 self.reporter = WarningsAlone(self.reporter)
         self.schedule = SliceSchedule(study, split.train, config.sampling, config.training.seed,

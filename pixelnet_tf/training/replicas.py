@@ -17,7 +17,7 @@ from typing import Any
 
 import tensorflow as tf
 
-from pixelnet_tf.config import Config, Distribute, TrainingConfig
+from pixelnet_tf.config import Distribute, TrainingConfig
 from pixelnet_tf.errors import ConfigError, RunError
 from pixelnet_tf.model.pixelnet import PixelNet
 from pixelnet_tf.training.cluster import Cluster
@@ -227,15 +227,15 @@ class Replicas:
         return found - {self.cluster.number}
 
 
-def check_shared(config: Config, replicas: Replicas) -> None:
-    """Raise `ConfigError` where replicas cannot share the mini-batches of a training."""
-    slices = config.training.batch_slices
-    if slices < replicas.count:
-        raise ConfigError(f"training.batch_slices={slices} cannot be shared by {replicas.count} "
+def check_shared(slices: int, batch_norm: bool, replicas: int) -> None:
+    """Raise `ConfigError` where a number of replicas cannot share mini-batches of so many slices,
+    or a network with `model.batch_norm`."""
+    if slices < replicas:
+        raise ConfigError(f"training.batch_slices={slices} cannot be shared by {replicas} "
                           "replicas: each takes a slice at least", value=slices,
-                          hint=f"set training.batch_slices={replicas.count} or more, or start "
-                               "fewer replicas")
-    if config.model.batch_norm:
+                          hint=f"set training.batch_slices={replicas} or more, or start fewer "
+                               "replicas")
+    if batch_norm:
         raise ConfigError("model.batch_norm takes its statistics of the whole mini-batch, and each "
                           "replica sees a part alone", value=True,
                           hint="train on one device (--distribute none), or without "

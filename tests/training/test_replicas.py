@@ -6,7 +6,6 @@ import socket
 import subprocess
 import sys
 from dataclasses import replace
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -161,14 +160,13 @@ def test_slurms_tasks_are_counted_as_slurm_counts_them():
         Cluster.here({})
 
 
-@pytest.mark.parametrize(("override", "told"), [
-    ("training.batch_slices=1", "cannot be shared by 2 replicas"),
-    ("model.batch_norm=true", "takes its statistics of the whole mini-batch"),
+@pytest.mark.parametrize(("slices", "batch_norm", "told"), [
+    (1, False, "cannot be shared by 2 replicas"),
+    (2, True, "takes its statistics of the whole mini-batch"),
 ])
-def test_what_replicas_cannot_share_is_refused(tiny_config, override, told):
-    config = config_from_dict(config_to_dict(tiny_config), overrides=[override])
+def test_what_replicas_cannot_share_is_refused(slices, batch_norm, told):
     with pytest.raises(ConfigError, match=told):
-        check_shared(config, SimpleNamespace(count=2))
+        check_shared(slices, batch_norm, 2)
 
 
 def test_drawn_rows_are_those_of_the_whole():
