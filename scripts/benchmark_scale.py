@@ -1,6 +1,6 @@
 """What more workers gain: `prepare` and `predict` by Dask, one worker against two, one thread each.
 
-    python scripts/benchmark_scale.py [--out FILE.json] [--cases 8] [--repeats 3] [--size 96 96 48]
+    python scripts/benchmark_scale.py [--out FILE.json] [--cases 8] [--repeats 3] [--size 64 64 32]
 
 The yardstick is what two plain loops of Python gain in the same run, in processes of their own: a
 shared machine rarely lends two cores whole. Printed beside it: what the engine costs a case, and a
@@ -27,7 +27,7 @@ from pathlib import Path
 #: Of the narrow network: a case takes about as long as its preparation.
 NETWORK = ["model.widths=[8, 16, 24, 32, 32]", "model.head_widths=[32]", "model.border=32",
            "training.steps=2", "training.batch_slices=2", "sampling.pixels=100",
-           "split.test=1", "split.validation=1"]
+           "split.test=1", "split.validation=1", "prepare.bias_field.iterations=[10, 10]"]
 LOOPS = 6_000_000
 #: One thread for whatever computes, in this process and in the workers; read when they are loaded.
 THREADS = ("TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS", "OMP_NUM_THREADS",
@@ -110,9 +110,11 @@ def main() -> None:
     parser.add_argument("--out", type=Path, help="write the figures here, too, as JSON")
     parser.add_argument("--cases", type=int, default=8)
     parser.add_argument("--repeats", type=int, default=3)
-    parser.add_argument("--size", type=int, nargs=3, default=(96, 96, 48))
+    parser.add_argument("--size", type=int, nargs=3, default=(64, 64, 32))
     given = parser.parse_args()
     os.environ.update(dict.fromkeys(THREADS, "1"), TF_CPP_MIN_LOG_LEVEL="3")
+    from pixelnet_tf.reporting import load_tensorflow_quietly
+    load_tensorflow_quietly()
     import pixelnet_tf as px
     from pixelnet_tf.dataset.cluster import open_cluster
     from pixelnet_tf.dataset.encode import encode_case

@@ -80,6 +80,9 @@ def command(data: Path | None, out: str | None, workers: int | None, skip_bad_ca
 
     with TerminalReporter() as reporter:
         chosen = None if finish or scheduler else part_of(part, reporter)
+        if chosen is not None and redraw_split:
+            raise click.UsageError("parts draw no split: give --redraw-split to the call with "
+                                   "--finish")
         with workers_of(scheduler, workers, reporter) as engine:
             summary = Study.open(data, config, reporter=reporter).update(
                 out, workers=engine, skip_bad_cases=skip_bad_cases,

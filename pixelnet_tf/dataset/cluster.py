@@ -41,6 +41,7 @@ class Cluster:
 
     def __init__(self, client: Any, name: str, reporter: Reporter):
         self._client, self._name, self._reporter = client, name, reporter
+        self._waits = False
 
     def run(self, function: Callable[..., Any], cases: Iterable[Item], arguments: tuple,
             spare: bool) -> Iterator[tuple[Item, Any]]:
@@ -69,8 +70,9 @@ class Cluster:
     def _threads(self) -> int:
         """How many cases may be in work; one where no worker is there yet, which then waits."""
         threads = sum(self._client.nthreads().values()) if self._alive() else 0
-        if not threads and self._reporter is not None:
-            self._reporter.message(f"{self._name} has no worker yet; the work waits for one")
+        if not threads and not self._waits:
+            self._reporter.message(f"{self._name} has no worker; the work waits for one")
+        self._waits = not threads
         return max(1, threads)
 
     def _alive(self) -> bool:

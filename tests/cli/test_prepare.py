@@ -166,3 +166,35 @@ def test_a_killed_run_goes_on_where_it_stopped(study, tmp_path):
     result = CliRunner().invoke(command, [*PLAIN, "--data", str(study), "--out", str(out)])
     assert result.exit_code == 0, result.output
     assert "2 prepared, 1 kept" in result.output
+
+
+@pytest.mark.parametrize(("words", "code", "said"), [
+    (["--part", "4/3"], 2, "there is no part 4/3; give I/N"),
+    (["--part", "1/2", "--finish"], 2, "give one of --part, --scheduler and --finish"),
+    (["--part", "1/2", "--redraw-split"], 2, "parts draw no split"),
+    (["--scheduler", "near"], 2, "'near' is no scheduler"),
+    (["--scheduler", "127.0.0.1:9"], 5, "no scheduler answers"),
+    (["--finish"], 3, "3 of 3 cases are not prepared")])
+def test_ways_to_share_the_cases_that_there_are_not(study, tmp_path, capsys, monkeypatch, words,
+                                                    code, said):
+    monkeypatch.setattr("pixelnet_tf.dataset.cluster.CONNECT_SECONDS", 0.2)
+    status, output = run(capsys, *PLAIN[:-2], "--data", str(study), "--out", str(tmp_path / "p"),
+                         *words)
+    assert (status, said in output) == (code, True), output
+    assert sum("rror:" in line for line in output.splitlines()) == 1
+    assert "Traceback" not in output
+    assert not (tmp_path / "p").exists()
+
+
+def test_a_task_of_an_array_does_its_part(study, tmp_path, capsys, monkeypatch):
+    for name, value in (("ID", "2"), ("MIN", "1"), ("COUNT", "2")):
+        monkeypatch.setenv(f"SLURM_ARRAY_TASK_{name}", value)
+    arguments = [*PLAIN, "--data", str(study), "--out", str(tmp_path / "p")]
+    status, output = run(capsys, *arguments)
+    assert (status, "part 2/2 of the cases, as this is a task of a Slurm array" in output) == (
+        0, True)
+    assert [path.name for path in (tmp_path / "p" / "cases").glob("*.json")] == ["phantom_002.json"]
+    assert run(capsys, *arguments, "--part", "1/2")[0] == 0
+    # The last call may be a task of an array, too.
+    status, output = run(capsys, *arguments, "--finish")
+    assert (status, "3: 0 prepared, 3 kept" in output) == (0, True)
