@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from scipy import stats
 
 from pixelnet_tf.errors import DataError
 from pixelnet_tf.evaluation.agreement import Agreement, VolumeAgreement
@@ -65,6 +66,20 @@ def test_bias_and_limits_of_agreement_by_hand():
     assert (found.low_ml, found.high_ml) == pytest.approx((1 - 1.96 * 3, 1 + 1.96 * 3))
     assert VolumeAgreement.of({"a": cases["a"]}) == VolumeAgreement(1, 1.0)
     assert VolumeAgreement.of({"none": cases["none"]}) == VolumeAgreement(0)
+
+
+def test_bias_and_limits_are_those_of_a_normal_distribution():
+    """By scipy's statistics; 1.96 is rounded there to more digits."""
+    rng = np.random.default_rng(3)
+    references = rng.gamma(2, 20, 50)
+    predictions = references * rng.normal(1, 0.1, 50) + 1
+    found = VolumeAgreement.of({str(number): Agreement(*pair, 1.0) for number, pair in enumerate(
+        zip(references.tolist(), predictions.tolist(), strict=True))})
+    described = stats.describe(predictions - references)
+    assert found.bias_ml == pytest.approx(described.mean)
+    assert found.std_ml == pytest.approx(described.variance**0.5)
+    assert (found.low_ml, found.high_ml) == pytest.approx(stats.norm.interval(
+        0.95, described.mean, described.variance**0.5), rel=1e-4)
 
 
 def test_the_summary_holds_them_and_reads_back(tmp_path):

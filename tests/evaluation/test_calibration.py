@@ -1,6 +1,7 @@
 """Calibration: bins and errors by hand, from files to the summary, the table and the figure."""
 
 import json
+from pathlib import Path
 
 import nibabel as nib
 import numpy as np
@@ -65,6 +66,24 @@ def test_bins_and_errors_by_hand():
     assert seven.voxels == (6, *[0] * 9)
     assert seven.expected_calibration_error == pytest.approx((1 - 0.2) / 6)
     assert all(one.fault is None for one in (predicted, five, seven))
+
+
+def test_scikit_learn_gives_the_same():
+    """tests/make_golden_calibration.py made the file."""
+    golden = json.loads((Path(__file__).parents[1] / "golden" / "calibration.json").read_text())
+    shares = np.float32(golden["probabilities"])
+    truth = np.uint8(golden["truth"]).reshape(-1, 1, 1)
+    found = [Reliability.of(one) for one in reliability_sums(
+        truth, shares.reshape(*truth.shape, -1), (0, 1, 2))]
+    assert len(found) == len(golden["curves"]) == 3
+    for mine, theirs in zip(found, golden["curves"], strict=True):
+        full = [number for number, voxels in enumerate(mine.voxels) if voxels]
+        assert [mine.voxels[number] for number in full] == theirs["voxels"]
+        for own, others in ((mine.accuracy, "accuracy"), (mine.confidence, "confidence")):
+            np.testing.assert_allclose([own[number] for number in full], theirs[others], rtol=1e-6)
+        assert mine.expected_calibration_error == pytest.approx(
+            theirs["expected_calibration_error"], rel=1e-5)
+        assert mine.expected_calibration_error > 0.01
 
 
 def test_what_is_as_probable_as_frequent_has_no_error():

@@ -7,13 +7,16 @@ from dataclasses import replace
 import nibabel as nib
 import numpy as np
 import pytest
+import SimpleITK as sitk
+from scipy import ndimage
 
 from pixelnet_tf.api.check import check_folder
 from pixelnet_tf.config import load_config
 from pixelnet_tf.inference.predict import CaseSource, write_cases
 from pixelnet_tf.inference.volume import SegmentedVolume, Uncertainty
-from pixelnet_tf.volumes.lesions import LesionVoxels
+from pixelnet_tf.volumes.lesions import LesionVoxels, list_lesions
 from pixelnet_tf.volumes.phantom_study import write_phantom
+from tests.dicom_study import OBLIQUE, orthogonal
 
 CONFIG = load_config("phantom", ["prepare.bias_field.enabled=false"])
 COLUMNS = ["case", "region", "lesion", "volume_ml", "x_mm", "y_mm", "z_mm", "touches_border",
@@ -147,3 +150,27 @@ def test_maps_of_uncertainty_complete_a_case(study, tmp_path):
     about = json.loads((out / "prediction.json").read_text())
     assert about["cases"] == ["phantom_001", "phantom_002"]
     assert check_folder(out).whole
+
+
+def test_simpleitk_finds_the_same_lesions_sizes_and_centroids():
+    """On an oblique grid of unequal sides; in its own connected components and shape statistics."""
+    rng = np.random.default_rng(1)
+    field = ndimage.gaussian_filter(rng.normal(size=(22, 18, 14)), 1.5)
+    labels = np.where(field > np.quantile(field, 0.85), 2, 0).astype(np.uint8)
+    labels[field > np.quantile(field, 0.95)] = 4
+    affine = nib.affines.from_matvec(orthogonal(OBLIQUE) * [0.9, 1.1, 2.5], [31.25, -40.5, 12.125])
+    lps = np.diag([-1, -1, 1, 1]) @ affine
+    study = CONFIG.study
+    for region, values in study.regions.items():
+        image = sitk.GetImageFromArray(np.isin(labels, values).astype(np.uint8).T)
+        image.SetSpacing(np.linalg.norm(lps[:3, :3], axis=0).tolist())
+        image.SetDirection((lps[:3, :3] / image.GetSpacing()).ravel().tolist())
+        image.SetOrigin(lps[:3, 3].tolist())
+        shapes = sitk.LabelShapeStatisticsImageFilter()
+        shapes.Execute(sitk.ConnectedComponent(image, True))
+        theirs = sorted((shapes.GetPhysicalSize(number) / 1000, *(
+            np.array([-1, -1, 1]) * shapes.GetCentroid(number))) for number in shapes.GetLabels())
+        mine = sorted((one.volume_ml, *one.centroid_mm)
+                      for one in list_lesions(labels, affine, study) if one.region == region)
+        assert len(mine) == len(theirs) > (region == "WT")
+        np.testing.assert_allclose(mine, theirs, rtol=1e-6, atol=1e-6)
