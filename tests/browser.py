@@ -24,6 +24,10 @@ CHROMIUM = next((found for name in ("chromium", "chromium-browser", "google-chro
 PATIENCE = 120.0
 
 
+_CONTROLS = ("application", "button", "checkbox", "columnheader", "combobox", "link", "progressbar",
+             "slider", "spinbutton", "textbox")
+
+
 class Browser:
     """A headless Chromium with one tab; names under .example lead to this machine.
 
@@ -142,6 +146,16 @@ class Browser:
             elif event.get("method") == "Runtime.exceptionThrown":
                 found.append(str(event["params"]["exceptionDetails"].get("exception", {}).get(
                     "description", "an exception")))
+        return found
+
+    def controls(self) -> dict[str, list[str]]:
+        """Role -> names, as a screen reader hears them, of everything in the page that is set,
+        pressed or drawn on."""
+        found: dict[str, list[str]] = {}
+        for node in self.call("Accessibility.getFullAXTree")["nodes"]:
+            role = node.get("role", {}).get("value", "")
+            if not node.get("ignored") and role in _CONTROLS:
+                found.setdefault(role, []).append(node.get("name", {}).get("value", ""))
         return found
 
     def resize(self, width: int, height: int) -> None:

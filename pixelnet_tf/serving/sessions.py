@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import re
 import secrets
 import shutil
+import threading
 import time
 from collections.abc import Sequence
 from contextlib import ExitStack
@@ -19,7 +19,6 @@ from pixelnet_tf.serving.api_error import ApiError
 LONGEST_SECONDS = 3600
 #: How many there may be, and how often the largest upload they may hold together.
 _MOST_SESSIONS, _WHOLE_UPLOADS = 64, 4
-_NAME = re.compile(r"[0-9a-f]{32}")
 
 
 @dataclass
@@ -61,6 +60,8 @@ class Sessions:
         self._sessions: dict[str, Session] = {}
         self._stack = ExitStack()
         self._folder: Path | None = None
+        # Files are kept in other threads than sessions are asked for in.
+        self._lock = threading.Lock()
 
     def close(self) -> None:
         """Remove everything."""
@@ -78,10 +79,11 @@ class Sessions:
         Raises:
             RunError, OSError: there is no room.
         """
-        if self._folder is None:
-            self._folder = self._stack.enter_context(scratch_folder())
         name = secrets.token_hex(16)
-        folder = self._folder / name
+        with self._lock:
+            if self._folder is None:
+                self._folder = self._stack.enter_context(scratch_folder())
+            folder = self._folder / name
         folder.mkdir()
         kept, size = {}, 0
         try:
@@ -97,25 +99,26 @@ class Sessions:
         now = time.time()
         session = Session(name, kept, min(expiry, LONGEST_SECONDS) if expiry > 0
                           else LONGEST_SECONDS, size, now, now)
-        self._make_room(size)
-        self._sessions[name] = session
+        with self._lock:
+            self._make_room(size)
+            self._sessions[name] = session
         return session
 
     def get(self, name: str) -> Session:
         """A session, which is used by that; raises `ApiError` 404."""
-        self._make_room(0)
-        session = self._sessions.get(name) if _NAME.fullmatch(name) else None
-        if session is None:
-            raise ApiError(404, "no such session; it may have expired: send the image again")
-        session.used = time.time()
+        with self._lock:
+            self._make_room(0)
+            session = self._sessions.get(name)
+            if session is None:
+                raise ApiError(404, "no such session; it may have expired: send the image again")
+            session.used = time.time()
         return session
 
     def remove(self, name: str) -> Session:
         """Forget a session, which is returned; raises `ApiError` 404."""
         session = self.get(name)
-        del self._sessions[name]
-        if self._folder is not None:
-            shutil.rmtree(self._folder / name, ignore_errors=True)
+        with self._lock:
+            self._drop(session)
         return session
 
     def _make_room(self, size: int) -> None:
@@ -124,6 +127,9 @@ class Sessions:
             held = sum(each.size for each in self._sessions.values()) + size
             if (session.used + session.expiry < now or len(self._sessions) >= _MOST_SESSIONS
                     or held > self._most_bytes):
-                del self._sessions[session.name]
-                if self._folder is not None:
-                    shutil.rmtree(self._folder / session.name, ignore_errors=True)
+                self._drop(session)
+
+    def _drop(self, session: Session) -> None:
+        self._sessions.pop(session.name, None)
+        if self._folder is not None:
+            shutil.rmtree(self._folder / session.name, ignore_errors=True)

@@ -67,6 +67,9 @@ def test_a_dropped_case_is_segmented_seen_and_downloaded(browser, server, case_f
     browser.run(f"document.getElementById('prior').value = '{prior}'")
     segmented(browser)
     browser.wait("document.body.dataset.ready === '1'")
+    controls = browser.controls()
+    assert {"application", "button", "checkbox", "combobox", "link", "slider"} <= set(controls)
+    assert not [role for role, names in controls.items() if not all(names)], controls
     found = downloaded(browser, tmp_path / "downloads")
     assert found == server.segment(case_files, prior)
     assert browser.canvas().shape == before.shape

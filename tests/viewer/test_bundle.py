@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -47,3 +48,20 @@ def test_the_page_asks_no_other_machine(name):
     assert "<script>" not in text
     assert not [word for word in ("src=\"http", "href=\"http", "@import", "url(http")
                 if word in text]
+
+
+def _light(colour: str) -> float:
+    """Relative luminance of #rrggbb (WCAG 2.2)."""
+    parts = [int(colour[at:at + 2], 16) / 255 for at in (1, 3, 5)]
+    linear = [part / 12.92 if part <= 0.04045 else ((part + 0.055) / 1.055) ** 2.4
+              for part in parts]
+    return sum(share * part for share, part in zip((0.2126, 0.7152, 0.0722), linear, strict=True))
+
+
+@pytest.mark.parametrize("ground", ["ground", "raised", "chosen"])
+@pytest.mark.parametrize("text", ["text", "faint", "accent", "bad"])
+def test_words_stand_out_from_what_they_lie_on(text, ground):
+    """At least 4.5 to 1, as WCAG's level AA wants it."""
+    colours = dict(re.findall(r"--(\w+): (#[0-9a-f]{6});", (PAGE / "viewer.css").read_text()))
+    dark, bright = sorted(_light(colours[name]) for name in (text, ground))
+    assert (bright + 0.05) / (dark + 0.05) >= 4.5

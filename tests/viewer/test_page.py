@@ -198,6 +198,13 @@ def test_keys_change_the_picture_and_the_address_holds_it(page):
     page.browser.run("document.getElementById('help').close()")
 
 
+def test_every_control_has_a_name(page):
+    page.go(case="ras")
+    controls = page.browser.controls()
+    assert {"application", "button", "checkbox", "combobox", "slider"} <= set(controls)
+    assert not [role for role, names in controls.items() if not all(names)], controls
+
+
 def test_1251_cases_sort_and_scroll_in_a_blink(page):
     """As many as BraTS 2021 has."""
     scores = np.random.default_rng(3).random(1251)

@@ -15,7 +15,7 @@ const TASKS = { receiving: "Sending the images", waiting: "Waiting for other req
 const SHARES = { receiving: [0, 0.05], waiting: [0.05, 0.05], reading: [0.05, 0.1],
   correcting: [0.1, 0.5], segmenting: [0.5, 1] };
 /** Milliseconds between two looks at how far a request is. */
-const LOOK_AGAIN = 300;
+const LOOK_AGAIN = 700;
 
 /** Sixteen random bytes; `randomUUID` is for pages by https and of the own machine alone. */
 function randomName() {
