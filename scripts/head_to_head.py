@@ -6,6 +6,8 @@
     python scripts/head_to_head.py OUT --job best/0
     python scripts/head_to_head.py OUT                  # every job that is left, then the tables
     python scripts/head_to_head.py OUT --times 4 --fold 0
+    python scripts/head_to_head.py OUT --away FOLDER    # to train elsewhere, with a GPU
+    python scripts/head_to_head.py OUT --back FOLDER
 
 `--time` measures the CPU-seconds of a step of each contestant, on a quiet machine, and writes the
 steps that fit into --minutes to OUT/race.json, with everything else that must be the same for all:
@@ -40,11 +42,11 @@ sys.path.insert(0, str(Path(__file__).resolve().parent))
 
 # PyTorch (and Triton, which its solvers load) crashes where TensorFlow was loaded before it; only
 # the peer's calls load it.
-if "--time" in sys.argv or any(word.startswith("nnunet/") for word in sys.argv):
+if {"--time", "--back"} & {*sys.argv} or any(word.startswith("nnunet/") for word in sys.argv):
     with suppress(ImportError):
         import torch._dynamo  # noqa: F401
 
-from race import jobs, results
+from race import away, jobs, results
 from race.plan import PEER, Job, Race, machine, named_cases, preset_overrides, race_splits
 
 from pixelnet_tf.config import load_config
@@ -130,6 +132,10 @@ def arguments(description: str) -> argparse.ArgumentParser:
     parser.add_argument("--times", type=int, default=1, help="a multiple of the steps")
     parser.add_argument("--fold", type=int, action="append", default=[],
                         help="these folds alone; may be repeated")
+    parser.add_argument("--away", type=Path, metavar="FOLDER", help="pack the jobs that are left "
+                        "for a machine with JAX and PyTorch, see scripts/race/train_away.py")
+    parser.add_argument("--back", type=Path, metavar="FOLDER", help="take over what was trained "
+                        "there, then go on")
     parser.add_argument("--tables", action="store_true", help="only make the tables again")
     return parser
 
@@ -141,6 +147,12 @@ def work(given: argparse.Namespace, script: str, race: Race,
     if given.list:
         print(jobs.describe(given.out, race, todo))
         return 0
+    if given.away:
+        away.pack(race, [job for job in todo if not jobs.is_done(given.out, job)], given.away,
+                  Printer())
+        return 0
+    if given.back:
+        away.unpack_all(given.out, race, todo, given.back, Printer())
     if given.job:
         found = jobs.run_job(given.out, Job.of(given.job), Printer())
         print(f"{found['job']}: validation Dice {found['validation_argmax']} (arg max), "

@@ -12,7 +12,7 @@ ROOT = Path(__file__).parents[1]
 #: layer do not know each other.
 LAYERS = (("cli",), ("api",), ("planning", "viewer"), ("serving", "training"), ("evaluation",),
           ("inference",), ("runs",), ("caffe",), ("dataset", "model"), ("volumes",), ("cases",),
-          ("config",), ("io", "page"), ("errors", "reporting"))
+          ("config",), ("io", "page"), ("errors", "reporting", "draws"))
 RANK = {name: rank for rank, names in enumerate(LAYERS) for name in names}
 
 FILES = sorted([*(ROOT / "pixelnet_tf").rglob("*.py"), *(ROOT / "prototxt_import").rglob("*.py")])

@@ -4,9 +4,11 @@ with lesions of other slices laid into them."""
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import tensorflow as tf
 
+from pixelnet_tf import draws
 from pixelnet_tf.cases.labels import lesion_classes
 from pixelnet_tf.config import SamplingConfig
 from pixelnet_tf.volumes.normalize import CORE_DEPTH
@@ -14,6 +16,40 @@ from pixelnet_tf.volumes.normalize import CORE_DEPTH
 #: A prepared slice: `image` (height, width, channel) float32, `labels` (height, width) int32,
 #: `brain` (height, width) bool.
 Slice = dict[str, tf.Tensor]
+#: Moves values (height, width, channel) by a matrix (8,), row by row, that leads from (x, y, 1) of
+#: the result to where it comes from, "BILINEAR" or "NEAREST"; zeros come in from beyond the edges.
+Warp = Callable[[tf.Tensor, tf.Tensor, str], tf.Tensor]
+
+
+def warp(values: tf.Tensor, matrix: tf.Tensor, interpolation: str) -> tf.Tensor:
+    """A `Warp` by TensorFlow's own kernel."""
+    return tf.raw_ops.ImageProjectiveTransformV3(
+        images=values[None], transforms=matrix[None], output_shape=tf.shape(values)[:2],
+        fill_value=0.0, interpolation=interpolation, fill_mode="CONSTANT")[0]
+
+
+def gathered_warp(values: tf.Tensor, matrix: tf.Tensor, interpolation: str) -> tf.Tensor:
+    """The same of an affine matrix by gathers, which XLA compiles; TensorFlow's kernel it knows
+    not. The two differ in rounding alone."""
+    height, width, channels = values.shape
+    rows, columns = tf.meshgrid(tf.range(height, dtype=tf.float32),
+                                tf.range(width, dtype=tf.float32), indexing="ij")
+    x = matrix[0] * columns + matrix[1] * rows + matrix[2]
+    y = matrix[3] * columns + matrix[4] * rows + matrix[5]
+    flat = tf.reshape(values, [-1, channels])
+
+    def read(row: tf.Tensor, column: tf.Tensor) -> tf.Tensor:
+        inside = (row >= 0) & (row < height) & (column >= 0) & (column < width)
+        place = tf.cast(tf.where(inside, row * width + column, 0.0), tf.int32)
+        return tf.where(inside[..., None], tf.gather(flat, place), tf.zeros([], values.dtype))
+
+    if interpolation == "NEAREST":
+        return read(tf.floor(y + 0.5), tf.floor(x + 0.5))
+    top, left = tf.floor(y), tf.floor(x)
+    down, right = (y - top)[..., None], (x - left)[..., None]
+    upper = (1 - right) * read(top, left) + right * read(top, left + 1)
+    lower = (1 - right) * read(top + 1, left) + right * read(top + 1, left + 1)
+    return (1 - down) * upper + down * lower
 
 #: A lesion is moved by up to this part of the slice's height and width.
 _MOVE = 1 / 6
@@ -23,20 +59,20 @@ _RIM = 5
 
 
 def augment(record: Slice, config: SamplingConfig, seed: tf.Tensor,
-            own_seed: tf.Tensor | None = None) -> Slice:
+            own_seed: tf.Tensor | None = None, by: Warp = warp) -> Slice:
     """Vary a slice as the configuration says; the same seed (2,) int32 varies it equally.
 
     own_seed: (2,) int32, of the noise in each pixel, whose strength is the seed's: with one for
-    each of several slices they are varied alike, as if they came from one scan.
+    each of several slices they are varied alike, as if they came from one scan. by: what turns.
     """
     flip_seed, turn_seed, blur_seed, noise_seed, jitter_seed = tf.unstack(
-        tf.random.experimental.stateless_split(seed, 5))
+        draws.split(seed, 5))
     if config.flips:
-        flip = tf.random.stateless_uniform([], flip_seed) < 0.5
+        flip = draws.uniform([], flip_seed) < 0.5
         record = {key: tf.where(flip, tf.reverse(value, [1]), value)
                   for key, value in record.items()}
     if config.rotation or config.scaling:
-        record = turn(record, config.rotation, config.scaling, turn_seed)
+        record = turn(record, config.rotation, config.scaling, turn_seed, by)
     if config.blur:
         record |= {"image": blur(record["image"], config.blur, blur_seed)}
     if config.noise:
@@ -46,7 +82,8 @@ def augment(record: Slice, config: SamplingConfig, seed: tf.Tensor,
     return record
 
 
-def turn(record: Slice, rotation: float, scaling: float, seed: tf.Tensor) -> Slice:
+def turn(record: Slice, rotation: float, scaling: float, seed: tf.Tensor, by: Warp = warp
+         ) -> Slice:
     """Rotate a slice about its centre and scale it; the size of the array stays.
 
     Images are interpolated bilinearly, labels and brain mask taken from the nearest pixel, and the
@@ -57,25 +94,21 @@ def turn(record: Slice, rotation: float, scaling: float, seed: tf.Tensor) -> Sli
         rotation: largest angle to either side, degrees.
         scaling: factors lie between 1 / (1 + scaling) and 1 + scaling, evenly in their logarithm.
     """
-    draws = tf.random.stateless_uniform([2], seed, -1.0, 1.0)
-    angle = draws[0] * math.radians(rotation)
-    shrink = tf.exp(-draws[1] * math.log1p(scaling))
+    drawn = draws.uniform([2], seed, -1.0, 1.0)
+    angle = drawn[0] * math.radians(rotation)
+    shrink = tf.exp(-drawn[1] * math.log1p(scaling))
     cos, sin = shrink * tf.cos(angle), shrink * tf.sin(angle)
     shape = tf.shape(record["labels"])
     y, x = tf.unstack((tf.cast(shape, tf.float32) - 1) / 2)
     # From a pixel of the result to where it comes from, both about the centre.
     matrix = tf.stack([cos, -sin, x - cos * x + sin * y, sin, cos, y - sin * x - cos * y, 0.0, 0.0])
 
-    def moved(values: tf.Tensor, interpolation: str) -> tf.Tensor:
-        return tf.raw_ops.ImageProjectiveTransformV3(
-            images=values[None], transforms=matrix[None], output_shape=shape, fill_value=0.0,
-            interpolation=interpolation, fill_mode="CONSTANT")[0]
-
     outside = tf.cast(~_inside(record["image"]), tf.uint8)
-    empty = moved(outside, "NEAREST") > 0
-    return {"image": tf.where(empty, 0.0, moved(record["image"], "BILINEAR")),
-            "labels": moved(record["labels"][..., None], "NEAREST")[..., 0],
-            "brain": moved(tf.cast(record["brain"], tf.uint8)[..., None], "NEAREST")[..., 0] > 0}
+    empty = by(outside, matrix, "NEAREST") > 0
+    brain = tf.cast(record["brain"], tf.uint8)
+    return {"image": tf.where(empty, 0.0, by(record["image"], matrix, "BILINEAR")),
+            "labels": by(record["labels"][..., None], matrix, "NEAREST")[..., 0],
+            "brain": by(brain[..., None], matrix, "NEAREST")[..., 0] > 0}
 
 
 def blur(image: tf.Tensor, largest: float, seed: tf.Tensor) -> tf.Tensor:
@@ -85,7 +118,7 @@ def blur(image: tf.Tensor, largest: float, seed: tf.Tensor) -> tf.Tensor:
     evenly between 0 and this.
     """
     radius = math.ceil(3 * largest)
-    sigma = tf.random.stateless_uniform([], seed, 1e-3, largest)
+    sigma = draws.uniform([], seed, 1e-3, largest)
     line = tf.exp(-0.5 * (tf.range(-radius, radius + 1, dtype=tf.float32) / sigma) ** 2)
     line = tf.tile((line / tf.reduce_sum(line))[:, None, None, None], [1, 1, image.shape[-1], 1])
     smooth = image[None]
@@ -101,10 +134,10 @@ def add_noise(image: tf.Tensor, largest: float, seed: tf.Tensor,
     image (height, width, channel) float32; largest: the noise's standard deviation is drawn evenly
     between 0 and this; own_seed: of the noise alone, where it is not to follow from the seed.
     """
-    strength_seed, noise_seed = tf.unstack(tf.random.experimental.stateless_split(seed, 2))
+    strength_seed, noise_seed = tf.unstack(draws.split(seed, 2))
     noise_seed = noise_seed if own_seed is None else own_seed
-    strength = tf.random.stateless_uniform([], strength_seed, 0.0, largest)
-    noise = tf.random.stateless_normal(tf.shape(image), noise_seed) * strength
+    strength = draws.uniform([], strength_seed, 0.0, largest)
+    noise = draws.normal(tf.shape(image), noise_seed) * strength
     return tf.where(_inside(image), image + noise, 0.0)
 
 
@@ -114,8 +147,8 @@ def jitter(image: tf.Tensor, amount: float, seed: tf.Tensor) -> tf.Tensor:
     image (height, width, channel) float32; factors lie in [1 - amount, 1 + amount], shifts in
     [-amount, amount]; the same seed (2,) int32 draws the same ones.
     """
-    draws = tf.random.stateless_uniform([2, image.shape[-1]], seed, -amount, amount)
-    return tf.where(_inside(image), image * (1 + draws[0]) + draws[1], image)
+    drawn = draws.uniform([2, image.shape[-1]], seed, -amount, amount)
+    return tf.where(_inside(image), image * (1 + drawn[0]) + drawn[1], image)
 
 
 def _inside(image: tf.Tensor) -> tf.Tensor:
@@ -136,10 +169,10 @@ def mix_lesions(record: Slice, donor: Slice, share: float, seed: tf.Tensor) -> S
         share: probability that anything is laid in, 0 to 1.
         seed: (2,) int32; the same seed mixes the same way.
     """
-    move_seed, use_seed = tf.unstack(tf.random.experimental.stateless_split(seed, 2))
+    move_seed, use_seed = tf.unstack(draws.split(seed, 2))
     size = tf.shape(record["labels"])
     reach = tf.cast(size, tf.float32) * _MOVE
-    move = tf.cast(tf.round(tf.random.stateless_uniform([2], move_seed, -1.0, 1.0) * reach),
+    move = tf.cast(tf.round(draws.uniform([2], move_seed, -1.0, 1.0) * reach),
                    tf.int32)
 
     def moved(values: tf.Tensor) -> tf.Tensor:
@@ -151,7 +184,7 @@ def mix_lesions(record: Slice, donor: Slice, share: float, seed: tf.Tensor) -> S
     donor_brain = moved(tf.cast(donor["brain"], tf.uint8)[..., None])[..., 0] > 0
     inside = record["brain"] & donor_brain
     lesion = lesion_classes(labels) & inside & deep_inside(record["brain"][None])[0]
-    lesion &= tf.random.stateless_uniform([], use_seed) < share
+    lesion &= draws.uniform([], use_seed) < share
     weight = tf.nn.max_pool2d(_map(lesion), _RIM, 1, "SAME")
     weight = tf.nn.avg_pool2d(weight, _RIM, 1, "SAME")[0] * _map(inside)[0]
     mixed = record["image"] * (1 - weight) + image * weight
@@ -185,9 +218,9 @@ def drop_modalities(image: tf.Tensor, share: float, seed: tf.Tensor) -> tf.Tenso
         seed: (2,) int32; the same seed drops the same channels.
     """
     channels = image.shape[-1]
-    first, second = tf.unstack(tf.random.experimental.stateless_split(seed, 2))
-    dropped = tf.random.stateless_uniform([], first) < share
+    first, second = tf.unstack(draws.split(seed, 2))
+    dropped = draws.uniform([], first) < share
     # A bit a channel: from 1, the first one alone, to all but the last.
-    subset = tf.random.stateless_uniform([], second, 1, 2**channels - 1, tf.int32)
+    subset = draws.integers([], second, 1, 2**channels - 1)
     bits = tf.bitwise.bitwise_and(tf.bitwise.right_shift(subset, tf.range(channels)), 1)
     return tf.where(dropped & (bits == 1), 0.0, image)

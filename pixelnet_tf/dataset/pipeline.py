@@ -9,6 +9,7 @@ from collections.abc import Iterator
 import numpy as np
 import tensorflow as tf
 
+from pixelnet_tf import draws
 from pixelnet_tf.config import SamplingConfig, Strategy
 from pixelnet_tf.dataset.augment import Slice, augment, drop_modalities, mix_lesions
 from pixelnet_tf.dataset.index import SliceIndex
@@ -125,20 +126,18 @@ def training_batches(study: PreparedStudy, schedule: SliceSchedule, sampling: Sa
         return augment(parse_record(tf.ensure_shape(data, []), channels), sampling, seed, own_seed)
 
     def mixed(record: Slice, seed: tf.Tensor) -> Slice:
-        pick_seed, vary_seed, mix_seed = tf.unstack(
-            tf.random.experimental.stateless_split(seed, 3))
-        pick = tf.random.stateless_uniform([], pick_seed, 0, tf.size(donors), tf.int32)
+        pick_seed, vary_seed, mix_seed = tf.unstack(draws.split(seed, 3))
+        pick = draws.integers([], pick_seed, 0, tf.size(donors))
         return mix_lesions(record, varied(donors[pick], vary_seed), sampling.lesion_mixing,
                            mix_seed)
 
     @tf.autograph.experimental.do_not_convert
     def load(position: tf.Tensor, row: tf.Tensor, size: tf.Tensor) -> dict[str, tf.Tensor]:
-        own = tf.random.experimental.stateless_fold_in(
-            tf.constant([seed, 0x5eed], tf.int32), tf.cast(position, tf.int32))
-        vary_seed, pixel_seed = tf.unstack(tf.random.experimental.stateless_split(own, 2))
+        own = draws.fold_in(tf.constant([seed, 0x5eed], tf.int32), tf.cast(position, tf.int32))
+        vary_seed, pixel_seed = tf.unstack(draws.split(own, 2))
         record = varied(row, vary_seed)
         if sampling.lesion_mixing:
-            record = mixed(record, tf.random.experimental.stateless_fold_in(own, 2))
+            record = mixed(record, draws.fold_in(own, 2))
         pixels_yx, drawn = sampled(record, position, pixel_seed)
         return {"image": padded(seen(record, own), size), "pixels": pixels_yx, "classes": drawn,
                 "row": row}
@@ -154,14 +153,14 @@ def training_batches(study: PreparedStudy, schedule: SliceSchedule, sampling: Sa
         if not sampling.modality_dropout or channels == 1:
             return record["image"]
         return drop_modalities(record["image"], sampling.modality_dropout,
-                               tf.random.experimental.stateless_fold_in(seed, 0x6d64))
+                               draws.fold_in(seed, 0x6d64))
 
     def sampled(record: Slice, position: tf.Tensor, pixel_seed: tf.Tensor
                 ) -> tuple[tf.Tensor, tf.Tensor]:
         allowed = record["brain"] if sampling.background_in_brain else tf.ones_like(record["brain"])
         # One lattice for all slices of a step.
-        corner = tf.random.stateless_uniform(
-            [2], [seed, tf.cast(position // batch_slices, tf.int32)], 0, sampling.lattice, tf.int32)
+        corner = draws.integers([2], [seed, tf.cast(position // batch_slices, tf.int32)], 0,
+                                sampling.lattice)
         return sample_pixels(record["labels"], allowed, pixel_seed, classes=classes,
                              config=sampling, corner_yx=corner)
 
@@ -189,14 +188,14 @@ def training_batches(study: PreparedStudy, schedule: SliceSchedule, sampling: Sa
     def in_slab(position: tf.Tensor, slab: tf.Tensor, row: tf.Tensor, target: tf.Tensor,
                 size: tf.Tensor) -> dict[str, tf.Tensor]:
         """A slice varied as its slab is; of one that is not drawn (target -1) no pixels."""
-        fold_in = tf.random.experimental.stateless_fold_in
         own = tf.constant([seed, 0x51ab], tf.int32)
         # What is left over of several cases makes a slab, too.
         for number in (slab, tf.gather(study.index.case, row)):
-            own = fold_in(own, tf.cast(number, tf.int32))
-        record = varied(row, own, fold_in(own, tf.cast(row, tf.int32)))
+            own = draws.fold_in(own, tf.cast(number, tf.int32))
+        record = varied(row, own, draws.fold_in(own, tf.cast(row, tf.int32)))
         image = padded(seen(record, own), size)
-        pixel_seed = fold_in(tf.constant([seed, 0x5eed], tf.int32), tf.cast(position, tf.int32))
+        pixel_seed = draws.fold_in(tf.constant([seed, 0x5eed], tf.int32),
+                                   tf.cast(position, tf.int32))
         pixels_yx, drawn = tf.cond(
             target >= 0, lambda: sampled(record, position, pixel_seed),
             lambda: (tf.zeros([0, 2], tf.int32), tf.zeros([0], tf.int32)))

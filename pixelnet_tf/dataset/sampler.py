@@ -7,6 +7,7 @@ from dataclasses import replace
 import numpy as np
 import tensorflow as tf
 
+from pixelnet_tf import draws
 from pixelnet_tf.config import SamplingConfig, Strategy
 
 
@@ -32,12 +33,7 @@ def sample_pixels(labels: tf.Tensor, allowed: tf.Tensor, seed: tf.Tensor, *, cla
     Returns `(pixels_yx, drawn)`: (N, 2) int32 rows of y, x, and (N,) int32 class indices, -1 for
     what is none; with `all` as many as there are.
     """
-    judged = (labels >= 0) & (labels < classes)
-    labels = tf.where(judged, labels, -1)
-    usable = judged & ((labels > 0) | allowed)
-    # An image without a single usable pixel (nothing but what is left out) is drawn from whole.
-    usable = usable | ~tf.reduce_any(usable) & judged
-    usable = usable | ~tf.reduce_any(usable)
+    labels, usable = _usable(labels, allowed, classes)
     if config.strategy == Strategy.ALL:
         rows, columns = (tf.range(tf.shape(labels)[axis]) % config.lattice == corner_yx[axis]
                          for axis in (0, 1))
@@ -45,16 +41,16 @@ def sample_pixels(labels: tf.Tensor, allowed: tf.Tensor, seed: tf.Tensor, *, cla
         return pixels_yx, tf.gather_nd(labels, pixels_yx)
     width = tf.shape(labels)[1]
     labels, usable = tf.reshape(labels, [-1]), tf.reshape(usable, [-1])
-    first, second = tf.unstack(tf.random.experimental.stateless_split(seed, 2))
+    first, second = tf.unstack(draws.split(seed, 2))
     chosen = tf.zeros([0], tf.int32)
     if config.strategy == Strategy.BALANCED:
-        priority = tf.random.stateless_uniform(tf.shape(labels), first)
+        priority = draws.uniform(tf.shape(labels), first)
         members = [usable & (labels == k) for k in range(classes)]
         counts = tf.stack([tf.math.count_nonzero(member, dtype=tf.int32) for member in members])
         shares = tf.minimum(class_shares(counts, config.drawn_pixels), counts)
         chosen = tf.concat([_highest(priority, members[k], shares[k]) for k in range(classes)], 0)
     taken = tf.scatter_nd(chosen[:, None], tf.ones_like(chosen, tf.bool), tf.shape(labels))
-    priority = tf.random.stateless_uniform(tf.shape(labels), second)
+    priority = draws.uniform(tf.shape(labels), second)
     others = usable & ~taken
     missing = tf.minimum(config.drawn_pixels - tf.size(chosen),
                          tf.math.count_nonzero(others, dtype=tf.int32))
@@ -96,6 +92,54 @@ def sampled_slices(labels: np.ndarray, brain: np.ndarray, classes: int, config: 
             labels[number].astype(np.int32), inside, np.array([seed, number], np.int32)))
         marked[number, rows, columns] = drawn + 1
     return marked
+
+
+def sample_pixels_statically(labels: tf.Tensor, allowed: tf.Tensor, seed: tf.Tensor, *,
+                             classes: int, config: SamplingConfig
+                             ) -> tuple[tf.Tensor, tf.Tensor]:
+    """`sample_pixels` with static shapes throughout, as XLA compiles them.
+
+    The same seed draws the same pixels, in the order of their places. Of the strategies it has
+    `balanced` and `uniform`, whose number of pixels is known.
+    """
+    labels, usable = _usable(labels, allowed, classes)
+    width = labels.shape[1]
+    labels, usable = tf.reshape(labels, [-1]), tf.reshape(usable, [-1])
+    first, second = tf.unstack(draws.split(seed, 2))
+    chosen = tf.zeros_like(usable)
+    if config.strategy == Strategy.BALANCED:
+        priority = draws.uniform(tf.shape(labels), first)
+        members = [usable & (labels == k) for k in range(classes)]
+        counts = tf.stack([tf.reduce_sum(tf.cast(member, tf.int32)) for member in members])
+        shares = tf.minimum(class_shares(counts, config.drawn_pixels), counts)
+        for member, share in zip(members, tf.unstack(shares), strict=True):
+            chosen |= member & (_places(tf.where(member, priority, -1.0)) < share)
+    priority = draws.uniform(tf.shape(labels), second)
+    others = usable & ~chosen
+    missing = config.drawn_pixels - tf.reduce_sum(tf.cast(chosen, tf.int32))
+    chosen |= others & (_places(tf.where(others, priority, -1.0)) < missing)
+    number = config.drawn_pixels
+    found = tf.math.top_k(tf.cast(chosen, tf.int32), min(number, labels.shape[0])).indices
+    place = tf.range(number) * tf.reduce_sum(tf.cast(chosen, tf.int32)) // number
+    chosen_pixels = tf.gather(found, place)
+    return (tf.stack([chosen_pixels // width, chosen_pixels % width], axis=1),
+            tf.gather(labels, chosen_pixels))
+
+
+def _places(priority: tf.Tensor) -> tf.Tensor:
+    """Place of each number, from the highest, (n,) int32; of equal ones the first comes first."""
+    order = tf.argsort(priority, direction="DESCENDING", stable=True)
+    return tf.scatter_nd(order[:, None], tf.range(tf.size(priority)), tf.shape(priority))
+
+
+def _usable(labels: tf.Tensor, allowed: tf.Tensor, classes: int) -> tuple[tf.Tensor, tf.Tensor]:
+    """Labels, -1 where nobody has judged, and which pixels may be drawn, both (height, width)."""
+    judged = (labels >= 0) & (labels < classes)
+    labels = tf.where(judged, labels, -1)
+    usable = judged & ((labels > 0) | allowed)
+    # An image without a single usable pixel (nothing but what is left out) is drawn from whole.
+    usable = usable | ~tf.reduce_any(usable) & judged
+    return labels, usable | ~tf.reduce_any(usable)
 
 
 def class_shares(counts: tf.Tensor, pixels: int) -> tf.Tensor:

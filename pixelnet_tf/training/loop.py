@@ -243,9 +243,32 @@ class Trainer:
         return model
 
     def _run(self, interruption: Interruption, lock: Lock) -> PixelNet:
-        folder, config = self.run_folder, self.config
+        folder = self.run_folder
         for part in ("", "tensorboard"):
             remove_leftovers(folder.file(part))
+        whole, checkpoints, priors = self.begin()
+        for line in priors.lines():
+            self.reporter.message(line)
+        if self.replicas is not None:
+            self.replicas.take_from_chief(whole.variables)
+            self.replicas.sum(checkpoints.state.get("last", {}).get("step", 0))
+        _Loop(self, whole, checkpoints, priors, interruption, lock).run()
+        best = checkpoints.restore("best")
+        model = whole.network
+        if best:
+            self.reporter.message(f"best validation at step {checkpoints.state['best']['step']}: "
+                                  f"{checkpoints.state['best']['score']:.4f}")
+        lock.check()
+        self._decide(model, priors)
+        folder.save_model(model)
+        return model
+
+    def begin(self) -> tuple[TrainingState, Checkpoints, ClassPriors]:
+        """The state that the training goes on from, and writes the run's files of a new one.
+
+        Raises: as `run`.
+        """
+        folder, config = self.run_folder, self.config
         state = folder.state("last") if folder.exists() else None
         if state is None and folder.exists():
             self.reporter.message("no checkpoint yet: starting again with the first step")
@@ -281,21 +304,7 @@ class Trainer:
         restored = checkpoints.restore("last")
         if restored is not None and state is not None:
             self.reporter.message(f"going on from step {restored['step']} of {self.plan.steps}")
-        for line in priors.lines():
-            self.reporter.message(line)
-        if self.replicas is not None:
-            self.replicas.take_from_chief(whole.variables)
-            self.replicas.sum(checkpoints.state.get("last", {}).get("step", 0))
-        _Loop(self, whole, checkpoints, priors, interruption, lock).run()
-        best = checkpoints.restore("best")
-        model = whole.network
-        if best:
-            self.reporter.message(f"best validation at step {checkpoints.state['best']['step']}: "
-                                  f"{checkpoints.state['best']['score']:.4f}")
-        lock.check()
-        self._decide(model, priors)
-        folder.save_model(model)
-        return model
+        return whole, checkpoints, priors
 
     def _starts(self) -> bool:
         """Whether the training begins with its first step."""

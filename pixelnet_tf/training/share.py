@@ -57,7 +57,7 @@ def _all_reduced(value: tf.Tensor) -> tf.Tensor:
 def drawn_rows(seed: tf.Tensor, rows: tf.Tensor, width: tf.Tensor) -> tf.Tensor:
     """Some rows of a matrix of random numbers, (row * width,) uint16, whatever the others.
 
-    They are those of `tf.random.stateless_uniform` with this seed (2,) int32, each of whose uint32
+    They are those of `draws.bits` with this seed (2,) int32, each of whose uint32
     gives two of them. Of the matrix only the rows from the first one to the last one are drawn:
     the generator counts in blocks of four uint32, and can begin with any of them.
     """
@@ -71,6 +71,6 @@ def drawn_rows(seed: tf.Tensor, rows: tf.Tensor, width: tf.Tensor) -> tf.Tensor:
     counter = tf.stack([tf.cast(block, tf.uint64), counter[1]])
     bits = tf.raw_ops.StatelessRandomUniformFullIntV2(
         shape=[(stop - 8 * block + 1) // 2], key=key, counter=counter,
-        alg=tf.raw_ops.StatelessRandomGetAlg(), dtype=tf.uint32)
+        alg=tf.random.Algorithm.PHILOX.value, dtype=tf.uint32)
     numbers = tf.reshape(tf.bitcast(bits, tf.uint16), [-1])[first - 8 * block:stop - 8 * block]
     return tf.reshape(tf.gather(tf.reshape(numbers, [high - low, width]), rows - low), [-1])

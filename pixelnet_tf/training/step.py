@@ -7,6 +7,7 @@ from typing import Any
 
 import tensorflow as tf
 
+from pixelnet_tf import draws
 from pixelnet_tf.config import HARD_CANDIDATES, SamplingConfig, Strategy, TrainingConfig
 from pixelnet_tf.model.fast_head import fast_scores
 from pixelnet_tf.model.fast_trunk import Dropout, canvas_pixels, fast_taps
@@ -39,11 +40,11 @@ def seeded_dropout(rate: float, names: Sequence[str], seed: tf.Tensor,
     numbers = {name: number for number, name in enumerate(names, start=1)}
 
     def apply(values: tf.Tensor, name: str) -> tf.Tensor:
-        own = tf.random.experimental.stateless_fold_in(seed, numbers[name])
+        own = draws.fold_in(seed, numbers[name])
         if rows is None:
             # Two numbers from each drawn one: drawing is most of the cost.
             count = tf.size(values)
-            drawn_bits = tf.random.stateless_uniform([(count + 1) // 2], own, None, None, tf.uint32)
+            drawn_bits = draws.bits([(count + 1) // 2], own)
             drawn = tf.reshape(tf.bitcast(drawn_bits, tf.uint16), [-1])[:count]
         else:
             drawn = drawn_rows(own, rows, tf.reduce_prod(tf.shape(values)[1:]))
@@ -112,10 +113,10 @@ def hard_places(losses: tf.Tensor, groups: tf.Tensor, hard: float, seed: tf.Tens
     plain = tf.round(count * (1 - hard) / (1 + (HARD_CANDIDATES - 1) * hard))
     most = tf.round((count - plain) / HARD_CANDIDATES)
     if share is None:
-        numbers = tf.random.stateless_uniform(tf.shape(losses), seed)
+        numbers = draws.uniform(tf.shape(losses), seed)
     else:
         rows, count_all = share.numbered(pixels)
-        numbers = tf.gather(tf.random.stateless_uniform([count_all], seed), rows)
+        numbers = tf.gather(draws.uniform([count_all], seed), rows)
     drawn = _ranks(numbers, groups)
     at_random = drawn < tf.gather(plain, groups)
     # What is taken at random comes last among the hard ones.
@@ -209,7 +210,7 @@ def make_step(state: TrainingState, sampling: SamplingConfig, regions: Regions =
     # A function of its own for each mini-batch, or the memory of all would be taken at once.
     def one_more(batch: Batch, step: tf.Tensor, number: tf.Tensor, loss: tf.Tensor,
                  gradients: list[tf.Tensor]) -> LossAndGradients:
-        seed = tf.random.experimental.stateless_fold_in(tf.stack([training.seed, step]), number)
+        seed = draws.fold_in(tf.stack([training.seed, step]), number)
         new_loss, new = of_batch(batch, seed)
         return loss + new_loss, [a + b for a, b in zip(gradients, new, strict=True)]
 
