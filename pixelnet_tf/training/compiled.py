@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 
 import tensorflow as tf
 
-from pixelnet_tf.config import Config, SamplingConfig
+from pixelnet_tf.config import Precision, SamplingConfig, TrainingConfig
 from pixelnet_tf.dataset.resident import ResidentSlices, check_compiles, resident_batch
 from pixelnet_tf.errors import ConfigError
 from pixelnet_tf.training.state import TrainingState
@@ -92,6 +92,6 @@ def training_program(state: TrainingState, sampling: SamplingConfig, slices: Res
     return TrainingProgram(module, inputs, outputs)
 
 
-def plain_training(config: Config) -> Config:
+def plain_training(training: TrainingConfig) -> TrainingConfig:
     """The same training in the form that compiles."""
-    return replace(config, training=replace(config.training, fast=False, precision="float32"))
+    return replace(training, fast=False, precision=Precision.FLOAT32)

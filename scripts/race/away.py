@@ -113,7 +113,7 @@ def _pixelnet(race: Race, job: Job, study: PreparedStudy, rows: np.ndarray, pool
     """Write a job's program and what it draws; returns what is told of them."""
     trainer = _trainer(folder / "started" / _file(job), race, job, study, reporter)
     schedule, size = trainer.schedule, trainer.config.training.batch_slices
-    trainer.config = plain_training(trainer.config)
+    trainer.config = replace(trainer.config, training=plain_training(trainer.config.training))
     state, _, _ = trainer.begin()
     height, width = (int(getattr(study.index, side)[rows[0]]) for side in ("height", "width"))
     shape = (len(rows), height, width)

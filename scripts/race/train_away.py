@@ -74,19 +74,47 @@ def without_copies(module: bytes) -> bytes:
         return stablehlo.serialize_portable_artifact(whole, stablehlo.get_minimum_version())
 
 
-class Programs:
-    """Compiled steps, each compiled once, and the slices on the device."""
+class Runtime:
+    """JAX as a runtime for StableHLO programs."""
 
-    def __init__(self, folder: Path):
+    def __init__(self) -> None:
         import jax
 
         jax.config.update("jax_enable_x64", True)
         from jax._src.lib import xla_client
         from jax.extend import backend
 
-        self._jax, self._folder = jax, folder
-        self._client, self._xla = backend.get_backend(), xla_client
+        self._jax, self._client, self._xla = jax, backend.get_backend(), xla_client
         self.device = jax.devices()[0]
+
+    def describe(self) -> str:
+        return f"JAX {self._jax.__version__} on {self.device.device_kind}"
+
+    def put(self, array: Any) -> Any:
+        """An array on the device."""
+        return self._jax.device_put(np.asarray(array), self.device)
+
+    def compile(self, module: bytes) -> Any:
+        return self._client.compile_and_load(without_copies(module),
+                                             self._xla.DeviceList((self.device,)),
+                                             self._xla.CompileOptions())
+
+    def run(self, program: Any, arguments: list[Any]) -> list[Any]:
+        """The results, which may still be worked out."""
+        found = program.execute_sharded(arguments)
+        return [each[0] for each in found.disassemble_into_single_device_arrays()]
+
+    def wait(self, arrays: list[Any]) -> None:
+        """Wait until arrays are worked out."""
+        self._jax.block_until_ready(arrays)
+
+
+class Programs(Runtime):
+    """Training steps, each compiled once, and the slices on the device."""
+
+    def __init__(self, folder: Path):
+        super().__init__()
+        self._folder = folder
         slices = read_slices(folder)
         self._slices = [self.put(slices["images"]), self.put(slices["labels"].astype(np.int32)),
                         self.put(slices["brain"])]
@@ -94,16 +122,10 @@ class Programs:
             ((int(key[4:]), array) for key, array in np.load(folder / "pool.npz").items()))]
         self._compiled: dict[str, Any] = {}
 
-    def put(self, array: Any) -> Any:
-        return self._jax.device_put(np.asarray(array), self.device)
-
     def compiled(self, name: str) -> Any:
         if name not in self._compiled:
             begun = time.time()
-            devices = self._xla.DeviceList((self.device,))
-            self._compiled[name] = self._client.compile_and_load(
-                without_copies((self._folder / name).read_bytes()), devices,
-                self._xla.CompileOptions())
+            self._compiled[name] = self.compile((self._folder / name).read_bytes())
             print(f"{name}: compiled in {time.time() - begun:.1f} s", flush=True)
         return self._compiled[name]
 
@@ -123,15 +145,14 @@ class Programs:
         values = [self.value(recipe) for recipe in told["inputs"]]
         losses, begun = [], time.time()
         for step in range(1, steps + 1):
-            found = program.execute_sharded(
-                [*fixed, self.put(places[step - 1]), self.put(np.int32(step)), *values]
-            ).disassemble_into_single_device_arrays()
-            losses.append(found[0][0])
-            for place, array in zip(told["outputs"], found[1:], strict=True):
-                values[place] = array[0]
+            loss, *found = self.run(
+                program, [*fixed, self.put(places[step - 1]), self.put(np.int32(step)), *values])
+            losses.append(loss)
+            for place, array in zip(told["outputs"], found, strict=True):
+                values[place] = array
             if step % 8 == 0:
                 # Not too many steps may wait for the device, each with its own results.
-                losses[-1].block_until_ready()
+                self.wait([loss])
             if step % 500 == 0 or step in (5, 50) or step == steps:
                 print(f"{name} {step}/{steps} loss {float(losses[-1]):.4f} "
                       f"{(time.time() - begun) / step * 1e3:.2f} ms a step", flush=True)

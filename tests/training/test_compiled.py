@@ -22,10 +22,10 @@ def trainer(tiny_study, tiny_config) -> Trainer:
     # The pixels of a compiled batch stand in another order, and with them the dropout's masks.
     config = replace(
         tiny_config, model=replace(tiny_config.model, dropout=0.0),
-        training=replace(tiny_config.training, batch_slices=1),
+        training=plain_training(replace(tiny_config.training, batch_slices=1)),
         sampling=replace(tiny_config.sampling, rotation=20, scaling=0.2, noise=0.1,
                          lesion_mixing=0.7))
-    return Trainer(plain_training(config), tiny_study, tiny_study.split, "never-written")
+    return Trainer(config, tiny_study, tiny_study.split, "never-written")
 
 
 @pytest.fixture(scope="module")
@@ -39,11 +39,13 @@ def new_state(trainer, **training) -> TrainingState:
     return TrainingState(model, config, model.weighted, steps=10)
 
 
-def test_a_compiled_step_is_the_step(trainer, slices):
+def test_what_is_compiled_is_the_step(trainer, slices):
+    """Run by TensorFlow, for XLA's compiler takes half a minute; `export_hlo.py --check` has it."""
     own, compiled = new_state(trainer), new_state(trainer)
     sampling, size = trainer.config.sampling, trainer.config.training.batch_slices
     step, (resident, rows) = make_step(own, sampling), slices
-    program = compiled_step(compiled, sampling, resident)
+    program = tf.function(compiled_step(compiled, sampling, resident).python_function,
+                          autograph=False)
     batches = training_batches(trainer.study, trainer.schedule, sampling, batch_slices=size,
                                seed=trainer.config.training.seed).take(STEPS)
     for number, batch in enumerate(batches, start=1):
