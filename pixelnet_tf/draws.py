@@ -13,11 +13,12 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from functools import partial
+from typing import TypeAlias
 
 import tensorflow as tf
 
-Shape = tf.Tensor | Sequence[int]
-Seed = tf.Tensor | Sequence[int]
+Shape: TypeAlias = tf.Tensor | Sequence[int]
+Seed: TypeAlias = tf.Tensor | Sequence[int]
 
 #: As their namesakes of `tf.random`.
 split = partial(tf.random.split, alg="philox")
