@@ -30,6 +30,8 @@ REPORT = ["matplotlib>=3.8", "jinja2>=3.1.6"]
 HDF5 = ["h5py>=3.13"]
 # The first tf2onnx that takes the protobuf below.
 ONNX = ["tf2onnx>=1.17", "onnxruntime>=1.17"]
+# Some 3 GB, and for Linux alone, so `all` leaves it out.
+GPU = ["tensorflow[and-cuda]>=2.18"]
 TENSORBOARD = ["tensorboard>=2.18"]
 # Starlette's test client stands on httpx, its newest releases on httpx2. pytest-xdist runs the
 # tests in a process for each core, from 3.6 on in its main thread, which alone takes signals.
@@ -51,6 +53,8 @@ CLUSTER = ["distributed>=2025.1", "dask-jobqueue>=0.9"]
 DOCS = ["sphinx>=8", "myst-parser>=4", "numpydoc>=1.8", "sphinx-gallery>=0.19", "furo>=2024.8"]
 
 EXTRAS = {
+    # TensorFlow with the libraries of CUDA that it was built for, for NVIDIA's GPUs.
+    "gpu": GPU,
     # Figures and the HTML report.
     "report": REPORT,
     # The REST server (`pixelnet-tf serve`) and the viewer (`pixelnet-tf view`).

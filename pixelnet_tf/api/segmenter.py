@@ -277,6 +277,7 @@ class Segmenter:
         """
         from pixelnet_tf.inference.slice_segmenter import segmenter_of
         from pixelnet_tf.inference.volume import segment_volume
+        from pixelnet_tf.model.precision import auto_precision
         from pixelnet_tf.runs.several import Runs
 
         found = Runs.find([os.fspath(run) for run in runs])
@@ -284,6 +285,7 @@ class Segmenter:
         folders = found.runs
         settings = _settings(overrides, prior, mode, precision)
         resolved, follows = adapted(folders[0].config(), config, settings), ""
+        resolved = resolved.with_precision(auto_precision(resolved.model))
         decisions = found.decisions()
         if decisions is not None:
             if resolved.prediction.decisions == FollowDecisions.IGNORE:
@@ -336,12 +338,14 @@ class Segmenter:
         from pixelnet_tf.api.caffe import import_caffe
         from pixelnet_tf.inference.slice_segmenter import segmenter_of
         from pixelnet_tf.inference.volume import segment_volume
+        from pixelnet_tf.model.precision import auto_precision
         from pixelnet_tf.runs.network import TrainedNetwork
 
         imported = import_caffe(caffemodel, prototxt, config=config, overrides=overrides)
         model, resolved = imported.model, imported.config
         if resolved is None or imported.note:
             raise ModelError(imported.note, file=caffemodel)
+        resolved = resolved.with_precision(auto_precision(resolved.model))
         network = TrainedNetwork(model, np.zeros(model.classes, np.float32), os.fspath(caffemodel))
         scorer = segmenter_of([network], resolved.study, resolved.prediction)
         about = {"networks": [network.record()]}
@@ -703,6 +707,7 @@ def adapted(config: Config, given: Config | Path_ | None, overrides: Sequence[st
         The given modalities or labels are not the model's, or what settles the network is to be
         another: the section `model`, or the regions that it scores.
     """
+    settled = config
     if given is not None:
         source = "the configuration" if isinstance(given, Config) else os.fspath(given)
         given = as_config(given)
@@ -720,7 +725,9 @@ def adapted(config: Config, given: Config | Path_ | None, overrides: Sequence[st
             "layout", "files", "series", "codes", "resample", "register")}
         config = replace(config, study=replace(config.study, **place),
                          prediction=given.prediction)
-    found = config_from_dict(config_to_dict(config), overrides=overrides)
+    # `precision: auto` is what the training, or the export, settled.
+    found = config_from_dict(config_to_dict(config), overrides=overrides).with_precision(
+        settled.training.precision, settled.prediction.precision)
     if config.model.region_based and (list(found.study.regions.items())
                                       != list(config.study.regions.items())):
         raise ConfigError(f"study.regions is {found.study.regions}, but the model scores the "

@@ -30,6 +30,7 @@ VERBS = {
     "evaluate": "Score segmentations as the challenges do.",
     "compare": "Set evaluated runs side by side.",
     "experiment": "Balanced against uniform sampling, over folds, by one command.",
+    "info": "Say what this installation and this machine are.",
     "check": "See whether a folder is as it was written, and mend it.",
     "report": "One HTML file with curves, scores and pictures of a run.",
     "view": "Look at images, references and predictions in the browser.",
@@ -71,7 +72,7 @@ def cli() -> None:
 
     Exit codes: 0 done, 2 usage or configuration, 3 data that is missing or invalid, 4 a model or
     weights that are missing or do not fit, 5 runtime failure, 130 interrupted, 143 ended by
-    SIGTERM.
+    SIGTERM, 75 a training on several devices ended by SIGTERM (start again with --resume).
     """
 
 
@@ -89,6 +90,8 @@ def _failed(text: str, code: int) -> int:
 def main(arguments: list[str] | None = None) -> None:
     """Run the command line; every foreseen failure is one message and its exit code."""
     os.environ.setdefault("KERAS_BACKEND", "tensorflow")
+    # TensorFlow would take a GPU's whole memory at its start, whatever it needs.
+    os.environ.setdefault("TF_FORCE_GPU_ALLOW_GROWTH", "true")
     load_tensorflow_quietly()
     SESSION.arguments = tuple(sys.argv[1:] if arguments is None else arguments)
     code = 0

@@ -9,7 +9,7 @@ scripts/make_configuration_reference.py writes that file.
 from __future__ import annotations
 
 import re
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from enum import Enum
 from typing import Any, Literal, TypeVar, get_type_hints
 
@@ -167,6 +167,7 @@ class ExtraChannels(Choice):
 class Precision(Choice):
     """`training.precision` and `prediction.precision`: the number type of the matrix products."""
 
+    AUTO = "auto"
     FLOAT32 = "float32"
     BFLOAT16 = "bfloat16"
 
@@ -827,8 +828,10 @@ class TrainingConfig:
     validate_every: int = 0
     #: Solver steps between two checkpoints; 0: once an epoch, and at least every 200 steps.
     checkpoint_every: int = 0
-    #: `float32`, or `bfloat16` for the matrix products with float32 weights.
-    precision: Precision = Precision.FLOAT32
+    #: `float32`, or `bfloat16` for the matrix products with float32 weights; `auto`: bfloat16 where
+    #: the hardware multiplies it and the network is wide, else float32; chosen when the training
+    #: begins, and kept by the run (see training.md).
+    precision: Precision = Precision.AUTO
     #: Compute only what the image and the sampled pixels need (the same gradients).
     fast: bool = True
     #: TensorFlow's deterministic kernels: a resumed run ends with the same weights.
@@ -921,8 +924,8 @@ class PredictionConfig:
     #: `exact`, `adaptive` (faster, not exact), or `reference` (the plain hypercolumn of every
     #: pixel, slow: the yardstick).
     mode: Mode = Mode.EXACT
-    #: `float32`, or `bfloat16` for the matrix products.
-    precision: Precision = Precision.FLOAT32
+    #: `float32`, or `bfloat16` for the matrix products; `auto`: as chosen when the training began.
+    precision: Precision = Precision.AUTO
     #: Pixels outside the brain (or head) are background: `yes`, `no`, or `auto`: when the study is
     #: skull-stripped or has brain masks.
     brain_only: BrainOnly = BrainOnly.AUTO
@@ -1069,6 +1072,16 @@ class Config:
                               "with model.region_based the network scores regions",
                               value=dict(self.prediction.class_offsets),
                               hint="set prediction.region_thresholds")
+
+    def with_precision(self, training: Precision, prediction: Precision | None = None) -> Config:
+        """This configuration with what `precision: auto` stands for; the other values stay.
+
+        prediction: of the prediction, where it is another one than the training's.
+        """
+        found = {"training": training, "prediction": prediction or training}
+        return replace(self, **{name: replace(getattr(self, name), precision=precision)
+                                for name, precision in found.items()
+                                if getattr(self, name).precision == Precision.AUTO})
 
     @property
     def score_names(self) -> tuple[str, ...]:

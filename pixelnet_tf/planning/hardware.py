@@ -7,8 +7,7 @@ import platform
 from dataclasses import dataclass
 from pathlib import Path
 
-#: What /proc/cpuinfo calls the instructions that multiply bfloat16 numbers.
-_BFLOAT16 = ("amx_bf16", "avx512_bf16")
+from pixelnet_tf.io.processor import bfloat16_instructions, cpuinfo
 
 
 @dataclass(frozen=True)
@@ -32,27 +31,17 @@ class Hardware:
     @classmethod
     def here(cls) -> Hardware:
         """This machine."""
-        text = _cpuinfo()
-        fields = dict(line.split(":", 1) for line in text.splitlines() if ":" in line)
-        named = {key.strip(): value.strip() for key, value in fields.items()}
-        flags = named.get("flags", "").split()
+        named = cpuinfo()
         return cls(named.get("model name") or platform.processor() or platform.machine(),
                    len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity")
                    else os.cpu_count() or 1,
-                   _memory() / 1e9, next((name for name in _BFLOAT16 if name in flags), ""),
+                   _memory() / 1e9, bfloat16_instructions(),
                    Path("/dev/nvidia0").exists())
 
     def __str__(self) -> str:
         return (f"{self.cores} cores of {self.processor}"
                 + (f", {self.memory_gb:.0f} GB of memory" if self.memory_gb else "")
                 + (", a graphics card" if self.gpu else ""))
-
-
-def _cpuinfo() -> str:
-    try:
-        return Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace")
-    except OSError:
-        return ""
 
 
 def _memory() -> int:

@@ -329,13 +329,13 @@ def _training(survey: Survey, hardware: Hardware, preset: Preset, weights: str) 
         words = "as Caffe"
     elif preset == Preset.LAPTOP:
         words = "products this small gain nothing from bfloat16"
-    elif hardware.gpu:
-        precision, words = "bfloat16", "a graphics card multiplies it about twice as fast"
-    elif hardware.bfloat16:
-        precision = "bfloat16"
-        words = f"this processor multiplies it ({hardware.bfloat16}), about twice as fast"
     else:
-        words = "this processor does not multiply bfloat16"
+        # Chosen where the training begins, which may be another machine than this one.
+        precision = "auto"
+        words = ("bfloat16 on a graphics card that multiplies it" if hardware.gpu else
+                 f"here bfloat16: this processor multiplies it ({hardware.bfloat16}), about twice "
+                 "as fast" if hardware.bfloat16 else
+                 "here float32: this processor does not multiply bfloat16")
     found.append(Setting("training.precision", precision, words))
     return found
 
@@ -343,8 +343,8 @@ def _training(survey: Survey, hardware: Hardware, preset: Preset, weights: str) 
 def _prediction(study: StudyConfig, survey: Survey, hardware: Hardware, preset: Preset
                 ) -> list[Setting]:
     found = []
-    if preset == Preset.BEST and (hardware.bfloat16 or hardware.gpu):
-        found.append(Setting("prediction.precision", "bfloat16", "as the training"))
+    if preset == Preset.FAITHFUL:
+        found.append(Setting("prediction.precision", "float32", "as Caffe"))
     if preset != Preset.FAITHFUL and not study.skull_stripped:
         found.append(Setting("prediction.brain_only", "yes", "outside the head is background"))
     stroke = any(modality.lower() in _MAPS | {"dwi"} for modality in study.modalities)

@@ -89,11 +89,13 @@ def _trial(config: Config, height: int, width: int) -> TrialResult:
     from pixelnet_tf.inference.slice_segmenter import SliceSegmenter
     from pixelnet_tf.model.architecture import Architecture
     from pixelnet_tf.model.pixelnet import PixelNet
+    from pixelnet_tf.model.precision import auto_precision
     from pixelnet_tf.training.loss import make_loss
     from pixelnet_tf.training.rate_trial import with_rate
     from pixelnet_tf.training.state import TrainingState
     from pixelnet_tf.training.step import lattice_of, loss_and_gradients
 
+    config = config.with_precision(auto_precision(config.model))
     training, sampling = config.training, config.sampling
     if training.solver.base_lr == AUTO:
         # Any number takes as long.

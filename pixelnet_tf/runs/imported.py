@@ -6,7 +6,14 @@ from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any
 
-from pixelnet_tf.config import Config, Prior, config_from_dict, config_to_dict, config_to_yaml
+from pixelnet_tf.config import (
+    Config,
+    Precision,
+    Prior,
+    config_from_dict,
+    config_to_dict,
+    config_to_yaml,
+)
 from pixelnet_tf.errors import RunError
 from pixelnet_tf.io.files import begin_folder, write_text
 from pixelnet_tf.model.pixelnet import PixelNet
@@ -50,6 +57,9 @@ def imported_config(model: PixelNet, new_layers: Collection[str], caffemodel: Pa
                 "initial_weights": str(caffemodel if new_head
                                        else RunFolder(str(out)).file("model.keras"))}
     tree.setdefault("prediction", {})["prior"] = Prior.SAMPLED.value
+    if tree["prediction"].get("precision", Precision.AUTO.value) == Precision.AUTO.value:
+        # As Caffe computes.
+        tree["prediction"]["precision"] = Precision.FLOAT32.value
     config = config_from_dict(tree, source="the imported model", overrides=overrides)
     model.check_study(config.study)
     return config

@@ -199,7 +199,7 @@ class CrossValidation:
         runs = {number: self._run(number) for number in held_out}
         decisions = decide_over(
             [Judged(run.model, held_out[number], run.priors()) for number, run in runs.items()],
-            self.study, asked, self.config.training.precision, self.reporter)
+            self.study, asked, runs[min(runs)].config().training.precision, self.reporter)
         whole.save_decisions(decisions)
         for trial in decisions.tried:
             self.reporter.message(f"  {trial.line()}")

@@ -27,6 +27,7 @@ from pixelnet_tf.io.files import check_apart, remove_leftovers
 from pixelnet_tf.io.locks import Lock, check_free, exclusive
 from pixelnet_tf.model.architecture import Architecture
 from pixelnet_tf.model.pixelnet import PixelNet
+from pixelnet_tf.model.precision import auto_precision
 from pixelnet_tf.reporting import Reporter, reporter_or_log
 from pixelnet_tf.runs.checkpoints import Checkpoints
 from pixelnet_tf.runs.compatibility import RESUME, Basis, check_fit
@@ -98,9 +99,14 @@ class Trainer:
                  reporter: Reporter | None = None, replicas: Replicas | None = None):
         if not split.train:
             raise DataError("the split has no case to train on", file=study.path)
-        self.config = replace(config, study=study.config.study, prepare=study.config.prepare)
         self.study, self.split = study, split
         self.run_folder = RunFolder(out)
+        config = replace(config, study=study.config.study, prepare=study.config.prepare)
+        if self.run_folder.exists():
+            # What was chosen when the run began, on whatever machine.
+            begun = self.run_folder.config()
+            config = config.with_precision(begun.training.precision, begun.prediction.precision)
+        self.config = config.with_precision(auto_precision(config.model))
         self.replicas, self.reporter = replicas, reporter_or_log(reporter)
         if replicas is not None:
             check_shared(config.training.batch_slices, config.model.batch_norm, replicas.count)
@@ -172,7 +178,7 @@ class Trainer:
         return (f"{len(self.split.train)} training and {len(self.split.validation)} validation "
                 f"cases; {self.plan.epoch_slices} slices an epoch, {self.plan.steps} steps of "
                 f"{self.config.training.step_slices} slices, {self.config.sampling.pixels} pixels "
-                f"each ({self.config.sampling.strategy})"
+                f"each ({self.config.sampling.strategy}), in {self.config.training.precision}"
                 + (f"; {self.replicas.describe()}" if self.replicas else ""))
 
     def needs(self) -> str:

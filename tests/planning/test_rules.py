@@ -50,8 +50,8 @@ def test_best_on_a_stripped_study_of_a_usual_size():
     # A quarter of the slices has a lesion: 1/4 to 3/4.
     assert config.sampling.lesion_free_slices == 0.35
     assert config.training.initial_weights == "vgg.caffemodel"
-    assert (config.training.precision, config.prediction.precision) == ("bfloat16", "bfloat16")
-    assert "amx_bf16" in reasons["training.precision"]
+    assert (config.training.precision, config.prediction.precision) == ("auto", "auto")
+    assert "here bfloat16: this processor multiplies it (amx_bf16)" in reasons["training.precision"]
     assert config.model.fc7 == "none"
 
 
@@ -65,8 +65,10 @@ def test_every_choice_has_its_reason_and_the_whole_holds(preset, skull):
 
 
 def test_bfloat16_only_where_the_processor_multiplies_it():
-    assert chosen(hardware=OLD)[0].training.precision == "float32"
-    assert chosen(hardware=replace(OLD, gpu=True))[0].training.precision == "bfloat16"
+    for hardware, words in ((OLD, "here float32"), (replace(OLD, gpu=True), "graphics card")):
+        config, reasons = chosen(hardware=hardware)
+        assert config.training.precision == "auto"
+        assert words in reasons["training.precision"]
     assert chosen(preset=Preset.LAPTOP)[0].training.precision == "float32"
 
 
