@@ -25,7 +25,7 @@ from pixelnet_tf.training.state import TrainingState
 
 #: How long the workers of a group wait for each other when they start, and how long for a sign of
 #: life of one of them, in seconds.
-START_SECONDS, SILENT_SECONDS = 300, 10
+START_SECONDS, SILENT_SECONDS = 300, 20
 #: Seconds until a worker that does not answer counts as gone, once a step has failed.
 _ANSWER_SECONDS = 3.0
 #: Seconds between two looks for one that is to come.
