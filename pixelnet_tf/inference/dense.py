@@ -11,6 +11,7 @@ from pixelnet_tf.inference.tiles import TILE, TileLayer
 from pixelnet_tf.model.fast_head import FastHead, Perceptron
 from pixelnet_tf.model.fast_trunk import Tap, canvas_pixels, fast_taps, image_box
 from pixelnet_tf.model.pixelnet import PixelNet, plain_scores, plain_taps
+from pixelnet_tf.model.precision import number_type
 
 #: Pixels that pass the head together: enough for the matrix products, little memory. Loops over
 #: chunks run one at a time: TensorFlow would begin ten side by side, which is not faster (a chunk's
@@ -24,13 +25,14 @@ class DenseScorer(tf.Module):
 
     Args:
         model: trained network.
-        precision: `float32`, or `bfloat16` for convolutions and matrix products.
+        precision: `float32`, or `bfloat16` for convolutions and matrix products; `auto`: as fits
+            this machine.
     """
 
     def __init__(self, model: PixelNet, precision: str = Precision.FLOAT32):
         super().__init__()
         self.model = model
-        self.precision = tf.as_dtype(precision)
+        self.precision = number_type(precision, model.config)
 
     def reference(self, image: tf.Tensor, neighbours: tf.Tensor | None = None) -> tf.Tensor:
         """Scores (target, height, width, class) of every pixel by the plain hypercolumn.

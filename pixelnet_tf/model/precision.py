@@ -36,3 +36,8 @@ def auto_precision(model: ModelConfig) -> Precision:
     """The number type that `precision: auto` stands for, of a network on this machine."""
     return (Precision.BFLOAT16 if max(model.widths) >= WIDE and bfloat16_by()
             else Precision.FLOAT32)
+
+
+def number_type(asked: str, model: ModelConfig) -> tf.DType:
+    """The type that a setting `precision` names, of a network on this machine."""
+    return tf.as_dtype(str(auto_precision(model) if asked == Precision.AUTO else asked))

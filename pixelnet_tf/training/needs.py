@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import tensorflow as tf
 
-from pixelnet_tf.config import SamplingConfig, SolverType, Strategy, TrainingConfig
+from pixelnet_tf.config import Precision, SamplingConfig, SolverType, Strategy, TrainingConfig
 from pixelnet_tf.model.architecture import Architecture
 
 #: Bytes that Python and TensorFlow take by themselves.
@@ -61,7 +61,8 @@ def needs_of(network: Architecture, training: TrainingConfig, sampling: Sampling
     weights = 4.0 * parameters * (2 + kept + bool(training.average_weights))
     maps = training.batch_slices * network.slice_numbers(height, width, pixels)
     # Both passes back; those of frozen layers are left out, which is the first blocks' part alone.
-    seconds = 3 * work * _BESIDE / _products_a_second(tf.as_dtype(training.precision))
+    kind = "float32" if training.precision == Precision.AUTO else training.precision
+    seconds = 3 * work * _BESIDE / _products_a_second(tf.as_dtype(kind))
     device = "GPU" if tf.config.list_physical_devices("GPU") else "CPU"
     return Needs(parameters, device, _PROGRAM + weights + 4.0 * _COPIES * maps, seconds)
 

@@ -13,6 +13,7 @@ from pixelnet_tf.model.fast_head import fast_scores
 from pixelnet_tf.model.fast_trunk import Dropout, canvas_pixels, fast_taps
 from pixelnet_tf.model.grid_head import grid_scores
 from pixelnet_tf.model.pixelnet import PixelNet, plain_scores, plain_taps
+from pixelnet_tf.model.precision import number_type
 from pixelnet_tf.training.loss import Loss, Regions, cross_entropy, make_loss, pixel_losses
 from pixelnet_tf.training.replicas import Replicas
 from pixelnet_tf.training.share import Share, drawn_rows
@@ -191,7 +192,7 @@ def make_step(state: TrainingState, sampling: SamplingConfig, regions: Regions =
     """
     model, optimizer, trained, average = state.model, state.optimizer, state.trained, state.average
     training = state.config
-    precision = tf.as_dtype(training.precision)
+    precision = number_type(training.precision, model.config)
     loss_of = make_loss(training.loss, training.class_weights, regions)
     tensors = [variable.value for variable in trained]
 
