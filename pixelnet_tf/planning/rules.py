@@ -324,10 +324,11 @@ def _training(survey: Survey, hardware: Hardware, preset: Preset, weights: str) 
                 hint="give --weights FILE (scripts/get_vgg16.py makes one), or --preset laptop")
         found.append(Setting("training.initial_weights", weights,
                              "a VGG-16 that has seen a million pictures"))
-    precision = "float32"
     if preset == Preset.FAITHFUL:
-        words = "as Caffe"
-    elif preset == Preset.LAPTOP:
+        # The preset itself says that it computes as Caffe.
+        return found
+    precision = "float32"
+    if preset == Preset.LAPTOP:
         words = "products this small gain nothing from bfloat16"
     else:
         # Chosen where the training begins, which may be another machine than this one.
@@ -343,8 +344,6 @@ def _training(survey: Survey, hardware: Hardware, preset: Preset, weights: str) 
 def _prediction(study: StudyConfig, survey: Survey, hardware: Hardware, preset: Preset
                 ) -> list[Setting]:
     found = []
-    if preset == Preset.FAITHFUL:
-        found.append(Setting("prediction.precision", "float32", "as Caffe"))
     if preset != Preset.FAITHFUL and not study.skull_stripped:
         found.append(Setting("prediction.brain_only", "yes", "outside the head is background"))
     stroke = any(modality.lower() in _MAPS | {"dwi"} for modality in study.modalities)
