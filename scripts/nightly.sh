@@ -82,6 +82,7 @@ if [[ -d $data ]]; then
     check dicom python scripts/check_dicom.py "$data/lgg"
 fi
 check memory python scripts/check_memory.py "$out/main-job/job/prepared" --config phantom --steps 500
+check compiled python scripts/export_hlo.py "$out/hlo" --config phantom --size 96 96 --check
 check export bash -c 'rm -rf "$2" && pixelnet-tf export --model "$1" --out "$2"' \
     export "$out/main-job/job/run" "$out/models"
 # MONAI Label's own client, without what the package asks for beside it; it needs Python below 3.13.

@@ -61,7 +61,9 @@ def write_results(out: Path, race: Race, times: int = 1) -> Path | None:
             scored[name, form] = scores.evaluation
         tables.append(f"### {TITLES[form]}\n\n" + compare(
             folders, list(race.bases), per_case=True, form="markdown"))
-    _curves(out / f"curves{end}.png", race, reports)
+    validated = any(report["curve"] for report in reports.values())
+    if validated:
+        _curves(out / f"curves{end}.png", race, reports)
     pictures = _pictures(out / f"pictures{end}", race, jobs, out, scored, prepared, truth, study)
     folds = sorted({job.fold for job in jobs})
     text = "\n\n".join([
@@ -71,7 +73,7 @@ def write_results(out: Path, race: Race, times: int = 1) -> Path | None:
         f"Prepared study `{race.data}`, seed {race.seed}, {race.precision}; steps measured on "
         f"{race.machine}." if race.minutes else f"Seed {race.seed}, {race.precision}.",
         render_all([_costs(race, reports)], "markdown"), *tables,
-        f"![Validation over time](curves{end}.png)",
+        *([f"![Validation over time](curves{end}.png)"] if validated else []),
         *(f"![{path.stem}]({path.relative_to(out)})" for path in pictures)])
     path = out / f"results{end}.md"
     write_text(path, text + "\n")
