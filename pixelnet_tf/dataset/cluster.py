@@ -11,7 +11,7 @@ import re
 import socket
 import uuid
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from itertools import islice
 from typing import Any
@@ -52,9 +52,10 @@ class Cluster:
         try:
             while True:
                 for case in islice(waiting, max(0, self._threads() - len(running))):
-                    running[self._client.submit(
-                        _call, __version__, function, case, arguments,
-                        key=f"{case.name}-{uuid.uuid4().hex}", pure=False)] = case
+                    with self._reached():
+                        running[self._client.submit(
+                            _call, __version__, function, case, arguments,
+                            key=f"{case.name}-{uuid.uuid4().hex}", pure=False)] = case
                 if not running:
                     return
                 for future in self._done(running):
@@ -65,42 +66,47 @@ class Cluster:
                     yield case, result
         finally:
             if running and self._client.status == "running":
-                self._client.cancel(list(running), force=True)
+                with suppress(OSError, importlib.import_module("distributed").TimeoutError):
+                    self._client.cancel(list(running), force=True)
 
     def _threads(self) -> int:
         """How many cases may be in work; one where no worker is there yet, which then waits."""
-        threads = sum(self._client.nthreads().values()) if self._alive() else 0
+        with self._reached():
+            threads = sum(self._client.nthreads().values())
         if not threads and not self._waits:
             self._reporter.message(f"{self._name} has no worker; the work waits for one")
         self._waits = not threads
         return max(1, threads)
 
-    def _alive(self) -> bool:
+    @contextmanager
+    def _reached(self) -> Iterator[None]:
+        """Say it where the scheduler cannot be reached any more, or has dropped the work."""
+        distributed = importlib.import_module("distributed")
+        gone = RunError("the scheduler is gone, or has dropped the work", file=self._name,
+                        hint="run the same command again: finished cases are kept")
         if self._client.status != "running":
-            raise RunError("the scheduler is gone", value=self._name,
-                           hint="start it and run the same command again: finished cases are kept")
-        return True
+            raise gone
+        try:
+            yield
+        except (OSError, distributed.CancelledError) as error:
+            # Among the first are errors of a connection, not those of a case, which are results.
+            raise gone from error
 
     def _done(self, running: dict[Any, Item]) -> list[Any]:
         """Futures that have ended, or none after a while."""
         distributed = importlib.import_module("distributed")
-        try:
-            with self._client.as_current():
-                distributed.wait(list(running), timeout=_LOOK_SECONDS,
-                                 return_when="FIRST_COMPLETED")
-        except TimeoutError:
-            self._alive()
-        except distributed.client.FutureCancelledError:
-            pass
+        # Dask's own kind of it, which Python 3.10 does not take for its builtin one.
+        with self._reached(), suppress(distributed.TimeoutError), self._client.as_current():
+            distributed.wait(list(running), timeout=_LOOK_SECONDS, return_when="FIRST_COMPLETED")
         return [future for future in running if future.done()]
 
     def _result(self, future: Any, case: Item) -> Any:
         distributed = importlib.import_module("distributed")
-        if future.cancelled():
-            raise RunError("the scheduler is gone, or has dropped the work", value=self._name,
-                           hint="run the same command again: finished cases are kept")
         try:
-            found = future.result()
+            with self._reached():
+                found = future.result()
+        except RunError:
+            raise
         except distributed.scheduler.KilledWorker as error:
             return WorkerDied(
                 f"{error.allowed_failures + 1} workers died at work on it, most likely killed for "
@@ -160,10 +166,9 @@ def open_cluster(scheduler: str, reporter: Reporter | None = None) -> Iterator[C
     dask = importlib.import_module("dask")
     distributed = importlib.import_module("distributed")
     with ExitStack() as stack:
-        # What workers write of themselves says nothing to a user; what fails comes back.
+        stack.enter_context(_unheard())
         stack.enter_context(dask.config.set({
             "distributed.scheduler.allowed-failures": _TRIES_AGAIN,
-            "distributed.logging.distributed": "critical",
             # Threads of libraries are as many as elsewhere, so that sums are the same.
             "distributed.nanny.pre-spawn-environ": {"MALLOC_TRIM_THRESHOLD_": 65536}}))
         if kind in ("local", "slurm"):
@@ -174,12 +179,26 @@ def open_cluster(scheduler: str, reporter: Reporter | None = None) -> Iterator[C
         target = cluster if kind in ("local", "slurm") else scheduler
         try:
             client = distributed.Client(target, timeout=CONNECT_SECONDS, set_as_default=False)
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, distributed.TimeoutError) as error:
             raise RunError(f"no scheduler answers within {CONNECT_SECONDS} s",
                            value=scheduler, file=scheduler,
                            hint="start it by `dask scheduler`, or correct the address") from error
         stack.enter_context(client)
         yield Cluster(client, scheduler, reporter)
+
+
+@contextmanager
+def _unheard() -> Iterator[None]:
+    """Keep Dask's own log off the terminal: what fails comes back as an error."""
+    loggers = [logging.getLogger(name) for name in ("distributed", "distributed.client")]
+    before = [each.level for each in loggers]
+    for each in loggers:
+        each.setLevel(logging.CRITICAL)
+    try:
+        yield
+    finally:
+        for each, level in zip(loggers, before, strict=True):
+            each.setLevel(level)
 
 
 def _local(count: int) -> Any:

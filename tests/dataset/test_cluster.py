@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import shutil
+import socket
+import subprocess
+import sys
+import time
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -29,6 +34,7 @@ from pixelnet_tf.io.locks import Ticket, joined, shared
 from pixelnet_tf.reporting import LogReporter
 from tests.dataset.worker_functions import be_killed_once, die_at, fail, make_stand_in, try_to_take
 
+ROOT = Path(__file__).parents[2]
 CASES = [Case(name) for name in "abcde"]
 
 
@@ -84,6 +90,35 @@ def test_a_scheduler_that_does_not_answer_is_said_in_one_line(monkeypatch):
         pass
     assert refused.value.exit_code == 5
     assert "\n" not in str(refused.value)
+
+
+def test_a_running_scheduler_is_used_and_said_when_it_goes_away():
+    with socket.socket() as found:
+        found.bind(("127.0.0.1", 0))
+        port = found.getsockname()[1]
+    address = f"tcp://127.0.0.1:{port}"
+    options = {"stderr": subprocess.DEVNULL, "env": {**os.environ, "PYTHONPATH": str(ROOT)}}
+    scheduler = subprocess.Popen([sys.executable, "-m", "distributed.cli.dask_scheduler", "--port",
+                                  str(port), "--dashboard-address", ":0"], **options)
+    worker = subprocess.Popen([sys.executable, "-m", "distributed.cli.dask_worker", address,
+                               "--nthreads", "1", "--no-nanny", "--no-dashboard"], **options)
+    try:
+        deadline = time.monotonic() + 60
+        while time.monotonic() < deadline:
+            with socket.socket() as there:
+                if not there.connect_ex(("127.0.0.1", port)):
+                    break
+            time.sleep(0.1)
+        with open_cluster(address) as cluster:
+            results = run_cases(die_at, map(Case, map(str, range(100_000))), (), cluster)
+            assert [next(results)[1] for _ in range(3)] == ["0", "1", "2"]
+            scheduler.kill()
+            with pytest.raises(RunError, match=rf"{address}: the scheduler is gone.*are kept"):
+                list(results)
+    finally:
+        for process in (scheduler, worker):
+            process.kill()
+            process.wait()
 
 
 def test_slurm_s_jobs_must_be_described():
