@@ -8,7 +8,9 @@ from __future__ import annotations
 import importlib
 import logging
 import re
+import signal
 import socket
+import threading
 import uuid
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
@@ -212,8 +214,11 @@ def _local(count: int) -> Any:
 def dask_setup(worker: Any) -> None:
     """What Dask calls in a worker process of this machine before its first case.
 
-    TensorFlow is loaded unheard there, as in the program that asked for it.
+    TensorFlow is loaded unheard there, as in the program that asked for it. Ctrl-C is left to that
+    program, which ends its workers.
     """
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
     load_tensorflow_quietly()
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -119,6 +120,32 @@ def test_a_running_scheduler_is_used_and_said_when_it_goes_away():
         for process in (scheduler, worker):
             process.kill()
             process.wait()
+
+
+def test_ctrl_c_ends_the_workers_without_a_traceback_of_theirs(tmp_path):
+    """SIGINT to the whole group, as a terminal sends it."""
+    (tmp_path / "job.py").write_text(
+        "import signal, sys\n"
+        "from pixelnet_tf.cases.case import Case\n"
+        "from pixelnet_tf.dataset.cluster import open_cluster\n"
+        "from tests.dataset.worker_functions import die_at\n"
+        "if __name__ == '__main__':\n"
+        "    signal.signal(signal.SIGINT, signal.default_int_handler)\n"
+        "    try:\n"
+        "        with open_cluster('local:1') as cluster:\n"
+        "            for case, _ in cluster.run(die_at, (Case(str(n)) for n in range(10 ** 6)),\n"
+        "                                       (), False):\n"
+        "                print(case.name, flush=True)\n"
+        "    except KeyboardInterrupt:\n"
+        "        sys.exit(130)\n")
+    process = subprocess.Popen([sys.executable, tmp_path / "job.py"], text=True,
+                               stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+                               start_new_session=True,
+                               env={**os.environ, "PYTHONPATH": str(ROOT)})
+    assert process.stdout.readline() == "0\n"
+    os.killpg(process.pid, signal.SIGINT)
+    _, errors = process.communicate(timeout=60)
+    assert (process.returncode, errors) == (130, "")
 
 
 def test_slurm_s_jobs_must_be_described():
