@@ -19,6 +19,9 @@ _SHRINK, _FEWEST_VOXELS = (4, 2, 1), 8
 #: Length of the first step of a level, and of one with which it ends; the part of its length that a
 #: step has after one that went too far; and most steps of a level.
 _FIRST_STEP, _LAST_STEP, _SHORTER, _ITERATIONS = 2.0, 0.01, 0.8, 300
+#: A search may come to its last step on the way: it is begun anew where it ended while that gains
+#: this part of the mutual information, so many times at most.
+_WORTHWHILE, _ROUNDS = 0.01, 5
 #: A search that loses this part of the mutual information went astray.
 _LOST = 0.1
 #: A motion that leaves every corner of the image within this part of a voxel is none: the header is
@@ -63,14 +66,21 @@ def register_rigid(moving: np.ndarray, moving_geometry: VolumeGeometry, fixed: n
                             "registered to it", hint=_APART)
         # The headers' word counts where both are as good.
         found = sitk.Euler3DTransform(start if costs[0] <= costs[1] else centred)
-        try:
-            search.SetInitialTransform(found, True)
-            search.Execute(target, source)
-        except RuntimeError as error:
-            raise DataError("it cannot be registered to the first modality "
-                            f"({str(error).splitlines()[-1].strip()})", hint=_APART) from None
-        steps = search.GetOptimizerIteration()
-        cost = _cost(search, target, source, found)
+        cost = min(costs)
+        for number in range(_ROUNDS):
+            best, before = sitk.Euler3DTransform(found), cost
+            try:
+                search.SetInitialTransform(found, True)
+                search.Execute(target, source)
+            except RuntimeError as error:
+                raise DataError("it cannot be registered to the first modality "
+                                f"({str(error).splitlines()[-1].strip()})", hint=_APART) from None
+            steps = search.GetOptimizerIteration()
+            cost = _cost(search, target, source, found)
+            if cost > before * (1 + _WORTHWHILE):
+                if number and cost > before:
+                    found, cost = best, before
+                break
     if steps >= _ITERATIONS or cost > min(costs) * (1 - _LOST):
         raise DataError("its registration to the first modality does not converge: mutual "
                         f"information {-min(costs):.4f} at the start, {-cost:.4f} after {steps} "

@@ -85,6 +85,15 @@ def test_a_known_motion_is_found_to_half_a_voxel(images):
     assert farthest(found, motion(), first) < 3.6
 
 
+def test_a_search_that_ends_on_the_way_is_begun_anew(images, monkeypatch):
+    """As within thin slices, where it turns by too little; here its steps shrink too fast."""
+    (moving, grid), (fixed, first) = images
+    monkeypatch.setattr(registration, "_SHORTER", 0.3)
+    assert farthest(register_rigid(moving, grid, fixed, first), motion(), first) < 3.6
+    monkeypatch.setattr(registration, "_ROUNDS", 1)
+    assert farthest(register_rigid(moving, grid, fixed, first), motion(), first) > 5
+
+
 def test_the_same_images_give_the_same_motion_to_the_bit(images):
     (moving, grid), (fixed, first) = images
     before = sitk.ProcessObject.GetGlobalDefaultNumberOfThreads()
