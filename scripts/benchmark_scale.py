@@ -13,6 +13,7 @@ from __future__ import annotations
 import argparse
 import heapq
 import json
+import logging
 import multiprocessing
 import os
 import random
@@ -28,7 +29,7 @@ from pathlib import Path
 NETWORK = ["model.widths=[8, 16, 24, 32, 32]", "model.head_widths=[32]", "model.border=32",
            "training.steps=2", "training.batch_slices=2", "sampling.pixels=100",
            "split.test=1", "split.validation=1", "prepare.bias_field.iterations=[10, 10]"]
-LOOPS = 6_000_000
+LOOPS = 20_000_000
 #: One thread for whatever computes, in this process and in the workers; read when they are loaded.
 THREADS = ("TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS", "OMP_NUM_THREADS",
            "OPENBLAS_NUM_THREADS", "ITK_GLOBAL_DEFAULT_NUMBER_OF_THREADS")
@@ -121,6 +122,7 @@ def main() -> None:
     from pixelnet_tf.dataset.workers import run_cases
 
     found: dict = {"cases": given.cases, "size": given.size, "load": os.getloadavg()[0]}
+    logging.getLogger("pixelnet_tf").setLevel(logging.ERROR)
     context = multiprocessing.get_context("spawn")
     with (tempfile.TemporaryDirectory() as made, context.Pool(2) as pool,
           open_cluster("local:1") as one, open_cluster("local:2") as two):
@@ -156,9 +158,9 @@ def main() -> None:
     # All that is not the case itself: files, locks, checks, digests, and the engine.
     found["prepare_other_seconds"] = (found["prepare"]["work1"] / given.cases
                                       - found["encode_seconds"])
-    # The spread of the cases here, about the 80 s that a BraTS case of four modalities takes on a
-    # core.
-    scaled = [80 * one / found["encode_seconds"] for one in seconds]
+    # The spread of the cases here, about the 20 s that a BraTS case of four modalities takes on a
+    # core (docs/benchmarks.md).
+    scaled = [20 * one / found["encode_seconds"] for one in seconds]
     found["schedule"] = {}
     for per_node in (1, 8, 16):
         hours, part = schedule(scaled, 1251, 8 * per_node, found["engine_ms"] / 1000)
@@ -170,7 +172,7 @@ def main() -> None:
     print(f"engine: {found['engine_ms']:.1f} ms a case; prepare beside the case itself "
           f"{found['prepare_other_seconds']:.3f} s of {found['encode_seconds']:.2f} s")
     for name, row in found["schedule"].items():
-        print(f"1,251 cases of 80 s on {name} workers: {row['hours']:.2f} h, "
+        print(f"1,251 cases of 20 s on {name} workers: {row['hours']:.2f} h, "
               f"{row['part_of_ideal']:.3f} of the ideal")
     if given.out is not None:
         given.out.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
