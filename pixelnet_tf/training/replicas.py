@@ -206,8 +206,8 @@ class Replicas:
         lost = [self.cluster.name_of(number) for number in
                 sorted(named & silent or named or silent)]
         who = " and ".join(lost) or "another worker"
-        return RunError(f"{self.cluster.name}: {who} was lost, and the others cannot go on "
-                        "without it", value=lost[0] if lost else None,
+        return RunError(f"{who} was lost, and {self.cluster.name} cannot go on without it",
+                        value=lost[0] if lost else None,
                         hint="start all workers again with --resume")
 
     def _silent(self) -> set[int]:
