@@ -53,7 +53,9 @@ SEED = 1989
 CONFIG = load_config("phantom", [
     "prepare.bias_field.enabled=false", "prepare.workers=1", "split.test=1", "split.validation=1",
     "sampling.pixels=40", "model.widths=[2, 2, 3, 3, 3]", "model.fc7=none", "model.head_widths=[4]",
-    "model.border=16", "training.batch_slices=2", "training.steps=4", "prediction.prior=sampled"])
+    "model.border=16", "training.batch_slices=2", "training.steps=4", "prediction.prior=sampled",
+    # As a run holds them, which has chosen.
+    "training.precision=float32", "prediction.precision=float32"])
 CASES = ("phantom_001", "phantom_002", "phantom_003")
 
 

@@ -152,8 +152,9 @@ def test_scans_in_memory_and_uploads_bring_the_mask(study, config):
     with pytest.raises(DataError, match="'mask' is missing"):
         segmenter.predict({m: case.volumes[m] for m in config.study.modalities})
 
-    model = SimpleNamespace(config=config, name="m", segment_slices=lambda images, domain, **_: (
-        domain.astype(np.uint8), None))
+    model = SimpleNamespace(
+        config=config, about={}, name="m",
+        segment_slices=lambda images, domain, **_: (domain.astype(np.uint8), None))
     files = {name: io.BytesIO(path.read_bytes()) for name, path in case.volumes.items()}
     answer = segment_upload(model, files, ServerLimits())
     labels = nib.Nifti1Image.from_bytes(gzip.decompress(answer))

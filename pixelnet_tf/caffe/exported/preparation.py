@@ -155,13 +155,12 @@ def without_bias_field(array, brain, spacing_mm, settings):
     def image(values):
 
         # type: (np.ndarray) -> sitk.Image
-        made = sitk.GetImageFromArray(np.ascontiguousarray(values))
-        made.SetSpacing(spacing_mm)
-        return made
+        # Without the voxels' sides: the spline's knots divide the grid whatever they are.
+        return sitk.GetImageFromArray(np.ascontiguousarray(values))
 
     usable = brain & (array > 0)
     coarse_mm = settings["shrink_factor"] * min(spacing_mm)
-    factors = [max(1, min(int(round(coarse_mm / side)), length // 16))
+    factors = [max(1, min(int(round(round(coarse_mm / side, 3))), length // 16))
                for side, length in zip(spacing_mm, array.shape[::-1])]
     if not usable[tuple(slice(factor // 2, None, factor) for factor in factors[::-1])].any():
         return array
