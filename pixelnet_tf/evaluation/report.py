@@ -24,7 +24,7 @@ from pixelnet_tf.cases.split import Split
 from pixelnet_tf.config import StudyConfig, yaml_tree
 from pixelnet_tf.errors import DataError
 from pixelnet_tf.evaluation.canvas import write_png
-from pixelnet_tf.evaluation.case_images import ImageReader
+from pixelnet_tf.evaluation.case_images import CaseImage, ImageReader
 from pixelnet_tf.evaluation.comparison import PAPER_MEASURES
 from pixelnet_tf.evaluation.label_files import read_labels
 from pixelnet_tf.evaluation.layers import embedded_case, legend
@@ -59,6 +59,7 @@ from pixelnet_tf.io.files import (
 )
 from pixelnet_tf.page import read_page
 from pixelnet_tf.runs.rate_trial import RateTrial
+from pixelnet_tf.volumes.geometry import VolumeGeometry
 
 _TEMPLATE = "report.html.j2"
 #: Digits of a SHA-256 that tell contents apart for a reader.
@@ -205,23 +206,36 @@ def write_report(source: ReportSource, out: Path, overlays: int = 3, viewers: bo
     return [out, *written]
 
 
+def _ranked(source: ReportSource) -> list[tuple[str, float]]:
+    """Cases that can be shown and their mean Dice, the worst first; none without images."""
+    if source.read_image is None:
+        return []
+    return [item for item in ranked_cases(source.evaluation) if item[0] in source.matching.pairs]
+
+
+def _read_case(source: ReportSource, case: str
+               ) -> tuple[CaseImage, np.ndarray, np.ndarray, VolumeGeometry] | None:
+    """Image, true and predicted labels and their grid; None where there is no image."""
+    shown = source.read_image(case) if source.read_image else None
+    if shown is None:
+        return None
+    reference, prediction = source.matching.pairs[case]
+    truth, geometry = read_labels(reference, source.study, case, reference=True)
+    predicted, _ = read_labels(prediction, source.study, case)
+    return shown, truth, predicted, geometry
+
+
 def _overlays(source: ReportSource, count: int) -> Iterator[tuple[str, str, Figure]]:
     """Yield (case, caption, figure) of the worst and the best cases, drawn one at a time."""
-    if source.read_image is None:
-        return
-    ranked = [item for item in ranked_cases(source.evaluation)
-              if item[0] in source.matching.pairs]
+    ranked = _ranked(source)
     best = max(len(ranked) - count, min(count, len(ranked)))
     chosen = [(case, f"worst {place + 1}") for place, (case, _) in enumerate(ranked[:count])]
     chosen += [(case, f"best {len(ranked) - best - place}")
                for place, (case, _) in enumerate(ranked[best:])]
     for case, rank in chosen:
-        shown = source.read_image(case)
-        if shown is None:
+        if (read := _read_case(source, case)) is None:
             continue
-        reference, prediction = source.matching.pairs[case]
-        truth, geometry = read_labels(reference, source.study, case, reference=True)
-        predicted, _ = read_labels(prediction, source.study, case)
+        shown, truth, predicted, geometry = read
         dice = {region: value for region, score in source.evaluation.scores[case].items()
                 if (value := score.values["Dice"]) is not None}
         yield case, f"{case} ({rank} by mean Dice)", overlay_figure(
@@ -230,19 +244,15 @@ def _overlays(source: ReportSource, count: int) -> Iterator[tuple[str, str, Figu
 
 def _viewers(source: ReportSource) -> Iterator[dict[str, Any]]:
     """Yield what the viewers of the worst, the median and the best case show."""
-    ranked = [item for item in ranked_cases(source.evaluation)
-              if item[0] in source.matching.pairs]
-    if source.read_image is None or not ranked:
+    ranked = _ranked(source)
+    if not ranked:
         return
     places = {len(ranked) - 1: "best", len(ranked) // 2: "median", 0: "worst"}
     for place, rank in sorted(places.items()):
         case, mean = ranked[place]
-        shown = source.read_image(case)
-        if shown is None:
+        if (read := _read_case(source, case)) is None:
             continue
-        reference, prediction = source.matching.pairs[case]
-        truth, geometry = read_labels(reference, source.study, case, reference=True)
-        predicted, _ = read_labels(prediction, source.study, case)
+        shown, truth, predicted, geometry = read
         yield {"title": f"{case} ({rank}, mean Dice {mean:.3f})", "study": {
             **legend(source.study), "name": case,
             "layers": embedded_case(shown, truth, predicted, geometry, source.study)}}

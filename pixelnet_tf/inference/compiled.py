@@ -12,6 +12,7 @@ from pixelnet_tf.inference.tiles import TILE, TileLayer
 from pixelnet_tf.model.fast_head import Perceptron
 from pixelnet_tf.model.fast_trunk import Tap
 from pixelnet_tf.model.pixelnet import PixelNet, plain_taps
+from pixelnet_tf.model.stablehlo import lowered
 
 
 @dataclass(frozen=True)
@@ -76,9 +77,5 @@ def scores_program(model: PixelNet, slices: int, height: int, width: int,
         return whole_scores(model, images, precision)
 
     given = tf.TensorSpec([slices, height, width, model.channels], tf.float32)
-    numbers = {id(variable.value.handle): number for number, variable in
-               enumerate(model.variables)}
-    inputs = tuple(numbers[id(captured)]
-                   for captured in scores.get_concrete_function(given).captured_inputs)
-    return ScoresProgram(scores.experimental_get_compiler_ir(given)(stage="stablehlo_serialized"),
-                         inputs)
+    return ScoresProgram(*lowered(scores, [given],
+                                  [variable.value for variable in model.variables]))

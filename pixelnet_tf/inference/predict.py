@@ -564,8 +564,7 @@ class _Work:
         return tuple(self._segmented)
 
     def _done(self, case: _Case) -> bool:
-        return self._folder.finished(case.name) and (
-            self._draw is None or self._folder.file(case.name, PICTURES).is_file())
+        return self._folder.done(case.name, self._draw)
 
     def _read(self, case: _Case) -> tuple[_Case, PreparedVolume | DataError]:
         try:
@@ -603,8 +602,7 @@ def _segment_there(sent: _Sent, make: Callable[[], tuple[Segment, dict[str, Any]
     busy: list[_Case] = []
     with joined(ticket, LogReporter()) as sharing:
         for case in sharing.take(
-                [_Case(sent.name)], lambda case: folder.finished(case.name) and (
-                    draw is None or folder.file(case.name, PICTURES).is_file()), busy):
+                [_Case(sent.name)], lambda case: folder.done(case.name, draw), busy):
             try:
                 volume = sent.source.read(case.name)
             except DataError as error:
@@ -714,6 +712,10 @@ class _Folder:
         """Every file of a case, that of its labels first."""
         return [*self._output.files(name), *self._output.maps(name),
                 *(self.file(name, kind) for kind in _FILES)]
+
+    def done(self, name: str, draw: Draw | None) -> bool:
+        """Whether a case is finished, and its picture there where one is drawn."""
+        return self.finished(name) and (draw is None or self.file(name, PICTURES).is_file())
 
     def finished(self, name: str) -> bool:
         """Whether a case is there with all that is asked for."""

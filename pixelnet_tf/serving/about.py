@@ -133,14 +133,15 @@ def offered_priors(about: dict[str, Any]) -> dict[str, np.ndarray]:
     Returns:
         Prior -> what is added to the scores that the graph answers by, (score,) float32.
     """
-    prediction, study = exported_config(about).prediction, exported_config(about).study
+    config = exported_config(about)
+    prediction, study = config.prediction, config.study
     own = about["prior"]
     offered = {own["kind"]: np.zeros(len(own["correction"]), np.float32)}
     frequency = about.get("training", {}).get("class_frequency")
     if (not frequency or len(about.get("networks", ())) != 1 or prediction.guided_filter.radius
             or prediction.mode == Mode.ADAPTIVE):
         return offered
-    by_region = exported_config(about).model.region_based
+    by_region = config.model.region_based
     real, sampled = (tuple(each[side] for each in frequency.values())
                      for side in ("real", "sampled"))
     priors = ClassPriors(tuple(frequency), real, sampled, regions=tuple(

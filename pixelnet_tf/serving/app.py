@@ -282,7 +282,7 @@ class _Endpoints:
                     (name or str(number), file)
                     for number, (_, file, name) in enumerate(form.files)], expiry)
             except (OSError, RunError) as error:
-                raise no_room(error if isinstance(error, OSError) else OSError()) from None
+                raise no_room(error) from None
         return JSONResponse({"session_id": session.name, "session_info": session.to_json()})
 
     async def session(self, request: Request) -> Response:

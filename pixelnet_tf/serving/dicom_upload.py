@@ -6,7 +6,6 @@ import json
 import math
 import shutil
 import zipfile
-import zlib
 from pathlib import Path
 from typing import BinaryIO
 
@@ -18,7 +17,7 @@ from pixelnet_tf.io.scratch import scratch_folder
 from pixelnet_tf.serving.api_error import ApiError
 from pixelnet_tf.serving.limits import ServerLimits
 from pixelnet_tf.serving.multipart import multipart_answer
-from pixelnet_tf.serving.request_body import no_room
+from pixelnet_tf.serving.request_body import ZIP_ERRORS, no_room
 from pixelnet_tf.volumes.dicom import read_series, series_geometry
 from pixelnet_tf.volumes.nifti import nifti_bytes
 
@@ -53,7 +52,7 @@ def convert_dicom(files: dict[str, BinaryIO], limits: ServerLimits) -> tuple[byt
             _unpack(files["zip"], folder, limits)
             return _converted(folder, limits)
     except (OSError, RunError) as error:
-        raise no_room(error if isinstance(error, OSError) else OSError()) from None
+        raise no_room(error) from None
     except MemoryError:
         raise ApiError(413, "the series need more memory than there is; send fewer") from None
 
@@ -74,8 +73,7 @@ def _unpack(source: BinaryIO, folder: Path, limits: ServerLimits) -> None:
             for number, entry in enumerate(entries):
                 with archive.open(entry) as packed, (folder / f"{number:05}").open("xb") as file:
                     shutil.copyfileobj(packed, file, 1 << 20)
-    except (zipfile.BadZipFile, zlib.error, NotImplementedError, RuntimeError, EOFError,
-            ValueError) as error:
+    except ZIP_ERRORS as error:
         raise ApiError(400, f"zip: cannot be read ({str(error)[:200]})") from None
 
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 import re
 import zipfile
-import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import PurePath
@@ -20,6 +19,7 @@ from pixelnet_tf.serving.about import RESEARCH_ONLY
 from pixelnet_tf.serving.api_error import ApiError
 from pixelnet_tf.serving.loaded_model import LoadedModel
 from pixelnet_tf.serving.multipart import multipart_answer
+from pixelnet_tf.serving.request_body import ZIP_ERRORS
 
 _FILE = "segmentation.nii.gz"
 
@@ -84,8 +84,7 @@ def _unzipped(content: BinaryIO, stack: ExitStack) -> dict[str, BinaryIO]:
         archive = stack.enter_context(zipfile.ZipFile(content))
         return {entry.filename: stack.enter_context(archive.open(entry))  # type: ignore[misc]
                 for entry in archive.infolist()[:64] if re.search(r"\.nii(\.gz)?$", entry.filename)}
-    except (zipfile.BadZipFile, zlib.error, NotImplementedError, RuntimeError, EOFError,
-            ValueError) as error:
+    except ZIP_ERRORS as error:
         raise ApiError(400, f"the zip cannot be read ({str(error)[:200]})") from None
 
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import time
+import zipfile
+import zlib
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
@@ -14,6 +16,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
 from starlette.types import Message
 
+from pixelnet_tf.errors import RunError
 from pixelnet_tf.serving.api_error import CLOSE, ApiError
 from pixelnet_tf.serving.limits import LEAST_BYTES_PER_SECOND
 
@@ -22,6 +25,9 @@ _JSON_TYPES = ("application/json", "application/x-www-form-urlencoded", "text/pl
 _MOST_FIELDS = 16
 #: How many bodies of the greatest length there may be in memory, or on disk, while they come.
 _WHOLE_BODIES = 4
+#: What Python raises of a zip that is broken, locked, or packed in a way that it does not know.
+ZIP_ERRORS = (zipfile.BadZipFile, zlib.error, NotImplementedError, RuntimeError, EOFError,
+              ValueError)
 
 
 def check_json_type(request: Request) -> None:
@@ -189,10 +195,11 @@ class Intake:
                              "once")
 
 
-def no_room(error: OSError) -> ApiError:
+def no_room(error: OSError | RunError) -> ApiError:
     """The answer where the server's temporary folder takes no more; it names no path."""
-    return ApiError(507, f"the server cannot keep the upload ({error.strerror or 'no room'}); "
-                         "tell who runs it")
+    reason = error.strerror if isinstance(error, OSError) else None
+    return ApiError(507, f"the server cannot keep the upload ({reason or 'no room'}); tell who "
+                         "runs it")
 
 
 def _refuse_encoding(request: Request) -> None:

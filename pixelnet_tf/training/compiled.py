@@ -14,6 +14,7 @@ import tensorflow as tf
 from pixelnet_tf.config import Precision, SamplingConfig, TrainingConfig
 from pixelnet_tf.dataset.resident import ResidentSlices, check_compiles, resident_batch
 from pixelnet_tf.errors import ConfigError
+from pixelnet_tf.model.stablehlo import lowered
 from pixelnet_tf.training.state import TrainingState
 from pixelnet_tf.training.step import make_step
 
@@ -79,16 +80,12 @@ def training_program(state: TrainingState, sampling: SamplingConfig, slices: Res
                      ) -> TrainingProgram:
     """`compiled_step` as a module; its products are a runtime's default, on recent GPUs TF32."""
     step = compiled_step(state, sampling, slices)
-    given = _arguments(slices, state.config.batch_slices)
-    numbers = {id(variable.handle): number for number, variable in enumerate(state.variables)}
-    inputs = tuple(numbers[id(captured)]
-                   for captured in step.get_concrete_function(*given).captured_inputs)
+    module, inputs = lowered(step, _arguments(slices, state.config.batch_slices), state.variables)
     changed = {id(variable.value.handle) for variable in (
         *state.trained, *state.optimizer.variables,
         *(() if state.result is state.model else state.result.variables))}
     outputs = tuple(number for number in inputs
                     if id(state.variables[number].handle) in changed)
-    module = step.experimental_get_compiler_ir(*given)(stage="stablehlo_serialized")
     return TrainingProgram(module, inputs, outputs)
 
 
