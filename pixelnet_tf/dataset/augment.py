@@ -58,6 +58,27 @@ _MOVE = 1 / 6
 _RIM = 5
 
 
+def training_slice(varied: Callable[[tf.Tensor, tf.Tensor], Slice], place: tf.Tensor,
+                   own: tf.Tensor, donors: tf.Tensor, donor_count: tf.Tensor, config: SamplingConfig
+                   ) -> tuple[Slice, tf.Tensor]:
+    """A slice as it is trained on, with lesions of another one, and the seed (2,) of its pixels.
+
+    Args:
+        varied: from the place of a slice and a seed (2,) int32 to that slice, varied.
+        place: of the slice.
+        own: (2,) int32, the slice's seed.
+        donors, donor_count: places of slices with a lesion, and how many of them count.
+    """
+    vary_seed, pixel_seed = tf.unstack(draws.split(own, 2))
+    record = varied(place, vary_seed)
+    if config.lesion_mixing:
+        pick_seed, donor_seed, mix_seed = tf.unstack(draws.split(draws.fold_in(own, 2), 3))
+        pick = draws.integers([], pick_seed, 0, donor_count)
+        record = mix_lesions(record, varied(donors[pick], donor_seed), config.lesion_mixing,
+                             mix_seed)
+    return record, pixel_seed
+
+
 def augment(record: Slice, config: SamplingConfig, seed: tf.Tensor,
             own_seed: tf.Tensor | None = None, by: Warp = warp) -> Slice:
     """Vary a slice as the configuration says; the same seed (2,) int32 varies it equally.

@@ -11,7 +11,7 @@ import tensorflow as tf
 
 from pixelnet_tf import draws
 from pixelnet_tf.config import SamplingConfig, Strategy
-from pixelnet_tf.dataset.augment import Slice, augment, drop_modalities, mix_lesions
+from pixelnet_tf.dataset.augment import Slice, augment, drop_modalities, training_slice
 from pixelnet_tf.dataset.index import SliceIndex
 from pixelnet_tf.dataset.prepared import PreparedStudy
 from pixelnet_tf.dataset.sampler import sample_pixels
@@ -125,19 +125,10 @@ def training_batches(study: PreparedStudy, schedule: SliceSchedule, sampling: Sa
         data = tf.numpy_function(study.read_record_bytes, [row], tf.string, stateful=False)
         return augment(parse_record(tf.ensure_shape(data, []), channels), sampling, seed, own_seed)
 
-    def mixed(record: Slice, seed: tf.Tensor) -> Slice:
-        pick_seed, vary_seed, mix_seed = tf.unstack(draws.split(seed, 3))
-        pick = draws.integers([], pick_seed, 0, tf.size(donors))
-        return mix_lesions(record, varied(donors[pick], vary_seed), sampling.lesion_mixing,
-                           mix_seed)
-
     @tf.autograph.experimental.do_not_convert
     def load(position: tf.Tensor, row: tf.Tensor, size: tf.Tensor) -> dict[str, tf.Tensor]:
         own = draws.fold_in(tf.constant([seed, 0x5eed], tf.int32), tf.cast(position, tf.int32))
-        vary_seed, pixel_seed = tf.unstack(draws.split(own, 2))
-        record = varied(row, vary_seed)
-        if sampling.lesion_mixing:
-            record = mixed(record, draws.fold_in(own, 2))
+        record, pixel_seed = training_slice(varied, row, own, donors, tf.size(donors), sampling)
         pixels_yx, drawn = sampled(record, position, pixel_seed)
         return {"image": padded(seen(record, own), size), "pixels": pixels_yx, "classes": drawn,
                 "row": row}

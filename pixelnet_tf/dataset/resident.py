@@ -15,7 +15,7 @@ import tensorflow as tf
 
 from pixelnet_tf import draws
 from pixelnet_tf.config import SamplingConfig, Strategy
-from pixelnet_tf.dataset.augment import Slice, augment, gathered_warp, mix_lesions
+from pixelnet_tf.dataset.augment import Slice, augment, gathered_warp, training_slice
 from pixelnet_tf.dataset.prepared import PreparedStudy
 from pixelnet_tf.dataset.sampler import sample_pixels_statically
 from pixelnet_tf.dataset.schedule import SliceSchedule
@@ -88,14 +88,8 @@ def resident_batch(slices: ResidentSlices, places: tf.Tensor, first: tf.Tensor,
     images, pixels, drawn = [], [], []
     for number, place in enumerate(tf.unstack(places)):
         own = draws.fold_in(tf.constant([seed, 0x5eed], tf.int32), first + number)
-        vary_seed, pixel_seed = tf.unstack(draws.split(own, 2))
-        record = varied(place, vary_seed)
-        if sampling.lesion_mixing:
-            pick_seed, donor_seed, mix_seed = tf.unstack(
-                draws.split(draws.fold_in(own, 2), 3))
-            pick = draws.integers([], pick_seed, 0, slices.donor_count)
-            record = mix_lesions(record, varied(slices.donors[pick], donor_seed),
-                                 sampling.lesion_mixing, mix_seed)
+        record, pixel_seed = training_slice(varied, place, own, slices.donors, slices.donor_count,
+                                            sampling)
         allowed = record["brain"] if sampling.background_in_brain else tf.ones_like(record["brain"])
         pixels_yx, classes_drawn = sample_pixels_statically(
             record["labels"], allowed, pixel_seed, classes=classes, config=sampling)
