@@ -7,11 +7,10 @@ import importlib.util
 import platform
 import time
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 from pixelnet_tf import __version__
-from pixelnet_tf.io.processor import cpuinfo
+from pixelnet_tf.io.processor import cpuinfo, free_memory
 
 #: Instruction sets that TensorFlow's products hang on.
 _INSTRUCTIONS = ("avx2", "fma", "avx512f", "avx512_vnni", "avx512_bf16", "avx512_fp16", "amx_tile",
@@ -120,7 +119,7 @@ def machine_info(measure: bool = True) -> Info:
         {"pixelnet-tf": __version__, "Python": platform.python_version(),
          **{name: _version(name) for name in _PACKAGES}},
         hardware.processor, hardware.cores,
-        tuple(name for name in _INSTRUCTIONS if name in flags), _free_memory(),
+        tuple(name for name in _INSTRUCTIONS if name in flags), free_memory(),
         int(hardware.memory_gb * 1e9),
         tuple(_gpu(tf, device) for device in tf.config.list_physical_devices("GPU")),
         bfloat16_by(), auto_precision(ModelConfig()).value,
@@ -135,17 +134,6 @@ def _version(package: str) -> str:
         return importlib.metadata.version(package)
     except importlib.metadata.PackageNotFoundError:
         return ""
-
-
-def _free_memory() -> int:
-    """Bytes that programs may still take; 0 where that is not known."""
-    try:
-        lines = Path("/proc/meminfo").read_text(encoding="ascii").splitlines()
-    except OSError:
-        return 0
-    fields = dict(line.split(":", 1) for line in lines if ":" in line)
-    words = fields.get("MemAvailable", "").split()
-    return int(words[0]) * 1024 if words else 0
 
 
 def _gpu(tf: Any, device: Any) -> str:

@@ -451,6 +451,7 @@ class BiasFieldConfig:
     enabled: bool = True
     #: The field is estimated on a grid that is coarser by this factor along each axis. On a BraTS
     #: volume, 3 stays within 0.5% of the full grid (mean over the brain) in a fortieth of its time.
+    #: A volume of more than 256 x 256 x 256 voxels is shrunk further, in proportion to its side.
     shrink_factor: int = 3
     #: Largest number of iterations at each of the fitting levels; each level halves the distance
     #: of the field's knots. A fourth one would reach the size of a lesion and flatten it.

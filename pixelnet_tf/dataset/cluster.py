@@ -21,6 +21,7 @@ from typing import Any
 from pixelnet_tf import __version__
 from pixelnet_tf.dataset.workers import Item, failure, interrupts_held, worker_count
 from pixelnet_tf.errors import ConfigError, PixelNetError, RunError, WorkerDied, require
+from pixelnet_tf.io.processor import limit_cores
 from pixelnet_tf.reporting import Reporter, load_tensorflow_quietly, reporter_or_log
 
 #: A scheduler that has not answered for so long is not there.
@@ -134,6 +135,8 @@ def _call(version: str, function: Callable[..., Any], case: Item, arguments: tup
         return _Raised(RunError(
             f"the worker on {socket.gethostname()} has version {__version__}, this program "
             f"{version}", case=case.name, hint="install the same version everywhere"))
+    # Each thread of a worker stands for a core.
+    limit_cores(1)
     try:
         return function(case, *arguments)
     except PixelNetError as error:

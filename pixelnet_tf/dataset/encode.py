@@ -13,6 +13,8 @@ from pixelnet_tf.cases.case import Case
 from pixelnet_tf.cases.labels import IGNORED
 from pixelnet_tf.config import PLANES, PrepareConfig, StudyConfig
 from pixelnet_tf.errors import DataError
+from pixelnet_tf.io.ahead import ahead
+from pixelnet_tf.io.processor import own_cores
 from pixelnet_tf.volumes.case_volume import PreparedVolume, prepare_case
 
 #: Float images hardly shrink further at higher levels, and level 1 keeps reading fast.
@@ -83,18 +85,19 @@ def encode_or_say_why(case: Case, study: StudyConfig, prepare: PrepareConfig,
 def encode_slices(volume: PreparedVolume, classes: int, plane: str = PLANES[0]
                   ) -> tuple[EncodedSlice, ...]:
     """Compress the slices of a prepared volume, in their order."""
-    encoded = []
-    for number, (image, brain) in enumerate(zip(volume.images, volume.brain, strict=True)):
+    def encode(number: int) -> EncodedSlice:
+        image, brain = volume.images[number], volume.brain[number]
         labels, counts = np.zeros(brain.shape, np.uint8), np.zeros(classes, np.int64)
         if volume.labels is not None:
             labels = volume.labels[number]
             counts = np.bincount(labels.ravel(), minlength=classes)[:classes]
         height, width = brain.shape
-        encoded.append(EncodedSlice(
+        return EncodedSlice(
             height, width, _compress(image.astype("<f4")), _compress(labels),
             _compress(brain.astype(np.uint8)), tuple(int(n) for n in counts),
-            float((brain & (labels != IGNORED)).mean()), plane, number))
-    return tuple(encoded)
+            float((brain & (labels != IGNORED)).mean()), plane, number)
+
+    return tuple(ahead(encode, range(len(volume.images)), own_cores()))
 
 
 def decode(data: bytes, dtype: str, shape: tuple[int, ...]) -> np.ndarray:

@@ -17,6 +17,7 @@ from itertools import islice
 from typing import Any, Protocol, TypeVar, overload
 
 from pixelnet_tf.errors import PixelNetError, RunError, WorkerDied
+from pixelnet_tf.io.processor import cores, limit_cores, own_cores
 from pixelnet_tf.reporting import logger
 
 
@@ -66,9 +67,7 @@ def worker_count(wanted: int | Engine, cases: int) -> int | Engine:
     """
     if not isinstance(wanted, int):
         return wanted
-    available = (len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity")
-                 else os.cpu_count() or 1)
-    return max(1, min(wanted or available, cases))
+    return max(1, min(wanted or cores(), cases))
 
 
 def run_cases(function: Callable[..., Any], cases: Iterable[Item], arguments: tuple,
@@ -77,8 +76,9 @@ def run_cases(function: Callable[..., Any], cases: Iterable[Item], arguments: tu
 
     No more than `workers` cases are in work or waiting to be taken at any time, and none is asked
     for earlier. With one worker everything happens in this process, and so it does where the system
-    lends no worker processes (they need shared memory, /dev/shm on Linux). The order of the results
-    is not fixed.
+    lends no worker processes (they need shared memory, /dev/shm on Linux). Each worker has its
+    share of the cores (`own_cores`) for what it does side by side. The order of the results is not
+    fixed.
 
     A case whose worker process dies is tried once more, alone in another one.
 
@@ -197,7 +197,8 @@ def _in_pool(function: Callable[..., Any], cases: Iterable[Item], arguments: tup
 def _start_pool(workers: int) -> ProcessPoolExecutor | None:
     try:
         # `spawn`: a forked copy of TensorFlow's threads and locks can hang.
-        return ProcessPoolExecutor(workers, multiprocessing.get_context("spawn"), follow_parent)
+        return ProcessPoolExecutor(workers, multiprocessing.get_context("spawn"), _begin_worker,
+                                   (own_cores() // workers,))
     except (OSError, ImportError, NotImplementedError) as error:
         logger.warning("worker processes cannot be started (%s; they need a writable /dev/shm): "
                        "one case at a time", error)
@@ -240,6 +241,12 @@ def program_unseen(function: Callable) -> Iterator[None]:
 def failure(case: Named, error: Exception) -> RunError:
     """What the function did not foresee, with its case."""
     return RunError(f"{type(error).__name__}: {error}", case=case.name)
+
+
+def _begin_worker(cores: int) -> None:
+    """Keep to a share of the machine, and follow the parent."""
+    limit_cores(cores)
+    follow_parent()
 
 
 def follow_parent() -> None:

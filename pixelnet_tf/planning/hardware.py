@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import os
 import platform
 from dataclasses import dataclass
 from pathlib import Path
 
-from pixelnet_tf.io.processor import bfloat16_instructions, cpuinfo
+from pixelnet_tf.io.processor import bfloat16_instructions, cores, cpuinfo, memory
 
 
 @dataclass(frozen=True)
@@ -33,25 +32,10 @@ class Hardware:
         """This machine."""
         named = cpuinfo()
         return cls(named.get("model name") or platform.processor() or platform.machine(),
-                   len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity")
-                   else os.cpu_count() or 1,
-                   _memory() / 1e9, bfloat16_instructions(),
+                   cores(), memory() / 1e9, bfloat16_instructions(),
                    Path("/dev/nvidia0").exists())
 
     def __str__(self) -> str:
         return (f"{self.cores} cores of {self.processor}"
                 + (f", {self.memory_gb:.0f} GB of memory" if self.memory_gb else "")
                 + (", a graphics card" if self.gpu else ""))
-
-
-def _memory() -> int:
-    """Bytes of memory, or as many as a container may use; 0 where neither is known."""
-    try:
-        whole = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    except (AttributeError, ValueError, OSError):
-        return 0
-    try:
-        limit = int(Path("/sys/fs/cgroup/memory.max").read_text(encoding="ascii"))
-    except (OSError, ValueError):
-        return whole
-    return min(whole, limit)

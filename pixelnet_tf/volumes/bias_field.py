@@ -2,13 +2,22 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import SimpleITK as sitk
 
 from pixelnet_tf.config import BiasFieldConfig
 from pixelnet_tf.errors import DataError
 from pixelnet_tf.volumes.geometry import nearest_whole
+from pixelnet_tf.volumes.itk_threads import threads_of_itk
 
+#: N4 adds up by so many threads on every machine.
+_THREADS = 2
+#: A volume of more voxels is shrunk further than `shrink_factor` says, so that the grid which N4 is
+#: fitted on grows no more. The spline has as many knots for any size, so that the field is held by
+#: as many voxels as that of a smaller volume.
+_LARGE = 256**3
 #: The shrunken grid keeps at least this many voxels along an axis, so that the field's spline of
 #: the finest level is still held by data in volumes of few thick slices.
 _FEWEST_VOXELS = 16
@@ -18,11 +27,12 @@ def correct_bias_field(array: np.ndarray, spacing_mm: tuple[float, ...],
                        mask: np.ndarray, config: BiasFieldConfig) -> np.ndarray:
     """Divide a volume by the smooth field that N4 finds in it.
 
-    N4 is fitted on a coarser grid (`shrink_factor`); its spline is then evaluated on the full
-    one. Runs on one thread: sums in another order would change the last digits. The spline's knots
-    divide the grid whatever a voxel measures, so N4 is told sides of 1: with those of the header,
-    whose last digit differs between the NIfTI and the DICOM of a scan, voxels that lie on a knot
-    fell to either side of it, and single voxels came out by tenths of a deviation apart.
+    N4 is fitted on a coarser grid (`shrink_factors`); its spline is then evaluated on the full
+    one. Sums are taken in one order on every machine: another would change the last digits. Several
+    calls may run side by side in threads. The spline's knots divide the grid whatever a voxel
+    measures, so N4 is told sides of 1: with those of the header, whose last digit differs between
+    the NIfTI and the DICOM of a scan, voxels that lie on a knot fell to either side of it, and
+    single voxels came out by tenths of a deviation apart.
 
     Args:
         array: (column, row, slice) float32.
@@ -55,23 +65,32 @@ def correct_bias_field(array: np.ndarray, spacing_mm: tuple[float, ...],
     n4.SetMaximumNumberOfIterations(list(config.iterations))
     n4.SetConvergenceThreshold(config.convergence)
     try:
-        n4.Execute(sitk.Shrink(image, factors),
-                   sitk.Shrink(_image(usable.astype(np.uint8)), factors))
+        with threads_of_itk(_THREADS):
+            n4.Execute(sitk.Shrink(image, factors),
+                       sitk.Shrink(_image(usable.astype(np.uint8)), factors))
+            log_field_image = n4.GetLogBiasFieldAsImage(image)
     except RuntimeError as error:
         raise DataError(f"N4 finds no bias field ({str(error).splitlines()[-1].strip()})",
                         hint="leave the case out, or set prepare.bias_field.enabled to false"
                         ) from None
-    log_field = sitk.GetArrayFromImage(n4.GetLogBiasFieldAsImage(image)).T
+    # In the order of the volume: between a turned array and another one, numpy takes four times as
+    # long.
+    log_field = np.array(sitk.GetArrayViewFromImage(log_field_image).T, order="C")
+    del image, log_field_image
+    inside = log_field[usable]
     # Away from the mask no voxel holds the spline, and it can run to any height.
-    np.clip(log_field, log_field[usable].min(), log_field[usable].max(), out=log_field)
+    np.clip(log_field, inside.min(), inside.max(), out=log_field)
     # N4 leaves the field's scale to chance; a field of mean 1 (in logarithms) keeps intensities.
-    return array / np.exp(log_field - log_field[usable].mean(dtype=np.float64), dtype=np.float32)
+    np.subtract(log_field, inside.mean(dtype=np.float64), out=log_field, dtype=np.float64,
+                casting="same_kind")
+    return np.divide(array, np.exp(log_field, out=log_field), out=log_field)
 
 
 def shrink_factors(shape: tuple[int, ...], spacing_mm: tuple[float, ...], factor: int
                    ) -> list[int]:
-    """Return the factor along each axis: voxels of equal sides, `factor` times the smallest."""
-    side_mm = factor * min(spacing_mm)
+    """Return the factor along each axis: voxels of equal sides, `factor` times the smallest, and
+    in a large volume as many times more as its side is longer."""
+    side_mm = factor * min(spacing_mm) * max(1.0, math.prod(shape) / _LARGE) ** (1 / 3)
     return [max(1, min(nearest_whole(side_mm / spacing), size // _FEWEST_VOXELS))
             for size, spacing in zip(shape, spacing_mm, strict=True)]
 

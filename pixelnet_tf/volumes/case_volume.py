@@ -17,7 +17,9 @@ from pixelnet_tf.cases.labels import values_to_classes
 from pixelnet_tf.config import NormRegion, PrepareConfig, Register, StudyConfig
 from pixelnet_tf.config.sections import BRAIN_MASK
 from pixelnet_tf.errors import DataError
+from pixelnet_tf.io.ahead import ahead
 from pixelnet_tf.io.plain import PlainError, build
+from pixelnet_tf.io.processor import own_cores
 from pixelnet_tf.reporting import Reporter, reporter_or_log
 from pixelnet_tf.volumes.bias_field import correct_bias_field
 from pixelnet_tf.volumes.dicom import read_series, series_geometry
@@ -255,14 +257,22 @@ def _prepare(name: str, volumes: Mapping[str, Callable[[], RawVolume]],
         mask = brain_mask(channels if not missing else channels[..., there],
                           study.skull_stripped)
     normalization = {modality: {"mean": 0.0, "std": 0.0} for modality in study.modalities}
+    field = prepare.bias_field
+
+    def corrected(number: int) -> tuple[float, float]:
+        """Correct and normalise a channel in its place; returns what the z-score took out."""
+        array = channels[..., number]
+        if field.enabled and study.modalities[number] in (field.modalities or study.modalities):
+            array = correct_bias_field(array, geometry.view_spacing_mm, mask, field)
+        channels[..., number], mean, std = z_score(array, mask, prepare.region)
+        return mean, std
+
+    # N4 keeps little more than one core busy, and leaves the interpreter's lock.
+    found = ahead(corrected, there, min(own_cores(), len(there)))
     for done, number in enumerate(there):
         modality = study.modalities[number]
         reporter.progress("correcting", done, len(there), modality)
-        array = channels[..., number]
-        field = prepare.bias_field
-        if field.enabled and modality in (field.modalities or study.modalities):
-            array = correct_bias_field(array, geometry.view_spacing_mm, mask, field)
-        channels[..., number], mean, std = z_score(array, mask, prepare.region)
+        mean, std = next(found)
         normalization[modality] = {"mean": mean, "std": std}
 
     images, brain = plan.view_to_slices(channels), plan.view_to_slices(mask, "nearest")

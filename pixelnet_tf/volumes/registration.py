@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
-
 import numpy as np
 import SimpleITK as sitk
 
 from pixelnet_tf.errors import DataError
 from pixelnet_tf.volumes.geometry import VolumeGeometry
+from pixelnet_tf.volumes.itk_threads import threads_of_itk
 
 #: Voxels of a level from which the mutual information is taken, drawn with a fixed seed.
 _SAMPLES, _SEED, _BINS = 60_000, 1989, 32
@@ -27,7 +24,6 @@ _LOST = 0.1
 #: A motion that leaves every corner of the image within this part of a voxel is none: the header is
 #: believed, and images that were registered before are not interpolated once more.
 _STILL_VOXELS = 0.25
-_one_at_a_time = threading.Lock()
 _APART = ("look at both images; correct the affine of one, or register them by another tool and "
           "set study.register to none")
 
@@ -59,7 +55,8 @@ def register_rigid(moving: np.ndarray, moving_geometry: VolumeGeometry, fixed: n
     centred = sitk.Euler3DTransform(start)
     centred.SetTranslation((_centre_of_mass(source) - centre).tolist())
     search = _search(fixed_geometry.view_shape)
-    with _single_threaded():
+    # The metric adds in the order of threads.
+    with threads_of_itk(1):
         costs = [_cost(search, target, source, each) for each in (start, centred)]
         if min(costs) == np.inf:
             raise DataError("it has no part in common with the first modality and cannot be "
@@ -126,19 +123,6 @@ def _search(shape: tuple[int, ...]) -> sitk.ImageRegistrationMethod:
     method.SetSmoothingSigmasPerLevel([factor / 2 if factor > 1 else 0.0 for factor in factors])
     method.SmoothingSigmasAreSpecifiedInPhysicalUnitsOff()
     return method
-
-
-@contextmanager
-def _single_threaded() -> Iterator[None]:
-    """ITK's metric adds in the order of its threads, and takes their number from this setting of
-    the whole process alone."""
-    with _one_at_a_time:
-        before = sitk.ProcessObject.GetGlobalDefaultNumberOfThreads()
-        sitk.ProcessObject.SetGlobalDefaultNumberOfThreads(1)
-        try:
-            yield
-        finally:
-            sitk.ProcessObject.SetGlobalDefaultNumberOfThreads(before)
 
 
 def _cost(method: sitk.ImageRegistrationMethod, target: sitk.Image, source: sitk.Image,

@@ -16,6 +16,7 @@ import pytest
 from pixelnet_tf.cases.case import Case
 from pixelnet_tf.dataset.workers import run_cases, worker_count
 from pixelnet_tf.errors import DataError, RunError, WorkerDied
+from pixelnet_tf.io.processor import cores, own_cores
 from tests.dataset.worker_functions import die_at
 
 CASES = [Case(name) for name in "abcde"]
@@ -39,6 +40,17 @@ def refuse(case: Case) -> None:
 def test_every_case_comes_back_once(workers):
     results = {case.name: result for case, result in run_cases(answer, CASES, ("!",), workers)}
     assert results == {name: name + "!" for name in "abcde"}
+
+
+def share_of(case: Case) -> int:
+    return own_cores()
+
+
+@pytest.mark.parametrize("workers", [1, 2, 3])
+def test_workers_share_the_cores(workers, monkeypatch):
+    monkeypatch.setattr("pixelnet_tf.dataset.workers.own_cores", lambda: 2)
+    shares = {share for _, share in run_cases(share_of, CASES, (), workers)}
+    assert shares == {cores() if workers == 1 else 1}
 
 
 @pytest.mark.parametrize("workers", [1, 2])

@@ -8,11 +8,23 @@ import pytest
 from pixelnet_tf.cases.case import Case
 from pixelnet_tf.config import BiasFieldConfig, Config, PrepareConfig, StudyConfig
 from pixelnet_tf.errors import DataError
+from pixelnet_tf.reporting import LogReporter
+from pixelnet_tf.volumes import case_volume
 from pixelnet_tf.volumes.case_volume import RawVolume, prepare_case, prepare_volumes
 from pixelnet_tf.volumes.geometry import VolumeGeometry
 
 STUDY = StudyConfig(modalities=("flair", "t2"))
 PLAIN = Config(study=STUDY, prepare=PrepareConfig(bias_field=BiasFieldConfig(enabled=False)))
+
+
+class Heard(LogReporter):
+    """Keeps what it hears of progress."""
+
+    def __init__(self):
+        self.steps = []
+
+    def progress(self, task, done, total, detail=""):
+        self.steps.append((task, done, total, detail))
 
 
 @pytest.fixture
@@ -64,6 +76,18 @@ def test_bias_field_of_chosen_modalities(case):
     corrected = prepared(case, dataclasses.replace(PLAIN, prepare=prepare)).images
     np.testing.assert_array_equal(corrected[..., 0], plain[..., 0])
     assert (corrected[..., 1] != plain[..., 1]).any()
+
+
+def test_channels_side_by_side_come_out_as_one_after_the_other(case, monkeypatch):
+    config = Config(study=STUDY, prepare=PrepareConfig(bias_field=BiasFieldConfig(iterations=(5,))))
+    found = []
+    for cores in (1, 2):
+        monkeypatch.setattr(case_volume, "own_cores", lambda cores=cores: cores)
+        heard = Heard()
+        found.append(prepare_case(case, config.study, config.prepare, heard))
+        assert heard.steps == [("correcting", 0, 2, "flair"), ("correcting", 1, 2, "t2")]
+    assert found[0].images.tobytes() == found[1].images.tobytes()
+    assert found[0].normalization == found[1].normalization
 
 
 def test_another_grid_is_an_error_or_resampled(case, tmp_path, save, ball):

@@ -159,11 +159,15 @@ def without_bias_field(array, brain, spacing_mm, settings):
         return sitk.GetImageFromArray(np.ascontiguousarray(values))
 
     usable = brain & (array > 0)
-    coarse_mm = settings["shrink_factor"] * min(spacing_mm)
+    # Further in a volume of more than 256 voxels a side.
+    coarse_mm = (settings["shrink_factor"] * min(spacing_mm)
+                 * max(1.0, array.size / 256.0 ** 3) ** (1 / 3.0))
     factors = [max(1, min(int(round(round(coarse_mm / side, 3))), length // 16))
                for side, length in zip(spacing_mm, array.shape[::-1])]
     if not usable[tuple(slice(factor // 2, None, factor) for factor in factors[::-1])].any():
         return array
+    # Sums by as many threads on every machine, so that they come out alike.
+    sitk.ProcessObject.SetGlobalDefaultNumberOfThreads(2)
     n4 = sitk.N4BiasFieldCorrectionImageFilter()
     n4.SetNumberOfThreads(1)
     n4.SetMaximumNumberOfIterations(settings["iterations"])
