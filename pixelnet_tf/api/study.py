@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from pixelnet_tf.cases.case import Case
 from pixelnet_tf.cases.layouts import find_cases
 from pixelnet_tf.cases.parts import Part
-from pixelnet_tf.config import Config, as_config, check_network_named
+from pixelnet_tf.config import JOIN_SECONDS, Config, as_config, check_network_named
 from pixelnet_tf.errors import ConfigError
 from pixelnet_tf.reporting import Reporter
 from pixelnet_tf.volumes.checks import Problem, check_cases
@@ -150,7 +150,8 @@ class Study:
 
 def train(prepared: PreparedStudy | Path_, config: Config | Path_, out: Path_, *,
           overrides: Sequence[str] = (), fold: int | None = None, resume: bool = False,
-          distribute: str = "auto", reporter: Reporter | None = None) -> RunFolder:
+          distribute: str = "auto", join_seconds: int = JOIN_SECONDS,
+          reporter: Reporter | None = None) -> RunFolder:
     """Train a class-balanced PixelNet on a prepared study.
 
     Parameters
@@ -169,6 +170,8 @@ def train(prepared: PreparedStudy | Path_, config: Config | Path_, out: Path_, *
         The devices that share each mini-batch: "none" for one, "mirrored" for all GPUs of this
         machine, "multiworker" for several machines (docs/scale.md), "auto" for mirrored where there
         are several GPUs. It is asked before TensorFlow has done anything else.
+    join_seconds
+        How long the workers of several machines wait for each other at the start.
 
     Returns
     -------
@@ -185,14 +188,16 @@ def train(prepared: PreparedStudy | Path_, config: Config | Path_, out: Path_, *
     4
     """
     trainer = make_trainer(prepared, config, out, overrides=overrides, fold=fold,
-                           distribute=distribute, reporter=reporter)
+                           distribute=distribute, join_seconds=join_seconds,
+                           reporter=reporter)
     trainer.run(resume)
     return trainer.run_folder
 
 
 def make_trainer(prepared: PreparedStudy | Path_, config: Config | Path_, out: Path_, *,
                  overrides: Sequence[str] = (), fold: int | None = None,
-                 distribute: str = "none", reporter: Reporter | None = None) -> Trainer:
+                 distribute: str = "none", join_seconds: int = JOIN_SECONDS,
+                 reporter: Reporter | None = None) -> Trainer:
     """What `train` runs, for a look at it before: `describe()`, `check()`, `measure_priors()`."""
     from pixelnet_tf.training.loop import Trainer
     from pixelnet_tf.training.replicas import Replicas
@@ -203,7 +208,7 @@ def make_trainer(prepared: PreparedStudy | Path_, config: Config | Path_, out: P
         check_network_named(os.fspath(config), overrides)
     resolved = as_config(config, overrides)
     return Trainer(resolved, study, split, os.fspath(out), reporter=reporter,
-                   replicas=Replicas.of(distribute))
+                   replicas=Replicas.of(distribute, join_seconds, reporter))
 
 
 def make_cross_validation(prepared: PreparedStudy | Path_, config: Config | Path_, out: Path_, *,

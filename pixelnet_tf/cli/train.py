@@ -9,7 +9,7 @@ import click
 
 from pixelnet_tf.cli.options import config_options, dry_run_option, read_config, verb
 from pixelnet_tf.cli.terminal import TerminalReporter
-from pixelnet_tf.config import Config, Distribute, check_network_named
+from pixelnet_tf.config import JOIN_SECONDS, Config, Distribute, check_network_named
 from pixelnet_tf.errors import ConfigError
 
 
@@ -40,10 +40,14 @@ from pixelnet_tf.errors import ConfigError
               show_default=True, help="Devices that share each mini-batch: one (none), all GPUs of "
               "this machine (mirrored), or several machines (multiworker: TF_CONFIG or Slurm's "
               "srun says which; see docs/scale.md). auto is mirrored where there are several GPUs.")
+@click.option("--join-seconds", type=click.IntRange(min=1), default=JOIN_SECONDS,
+              metavar="SECONDS", show_default=True, help="How long the workers of --distribute "
+              "multiworker wait for each other at the start; give more where a queue starts them "
+              "one by one.")
 @dry_run_option
 def command(config_path: str | None, overrides: tuple[str, ...], print_config: bool, data: str,
             out: str, resume: bool, snapshot: str | None, weights: str | None, fold: int | None,
-            folds: str | None, distribute: str, dry_run: bool) -> None:
+            folds: str | None, distribute: str, join_seconds: int, dry_run: bool) -> None:
     """Train a class-balanced PixelNet on a prepared study.
 
     The study and how it was prepared come from the prepared folder; --config gives model, sampling
@@ -79,7 +83,7 @@ def command(config_path: str | None, overrides: tuple[str, ...], print_config: b
 
     with TerminalReporter() as reporter:
         trainer = make_trainer(data, config, out, fold=fold, distribute=distribute,
-                               reporter=reporter)
+                               join_seconds=join_seconds, reporter=reporter)
         check_network_named(config_path, overrides)
         chief = trainer.replicas is None or trainer.replicas.chief
         for line in (trainer.describe(), trainer.needs()) if chief else ():

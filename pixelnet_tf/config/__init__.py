@@ -22,6 +22,7 @@ from pixelnet_tf.config.presets import (
 from pixelnet_tf.config.sections import (
     AUTO,
     HARD_CANDIDATES,
+    JOIN_SECONDS,
     MIXED_CHANNELS,
     PLANES,
     BiasFieldConfig,
@@ -64,6 +65,7 @@ from pixelnet_tf.config.sections import (
 __all__ = [
     "AUTO",
     "HARD_CANDIDATES",
+    "JOIN_SECONDS",
     "MIXED_CHANNELS",
     "PLANES",
     "BiasFieldConfig",

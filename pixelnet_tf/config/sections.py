@@ -205,6 +205,10 @@ class Distribute(Choice):
     MULTIWORKER = "multiworker"
 
 
+#: `train --join-seconds`: how long the workers of a training wait for each other at the start.
+JOIN_SECONDS = 20
+
+
 class FollowDecisions(Choice):
     """`prediction.decisions`: whether what validation cases decided is followed."""
 

@@ -273,6 +273,7 @@ class _Endpoints:
             expiry = int(request.query_params.get("expiry", 0))
         except ValueError:
             raise ApiError(400, "`expiry` must be a number of seconds") from None
+        self._sessions.check()
         self._large_since = True
         async with self._uploads.read_form(request) as form:
             if not form.files:

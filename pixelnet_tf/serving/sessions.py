@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import secrets
 import shutil
 import threading
@@ -47,7 +48,7 @@ class Session:
 
 
 class Sessions:
-    """The sessions of a server; those that have expired, or are too many, go the oldest first.
+    """The sessions of a server; those that have expired go, and no other makes room for a new one.
 
     All is on disk in a folder of the server's own, which is gone with it.
 
@@ -77,8 +78,10 @@ class Sessions:
             expiry: seconds; 0, and more than `LONGEST_SECONDS`, stands for these.
 
         Raises:
-            RunError, OSError: there is no room.
+            ApiError: 503, there are as many as may be, or they hold as much.
+            RunError, OSError: there is no room on the disk.
         """
+        self.check()
         name = secrets.token_hex(16)
         with self._lock:
             if self._folder is None:
@@ -100,14 +103,23 @@ class Sessions:
         session = Session(name, kept, min(expiry, LONGEST_SECONDS) if expiry > 0
                           else LONGEST_SECONDS, size, now, now)
         with self._lock:
-            self._make_room(size)
+            try:
+                self._check(size)
+            except ApiError:
+                self._drop(session)
+                raise
             self._sessions[name] = session
         return session
+
+    def check(self) -> None:
+        """Raise `ApiError` 503 where no session can begin, before an upload is read for nothing."""
+        with self._lock:
+            self._check(0)
 
     def get(self, name: str) -> Session:
         """A session, which is used by that; raises `ApiError` 404."""
         with self._lock:
-            self._make_room(0)
+            self._drop_expired()
             session = self._sessions.get(name)
             if session is None:
                 raise ApiError(404, "no such session; it may have expired: send the image again")
@@ -121,12 +133,21 @@ class Sessions:
             self._drop(session)
         return session
 
-    def _make_room(self, size: int) -> None:
+    def _check(self, size: int) -> None:
+        self._drop_expired()
+        held = sum(each.size for each in self._sessions.values())
+        if len(self._sessions) < _MOST_SESSIONS and held + size <= self._most_bytes:
+            return
+        ends = min(each.used + each.expiry for each in self._sessions.values())
+        raise ApiError(503, f"{len(self._sessions)} sessions of {held / 2**20:.0f} MiB are kept, "
+                            f"and at most {_MOST_SESSIONS} of {self._most_bytes / 2**20:.0f} MiB "
+                            "can be; end one by DELETE /session/ID, or try again later",
+                       {"Retry-After": str(max(1, math.ceil(ends - time.time())))})
+
+    def _drop_expired(self) -> None:
         now = time.time()
-        for session in sorted(self._sessions.values(), key=lambda each: each.used):
-            held = sum(each.size for each in self._sessions.values()) + size
-            if (session.used + session.expiry < now or len(self._sessions) >= _MOST_SESSIONS
-                    or held > self._most_bytes):
+        for session in list(self._sessions.values()):
+            if session.used + session.expiry < now:
                 self._drop(session)
 
     def _drop(self, session: Session) -> None:

@@ -17,15 +17,15 @@ from typing import Any
 
 import tensorflow as tf
 
-from pixelnet_tf.config import Distribute, TrainingConfig
+from pixelnet_tf.config import JOIN_SECONDS, Distribute, TrainingConfig
 from pixelnet_tf.errors import ConfigError, RunError
 from pixelnet_tf.model.pixelnet import PixelNet
+from pixelnet_tf.reporting import Reporter, reporter_or_log
 from pixelnet_tf.training.cluster import Cluster
 from pixelnet_tf.training.state import TrainingState
 
-#: How long the workers of a group wait for each other when they start, and how long for a sign of
-#: life of one of them, in seconds.
-START_SECONDS, SILENT_SECONDS = 300, 20
+#: How long the workers of a group wait for a sign of life of one of them, in seconds.
+SILENT_SECONDS = 20
 #: Seconds until a worker that does not answer counts as gone, once a step has failed.
 _ANSWER_SECONDS = 3.0
 #: Seconds between two looks for one that is to come.
@@ -59,10 +59,15 @@ class Replicas:
         self._sum = self.function(lambda number: _context().all_reduce("SUM", tf.identity(number)))
 
     @classmethod
-    def of(cls, how: str) -> Replicas | None:
+    def of(cls, how: str, join_seconds: int = JOIN_SECONDS, reporter: Reporter | None = None
+           ) -> Replicas | None:
         """The replicas of `train --distribute`; None for a training on one device.
 
         It has to be asked before TensorFlow has done anything else.
+
+        Args:
+            join_seconds: how long workers that are not there yet are waited for.
+            reporter: hears whom this process waits for.
 
         Raises:
             ConfigError: there is only one device to mirror on, or the workers are not told or told
@@ -71,7 +76,7 @@ class Replicas:
         """
         how = Distribute.of(how, "--distribute")
         if how == Distribute.MULTIWORKER:
-            return cls._of_workers(Cluster.here())
+            return cls._of_workers(Cluster.here(), join_seconds, reporter_or_log(reporter))
         if how == Distribute.NONE:
             return None
         devices = tf.config.list_logical_devices("GPU")
@@ -84,25 +89,29 @@ class Replicas:
         return None
 
     @classmethod
-    def _of_workers(cls, cluster: Cluster) -> Replicas:
+    def _of_workers(cls, cluster: Cluster, join_seconds: int, reporter: Reporter) -> Replicas:
         from tensorflow.python.eager import context
 
-        apart = f"{cluster.name}: the workers {', '.join(cluster.workers)} did not come together: "
-        hint = ("see that all of them are started at the same time, and that their ports are free "
-                "and reachable")
-        if cluster.number == 0:
+        def apart(told: str = "") -> RunError:
+            absent = [cluster.name_of(number) for number in sorted(_silent(cluster))]
+            told = (f"no answer from {' and '.join(absent)}" if absent
+                    else f"they answer, and yet: {told}")
+            return RunError(
+                f"{cluster.name} waited {join_seconds} s for the others; {told}",
+                value=absent[0] if absent else None,
+                hint="start all workers at the same time, with ports that are free and reachable, "
+                     "or give --join-seconds more where they come one by one")
+
+        if cluster.number == 0 and not _come(cluster, join_seconds, reporter):
             # The leader would wait for the others without end, and hear no signal meanwhile; they
             # listen as soon as they wait for the leader.
-            try:
-                _wait_for(cluster.workers[1:])
-            except TimeoutError as error:
-                raise RunError(f"{apart}{error}", hint=hint) from None
+            raise apart()
         spec = tf.train.ClusterSpec(cluster.jobs)
         # The strategy would set the service up by itself, and wait for an hour for the others.
         leader = next(iter(cluster.jobs))
         context.context().configure_coordination_service(
             "standalone", service_leader=f"/job:{leader}/replica:0/task:0",
-            cluster_register_timeout_in_ms=START_SECONDS * 1000,
+            cluster_register_timeout_in_ms=join_seconds * 1000,
             heartbeat_timeout_in_ms=SILENT_SECONDS * 1000,
             # Who has come to the end does not wait for the chief, who writes the run.
             shutdown_barrier_timeout_in_ms=0,
@@ -117,8 +126,7 @@ class Replicas:
         try:
             strategy = tf.distribute.MultiWorkerMirroredStrategy(resolver)
         except (tf.errors.OpError, RuntimeError) as error:
-            told = str(getattr(error, "message", error)).splitlines()[0]
-            raise RunError(f"{apart}{told}", hint=hint) from None
+            raise apart(str(getattr(error, "message", error)).splitlines()[0]) from None
         return cls(strategy, cluster)
 
     @property
@@ -202,22 +210,13 @@ class Replicas:
             return None
         # The message may name one that only passes it on, and those that ended after the lost one
         # are silent, too.
-        named, silent = self._named(str(error)), self._silent()
+        named, silent = self._named(str(error)), _silent(self.cluster)
         lost = [self.cluster.name_of(number) for number in
                 sorted(named & silent or named or silent)]
         who = " and ".join(lost) or "another worker"
         return RunError(f"{who} was lost, and {self.cluster.name} cannot go on without it",
                         value=lost[0] if lost else None,
                         hint="start all workers again with --resume")
-
-    def _silent(self) -> set[int]:
-        """Numbers of the workers whose port answers no more."""
-        assert self.cluster is not None
-        others = [number for number in range(len(self.cluster.workers))
-                  if number != self.cluster.number]
-        with ThreadPoolExecutor(min(32, len(others) or 1)) as pool:
-            answers = pool.map(_answers, [self.cluster.workers[number] for number in others])
-        return {number for number, there in zip(others, answers, strict=True) if not there}
 
     def _named(self, text: str) -> set[int]:
         """Numbers of the other workers that TensorFlow's message speaks of."""
@@ -242,18 +241,27 @@ def check_shared(slices: int, batch_norm: bool, replicas: int) -> None:
                                "model.batch_norm")
 
 
-def _wait_for(addresses: Sequence[str]) -> None:
-    """Wait until something listens at all of some addresses.
-
-    Raises:
-        TimeoutError: nothing does within `START_SECONDS` at one of them.
+def _come(cluster: Cluster, seconds: int, reporter: Reporter) -> bool:
+    """Wait until something listens at the addresses of all other workers; whether it does in time.
     """
-    end = time.monotonic() + START_SECONDS
-    for address in addresses:
-        while not _answers(address):
-            if time.monotonic() > end:
-                raise TimeoutError(f"nothing listens at {address} after {START_SECONDS} s")
-            time.sleep(_POLL_SECONDS)
+    end, said = time.monotonic() + seconds, False
+    while absent := _silent(cluster):
+        if time.monotonic() > end:
+            return False
+        if not said:
+            reporter.message(f"waiting for {len(absent)} of {len(cluster.workers)} workers, "
+                             f"{seconds} s at most")
+            said = True
+        time.sleep(_POLL_SECONDS)
+    return True
+
+
+def _silent(cluster: Cluster) -> set[int]:
+    """Numbers of the other workers whose port does not answer."""
+    others = [number for number in range(len(cluster.workers)) if number != cluster.number]
+    with ThreadPoolExecutor(min(32, len(others) or 1)) as pool:
+        answers = pool.map(_answers, [cluster.workers[number] for number in others])
+    return {number for number, there in zip(others, answers, strict=True) if not there}
 
 
 def _context() -> tf.distribute.ReplicaContext:

@@ -126,26 +126,37 @@ def test_names_tell_modalities(names, modalities, told):
         assert {key: file.read().decode() for key, file in found.items()} == told
 
 
-def test_sessions_expire_and_make_room_for_new_ones(monkeypatch, tmp_path):
+def test_only_sessions_that_have_expired_make_room_for_new_ones(monkeypatch, tmp_path):
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
     sessions, now = Sessions(10), 1e9
     monkeypatch.setattr(sessions_module.time, "time", lambda: now)
-    names = []
-    for size in (20, 15, 4):
-        names.append(sessions.add([("../../a", io.BytesIO(b"x" * size))], 60).name)
-        now += 1
-    sessions.get(names[0])
-    now += 1
-    # Of 40 bytes none are left: the one that was used least recently goes.
-    names.append(sessions.add([("a", io.BytesIO(b"x" * 5))], 0).name)
-    with pytest.raises(ApiError):
-        sessions.get(names[1])
+
+    def add(size: int, expiry: int = 60) -> str:
+        return sessions.add([("../../a", io.BytesIO(b"x" * size))], expiry).name
+
+    names = [add(20), add(15), add(4)]
+    now += 40
     assert sessions.get(names[0]).files.keys() == {"../../a"}
-    now += 61
-    with pytest.raises(ApiError):
-        sessions.get(names[2])
+    # Of 40 bytes one is left, and the first ones to expire do so in 20 s.
+    with pytest.raises(ApiError, match="3 sessions of 0 MiB are kept") as refused:
+        add(5)
+    assert (refused.value.status, refused.value.headers) == (503, {"Retry-After": "20"})
+    sessions.get(names[2])
+    now += 21
+    names.append(add(5, 0))
+    with pytest.raises(ApiError, match="it may have expired") as gone:
+        sessions.get(names[1])
+    assert gone.value.status == 404
     assert sessions.get(names[3]).expiry == 3600
     folder, = tmp_path.iterdir()
-    assert [path.name for path in folder.iterdir()] == [names[3]]
+    assert sorted(path.name for path in folder.iterdir()) == sorted(names[:1] + names[2:])
+    # Where as many are kept as may be, each of them answers, and a further one does not begin.
+    monkeypatch.setattr(sessions_module, "_MOST_SESSIONS", 3)
+    for name in (names[0], names[2], names[3]):
+        assert sessions.get(name).name == name
+    with pytest.raises(ApiError, match="at most 3 of"):
+        sessions.check()
+    sessions.remove(names[2])
+    add(1)
     sessions.close()
     assert not list(tmp_path.iterdir())

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import threading
-import time
+from functools import partial
 from pathlib import Path
 
 import nibabel as nib
@@ -12,11 +11,10 @@ import pytest
 
 pytest.importorskip("starlette", reason="needs pip install '.[serve]'")
 pytest.importorskip("uvicorn", reason="needs pip install '.[serve]'")
-import uvicorn
-
 from pixelnet_tf.api.viewing import View
 from pixelnet_tf.viewer.app import build_app
 from pixelnet_tf.viewer.source import ViewSource
+from tests.app_in_thread import AppInThread
 
 SETTINGS = ["study.labels={0: background, 1: lesion}", "study.regions={lesion: [1]}",
             "study.modalities=[flair, t2]", "evaluation.protocol=isles"]
@@ -75,37 +73,12 @@ def view(viewed) -> View:
     return View(viewed / "predictions", references=viewed / "study", overrides=SETTINGS)
 
 
-class Served:
-    """The page of a source on a free port, in a thread of this process.
-
-    Attributes:
-        url: its address, which ends with a slash.
-        requests: (path, status) of every request so far.
-    """
-
-    def __init__(self, source: ViewSource):
-        self.requests: list[tuple[str, int]] = []
-        self._server = uvicorn.Server(uvicorn.Config(
-            build_app(source, self._log), port=0, log_level="error", lifespan="on"))
-        self._thread = threading.Thread(target=self._server.run, daemon=True)
-        self._thread.start()
-        end = time.monotonic() + 30
-        while not self._server.started:
-            assert time.monotonic() < end
-            time.sleep(0.01)
-        self.port = self._server.servers[0].sockets[0].getsockname()[1]
-        self.url = f"http://127.0.0.1:{self.port}/"
-
-    def _log(self, event: str, **fields) -> None:
-        self.requests.append((fields["path"], fields["status"]))
-
-    def stop(self) -> None:
-        self._server.should_exit = True
-        self._thread.join(10)
+def served_from(source: ViewSource) -> AppInThread:
+    """The page of a source, in a thread of this process."""
+    return AppInThread(partial(build_app, source), lifespan="on")
 
 
 @pytest.fixture(scope="session")
 def served(view):
-    found = Served(view.source)
-    yield found
-    found.stop()
+    with served_from(view.source) as found:
+        yield found

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from urllib.parse import quote
 
@@ -13,10 +15,11 @@ import pytest
 from pixelnet_tf.api.viewing import View
 from pixelnet_tf.config import EvaluationConfig, StudyConfig
 from pixelnet_tf.viewer.source import ShownCase, ViewSource
+from tests.app_in_thread import AppInThread
 from tests.browser import CHROMIUM, Browser
 from tests.foreign_page import foreign_page
 
-from .conftest import FORMS, MARKUP, SETTINGS, Served
+from .conftest import FORMS, MARKUP, SETTINGS, served_from
 
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no chromium in the PATH")
 
@@ -60,6 +63,16 @@ def page(served, tmp_path_factory):
     # Small, for the processor draws every pixel of it.
     with Browser(tmp_path_factory.mktemp("browser"), 1110, 520) as browser:
         yield Page(browser, served.url)
+
+
+@contextmanager
+def at_another_page(page: Page, source: ViewSource) -> Iterator[AppInThread]:
+    """The server of another source; the browser leaves its page before it ends."""
+    with served_from(source) as served:
+        try:
+            yield served
+        finally:
+            page.browser.call("Page.navigate", url="about:blank")
 
 
 def reddish(pixels: np.ndarray) -> np.ndarray:
@@ -208,10 +221,10 @@ def test_every_control_has_a_name(page):
 def test_1251_cases_sort_and_scroll_in_a_blink(page):
     """As many as BraTS 2021 has."""
     scores = np.random.default_rng(3).random(1251)
-    served = Served(ViewSource("many", StudyConfig(), EvaluationConfig(), tuple(
+    source = ViewSource("many", StudyConfig(), EvaluationConfig(), tuple(
         ShownCase(f"case_{number:04}", scores={"WT": float(score)})
-        for number, score in enumerate(scores))))
-    try:
+        for number, score in enumerate(scores)))
+    with at_another_page(page, source) as served:
         page.browser.open(served.url)
         page.browser.wait("document.getElementById('cases')?.ariaRowCount === '1252' && "
                           "document.getElementById('progress').textContent === ''")
@@ -224,23 +237,17 @@ def test_1251_cases_sort_and_scroll_in_a_blink(page):
           return [best, timed(() => { list.scrollTop = 20000; })]; })()""")
         page.browser.run("document.querySelectorAll('thead button')[2].click()")
         sorted_names = names(page)
-    finally:
-        page.browser.call("Page.navigate", url="about:blank")
-        served.stop()
     assert max(milliseconds) < 200, milliseconds
     # The fourth click: downwards again.
     assert sorted_names[:2] == [f"case_{number:04}" for number in np.argsort(-scores)[:2]]
 
 
 def test_where_nothing_is_predicted_the_reference_is_seen(page, viewed):
-    served = Served(View(viewed / "study", config="phantom", overrides=SETTINGS).source)
-    try:
+    source = View(viewed / "study", config="phantom", overrides=SETTINGS).source
+    with at_another_page(page, source) as served:
         Page(page.browser, f"{served.url}#case=ras&view=axial")
         assert page.browser.run("document.getElementById('show-reference').checked")
         assert reddish(page.browser.canvas()).sum() > 200
-    finally:
-        page.browser.call("Page.navigate", url="about:blank")
-        served.stop()
 
 
 def test_nothing_of_the_page_breaks_its_own_policy(page):
