@@ -5,18 +5,21 @@ import os
 import socket
 import subprocess
 import sys
+from collections import Counter
+from contextlib import ExitStack
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
 import tensorflow as tf
 
-from pixelnet_tf.config import config_from_dict, config_to_dict, config_to_yaml
-from pixelnet_tf.errors import ConfigError
+from pixelnet_tf.config import JOIN_SECONDS, Config, config_from_dict, config_to_dict, config_to_yaml
+from pixelnet_tf.errors import ConfigError, RunError
 from pixelnet_tf.runs.folder import RunFolder
 from pixelnet_tf.training.cluster import Cluster
-from pixelnet_tf.training.loop import Trainer
-from pixelnet_tf.training.replicas import check_shared
+from pixelnet_tf.training.loop import Trainer, _Steps
+from pixelnet_tf.training.replicas import Replicas, check_shared
 from pixelnet_tf.training.share import drawn_rows
 
 #: A part of everything that several replicas have to agree on.
@@ -41,9 +44,11 @@ replicas = Replicas(tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"]))
 Trainer(load_config(config), study, replace(study.split, validation=()), out,
         replicas=replicas).run(resume=True)
 """
-#: A worker that a signal reaches after a step.
+#: A worker that a signal reaches after a step, and that writes down the row of each record that it
+#: really reads.
 WORKER = """
 import os, sys
+from pixelnet_tf.dataset.prepared import PreparedStudy
 from pixelnet_tf.training import loop
 at, number, before = int(os.environ["AT_STEP"]), int(os.environ["SIGNAL"]), loop._Steps._step
 def step(self, function):
@@ -51,9 +56,17 @@ def step(self, function):
     if self.done == at:
         os.kill(os.getpid(), number)
 loop._Steps._step = step
+read, log = PreparedStudy.read_record_bytes, open(os.environ["READS"], "a", buffering=1)
+def reading(self, row):
+    log.write(f"{row}\\n")
+    return read(self, row)
+PreparedStudy.read_record_bytes = reading
 from pixelnet_tf.cli import main
 main(sys.argv[1:])
 """
+#: So many records lie at most between the last one of a step and the last one that a worker has
+#: read ahead: those of a step at work, and of mini-batches that wait or are in the making.
+AHEAD = 24
 
 
 @pytest.fixture(scope="module")
@@ -82,49 +95,111 @@ def test_two_devices_end_with_the_weights_of_one(tiny_study, shared_config, by_o
     assert_close(tmp_path / "run", by_one)
 
 
-def start(ports, number, arguments, at_step=-1, signal=9) -> subprocess.Popen:
-    addresses = [f"127.0.0.1:{port}" for port in ports]
-    environment = {**os.environ, "AT_STEP": str(at_step), "SIGNAL": str(signal),
-                   "TF_CONFIG": json.dumps({"cluster": {"worker": addresses},
-                                            "task": {"type": "worker", "index": number}})}
-    return subprocess.Popen([sys.executable, "-c", WORKER, *arguments], env=environment, text=True,
-                            stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+class Group:
+    """Two workers on loopback, each in a process of its own, that train one run.
 
+    Args:
+        folder: of the run and the configuration; `reads<number>` there lists the rows of the
+            records that each worker has read, over all of its starts.
+    """
 
-def free_ports(count: int) -> list[int]:
-    sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
-    ports = [each.getsockname()[1] for each in sockets]
-    for each in sockets:
-        each.close()
-    return ports
+    def __init__(self, study: str, config: Config, folder: Path):
+        (folder / "config.yaml").write_text(config_to_yaml(config))
+        self.run, self.folder = RunFolder(str(folder / "run")), folder
+        self._arguments = [
+            "train", "--distribute", "multiworker", "--data", study, "--out", self.run.path,
+            "--config", str(folder / "config.yaml"), "--resume", "--join-seconds", "200"]
+        with ExitStack() as held:
+            self._addresses = [f"127.0.0.1:{held.enter_context(each).getsockname()[1]}" for each in
+                               (socket.create_server(("127.0.0.1", 0)) for _ in range(2))]
 
+    def name(self, number: int) -> str:
+        return f"worker {number} ({self._addresses[number]})"
 
-def test_a_lost_worker_ends_the_others_and_a_restart_goes_on_to_the_same_weights(
-        tiny_study, shared_config, by_one, tmp_path):
-    """On two workers, on two again, and then on one device."""
-    (tmp_path / "config.yaml").write_text(config_to_yaml(shared_config))
-    arguments = ["train", "--distribute", "multiworker", "--data", str(tiny_study.path), "--out",
-                 str(tmp_path / "run"), "--config", str(tmp_path / "config.yaml"), "--resume"]
-    ports = free_ports(2)
-
-    def ends(*meet: tuple[int, int]) -> tuple[list[int], list[str]]:
-        """Exit codes of both workers and what they said; each meets a signal after a step."""
-        workers = [start(ports, number, arguments, *each) for number, each in enumerate(meet)]
+    def ends(self, *meet: tuple[int, int]) -> tuple[list[int], list[str]]:
+        """Exit codes of both, and what they said; each meets a signal after a step."""
+        workers = [self._start(number, *each) for number, each in enumerate(meet)]
         told = [worker.communicate(timeout=300)[0] for worker in workers]
         return [worker.returncode for worker in workers], told
 
+    def reads(self) -> Counter[int]:
+        """How often each record was read by either."""
+        return sum((Counter(map(int, (self.folder / f"reads{number}").read_text().split()))
+                    for number in range(2)), Counter())
+
+    def _start(self, number: int, at_step: int, signal: int) -> subprocess.Popen:
+        environment = {**os.environ, "AT_STEP": str(at_step), "SIGNAL": str(signal),
+                       "READS": str(self.folder / f"reads{number}"),
+                       "TF_CONFIG": json.dumps({"cluster": {"worker": self._addresses},
+                                                "task": {"type": "worker", "index": number}})}
+        return subprocess.Popen([sys.executable, "-c", WORKER, *self._arguments], env=environment,
+                                text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+
+
+#: Of a worker that no signal reaches.
+UNHARMED = (-1, 9)
+
+
+def test_a_lost_worker_ends_the_others_and_a_restart_goes_on_to_the_same_weights(
+        tiny_study, shared_config, by_one, tmp_path, monkeypatch):
+    """On one device, on two workers, on two again, and then on one device."""
+    group = Group(str(tiny_study.path), shared_config, tmp_path)
+    alone = Trainer(shared_config, tiny_study, tiny_study.split, group.run.path)
+    step = _Steps._step
+
+    def stopped(self, function):
+        step(self, function)
+        if self.done == 3:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(_Steps, "_step", stopped)
+    with pytest.raises(KeyboardInterrupt):
+        alone.run()
+    monkeypatch.undo()
     # The chief, whose loss is seen at once; that of another one, as soon as it is silent for long.
-    codes, told = ends((10, 9), (-1, 9))
+    codes, told = group.ends((10, 9), UNHARMED)
     assert codes == [-9, 5], told
-    assert f"worker 0 (127.0.0.1:{ports[0]}) was lost" in told[1]
-    run = RunFolder(str(tmp_path / "run"))
-    assert run.state("last")["step"] == 5
+    assert f"{group.name(0)} was lost" in told[1]
+    assert group.run.state("last")["step"] == 5
+    # Every record was read by one of the two, but for what was read ahead.
+    rows = [alone.schedule.row(place) for place in range(3 * 6, 10 * 6 + AHEAD)]
+    reads = group.reads()
+    assert Counter(rows[:-AHEAD]) <= reads <= Counter(rows)
     # SIGTERM of one: all stop after the same step, save, and ask to be started again.
-    codes, told = ends((-1, 15), (13, 15))
+    codes, told = group.ends(UNHARMED, (13, 15))
     assert codes == [75, 75], told
-    assert run.state("last")["step"] == 13
-    Trainer(shared_config, tiny_study, tiny_study.split, run.path).run(resume=True)
-    assert_close(run.path, by_one)
+    assert group.run.state("last")["step"] == 13
+    Trainer(shared_config, tiny_study, tiny_study.split, group.run.path).run(resume=True)
+    assert_close(group.run.path, by_one)
+
+
+@pytest.mark.skipif("PIXELNET_LOST_WORKER" not in os.environ,
+                    reason="waits for a worker that is silent; set PIXELNET_LOST_WORKER=1")
+def test_a_lost_worker_that_is_not_the_chief_is_named_by_the_chief(
+        tiny_study, shared_config, by_one, tmp_path):
+    """And two workers end as one device does."""
+    group = Group(str(tiny_study.path), shared_config, tmp_path)
+    codes, told = group.ends(UNHARMED, (10, 9))
+    assert codes == [5, -9], told
+    assert f"{group.name(1)} was lost" in told[0]
+    codes, told = group.ends(UNHARMED, UNHARMED)
+    assert codes == [0, 0], told
+    assert_close(group.run.path, by_one)
+
+
+def test_workers_that_do_not_come_are_named(monkeypatch):
+    """All but the one that listens."""
+    with socket.create_server(("127.0.0.1", 0)) as there:
+        workers = ["127.0.0.1:9", f"127.0.0.1:{there.getsockname()[1]}", "127.0.0.1:19"]
+        monkeypatch.setenv("TF_CONFIG", json.dumps(
+            {"cluster": {"worker": workers}, "task": {"type": "worker", "index": 0}}))
+        with pytest.raises(RunError, match=(
+                r"worker 0 \(127\.0\.0\.1:9\) waited 1 s for the others; no answer from worker 2 "
+                r"\(127\.0\.0\.1:19\); .*--join-seconds")) as error:
+            Replicas.of("multiworker", join_seconds=1)
+    assert error.value.exit_code == 5
+    assert "\n" not in str(error.value)
+    assert JOIN_SECONDS < 30
 
 
 @pytest.mark.parametrize(("text", "told"), [
