@@ -14,7 +14,13 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from pixelnet_tf.config import JOIN_SECONDS, Config, config_from_dict, config_to_dict, config_to_yaml
+from pixelnet_tf.config import (
+    JOIN_SECONDS,
+    Config,
+    config_from_dict,
+    config_to_dict,
+    config_to_yaml,
+)
 from pixelnet_tf.errors import ConfigError, RunError
 from pixelnet_tf.runs.folder import RunFolder
 from pixelnet_tf.training.cluster import Cluster
