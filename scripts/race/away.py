@@ -30,6 +30,7 @@ from pixelnet_tf.training.compiled import plain_training, training_program
 from pixelnet_tf.training.loop import Trainer
 
 from .jobs import job_folder
+from .ours import run_config
 from .plan import PEER, Job, Race
 
 #: Levels of a standard deviation.
@@ -44,8 +45,8 @@ def pack(race: Race, jobs: Sequence[Job], folder: Path, reporter: Reporter) -> N
     rows = _write_slices(study, cases, folder)
     pool = _Pool()
     for job in jobs:
-        told: dict[str, Any] = {"job": job.name, "steps": race.steps[job.contestant] * job.times,
-                                "seed": race.seed, "precision": race.precision,
+        told: dict[str, Any] = {"job": job.name, "steps": race.steps_of(job), "seed": race.seed,
+                                "precision": race.precision,
                                 "cases": list(race.splits[job.fold].train)}
         if job.contestant != PEER:
             told |= _pixelnet(race, job, study, rows, pool, folder, reporter)
@@ -101,10 +102,9 @@ class _Pool:
 
 
 def _trainer(run: Path, race: Race, job: Job, study: PreparedStudy, reporter: Reporter) -> Trainer:
-    config = race.config(job.contestant)
-    steps = race.steps[job.contestant] * job.times
-    config = replace(config, training=replace(config.training, steps=steps, validate_every=steps,
-                                              checkpoint_every=min(100, steps)))
+    steps = race.steps_of(job)
+    # Nobody validates on the way.
+    config = run_config(race.config(job.contestant), steps, steps)
     return Trainer(config, study, race.splits[job.fold], str(run), reporter=reporter)
 
 
@@ -156,7 +156,7 @@ def unpack(out: Path, race: Race, job: Job, file: Path, reporter: Reporter) -> N
         told = json.loads(str(packed["told"]))
         arrays = [_whole(packed, number) for number in range(told["arrays"])]
         losses = packed["losses"]
-    steps = race.steps[job.contestant] * job.times
+    steps = race.steps_of(job)
     if told["job"] != job.name or len(losses) != steps:
         raise DataError(f"holds {len(losses)} steps of {told['job']}, not {steps} of {job.name}",
                         file=file, hint="train that job to its end")

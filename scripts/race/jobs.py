@@ -70,7 +70,7 @@ def run_job(out: Path, job: Job, reporter: Reporter) -> dict:
     study, split = PreparedStudy.open(race.data), race.splits[job.fold]
     config, module = race.config(job.contestant), contestant(job.contestant)
     prediction, labels = config.prediction, study.config.study
-    steps = race.steps[job.contestant] * job.times
+    steps = race.steps_of(job)
     with exclusive(str(folder), "head_to_head", reporter) as lock:
         begin_folder(folder)
         started = time.process_time()
@@ -120,8 +120,8 @@ def describe(out: Path, race: Race, jobs: Sequence[Job]) -> str:
     """The jobs, their steps, and which are done."""
     lines = []
     for job in jobs:
-        steps = race.steps[job.contestant] * job.times
-        lines.append(f"{'done' if is_done(out, job) else 'open':5} {job.name:24} {steps} steps")
+        lines.append(f"{'done' if is_done(out, job) else 'open':5} {job.name:24} "
+                     f"{race.steps_of(job)} steps")
     return "\n".join(lines)
 
 

@@ -49,6 +49,12 @@ class _Trainer(Trainer):
         pass
 
 
+def run_config(config: Config, steps: int, every: int) -> Config:
+    """The configuration of a run of so many steps, which validates after `every` of them."""
+    return replace(config, training=replace(config.training, steps=steps, validate_every=every,
+                                            checkpoint_every=min(100, every)))
+
+
 def train(config: Config, study: PreparedStudy, split: Split, run: Path, steps: int,
           every: int, reporter: Reporter) -> SliceSegmenter:
     """Train, or go on, for the given steps, validating after `every` of them."""
@@ -56,9 +62,7 @@ def train(config: Config, study: PreparedStudy, split: Split, run: Path, steps: 
         # The race decides for all contestants by offsets of classes.
         raise ConfigError("a race compares networks that score classes",
                           hint="set model.region_based=false")
-    config = replace(config, training=replace(config.training, steps=steps, validate_every=every,
-                                              checkpoint_every=min(100, every)))
-    trainer = _Trainer(config, study, split, str(run), reporter=reporter)
+    trainer = _Trainer(run_config(config, steps, every), study, split, str(run), reporter=reporter)
     if (run / "model.keras").exists():
         trainer.check(resume=True)
         model = trainer.run_folder.model()

@@ -90,6 +90,10 @@ class Race:
             for contestant in self.bases:
                 yield Job(contestant, fold, times)
 
+    def steps_of(self, job: Job) -> int:
+        """Solver steps of a job."""
+        return self.steps[job.contestant] * job.times
+
     def check(self, job: Job) -> None:
         """Raise `ConfigError` for a job of another race."""
         if job.contestant not in self.bases or job.fold >= len(self.splits):
