@@ -50,6 +50,11 @@ ARMS: dict[str, tuple[str, ...]] = {
     "no-mixing": ("sampling.lesion_mixing=0",),
     "no-dropout": ("model.dropout=0",),
     "trunk-free": ("training.frozen_blocks=0",),
+    "channels-average": ("training.extra_channels=average",),
+    "channels-keep": ("training.extra_channels=keep",),
+    "channels-mixed": ("model.mix_channels=true",),
+    "context-3": ("model.context_slices=3", "sampling.slab_slices=2", "sampling.lesion_mixing=0"),
+    "planes": ("model.planes=[axial, coronal, sagittal]", "sampling.lesion_mixing=0"),
 }
 
 
