@@ -6,16 +6,20 @@ import importlib
 import importlib.util
 import itertools
 import linecache
+import os
 import re
 import runpy
 import shlex
+import subprocess
 import sys
 import types
 from pathlib import Path
 
 import click
 import pytest
+import yaml
 
+from pixelnet_tf.cases.parts import Part
 from pixelnet_tf.cli import VERBS, cli
 from pixelnet_tf.config import load_config
 
@@ -243,3 +247,41 @@ def test_every_page_and_example_stands_in_the_sites_contents():
     order = (ROOT / "docs" / "gallery_parts.py").read_text("utf-8")
     assert {path.name for path in (ROOT / "examples").glob("*.py")} == set(
         re.findall(r'"(\w+\.py)"', order))
+
+
+def containers_of(page: Path) -> list[tuple[str, int, list[str]]]:
+    """Of each Job for Kubernetes on a page: its name, its number of pods, and what each runs."""
+    found = []
+    for text in re.findall(r"^```yaml\n(.*?)^```", page.read_text(encoding="utf-8"),
+                           re.MULTILINE | re.DOTALL):
+        for tree in yaml.safe_load_all(text):
+            if isinstance(tree, dict) and tree.get("kind") == "Job":
+                container, = tree["spec"]["template"]["spec"]["containers"]
+                found.append((tree["metadata"]["name"], tree["spec"]["completions"],
+                              [*container["command"], *container["args"]]))
+    return found
+
+
+def test_each_pod_of_a_job_calls_its_own_part_or_worker(tmp_path):
+    """Every one does, with the number that Kubernetes gives it."""
+    from pixelnet_tf.training.cluster import Cluster
+
+    program = tmp_path / "pixelnet-tf"
+    program.write_text('#!/bin/sh\necho "$@"\necho "$TF_CONFIG"\n')
+    program.chmod(0o755)
+    called = {}
+    for name, count, command in containers_of(ROOT / "docs" / "scale.md"):
+        for number in range(count):
+            done = subprocess.run(command, capture_output=True, text=True, check=True, env={
+                **os.environ, "JOB_COMPLETION_INDEX": str(number),
+                "PATH": f"{tmp_path}:{os.environ['PATH']}"})
+            words, _, told = done.stdout.partition("\n")
+            called[name, number] = words, told
+            assert fault_of(f"pixelnet-tf {words}") == ""
+    parts = [words.partition("--part ")[2] for (name, _), (words, _) in called.items()
+             if name == "prepare"]
+    assert parts == [str(Part(number, 16)) for number in range(1, 17)]
+    workers = [Cluster.here({"TF_CONFIG": told}) for (name, _), (_, told) in called.items()
+               if name == "train"]
+    assert [worker.name for worker in workers] == ["worker 0 (train-0.train:2222)",
+                                                   "worker 1 (train-1.train:2222)"]

@@ -18,11 +18,14 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 import pytest
 
+from pixelnet_tf.runs.folder import RunFolder
 from tests.main_job import TINY, run_main
 
 ROOT = Path(__file__).parents[2]
+SCRIPT = "#!/bin/bash\n"
 DAEMONS = ("munged", "slurmctld", "slurmd")
 TOOLS = (*DAEMONS, "sbatch", "srun", "squeue", "sinfo")
 LACKING = [tool for tool in TOOLS if not shutil.which(tool, path=os.environ["PATH"] + ":/usr/sbin")]
@@ -37,7 +40,7 @@ SlurmctldHost={host}(127.0.0.1)
 SlurmUser={user}
 SlurmdUser={user}
 AuthType=auth/munge
-AuthInfo=socket={folder}/munge.socket
+AuthInfo=socket={folder}/munge.socket,cred_expire=15
 SlurmctldPort={ports[0]}
 SlurmdPort={ports[1]}
 StateSaveLocation={folder}/state
@@ -115,25 +118,29 @@ def told(environment: dict[str, str], *command: object, folder: Path | None = No
                           capture_output=True, text=True, check=False, timeout=60).stdout.strip()
 
 
-def job_script(words: str, **changes: str) -> str:
-    """The script of docs/scale.md that holds some words, with the names of this test's folders."""
-    blocks = re.findall(r"^```bash\n(#!/bin/bash\n.*?)^```", (ROOT / "docs" / "scale.md").read_text(
+def block(start: str, words: str, **changes: str) -> str:
+    """The lines of docs/scale.md that begin with something and hold some words, with the names of
+    this test's folders."""
+    blocks = re.findall(r"^```bash\n(.*?)^```", (ROOT / "docs" / "scale.md").read_text(
         encoding="utf-8"), re.MULTILINE | re.DOTALL)
-    script, = (block for block in blocks if words in block)
+    found, = (each for each in blocks if each.startswith(start) and words in each)
+    return substituted(found, **changes)
+
+
+def substituted(text: str, **changes: str) -> str:
+    """A text of the documentation with the names of this test's folders."""
     for old, new in changes.items():
-        assert len(re.findall(old, script)) == 1, old
-        script = re.sub(old, new, script)
-    return script
+        assert len(re.findall(old, text)) == 1, old
+        text = re.sub(old, new, text)
+    return text
 
 
-def submit(environment: dict[str, str], folder: Path, script: str) -> None:
-    """Have a script done by Slurm, to its end."""
-    path = folder / "job.sh"
-    path.write_text(script)
-    job = told(environment, "sbatch", "--parsable", path, folder=folder)
-    assert job.isdigit(), job
+def submit(environment: dict[str, str], folder: Path, lines: str) -> None:
+    """Type some lines that submit jobs, and wait until Slurm has done all of them."""
+    submitted = told(environment, "bash", "-ec", lines, folder=folder)
+    assert re.search(r"Submitted batch job [0-9]+$", submitted), submitted
     deadline = time.monotonic() + 240
-    while told(environment, "squeue", "-h", "-j", job):
+    while told(environment, "squeue", "-h"):
         assert time.monotonic() < deadline, told(environment, "squeue")
         time.sleep(0.3)
 
@@ -145,26 +152,21 @@ def files(folder: Path) -> dict[str, bytes]:
 
 
 def test_the_job_scripts_of_the_documentation(slurm, main_job, tmp_path):
-    """Arrays of three tasks; `prepare --finish` follows the first."""
+    """Arrays of three tasks; `prepare --finish` waits for the first one."""
     for name in ("study", "prepared", "run"):
         (tmp_path / name).symlink_to(main_job / name, target_is_directory=True)
     settings = shlex.join(TINY)
-    script = job_script(
-        "pixelnet-tf prepare", **{"--array=1-[0-9]+": "--array=1-3", "source .*\n": "",
-                                  "--cpus-per-task=[0-9]+": "--cpus-per-task=1",
-                                  "--config brats2017": f"--config phantom {settings}",
-                                  "--data BraTS17": "--data study",
-                                  "--out prepared": "--out by_slurm"})
-    submit(slurm, tmp_path, script)
+    folders = {"--config brats2017": f"--config phantom {settings}",
+               "--data BraTS17": "--data study", "--out prepared": "--out by_slurm"}
+    small = {"--array=1-[0-9]+": "--array=1-3", "source .*\n": "",
+             "--cpus-per-task=[0-9]+": "--cpus-per-task=1"}
+    (tmp_path / "prepare.sh").write_text(block(SCRIPT, "pixelnet-tf prepare", **small, **folders))
+    submit(slurm, tmp_path, block("job=", "--finish", **folders))
     logs = "".join(path.read_text() for path in sorted(tmp_path.glob("*.log")))
     assert all(f"part {number}/3 is prepared" in logs for number in (1, 2, 3)), logs
-    assert run_main("prepare", "--config", "phantom", *TINY, "--data", tmp_path / "study",
-                    "--out", tmp_path / "by_slurm", "--finish") == 0
     assert files(tmp_path / "by_slurm") == files(main_job / "prepared")
-    script = job_script("pixelnet-tf predict", **{"--array=1-[0-9]+": "--array=1-3",
-                                                  "--cpus-per-task=[0-9]+": "--cpus-per-task=1",
-                                                  "source .*\n": ""})
-    submit(slurm, tmp_path, script)
+    (tmp_path / "predict.sh").write_text(block(SCRIPT, "pixelnet-tf predict", **small))
+    submit(slurm, tmp_path, "sbatch predict.sh")
     assert run_main("predict", "--model", main_job / "run", "--data", main_job / "prepared",
                     "--out", tmp_path / "plain") == 0
     found, plain = files(tmp_path / "predictions"), files(tmp_path / "plain")
@@ -172,6 +174,49 @@ def test_the_job_scripts_of_the_documentation(slurm, main_job, tmp_path):
     assert found.pop("prediction.json")
     assert plain.pop("prediction.json")
     assert found == plain
+
+
+#: The product, whose second task gets Slurm's notice after the second step of its first start.
+NOTICED = f"""\
+#!{sys.executable}
+import os, signal
+from pathlib import Path
+from pixelnet_tf.training import loop
+before, there = loop._Steps._step, Path("noticed")
+def step(self, function):
+    before(self, function)
+    if self.done == 2 and os.environ["SLURM_PROCID"] == "1" and not there.exists():
+        there.touch()
+        os.kill(os.getpid(), signal.SIGTERM)
+loop._Steps._step = step
+from pixelnet_tf.cli import main
+main()
+"""
+
+
+def test_a_training_on_several_tasks_is_put_back_into_the_queue_and_goes_on(
+        slurm, main_job, tmp_path):
+    """Two tasks of one node; the job that was put back ends with the weights of one process."""
+    program = tmp_path / "bin" / "pixelnet-tf"
+    program.parent.mkdir()
+    program.write_text(NOTICED)
+    program.chmod(0o755)
+    (tmp_path / "prepared").symlink_to(main_job / "prepared", target_is_directory=True)
+    settings = shlex.join([*TINY, "--set=training.steps=5"])
+    (tmp_path / "train.sh").write_text(block(SCRIPT, "pixelnet-tf train", **{
+        "--nodes=4": "--nodes=1", "--ntasks-per-node=1": "--ntasks-per-node=2",
+        "#SBATCH --gpus-per-task=1\n": "", "--config lgg": f"--config phantom {settings}"}))
+    submit({**slurm, "PATH": f"{program.parent}:{slurm['PATH']}"}, tmp_path, "sbatch train.sh")
+    output, = tmp_path.glob("slurm-*.out")
+    logged = output.read_text()
+    assert (tmp_path / "noticed").exists(), logged
+    assert "stopped; the state after step 2 is saved" in logged
+    assert "going on from step 2 of 5" in logged
+    assert run_main("train", "--config", "phantom", *TINY, "--set=training.steps=5", "--data",
+                    main_job / "prepared", "--out", tmp_path / "plain") == 0
+    for mine, theirs in zip(RunFolder(str(tmp_path / "run")).model().get_weights(),
+                            RunFolder(str(tmp_path / "plain")).model().get_weights(), strict=True):
+        np.testing.assert_allclose(mine, theirs, rtol=0, atol=1e-6)
 
 
 def test_workers_that_are_jobs_of_slurm(slurm, main_job, tmp_path, monkeypatch):

@@ -179,8 +179,8 @@ def test_a_lost_worker_ends_the_others_and_a_restart_goes_on_to_the_same_weights
     assert_close(group.run.path, by_one)
 
 
-@pytest.mark.skipif("PIXELNET_LOST_WORKER" not in os.environ,
-                    reason="waits for a worker that is silent; set PIXELNET_LOST_WORKER=1")
+@pytest.mark.skipif("PIXELNET_SCALE" not in os.environ,
+                    reason="waits for a worker that is silent; set PIXELNET_SCALE=1")
 def test_a_lost_worker_that_is_not_the_chief_is_named_by_the_chief(
         tiny_study, shared_config, by_one, tmp_path):
     """And two workers end as one device does."""
