@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import importlib.util
 import itertools
+import json
 import linecache
 import os
 import re
@@ -264,8 +265,6 @@ def containers_of(page: Path) -> list[tuple[str, int, list[str]]]:
 
 def test_each_pod_of_a_job_calls_its_own_part_or_worker(tmp_path):
     """Every one does, with the number that Kubernetes gives it."""
-    from pixelnet_tf.training.cluster import Cluster
-
     program = tmp_path / "pixelnet-tf"
     program.write_text('#!/bin/sh\necho "$@"\necho "$TF_CONFIG"\n')
     program.chmod(0o755)
@@ -277,11 +276,10 @@ def test_each_pod_of_a_job_calls_its_own_part_or_worker(tmp_path):
                 "PATH": f"{tmp_path}:{os.environ['PATH']}"})
             words, _, told = done.stdout.partition("\n")
             called[name, number] = words, told
-            assert fault_of(f"pixelnet-tf {words}") == ""
+        assert fault_of(f"pixelnet-tf {words}") == ""
     parts = [words.partition("--part ")[2] for (name, _), (words, _) in called.items()
              if name == "prepare"]
     assert parts == [str(Part(number, 16)) for number in range(1, 17)]
-    workers = [Cluster.here({"TF_CONFIG": told}) for (name, _), (_, told) in called.items()
-               if name == "train"]
-    assert [worker.name for worker in workers] == ["worker 0 (train-0.train:2222)",
-                                                   "worker 1 (train-1.train:2222)"]
+    workers = [json.loads(told) for (name, _), (_, told) in called.items() if name == "train"]
+    assert workers == [{"cluster": {"worker": ["train-0.train:2222", "train-1.train:2222"]},
+                        "task": {"type": "worker", "index": number}} for number in range(2)]
