@@ -10,8 +10,8 @@ import nibabel as nib
 import numpy as np
 
 from pixelnet_tf.errors import DataError
-from pixelnet_tf.volumes.case_volume import RawVolume
 from pixelnet_tf.volumes.geometry import LPS_TO_RAS, VolumeGeometry
+from pixelnet_tf.volumes.raw_volume import RawVolume
 
 if TYPE_CHECKING:
     import SimpleITK as sitk

@@ -43,8 +43,8 @@ from pixelnet_tf.planning.rules import (
 from pixelnet_tf.planning.trial import TrialResult, try_out
 from pixelnet_tf.reporting import Reporter, reporter_or_log
 from pixelnet_tf.volumes.bias_field import correct_bias_field
-from pixelnet_tf.volumes.case_volume import RawVolume
 from pixelnet_tf.volumes.normalize import brain_mask
+from pixelnet_tf.volumes.raw_volume import RawVolume
 from pixelnet_tf.volumes.survey import Survey, survey_study
 
 #: Where Keras keeps ImageNet's weights, and from where it fetches them.

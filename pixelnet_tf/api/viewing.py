@@ -26,10 +26,10 @@ from pixelnet_tf.evaluation.matching import find_references, predictions_in
 from pixelnet_tf.evaluation.summary import SUMMARY_FILE, read_evaluation
 from pixelnet_tf.planning.rules import name_values, propose_regions
 from pixelnet_tf.reporting import Reporter, reporter_or_log
-from pixelnet_tf.volumes.case_volume import RawVolume
 from pixelnet_tf.volumes.geometry import VolumeGeometry
 from pixelnet_tf.volumes.images import read_volume
 from pixelnet_tf.volumes.nifti import read_probabilities
+from pixelnet_tf.volumes.raw_volume import RawVolume
 
 if TYPE_CHECKING:
     from pixelnet_tf.viewer.source import Reader, ShownCase, ViewSource

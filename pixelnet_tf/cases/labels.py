@@ -12,6 +12,8 @@ from pixelnet_tf.errors import DataError
 IGNORED = 255
 #: A label that was stored as a fraction (after scaling or resampling) may be off by this much.
 _ROUNDING = 1e-3
+#: As many values as a label array is taken to have.
+_FEW = 8
 
 
 def whole_values(array: np.ndarray) -> np.ndarray:
@@ -24,13 +26,41 @@ def whole_values(array: np.ndarray) -> np.ndarray:
         return np.where(np.abs(array - nearest) <= _ROUNDING, nearest, array)
 
 
+def whole_bytes(array: np.ndarray) -> np.ndarray | None:
+    """The values of a label array as uint8; None where they are not whole (but for rounding) from 0
+    to 255."""
+    found = _bytes(array)
+    # Rounding takes several times as long as seeing that nothing is to be rounded.
+    if found is None and np.issubdtype(array.dtype, np.floating):
+        found = _bytes(whole_values(array))
+    return found
+
+
+def _bytes(array: np.ndarray) -> np.ndarray | None:
+    with np.errstate(invalid="ignore"):
+        found = array.astype(np.uint8)
+    return found if np.array_equal(found, array) else None
+
+
+def values_in(labels: np.ndarray) -> list[int]:
+    """The values that occur in an array uint8, in order."""
+    left, found = labels.ravel(order="K"), []
+    # Labels are few, and a comparison of all voxels takes a tenth of counting them.
+    while left.size and len(found) < _FEW:
+        found.append(int(left[0]))
+        left = left[left != left[0]]
+    return sorted([*found, *np.flatnonzero(np.bincount(left, minlength=256)).tolist()])
+
+
 def unknown_values(array: np.ndarray, study: StudyConfig) -> list[float]:
     """Return the values of a label array, in order, that neither `study.labels` nor
     `study.ignore_label` names.
 
     A value that is whole but for rounding counts as whole.
     """
-    present = np.unique(whole_values(array))
+    labels = whole_bytes(array)
+    present = (np.unique(whole_values(array)) if labels is None
+               else np.array(values_in(labels), np.uint8))
     return [float(value) for value in present[~np.isin(present, truth_values(study))]]
 
 
@@ -60,7 +90,9 @@ def values_to_classes(array: np.ndarray, study: StudyConfig) -> np.ndarray:
     table[list(study.label_values)] = np.arange(len(study.labels))
     if study.ignore_label is not None:
         table[study.ignore_label] = IGNORED
-    return table[whole_values(array).astype(np.uint8)]
+    labels = whole_bytes(array)
+    assert labels is not None
+    return table[labels]
 
 
 def lesion_of(values: np.ndarray, study: StudyConfig) -> np.ndarray:

@@ -54,7 +54,6 @@ from pixelnet_tf.io.files import (
 from pixelnet_tf.io.locks import Sharing, Ticket, joined, shared
 from pixelnet_tf.io.plain import convert
 from pixelnet_tf.reporting import LogReporter, Reporter, reporter_or_log
-from pixelnet_tf.volumes.case_volume import geometry_of
 from pixelnet_tf.volumes.checks import (
     Problem,
     check_case,
@@ -62,6 +61,7 @@ from pixelnet_tf.volumes.checks import (
     no_lesion,
     refusal,
 )
+from pixelnet_tf.volumes.raw_volume import geometry_of
 from pixelnet_tf.volumes.slicing import plans_of
 
 #: A shard takes at least this part of its float32 images: brains fill a sixth of a BraTS volume

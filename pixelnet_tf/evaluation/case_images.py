@@ -12,13 +12,9 @@ from pixelnet_tf.cases.layouts import find_cases
 from pixelnet_tf.config import Register, StudyConfig
 from pixelnet_tf.config.sections import BRAIN_MASK
 from pixelnet_tf.errors import DataError
-from pixelnet_tf.volumes.case_volume import (
-    PreparedVolume,
-    RawVolume,
-    image_on_grid,
-    mask_on_grid,
-)
+from pixelnet_tf.volumes.case_volume import PreparedVolume, image_on_grid, mask_on_grid
 from pixelnet_tf.volumes.normalize import brain_mask
+from pixelnet_tf.volumes.raw_volume import RawVolume
 
 
 @dataclass(frozen=True, eq=False)

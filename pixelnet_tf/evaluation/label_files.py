@@ -7,7 +7,13 @@ from pathlib import Path
 
 import numpy as np
 
-from pixelnet_tf.cases.labels import label_text, truth_values, whole_values
+from pixelnet_tf.cases.labels import (
+    label_text,
+    truth_values,
+    values_in,
+    whole_bytes,
+    whole_values,
+)
 from pixelnet_tf.cases.names import image_stem
 from pixelnet_tf.config import StudyConfig
 from pixelnet_tf.errors import DataError
@@ -67,17 +73,17 @@ def labels_of(array: np.ndarray, study: StudyConfig, case: str, source: str | os
 
     source: its file, or a name of what is in memory.
     """
-    array = whole_values(array)
-    with np.errstate(invalid="ignore"):
-        labels = array.astype(np.uint8)
-    if not np.array_equal(labels, array):
+    labels = whole_bytes(array)
+    if labels is None:
+        array = whole_values(array)
+        with np.errstate(invalid="ignore"):
+            labels = array.astype(np.uint8)
         odd = float(array[labels != array][0])
         error = DataError(f"holds the value {label_text(odd)}, which is no label; study.labels "
                           f"names {list(study.label_values)}", case=case, value=odd)
         raise DataError.of(error, source=source)
-    present = np.flatnonzero(np.bincount(labels.ravel(order="K"), minlength=256))
     known = truth_values(study) if reference else study.label_values
-    unknown = sorted(set(present.tolist()) - set(known))
+    unknown = [value for value in values_in(labels) if value not in known]
     if unknown:
         error = DataError(f"holds the unknown label {unknown[0]}; study.labels names "
                           f"{list(study.label_values)}", case=case, value=unknown[0],

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from pixelnet_tf.cases.labels import judged_alone
+from pixelnet_tf.cases.labels import judged_alone, values_in
 from pixelnet_tf.config import StudyConfig
 from pixelnet_tf.dataset.workers import Engine, run_cases, worker_count
 from pixelnet_tf.errors import DataError, PixelNetError
@@ -135,8 +135,7 @@ def _score(pair: Pair, study: StudyConfig, protocol: Protocol
 def _content(pair: Pair, study: StudyConfig) -> PairContent | PixelNetError:
     try:
         arrays = judged_alone(*_read(pair, study)[:2], study)[:2]
-        values = {int(value) for array in arrays for value in np.flatnonzero(
-            np.bincount(array.ravel(order="K"), minlength=256))}
+        values = {value for array in arrays for value in values_in(array)}
         return PairContent(file_digest(pair.reference), file_digest(pair.prediction),
                            frozenset(values))
     except PixelNetError as error:

@@ -18,9 +18,9 @@ from pixelnet_tf.evaluation.matching import predictions_in
 from pixelnet_tf.io.disk import sync
 from pixelnet_tf.io.files import replacing
 from pixelnet_tf.io.scratch import scratch_folder
-from pixelnet_tf.volumes.case_volume import geometry_of
 from pixelnet_tf.volumes.geometry import VolumeGeometry
 from pixelnet_tf.volumes.nifti import nifti_bytes
+from pixelnet_tf.volumes.raw_volume import geometry_of
 
 CHALLENGES = ("brats2017", "isles2017")
 #: Label values that the challenges' servers know.

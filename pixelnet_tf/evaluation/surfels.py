@@ -86,8 +86,17 @@ def surface_dice(distances: SurfelDistances, tolerance_mm: float) -> float:
 def surfel_areas(x_mm: float, y_mm: float, z_mm: float) -> tuple[float, ...]:
     """Area in mm² of the surfel of each of the 256 codes of a cube, for a voxel size."""
     spacing = np.array([x_mm, y_mm, z_mm])
-    return tuple(sum(_area(np.array(contour), spacing) for contour in _contours(code))
-                 for code in range(256))
+    contours = [(code, contour) for code in range(256) for contour in _contours(code)]
+    areas: list[float] = [0] * 256
+    found: dict[int, float] = {}
+    # Those of as many vertices at once: one by one, numpy takes longer than a case's scores.
+    for length in {len(contour) for _, contour in contours}:
+        alike = [place for place, (_, contour) in enumerate(contours) if len(contour) == length]
+        found |= zip(alike, _areas(np.array([contours[place][1] for place in alike]), spacing),
+                     strict=True)
+    for place, (code, _) in enumerate(contours):
+        areas[code] += found[place]
+    return tuple(areas)
 
 
 def _codes(mask: np.ndarray) -> np.ndarray:
@@ -166,16 +175,19 @@ def _middle(one: tuple[int, ...], other: tuple[int, ...]) -> tuple[float, ...]:
     return tuple((a + b) / 2 for a, b in zip(one, other, strict=True))
 
 
-def _area(contour: np.ndarray, spacing: np.ndarray) -> float:
-    """Area of a contour (vertex, 3), filled by the fan of triangles that is largest for cubes.
+def _areas(contours: np.ndarray, spacing: np.ndarray) -> list[float]:
+    """Areas of contours (contour, vertex, 3), each filled by the fan of triangles that is largest
+    for cubes.
 
     A contour of five or six vertices does not lie in a plane: how it is filled makes a difference.
     """
-    fans = [np.roll(contour, -first, axis=0) for first in range(len(contour))]
-    widest = max(fans, key=lambda fan: round(_fan_area(fan), 6))
-    return _fan_area(widest * spacing)
+    fans = np.stack([np.roll(contours, -first, axis=1) for first in range(contours.shape[1])], 1)
+    widest = np.round(_fan_areas(fans), 6).argmax(axis=1)
+    return _fan_areas(fans[np.arange(len(fans)), widest] * spacing).tolist()
 
 
-def _fan_area(fan: np.ndarray) -> float:
-    sides = fan[1:] - fan[0]
-    return float(np.linalg.norm(np.cross(sides[:-1], sides[1:]), axis=1).sum() / 2)
+def _fan_areas(fans: np.ndarray) -> np.ndarray:
+    """Areas (...) of fans of triangles (..., vertex, 3)."""
+    sides = fans[..., 1:, :] - fans[..., :1, :]
+    triangles = np.linalg.norm(np.cross(sides[..., :-1, :], sides[..., 1:, :]), axis=-1)
+    return triangles.sum(axis=-1) / 2

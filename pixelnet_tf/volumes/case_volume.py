@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field, replace
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from pixelnet_tf.cases.case import Case, Channel, Source
-from pixelnet_tf.cases.dicom_series import DicomSeries
+from pixelnet_tf.cases.case import Case
 from pixelnet_tf.cases.labels import values_to_classes
 from pixelnet_tf.config import NormRegion, PrepareConfig, Register, StudyConfig
 from pixelnet_tf.config.sections import BRAIN_MASK
@@ -22,10 +19,9 @@ from pixelnet_tf.io.plain import PlainError, build
 from pixelnet_tf.io.processor import own_cores
 from pixelnet_tf.reporting import Reporter, reporter_or_log
 from pixelnet_tf.volumes.bias_field import correct_bias_field
-from pixelnet_tf.volumes.dicom import read_series, series_geometry
 from pixelnet_tf.volumes.geometry import VolumeGeometry
-from pixelnet_tf.volumes.images import read_geometry, read_volume
 from pixelnet_tf.volumes.normalize import brain_mask, z_score
+from pixelnet_tf.volumes.raw_volume import RawVolume
 from pixelnet_tf.volumes.registration import moved, register_rigid
 from pixelnet_tf.volumes.resample import bring_image, bring_labels, resample
 from pixelnet_tf.volumes.slicing import SlicePlan
@@ -134,39 +130,6 @@ class PreparedVolume:
         images[~cut((self.images != 0).any(axis=-1))] = 0
         return replace(self, images=images, plan=plan, brain=cut(self.brain),
                        labels=None if self.labels is None else cut(self.labels))
-
-
-@dataclass(frozen=True, eq=False)
-class RawVolume:
-    """A volume as it came: array (x, y, z), where it lies, and its file or series, or the name that
-    messages give to one in memory."""
-
-    array: np.ndarray
-    geometry: VolumeGeometry
-    source: Source | str
-
-    @classmethod
-    def read(cls, source: str | os.PathLike[str] | Source) -> RawVolume:
-        """Read a file, a volume of one or a DICOM series; raises as `read_volume` and
-        `read_series`."""
-        if isinstance(source, DicomSeries):
-            return cls(*read_series(source), source)
-        if isinstance(source, Channel):
-            return cls(*read_volume(source.path, source.number, source.of), source)
-        return cls(*read_volume(Path(source)), Path(source))
-
-    def named(self, error: DataError) -> DataError:
-        """What is wrong with the volume, with its file or name."""
-        return DataError.of(error, source=self.source)
-
-
-def geometry_of(source: Source) -> VolumeGeometry:
-    """Where a file or a DICOM series lies, without its voxels; raises as `RawVolume.read`."""
-    if isinstance(source, DicomSeries):
-        return series_geometry(source)
-    if isinstance(source, Channel):
-        return read_geometry(source.path, source.of)
-    return read_geometry(source)
 
 
 def prepare_case(case: Case, study: StudyConfig, prepare: PrepareConfig,

@@ -16,12 +16,12 @@ from pixelnet_tf.config.sections import BRAIN_MASK
 from pixelnet_tf.errors import DataError, PixelNetError
 from pixelnet_tf.reporting import Reporter, reporter_or_log
 from pixelnet_tf.volumes.case_volume import (
-    RawVolume,
     check_image,
     classes_on_grid,
     image_on_grid,
     mask_on_grid,
 )
+from pixelnet_tf.volumes.raw_volume import RawVolume
 from pixelnet_tf.volumes.resample import fraction_within
 from pixelnet_tf.volumes.slicing import SlicePlan, plans_of
 

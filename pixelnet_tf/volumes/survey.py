@@ -19,8 +19,8 @@ from pixelnet_tf.cases.case import Case, Source
 from pixelnet_tf.cases.labels import whole_values
 from pixelnet_tf.errors import DataError
 from pixelnet_tf.reporting import Reporter
-from pixelnet_tf.volumes.case_volume import RawVolume, geometry_of
 from pixelnet_tf.volumes.geometry import VolumeGeometry
+from pixelnet_tf.volumes.raw_volume import RawVolume, geometry_of
 
 #: Cases whose lesions are counted, and cases whose images are looked at for a skull.
 _COUNTED, _LOOKED_AT = 32, 3

@@ -13,9 +13,9 @@ from pixelnet_tf.cases.names import modality_in
 from pixelnet_tf.cases.phantom import draw_brats_case
 from pixelnet_tf.config import Layout, StudyConfig, config_from_dict
 from pixelnet_tf.errors import DataError
-from pixelnet_tf.volumes.case_volume import RawVolume
 from pixelnet_tf.volumes.checks import check_cases
 from pixelnet_tf.volumes.nifti import read_volume
+from pixelnet_tf.volumes.raw_volume import RawVolume
 from tests.cases.test_layouts import touch
 from tests.dicom_study import write_series
 from tests.study_forms import LAYOUTS, write_image, write_study

@@ -3,7 +3,13 @@
 import numpy as np
 import pytest
 
-from pixelnet_tf.cases.labels import classes_to_values, unknown_values, values_to_classes
+from pixelnet_tf.cases.labels import (
+    classes_to_values,
+    unknown_values,
+    values_in,
+    values_to_classes,
+    whole_bytes,
+)
 from pixelnet_tf.config import StudyConfig
 from pixelnet_tf.errors import DataError
 
@@ -32,6 +38,22 @@ def test_unknown_value(value):
     assert len(unknown_values(array, STUDY)) == 1
     with pytest.raises(DataError, match=r"unknown label .*; study.labels names \[0, 1, 2, 4\]"):
         values_to_classes(array, STUDY)
+
+
+@pytest.mark.parametrize("values", [1, 3, 8, 9, 256])
+def test_the_values_that_occur(values):
+    labels = np.random.default_rng(0).choice(256, values, replace=False).astype(np.uint8)
+    array = np.asfortranarray(np.resize(labels, (16, 9, 8)))
+    assert values_in(array) == np.unique(array).tolist()
+    assert values_in(array[:0]) == []
+
+
+@pytest.mark.parametrize(("values", "found"), [
+    ([0, 4, 255], [0, 4, 255]), ([0.0, 1.9996], [0, 2]), ([0, 256], None), ([-1, 0], None),
+    ([0.5], None), ([np.nan], None), ([np.inf], None)])
+def test_label_arrays_as_bytes(values, found):
+    labels = whole_bytes(np.array(values))
+    assert (None if labels is None else labels.tolist()) == found
 
 
 def test_unknown_class():

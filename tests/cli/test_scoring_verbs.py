@@ -6,6 +6,8 @@ import csv
 import hashlib
 import json
 import os
+import subprocess
+import sys
 
 import nibabel as nib
 import numpy as np
@@ -44,6 +46,17 @@ def _run(*arguments) -> int:
 def _evaluate(folders, name, *more) -> int:
     return _run("evaluate", "--predictions", folders / name, "--references", folders / "study",
                 "--out", folders / f"{name}_scores", "--workers", 1, *more)
+
+
+def test_evaluate_loads_only_what_it_needs(folders):
+    code = ("import sys\nfrom pixelnet_tf.cli import main\ntry:\n    main(sys.argv[1:])\n"
+            "except SystemExit as end:\n    assert end.code == 0\n"
+            "print({'tensorflow', 'SimpleITK', 'pandas', 'matplotlib'} & set(sys.modules))")
+    done = subprocess.run(
+        [sys.executable, "-c", code, "evaluate", "--predictions", folders / "good", "--references",
+         folders / "study", "--out", folders / "scores", "--workers", "1"],
+        check=True, capture_output=True, text=True)
+    assert done.stdout.splitlines()[-1] == "set()"
 
 
 def test_evaluate_writes_summary_and_csv(folders, capsys):

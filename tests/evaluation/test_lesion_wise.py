@@ -75,6 +75,10 @@ def test_areas_of_surfels_by_hand():
     assert all(areas[code] == pytest.approx(areas[255 - code]) for code in range(256))
     # Bits 0 to 3 are the corners with x = 0: the face lies across x.
     assert surfel_areas(7.0, 2.0, 3.0)[face] == pytest.approx(6)
+    # Contours that lie in no plane have the area of their widest fan.
+    assert areas[0b00010111] == pytest.approx(np.sqrt(27) / 4)
+    assert sum(areas) == pytest.approx(241.34313970553737, rel=1e-12)
+    assert sum(surfel_areas(0.9, 1.3, 5.0)) == pytest.approx(1082.6737632466802, rel=1e-12)
 
 
 def test_the_surface_of_one_voxel_by_hand():

@@ -22,8 +22,8 @@ from pixelnet_tf.inference.dicom_seg import codes_of
 from pixelnet_tf.inference.outputs import output_of
 from pixelnet_tf.inference.predict import CaseSource, write_cases
 from pixelnet_tf.inference.volume import SegmentedVolume
-from pixelnet_tf.volumes.case_volume import geometry_of
 from pixelnet_tf.volumes.phantom_study import write_phantom
+from pixelnet_tf.volumes.raw_volume import geometry_of
 from tests.dicom_study import OBLIQUE, orthogonal, write_case, write_series
 
 CONFIG = load_config("phantom", ["prepare.bias_field.enabled=false", "model.widths=[3, 4, 4, 5, 5]",

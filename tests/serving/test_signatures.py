@@ -20,9 +20,10 @@ from pixelnet_tf.serving.signatures import (
     signatures_of,
     z_scored,
 )
-from pixelnet_tf.volumes.case_volume import RawVolume, prepare_volumes
+from pixelnet_tf.volumes.case_volume import prepare_volumes
 from pixelnet_tf.volumes.geometry import VolumeGeometry
 from pixelnet_tf.volumes.normalize import z_score
+from pixelnet_tf.volumes.raw_volume import RawVolume
 from tests.random_weights import with_random_biases
 
 from .conftest import CASE, slices_with_brain

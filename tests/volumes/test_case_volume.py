@@ -10,8 +10,9 @@ from pixelnet_tf.config import BiasFieldConfig, Config, PrepareConfig, StudyConf
 from pixelnet_tf.errors import DataError
 from pixelnet_tf.reporting import LogReporter
 from pixelnet_tf.volumes import case_volume
-from pixelnet_tf.volumes.case_volume import RawVolume, prepare_case, prepare_volumes
+from pixelnet_tf.volumes.case_volume import prepare_case, prepare_volumes
 from pixelnet_tf.volumes.geometry import VolumeGeometry
+from pixelnet_tf.volumes.raw_volume import RawVolume
 
 STUDY = StudyConfig(modalities=("flair", "t2"))
 PLAIN = Config(study=STUDY, prepare=PrepareConfig(bias_field=BiasFieldConfig(enabled=False)))

@@ -11,7 +11,7 @@ from pixelnet_tf.cases.case import Case
 from pixelnet_tf.cases.dicom_series import series_in
 from pixelnet_tf.dataset.fingerprint import inputs_of
 from pixelnet_tf.errors import DataError
-from pixelnet_tf.volumes.case_volume import RawVolume, geometry_of
+from pixelnet_tf.volumes.raw_volume import RawVolume, geometry_of
 from tests.dicom_study import OBLIQUE, change, orthogonal, write_series
 
 ARRAY = np.random.default_rng(0).integers(-50, 2000, (7, 6, 5)).astype(np.int16)

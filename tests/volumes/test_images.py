@@ -16,10 +16,11 @@ from pixelnet_tf.cases.names import IMAGE_ENDINGS, image_files
 from pixelnet_tf.config import BiasFieldConfig, PrepareConfig, StudyConfig
 from pixelnet_tf.dataset.fingerprint import inputs_of
 from pixelnet_tf.errors import DataError
-from pixelnet_tf.volumes.case_volume import RawVolume, geometry_of, prepare_case
+from pixelnet_tf.volumes.case_volume import prepare_case
 from pixelnet_tf.volumes.checks import check_case
 from pixelnet_tf.volumes.images import parts_of, read_geometry, read_volume
 from pixelnet_tf.volumes.nifti import write_labels
+from pixelnet_tf.volumes.raw_volume import RawVolume, geometry_of
 from tests.mutations import flipped_bits
 from tests.study_forms import FORMS, write_image
 

@@ -13,8 +13,9 @@ import pytest
 
 from pixelnet_tf.cases.phantom import draw_brats_case
 from pixelnet_tf.config import BiasFieldConfig, Config, PrepareConfig, StudyConfig
-from pixelnet_tf.volumes.case_volume import PreparedVolume, RawVolume, prepare_volumes
+from pixelnet_tf.volumes.case_volume import PreparedVolume, prepare_volumes
 from pixelnet_tf.volumes.geometry import VolumeGeometry
+from pixelnet_tf.volumes.raw_volume import RawVolume
 
 CODES = ["".join(axes[i] for axes, i in zip(chosen, picks, strict=True))
          for chosen in itertools.permutations(("LR", "PA", "IS"))
