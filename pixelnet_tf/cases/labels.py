@@ -44,7 +44,8 @@ def _bytes(array: np.ndarray) -> np.ndarray | None:
 
 def values_in(labels: np.ndarray) -> list[int]:
     """The values that occur in an array uint8, in order."""
-    left, found = labels.ravel(order="K"), []
+    left = labels.ravel(order="K")
+    found: list[int] = []
     # Labels are few, and a comparison of all voxels takes a tenth of counting them.
     while left.size and len(found) < _FEW:
         found.append(int(left[0]))
