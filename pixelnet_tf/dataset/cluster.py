@@ -5,6 +5,7 @@ Dask (`distributed`, `dask_jobqueue`) is the extra `cluster`, loaded when it is 
 
 from __future__ import annotations
 
+import asyncio
 import importlib
 import logging
 import re
@@ -13,6 +14,7 @@ import socket
 import threading
 import uuid
 from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from itertools import islice
@@ -32,6 +34,7 @@ _LOOK_SECONDS = 2
 _TRIES_AGAIN = 1
 #: HOST:PORT, with the protocol before it or without.
 _ADDRESS = re.compile(r"([a-z]+://)?(\[[0-9a-fA-F:.]+\]|[^/:\s]+):([0-9]{1,5})/?")
+_START = "start it by `dask scheduler`, or correct the address"
 _FORMS = "give a scheduler's address (tcp://HOST:8786), local[:N] or slurm[:N]"
 
 
@@ -181,15 +184,44 @@ def open_cluster(scheduler: str, reporter: Reporter | None = None) -> Iterator[C
                 cluster = (_local(int(count or 0)) if kind == "local"
                            else _slurm(int(count or 1), reporter))
             stack.enter_context(cluster)
+        else:
+            _check_answer(scheduler)
         target = cluster if kind in ("local", "slurm") else scheduler
         try:
             client = distributed.Client(target, timeout=CONNECT_SECONDS, set_as_default=False)
         except (OSError, ValueError, distributed.TimeoutError) as error:
-            raise RunError(f"no scheduler answers within {CONNECT_SECONDS} s",
-                           value=scheduler, file=scheduler,
-                           hint="start it by `dask scheduler`, or correct the address") from error
+            raise _no_scheduler(scheduler) from error
         stack.enter_context(client)
         yield Cluster(client, scheduler, reporter)
+
+
+def _check_answer(address: str) -> None:
+    """Raise `RunError` where no scheduler answers at an address.
+
+    Dask's own client asks it, too, but where something else answers, such as a web server, it fails
+    in many ways and does not end for half a minute.
+    """
+    distributed = importlib.import_module("distributed")
+
+    async def ask() -> None:
+        comm = await distributed.comm.connect(
+            address, timeout=CONNECT_SECONDS,
+            **distributed.Security().get_connection_args("client"))
+        await comm.close()
+
+    # In a thread of its own: this one may have a loop that runs, as a notebook's does.
+    with ThreadPoolExecutor(1) as pool:
+        error = pool.submit(asyncio.run, ask()).exception()
+    if isinstance(error, (OSError, ValueError, distributed.TimeoutError)):
+        raise _no_scheduler(address) from error
+    if error is not None:
+        raise RunError("what answers there is no scheduler of Dask", value=address, file=address,
+                       hint=_START) from error
+
+
+def _no_scheduler(address: str) -> RunError:
+    return RunError(f"no scheduler answers within {CONNECT_SECONDS} s", value=address, file=address,
+                    hint=_START)
 
 
 @contextmanager

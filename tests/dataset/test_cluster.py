@@ -8,6 +8,7 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 from dataclasses import replace
 from functools import partial
@@ -89,6 +90,26 @@ def test_a_scheduler_that_does_not_answer_is_said_in_one_line(monkeypatch):
     with (pytest.raises(RunError, match=r"127\.0\.0\.1:9: no scheduler answers") as refused,
           open_cluster("127.0.0.1:9")):
         pass
+    assert refused.value.exit_code == 5
+    assert "\n" not in str(refused.value)
+
+
+def test_what_answers_and_is_no_scheduler_is_said_in_one_line():
+    """A web server, as at the port of Dask's own page."""
+
+    def answer() -> None:
+        caller, _ = there.accept()
+        with caller:
+            caller.sendall(b"HTTP/1.1 400 Bad Request\r\n\r\n")
+            caller.recv(1)
+
+    with socket.create_server(("127.0.0.1", 0)) as there:
+        thread = threading.Thread(target=answer, daemon=True)
+        thread.start()
+        address = f"127.0.0.1:{there.getsockname()[1]}"
+        with (pytest.raises(RunError, match=rf"{address}: what answers there is no scheduler")
+              as refused, open_cluster(address)):
+            pass
     assert refused.value.exit_code == 5
     assert "\n" not in str(refused.value)
 
