@@ -50,6 +50,13 @@ READERS = ["dcmqi>=1.5.6", "bids-validator-deno>=3.0.2"]
 # was tested with.
 CLUSTER = ["distributed>=2025.1", "dask-jobqueue>=0.9"]
 
+# Folders in object stores; the oldest releases that this was tested with. s3fs takes the fsspec of
+# its own date. What other stores than S3 need is installed beside it (gcsfs, adlfs).
+CLOUD = ["fsspec>=2025.3", "s3fs>=2025.3"]
+IO = ["tensorflow-io==0.37.1"]
+# An S3 of the tests' own, over HTTP.
+MOTO = ["moto[server]>=5.1"]
+
 DOCS = ["sphinx>=8", "myst-parser>=4", "numpydoc>=1.8", "sphinx-gallery>=0.19", "furo>=2024.8"]
 
 EXTRAS = {
@@ -69,7 +76,12 @@ EXTRAS = {
     "dicom": DICOM,
     # Cases on the workers of Dask (`--scheduler`), Slurm's jobs among them.
     "cluster": CLUSTER,
-    "test": TEST + CLUSTER + REPORT + SERVE + HDF5 + DICOM + READERS,
+    # Folders in S3 and other object stores (`s3://`), with any TensorFlow.
+    "cloud": CLOUD,
+    # The same through TensorFlow's own S3, which is built for TensorFlow 2.16 alone:
+    # requirements-io.txt has the whole of such an environment.
+    "io": IO,
+    "test": TEST + CLUSTER + CLOUD + MOTO + REPORT + SERVE + HDF5 + DICOM + READERS,
     # The documentation, with what its examples need.
     "docs": DOCS + REPORT + SERVE,
     # TensorFlow Serving's own messages, and requests drawn from the server's description.
@@ -82,7 +94,7 @@ EXTRAS = {
     # CUDA's libraries, so neither the tests nor `all` take it. The versions that it was tried with.
     "peer": ["torch>=2.14", "dynamic-network-architectures>=0.4.4", "batchgeneratorsv2>=0.3"],
     # What a user may want.
-    "all": REPORT + SERVE + HDF5 + ONNX + TENSORBOARD + DICOM + CLUSTER,
+    "all": REPORT + SERVE + HDF5 + ONNX + TENSORBOARD + DICOM + CLUSTER + CLOUD,
 }
 
 setup(

@@ -15,6 +15,8 @@ from collections.abc import Iterable, Sequence
 from typing import Any, TypeVar
 
 E = TypeVar("E", bound="PixelNetError")
+#: Folders that are known to the user by another name; see `show_as`.
+_names: dict[str, str] = {}
 
 #: Of an error's text. It lists what is wrong with a study's cases, and may quote a file.
 _MAX_TEXT = 20_000
@@ -100,12 +102,12 @@ class PixelNetError(Exception):
         """The message without the case, for a list that is ordered by cases."""
         text = str(self.args[0])
         if self.faults:
-            return text
+            return as_shown(text)
         if self.file is not None and not text.startswith(self.file):
             text = f"{self.file}: {text}"
-        if self.hint is None:
-            return text
-        return f"{text}\n{self.hint}" if "\n" in text else f"{text}; {self.hint}"
+        if self.hint is not None:
+            text = f"{text}\n{self.hint}" if "\n" in text else f"{text}; {self.hint}"
+        return as_shown(text)
 
     def __str__(self) -> str:
         return self.text if self.case is None or self.faults else f"case {self.case}: {self.text}"
@@ -164,6 +166,18 @@ class RunError(PixelNetError):
 
 class WorkerDied(RunError):
     """The processes at work on a case died, the first one and the one that tried again."""
+
+
+def show_as(folder: str, name: str) -> None:
+    """From now on call a folder by another name in what is said: that of which it is a copy."""
+    _names[folder] = name
+
+
+def as_shown(text: str) -> str:
+    """A text with folders called as `show_as` was told."""
+    for folder, name in _names.items():
+        text = text.replace(folder, name)
+    return text
 
 
 def is_out_of_memory(error: BaseException) -> bool:

@@ -12,8 +12,8 @@ from pathlib import Path
 
 from pixelnet_tf.cases.split import SPLIT_ADVICE
 from pixelnet_tf.errors import ConfigError, DataError, RunError
-from pixelnet_tf.io import manifest
-from pixelnet_tf.io.disk import is_temporary, is_url, sync
+from pixelnet_tf.io import manifest, remote
+from pixelnet_tf.io.disk import is_temporary, sync
 from pixelnet_tf.io.locks import LOCK, exclusive
 from pixelnet_tf.io.manifest import MANIFEST, Manifest
 from pixelnet_tf.reporting import Reporter, reporter_or_log
@@ -175,10 +175,10 @@ def check_folder(folder: str | os.PathLike[str], *, repair: bool = False,
     (True, [])
     """
     top = os.fspath(folder)
-    top = top if is_url(top) else os.path.normpath(top)
-    if is_url(top):
-        raise ConfigError("folders in an object store have no manifest: it keeps checksums "
-                          "of its own", file=top)
+    if repair or accept:
+        remote.refuse(top, "nothing is mended there",
+                      "copy it to this machine, mend it, and copy it back")
+    top = os.path.normpath(remote.local(top, reporter))
     if not os.path.isdir(top):
         raise DataError("no such folder", file=top)
     reporter = reporter_or_log(reporter)

@@ -34,6 +34,7 @@ from pixelnet_tf.evaluation.tables import (
     render_all,
     spread_table,
 )
+from pixelnet_tf.io import remote
 from pixelnet_tf.reporting import Reporter, reporter_or_log
 
 Path_ = str | os.PathLike[str]
@@ -80,6 +81,7 @@ class Scores(list):
 
     def save(self, folder: Path_) -> list[Path]:
         """Write summary.json and cases.csv; what was there is replaced."""
+        folder = remote.local(folder)
         write_evaluation(self.evaluation, Path(folder))
         return [Path(folder) / SUMMARY_FILE, Path(folder) / CASES_FILE]
 
@@ -188,7 +190,8 @@ class FolderScoring:
                  hausdorff95: str = "pooled", allow_missing: bool = False,
                  reporter: Reporter | None = None):
         reporter = reporter_or_log(reporter)
-        self._predictions, self._references = Path(predictions), Path(references)
+        self._predictions, self._references = (Path(remote.local(each, reporter))
+                                               for each in (predictions, references))
         found = scoring_config(self._predictions, config, overrides)
         self._config = _with_protocol(found.config, protocol)
         study = self._config.study
@@ -210,11 +213,15 @@ class FolderScoring:
 
     def check_target(self, out: Path_) -> None:
         """Raise `DataError` where a folder holds the scores of anything else."""
-        check_replaceable(Path(out), self._rules, self._regions, self._contents)
+        check_replaceable(Path(remote.local(out)), self._rules, self._regions, self._contents)
 
     def run(self, workers: int | Engine | None = None, reporter: Reporter | None = None) -> Scores:
         """Score them, with as many processes as `evaluate` says."""
         workers = self._config.evaluation.workers if workers is None else workers
+        if not isinstance(workers, int):
+            for folder in (self._predictions, self._references):
+                remote.refuse(folder, "workers elsewhere read from folders",
+                              "leave the scheduler out")
         return Scores(evaluate_matching(self._matching, self._config.study, self._rules,
                                         self._predictions, self._references, self._contents,
                                         workers, reporter))
@@ -255,7 +262,7 @@ def scoring_config(predictions: Any, config: Config | Path_ | None = None,
     say, else that of the run, else the defaults (BraTS).
     """
     if config is None and _is_folder(predictions):
-        folder = Path(predictions)
+        folder = Path(remote.local(predictions))
         stored = PredictionRecord.read(folder).config
         if stored is not None:
             return ScoringConfig(config_from_json(stored, overrides=overrides,

@@ -34,6 +34,7 @@ from pixelnet_tf.inference.predict import (
     write_cases,
 )
 from pixelnet_tf.inference.volume import SegmentedVolume
+from pixelnet_tf.io import remote
 from pixelnet_tf.io.disk import is_url
 from pixelnet_tf.io.files import read_json_object
 from pixelnet_tf.reporting import Reporter, reporter_or_log
@@ -257,7 +258,7 @@ class Segmenter:
             One run, or several whose scores are averaged; also the path of a .keras file,
             RUN/checkpoints/best of a training that has not ended, a pattern such as "RUN/fold_*",
             the folder of a cross-validation, which stands for all its folds, or a file that `pack`
-            wrote.
+            wrote; each may be in an object store: "s3://bucket/run".
         config
             Of raw images in another layout than the training's: its `study.layout`, `files`,
             `resample`, `register` and its section `prediction` are taken. By default the run's own.
@@ -366,7 +367,7 @@ class Segmenter:
         from pixelnet_tf.serving.about import served_config
         from pixelnet_tf.serving.loaded_model import LoadedModel, read_about
 
-        folder = Path(folder)
+        folder = Path(remote.local(folder))
         about = read_about(folder)
         if about is None:
             raise ModelError("holds no serving.json", file=folder,
@@ -378,7 +379,7 @@ class Segmenter:
 
         def load() -> tuple[SegmentVolume, dict[str, Any]]:
             model = LoadedModel(folder, about["name"], int(about["version"]))
-            record = {"networks": [{"model": str(folder), "weights": about.get("weights"),
+            record = {"networks": [{"model": remote.named(folder), "weights": about.get("weights"),
                                     "correction": about["prior"]["correction"]}]}
             return lambda volume, *maps: segment_remotely(
                 lambda images, domain: model.segment_slices(images, domain, any(maps) or several),
@@ -511,7 +512,7 @@ class Segmenter:
         ----------
         data
             A prepared study, a folder of raw images, the folder of a single case, or its files:
-            modality -> path.
+            modality -> path. A folder, and `out`, may be in an object store.
         split
             Part of the run's split: "train", "validation" or "test"; "all" takes every case.
         cases
@@ -537,7 +538,13 @@ class Segmenter:
             Of Dask, as `pixelnet_tf.api.cluster.open_workers` gives them: they segment the cases
             instead of this program.
         """
+        if part is not None or workers is not None:
+            remote.refuse(out, "one program at a time writes to a folder there",
+                          "leave parts and schedulers out, or predict into a folder that all see")
         if workers is not None:
+            if not isinstance(data, Mapping):
+                remote.refuse(data, "workers elsewhere read from folders",
+                              "leave the scheduler out")
             if self._again is None:
                 raise ConfigError("the workers of a scheduler take a run, an export or a server",
                                   hint="leave the scheduler out, or train a run from the weights")
@@ -545,6 +552,9 @@ class Segmenter:
             out = _absolute(out)
             data = ({key: _absolute(path) for key, path in data.items()}
                     if isinstance(data, Mapping) else _absolute(data))
+        out = remote.local(out, reporter)
+        if not isinstance(data, Mapping):
+            data = remote.local(data, reporter)
         # What stands against the form is told before the network is loaded.
         form = OutputForm.of(output, "output")
         output_of(form, Path(out), self.config.study, {})
@@ -619,8 +629,8 @@ class Segmenter:
         if self._runs is None:
             raise ConfigError("an export is made of runs",
                               hint="make the model by Segmenter.from_run")
-        scores = None if evaluation is None else read_evaluation(Path(evaluation))
-        return export_model(self._runs, self.config, Path(out), name, version,
+        scores = None if evaluation is None else read_evaluation(Path(remote.local(evaluation)))
+        return export_model(self._runs, self.config, Path(remote.local(out)), name, version,
                             model_format=form, evaluation=scores, dry_run=dry_run)
 
     def pack(self, out: Path_, *, name: str | None = None, evaluation: Path_ | None = None) -> Path:
@@ -664,7 +674,7 @@ class Segmenter:
                               hint="make the model by Segmenter.from_run")
         if out.exists():
             raise ConfigError("is there already", file=out, hint="give another name")
-        scores = None if evaluation is None else read_evaluation(Path(evaluation))
+        scores = None if evaluation is None else read_evaluation(Path(remote.local(evaluation)))
         weights = [network.digest() for network in self._runs.networks(self.config.prediction)]
         if scores is not None:
             check_evaluated(scores, weights)

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from pixelnet_tf.errors import require
+from pixelnet_tf.io import remote
 from pixelnet_tf.reporting import Reporter, reporter_or_log
 from pixelnet_tf.serving.limits import ServerLimits as ServerLimits
 
@@ -43,7 +44,7 @@ def serve(model: str | os.PathLike[str], host: str = "127.0.0.1", port: int = 85
     require("serve", "serve", "starlette", "uvicorn", "python_multipart")
     from pixelnet_tf.serving.server import run_server
 
-    run_server(Path(model), host, port, limits, token, poll_seconds, hosts)
+    run_server(Path(remote.local(model, reporter)), host, port, limits, token, poll_seconds, hosts)
 
 
 def _is_loopback(host: str) -> bool:

@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING
 from pixelnet_tf.cases.case import Case
 from pixelnet_tf.cases.layouts import find_cases
 from pixelnet_tf.cases.parts import Part
-from pixelnet_tf.config import JOIN_SECONDS, Config, as_config, check_network_named
+from pixelnet_tf.config import JOIN_SECONDS, Config, Distribute, as_config, check_network_named
 from pixelnet_tf.errors import ConfigError
+from pixelnet_tf.io import remote
 from pixelnet_tf.reporting import Reporter
 from pixelnet_tf.volumes.checks import Problem, check_cases
 from pixelnet_tf.volumes.phantom_study import DEFAULT_SIZES
@@ -101,7 +102,7 @@ class Study:
         Parameters
         ----------
         out
-            Folder of the prepared study.
+            Folder of the prepared study, or its URL in an object store (docs/scale.md).
         workers
             Cases in work at once; 0 is one per core, None takes `prepare.workers`. Or the workers
             of Dask, as `pixelnet_tf.api.cluster.open_workers` gives them.
@@ -142,6 +143,10 @@ class Study:
         """
         from pixelnet_tf.dataset.prepare_study import prepare_study
 
+        if part is not None or not isinstance(workers, int | None):
+            remote.refuse(out, "one program at a time writes to a folder there",
+                          "leave parts and schedulers out, or prepare into a folder that all see")
+        out = remote.local(out, reporter)
         return prepare_study(self.config, self.path, out, workers, skip_bad_cases,
                              require_segmentation=require_segmentation, redraw_split=redraw_split,
                              part=Part.parse(part) if isinstance(part, str) else part,
@@ -161,7 +166,7 @@ def train(prepared: PreparedStudy | Path_, config: Config | Path_, out: Path_, *
     config
         Model, sampling and training; the study and its preparation come from the prepared folder.
     out
-        Folder of the run; what `Segmenter.from_run` takes.
+        Folder of the run, or its URL in an object store; what `Segmenter.from_run` takes.
     fold
         Train for this fold of the split (from 0): its cases are the test cases.
     resume
@@ -202,12 +207,15 @@ def make_trainer(prepared: PreparedStudy | Path_, config: Config | Path_, out: P
     from pixelnet_tf.training.loop import Trainer
     from pixelnet_tf.training.replicas import Replicas
 
-    study = _opened(prepared)
+    if distribute == Distribute.MULTIWORKER:
+        remote.refuse(out, "the workers of a training read what the chief writes",
+                      "give --out a folder that all workers see")
+    study = _opened(prepared, reporter)
     split = study.split if fold is None else study.split.fold(fold)
     if not isinstance(config, Config):
         check_network_named(os.fspath(config), overrides)
     resolved = as_config(config, overrides)
-    return Trainer(resolved, study, split, os.fspath(out), reporter=reporter,
+    return Trainer(resolved, study, split, remote.local(out, reporter), reporter=reporter,
                    replicas=Replicas.of(distribute, join_seconds, reporter))
 
 
@@ -235,8 +243,8 @@ def make_cross_validation(prepared: PreparedStudy | Path_, config: Config | Path
     """
     from pixelnet_tf.training.cross_validation import CrossValidation
 
-    return CrossValidation(as_config(config, overrides), _opened(prepared), Path(out), folds,
-                           reporter=reporter)
+    return CrossValidation(as_config(config, overrides), _opened(prepared, reporter),
+                           Path(remote.local(out, reporter)), folds, reporter=reporter)
 
 
 def make_experiment(prepared: PreparedStudy | Path_, references: Path_, config: Config | Path_,
@@ -263,16 +271,17 @@ def make_experiment(prepared: PreparedStudy | Path_, references: Path_, config: 
     """
     from pixelnet_tf.training.experiment import Experiment
 
-    study = _opened(prepared)
+    study = _opened(prepared, reporter)
     resolved = replace(as_config(config, overrides), study=study.config.study,
                        prepare=study.config.prepare)
     return Experiment(resolved, study, Path(references), Path(out), reporter=reporter)
 
 
-def _opened(prepared: PreparedStudy | Path_) -> PreparedStudy:
+def _opened(prepared: PreparedStudy | Path_, reporter: Reporter | None) -> PreparedStudy:
     from pixelnet_tf.dataset.prepared import PreparedStudy
 
-    return prepared if isinstance(prepared, PreparedStudy) else PreparedStudy.open(prepared)
+    return (prepared if isinstance(prepared, PreparedStudy)
+            else PreparedStudy.open(remote.local(prepared, reporter)))
 
 
 def phantom_size(layout: str, size: tuple[int, int, int] | None = None) -> tuple[int, int, int]:

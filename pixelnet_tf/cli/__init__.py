@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import atexit
 import importlib
 import os
 import signal
 import sys
+import traceback
+from contextlib import suppress
 from types import FrameType
 from typing import NoReturn
 
@@ -80,6 +83,21 @@ def _end(number: int, frame: FrameType | None) -> NoReturn:
     sys.exit(128 + number)
 
 
+def _leave(code: int) -> NoReturn:
+    """End the process with an exit code, after what is due at its end.
+
+    The S3 library of tensorflow-io aborts the process when it is unloaded (code 134, "pure virtual
+    method called"), so that it is not.
+    """
+    if sys.exc_info()[0] not in (None, SystemExit):
+        traceback.print_exc()
+    atexit._run_exitfuncs()
+    for stream in (sys.stdout, sys.stderr):
+        with suppress(OSError, ValueError):
+            stream.flush()
+    os._exit(code)
+
+
 def _failed(text: str, code: int) -> int:
     """Say why the call ends; returns the exit code."""
     SESSION.keep(f"error: {text}")
@@ -130,4 +148,6 @@ def main(arguments: list[str] | None = None) -> None:
         SESSION.end(code)
         if signal.getsignal(signal.SIGTERM) == _end:
             signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        if "tensorflow_io" in sys.modules:
+            _leave(code)
     sys.exit(code)

@@ -16,6 +16,7 @@ from pixelnet_tf.cli.options import (
 )
 from pixelnet_tf.cli.terminal import TerminalReporter
 from pixelnet_tf.config import ProtocolName
+from pixelnet_tf.errors import as_shown
 from pixelnet_tf.io.files import check_writable
 
 
@@ -74,4 +75,4 @@ def command(predictions_dir: Path, references_dir: Path, out_dir: Path, protocol
             scores = scoring.run(engine, reporter)
     written = scores.save(out_dir)
     click.echo(scores.table())
-    click.echo(f"written: {', '.join(map(str, written))}")
+    click.echo(f"written: {', '.join(as_shown(str(path)) for path in written)}")

@@ -8,7 +8,7 @@ import click
 
 from pixelnet_tf.cli.options import PATH, dry_run_option, verb
 from pixelnet_tf.config import Mode, Precision, Prior
-from pixelnet_tf.errors import require
+from pixelnet_tf.errors import as_shown, require
 
 
 @verb("export")
@@ -53,4 +53,5 @@ def command(models: tuple[str, ...], out: Path, name: str | None, version: int |
         click.echo(segmenter.follows)
     target = segmenter.export(out, name=name, version=version, form=model_format,
                               evaluation=evaluation, dry_run=dry_run)
-    click.echo(f"dry run: would write {target}" if dry_run else f"model written to {target}")
+    click.echo(as_shown(f"dry run: would write {target}" if dry_run
+                        else f"model written to {target}"))

@@ -47,9 +47,10 @@ from pixelnet_tf.io.files import check_apart
 @click.option("--allow-missing", is_flag=True, help="Segment a case that lacks a modality without "
               "it, which is otherwise refused; prediction.json says it. Only a network that was "
               "trained with sampling.modality_dropout is made for it.")
-@click.option("--out", "out", required=True, type=click.Path(path_type=Path), metavar="DIR",
-              help="Folder to write to; it receives a file <case>.nii.gz for each case, or what "
-              "--output says, lesions.tsv with a row for each lesion, and prediction.json.")
+@click.option("--out", "out", required=True, metavar="DIR",
+              help="Folder to write to, or its URL in an object store; it receives a file "
+              "<case>.nii.gz for each case, or what --output says, lesions.tsv with a row for each "
+              "lesion, and prediction.json.")
 @click.option("--split", type=click.Choice(["all", "train", "validation", "test"]), default="all",
               show_default=True, help="The part of the run's split to segment; `all` takes "
               "every case.")
@@ -93,7 +94,7 @@ from pixelnet_tf.io.files import check_apart
 @config_options
 def command(models: tuple[str, ...], server: str | None, serving_json: Path | None,
             token_file: Path | None, data: str | None, files: tuple[str, ...],
-            allow_missing: bool, out: Path, split: str, only: tuple[str, ...],
+            allow_missing: bool, out: str, split: str, only: tuple[str, ...],
             prior: str | None, mode: str | None, precision: str | None, probabilities: bool,
             uncertainty: bool, output: str, grid: str, overlays: bool, skip_bad_cases: bool,
             overwrite: bool, part: str | None, scheduler: str | None, series: tuple[str, ...],
@@ -162,7 +163,7 @@ def command(models: tuple[str, ...], server: str | None, serving_json: Path | No
         return
     click.echo(f"predictions written to {out}")
     if overlays:
-        click.echo(f"pictures written to {out / 'overlays'}")
+        click.echo(f"pictures written to {out}/overlays")
 
 
 def _by_name(files: tuple[str, ...]) -> dict[str, str]:

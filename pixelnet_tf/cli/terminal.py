@@ -17,6 +17,7 @@ from rich.progress import (
 )
 
 from pixelnet_tf.cli.session import SESSION
+from pixelnet_tf.errors import as_shown
 
 #: Without a terminal no line of progress follows another sooner than this, but for the last one of
 #: a task.
@@ -60,6 +61,7 @@ class TerminalReporter:
         self._say(f"warning: {text}", shown=True)
 
     def _say(self, text: str, shown: bool) -> None:
+        text = as_shown(text)
         SESSION.keep(text)
         if shown:
             self._console.print(escape(text), highlight=False, soft_wrap=True)

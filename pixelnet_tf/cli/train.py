@@ -10,14 +10,15 @@ import click
 from pixelnet_tf.cli.options import config_options, dry_run_option, read_config, verb
 from pixelnet_tf.cli.terminal import TerminalReporter
 from pixelnet_tf.config import JOIN_SECONDS, Config, Distribute, check_network_named
-from pixelnet_tf.errors import ConfigError
+from pixelnet_tf.errors import ConfigError, as_shown
 
 
 @verb("train")
 @config_options
 @click.option("--data", "data", required=True, metavar="PREPARED",
-              help="Folder that `pixelnet-tf prepare` wrote.")
-@click.option("--out", "out", required=True, metavar="RUN", help="Folder of the run.")
+              help="Folder that `pixelnet-tf prepare` wrote, or its URL in an object store.")
+@click.option("--out", "out", required=True, metavar="RUN", help="Folder of the run, or its "
+              "URL in an object store.")
 @click.option("--resume", is_flag=True, help="Go on from the last checkpoint, to the same weights "
               "as a run that was never stopped.")
 @click.option("--snapshot", metavar="FILE", help="Go on from Caffe's .solverstate (or "
@@ -87,7 +88,7 @@ def command(config_path: str | None, overrides: tuple[str, ...], print_config: b
         check_network_named(config_path, overrides)
         chief = trainer.replicas is None or trainer.replicas.chief
         for line in (trainer.describe(), trainer.needs()) if chief else ():
-            click.echo(line)
+            click.echo(as_shown(line))
         if dry_run:
             trainer.check(resume)
             trainer.check_start_weights()
@@ -98,7 +99,7 @@ def command(config_path: str | None, overrides: tuple[str, ...], print_config: b
             return
         trainer.run(resume)
     if chief:
-        click.echo(f"model written to {trainer.run_folder.file('model.keras')}")
+        click.echo(as_shown(f"model written to {trainer.run_folder.file('model.keras')}"))
 
 
 def _numbers(folds: str) -> list[int] | None:

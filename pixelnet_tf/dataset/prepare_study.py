@@ -44,7 +44,6 @@ from pixelnet_tf.io.files import (
     begin_folder,
     check_apart,
     digest,
-    is_url,
     read_json_as,
     remove,
     remove_leftovers,
@@ -117,7 +116,7 @@ def prepare_study(config: Config, study_dir: str | Path, out: str | os.PathLike,
     Args:
         config: sections `study`, `prepare` and `split` are used.
         study_dir: folder of the study.
-        out: folder of the prepared study, addressed through `tf.io.gfile`.
+        out: folder of the prepared study.
         workers: cases in work at once, or others' workers; None takes `prepare.workers`.
         skip_bad_cases: leave bad cases out instead of refusing the study.
         require_segmentation: a case without segmentation is bad; if not, no segmentation is looked
@@ -153,7 +152,7 @@ def _prepare(config: Config, study_dir: str | Path, out: str, workers: int | Eng
     workers = config.prepare.workers if workers is None else workers
     if not isinstance(workers, int):
         # Workers elsewhere have another working directory.
-        study_dir, out = Path(study_dir).absolute(), out if is_url(out) else os.path.abspath(out)
+        study_dir, out = Path(study_dir).absolute(), os.path.abspath(out)
     own = own_split_of(config.split)
     cases = find_cases(Path(study_dir), config.study, require_segmentation, reporter)
     if not require_segmentation:
@@ -382,8 +381,8 @@ class _Work:
         except RunError as error:
             whole = sum(c.name in self.finished for c in self.good)
             raise RunError(f"{error}\n{whole} of {len(self.good)} cases are finished and kept",
-                           case=case.name, file=error.file,
-                           hint="make room and run the same command again to go on") from None
+                           case=case.name, file=error.file, hint=None if error.hint else
+                           "make room and run the same command again to go on") from None
 
     def _done_by_another(self, case: Case) -> bool:
         details = self._finished(case)
@@ -604,7 +603,7 @@ def _check_disk(todo: list[Case], config: Config, out: str) -> None:
     folder = Path(out)
     while not folder.exists() and folder != folder.parent:
         folder = folder.parent
-    if "://" in out or not todo:
+    if not todo:
         return
     needed = 0
     for case in todo:

@@ -16,6 +16,7 @@ from pixelnet_tf.dataset.encode import decode
 from pixelnet_tf.dataset.index import PREPARE_AGAIN, SliceIndex, read_case_record
 from pixelnet_tf.dataset.shards import read_record
 from pixelnet_tf.errors import DataError
+from pixelnet_tf.io import remote
 from pixelnet_tf.io.files import digest, read_json_as, read_text
 from pixelnet_tf.io.plain import PlainError
 from pixelnet_tf.volumes.case_volume import OwnGrid, PreparedVolume
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
 
 
 class PreparedStudy:
-    """What `pixelnet-tf prepare` wrote; addressed through `tf.io.gfile`.
+    """What `pixelnet-tf prepare` wrote.
 
     Attributes
     ----------
@@ -63,19 +64,19 @@ class PreparedStudy:
     @classmethod
     def open(cls, path: str | os.PathLike, summary: PrepareSummary | None = None
              ) -> PreparedStudy:
-        """Open a prepared study.
+        """Open a prepared study, which may also be in an object store: "s3://bucket/prepared".
 
         Raises
         ------
         DataError
             The folder is missing or not a prepared study, or preparing has not ended.
         """
-        path = os.fspath(path)
+        path = remote.local(path)
         if not tf.io.gfile.exists(os.path.join(path, "index.json")):
             raise DataError("not a prepared study, or one that is not finished (no index.json)",
                             file=path,
                             hint="run `pixelnet-tf prepare --config CONFIG --data STUDY --out "
-                                 f"{path}` to its end")
+                                 f"{remote.named(path)}` to its end")
         source = os.path.join(path, "config.yaml")
         config = config_from_yaml(read_text(source), source)
         drawn = read_json_as(os.path.join(path, "split.json"), DrawnSplit.from_json, SPLIT_ADVICE)

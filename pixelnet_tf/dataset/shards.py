@@ -14,6 +14,7 @@ import tensorflow as tf
 
 from pixelnet_tf.dataset.encode import EncodedSlice
 from pixelnet_tf.errors import DataError, RunError
+from pixelnet_tf.io import remote
 from pixelnet_tf.io.files import replacing
 
 #: Changes when records are written in another way; older prepared cases are then done again.
@@ -66,7 +67,7 @@ def read_record(path: str, offset: int, length: int) -> bytes:
         DataError: the file is missing, cut short, or not what was written there.
     """
     try:
-        with tf.io.gfile.GFile(path, "rb") as file:
+        with remote.reading(path), tf.io.gfile.GFile(path, "rb") as file:
             file.seek(offset - _FRAME_HEAD)
             frame = file.read(_FRAME_HEAD + length + _FRAME_TAIL)
     except (OSError, ValueError, tf.errors.OpError):
@@ -85,7 +86,7 @@ def check_shard(path: str, places: Sequence[tuple[int, int]], size: int) -> None
     """
     try:
         whole = tf.io.gfile.stat(path).length == size
-        with tf.io.gfile.GFile(path, "rb") as file:
+        with remote.reading(path), tf.io.gfile.GFile(path, "rb") as file:
             for offset, length in places if whole else ():
                 _payload(path, file.read(_FRAME_HEAD + length + _FRAME_TAIL), offset, length)
     except (ValueError, tf.errors.OpError):

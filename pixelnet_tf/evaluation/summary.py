@@ -27,6 +27,7 @@ from pixelnet_tf.evaluation.matching import Matching
 from pixelnet_tf.evaluation.overlap import EMPTINESS
 from pixelnet_tf.evaluation.protocols import PROTOCOLS, Protocol, RegionScore
 from pixelnet_tf.evaluation.score_cases import PairContent, Scores, score_cases
+from pixelnet_tf.io import remote
 from pixelnet_tf.io.csv_text import csv_text
 from pixelnet_tf.io.files import (
     begin_folder,
@@ -247,7 +248,8 @@ def evaluate(matching: Matching, study: StudyConfig, protocol: Protocol, predict
     return Evaluation.of(protocol, protocol.regions(study), scores,
                          **record(matching, predictions_dir, contents),
                          **({"calibration": asdict(calibration)} if calibration else {}),
-                         predictions=str(predictions_dir), references=str(references_dir))
+                         predictions=remote.named(predictions_dir),
+                         references=remote.named(references_dir))
 
 
 def record(matching: Matching, predictions_dir: Path, contents: Mapping[str, PairContent]

@@ -1,25 +1,46 @@
 """What a disk is asked for: that it holds what was written, and names that nobody else uses.
 
-Paths of the form `scheme://` are none of a disk: they are left alone here.
+Paths of the form `scheme://` are none of a disk; `io/remote.py` makes such of them.
 """
 
 from __future__ import annotations
 
 import errno
 import os
+import re
 import uuid
 
+from pixelnet_tf.errors import ConfigError
+
 Pathname = str | os.PathLike[str]
+#: `pathlib` makes one slash of two. A scheme has two letters at least: a drive of Windows has one.
+_URL = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+):/+(.*)", re.DOTALL)
 
 
 def is_url(path: str) -> bool:
-    """Whether a path is of the form `scheme://`, which goes through TensorFlow's file systems."""
-    return "://" in path
+    """Whether a path is of the form `scheme://`, also where `pathlib` has made `scheme:/` of it."""
+    return _URL.match(path) is not None
+
+
+def url_of(path: str) -> str:
+    """A path of the form `scheme://` with both of its slashes, and none at its end."""
+    found = _URL.match(path)
+    assert found is not None
+    rest = found[2].rstrip("/")
+    # Of a `file:` the rest is a path from the root on.
+    return f"{found[1].lower()}://{'/' if found[1].lower() == 'file' else ''}{rest}"
 
 
 def make_folder(path: Pathname) -> None:
-    """Make a folder and its parents, and sync the names of those that were missing."""
+    """Make a folder and its parents, and sync the names of those that were missing.
+
+    Raises:
+        ConfigError: a URL, which nobody has made a folder of this machine of.
+    """
     path = os.fspath(path)
+    if is_url(path):
+        raise ConfigError("lies in an object store, where this cannot be written",
+                          file=url_of(path), hint="give a folder of this machine")
     missing = []
     while path and not os.path.isdir(path):
         missing.append(path)
@@ -32,11 +53,8 @@ def make_folder(path: Pathname) -> None:
 def sync(path: Pathname) -> None:
     """Make the disk hold what was written to a file, or a folder's names.
 
-    A file system that cannot sync a folder (some network shares) is left to its own ways, and so
-    is an object store, which holds what it has acknowledged.
+    A file system that cannot sync a folder (some network shares) is left to its own ways.
     """
-    if is_url(os.fspath(path)):
-        return
     handle = os.open(path, os.O_RDONLY)
     try:
         os.fsync(handle)

@@ -3,14 +3,13 @@
 A file is written under a temporary name in its own folder, synced to the disk, moved into place,
 and the folder is synced, so that after a power cut the old file is there or the new one, never an
 empty one. In a folder that has a manifest (`io/manifest.py`), its SHA-256 stands there before it is
-moved, and what is read is compared with it. Paths of the form `scheme://` go through TensorFlow's
-file systems, which is loaded for them alone.
+moved, and what is read is compared with it. Where the folder mirrors one of an object store
+(`io/remote.py`), the file goes there before it is moved.
 """
 
 from __future__ import annotations
 
 import hashlib
-import importlib
 import json
 import os
 import shutil
@@ -20,7 +19,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from pixelnet_tf.errors import ConfigError, DataError, RunError
-from pixelnet_tf.io import manifest
+from pixelnet_tf.io import manifest, remote
 from pixelnet_tf.io.disk import (
     Pathname,
     is_temporary,
@@ -30,6 +29,7 @@ from pixelnet_tf.io.disk import (
     sync,
     sync_folder,
     temporary_name,
+    url_of,
 )
 from pixelnet_tf.io.plain import PlainError
 
@@ -54,16 +54,13 @@ def replacing(path: Pathname, grows: bool = False) -> Iterator[str]:
     """
     path = os.fspath(path)
     check_file_name(path)
-    if is_url(path):
-        with _replacing_remote(path) as temporary:
-            yield temporary
-        return
     temporary = temporary_name(path)
     try:
         make_folder(os.path.dirname(path))
         yield temporary
         sync(temporary)
         written = manifest.announce(path, temporary, grows)
+        remote.sent(path, temporary)
         os.replace(temporary, path)
         sync(os.path.dirname(path) or ".")
         manifest.settle(path, written)
@@ -96,6 +93,7 @@ def replacing_folder(path: Pathname) -> Iterator[Path]:
             os.replace(path, aside)
         os.replace(temporary, path)
         sync(os.path.dirname(path) or ".")
+        remote.folder_sent(path)
     except OSError as error:
         raise RunError(f"cannot be written: {reason(error)}", file=path) from None
     finally:
@@ -108,11 +106,6 @@ def replacing_folder(path: Pathname) -> Iterator[Path]:
 def remove_leftovers(folder: Pathname) -> None:
     """Remove the temporary files and folders that a killed program left in a folder."""
     folder = os.fspath(folder)
-    if is_url(folder):
-        gfile = _gfile()
-        for path in gfile.glob(os.path.join(folder, ".*.tmp")):
-            gfile.remove(path)
-        return
     if not os.path.isdir(folder):
         return
     for name in os.listdir(folder):
@@ -137,27 +130,25 @@ def remove(*paths: Pathname) -> None:
 
     One that is not there is passed over, and no power cut brings back the others.
     """
-    there = [path for path in paths if not is_url(os.fspath(path)) and os.path.lexists(path)]
+    there = [path for path in paths if os.path.lexists(path)]
     manifest.forget(*there)
     for path in there:
+        remote.removed(path)
         with suppress(FileNotFoundError):
             os.remove(path)
     for folder in {os.path.dirname(path) for path in there}:
         sync(folder or ".")
-    for path in paths:
-        if is_url(os.fspath(path)) and _gfile().exists(os.fspath(path)):
-            _gfile().remove(os.fspath(path))
 
 
 def write_bytes(path: Pathname, data: bytes) -> None:
     """Write a file whole; raises `RunError`."""
-    with replacing(path) as temporary, _open(temporary, "wb") as file:
+    with replacing(path) as temporary, open(temporary, "wb") as file:
         file.write(data)
 
 
 def write_text(path: Pathname, text: str, grows: bool = False) -> None:
     """Write a text file whole, in UTF-8; raises `RunError`. grows: as `replacing` takes it."""
-    with replacing(path, grows) as temporary, _open(temporary, "wb") as file:
+    with replacing(path, grows) as temporary, open(temporary, "wb") as file:
         file.write(text.encode("utf-8"))
 
 
@@ -177,7 +168,8 @@ def read_bytes(path: Pathname, advice: str = "") -> bytes:
     words = ""
     for _ in range(3):
         try:
-            with _open(path, "rb") as file:
+            remote.need(path)
+            with open(path, "rb") as file:
                 data = file.read(MAX_TEXT_BYTES + 1)
             if len(data) > MAX_TEXT_BYTES:
                 raise DataError(f"cannot be read: it is larger than {MAX_TEXT_BYTES:,} bytes, as "
@@ -187,10 +179,6 @@ def read_bytes(path: Pathname, advice: str = "") -> bytes:
             raise
         except OSError as error:
             raise DataError(f"cannot be read: {reason(error)}", file=path) from None
-        except Exception as error:  # TensorFlow's own kinds; their class is not known without it.
-            if not is_url(path):
-                raise
-            raise DataError(f"cannot be read: {error}", file=path) from None
         if not words:
             return data
         # Another process may have replaced it between the two readings.
@@ -274,7 +262,7 @@ def read_json_lines(path: Pathname) -> list[dict[str, float]]:
         DataError: what the training has told the folder's manifest of is something else now.
     """
     path = os.fspath(path)
-    if not (_gfile().exists(path) if is_url(path) else os.path.isfile(path)):
+    if not os.path.isfile(path):
         return []
     rows = []
     for line in read_bytes(path, "take it from a copy, or remove it: curves begin anew").split(
@@ -330,12 +318,10 @@ def check_apart(out: Pathname, *inputs: Pathname) -> None:
 
 
 def file_digest(path: Pathname) -> str:
-    """Return the SHA-256 of a file's content, in hexadecimal; raises OSError.
-
-    Of a path `scheme://`, TensorFlow's errors are raised.
-    """
+    """Return the SHA-256 of a file's content, in hexadecimal; raises OSError."""
     found = hashlib.sha256()
-    with _open(path, "rb") as file:
+    remote.need(path)
+    with open(path, "rb") as file:
         while block := file.read(1 << 20):
             found.update(block)
     return found.hexdigest()
@@ -348,29 +334,4 @@ def digest(tree: Any) -> str:
 
 def _absolute(path: Pathname) -> str:
     path = os.fspath(path)
-    return path if is_url(path) else os.path.realpath(path)
-
-
-def _gfile() -> Any:
-    return importlib.import_module("tensorflow").io.gfile
-
-
-def _open(path: Pathname, mode: str) -> Any:
-    path = os.fspath(path)
-    return _gfile().GFile(path, mode) if is_url(path) else open(path, mode)
-
-
-@contextmanager
-def _replacing_remote(path: str) -> Iterator[str]:
-    gfile = _gfile()
-    errors = importlib.import_module("tensorflow").errors
-    temporary = temporary_name(path)
-    try:
-        gfile.makedirs(os.path.dirname(path))
-        yield temporary
-        gfile.rename(temporary, path, overwrite=True)
-    except (OSError, errors.OpError) as error:
-        raise RunError(f"cannot be written: {error}", file=path) from None
-    finally:
-        if gfile.exists(temporary):
-            gfile.remove(temporary)
+    return url_of(path) if is_url(path) else os.path.realpath(path)

@@ -6,7 +6,9 @@ since when. Its time of change is the owner's heartbeat. A lock whose owner is d
 the next program that wants it, and that is said: on the owner's own host as soon as its process is
 gone, elsewhere after `STALE_SECONDS` without a heartbeat.
 
-Paths of the form `scheme://` are not locked: object stores have neither links nor exclusive files.
+A folder that mirrors one of an object store (`io/remote.py`) is locked here, and there by an
+object, `.lock`, which is made only where there is none, and which its owner writes anew every
+`CLAIM_SECONDS`. Its work is not shared: one program at a time writes to a folder of a store.
 """
 
 from __future__ import annotations
@@ -20,20 +22,29 @@ import time
 import uuid
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from datetime import datetime, timezone
 from functools import cache
-from typing import Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
-from pixelnet_tf.errors import DataError, RunError
-from pixelnet_tf.io.disk import Pathname, is_url, make_folder, reason
+from pixelnet_tf.errors import DataError, PixelNetError, RunError
+from pixelnet_tf.io import remote
+from pixelnet_tf.io.disk import Pathname, make_folder, reason
 from pixelnet_tf.io.plain import build
 from pixelnet_tf.reporting import Reporter
+
+if TYPE_CHECKING:
+    from pixelnet_tf.io.mirror import Mirror
 
 #: A lock's file is touched this often.
 HEARTBEAT_SECONDS = 10.0
 #: Without a heartbeat for so long, the owner on another host counts as dead.
 STALE_SECONDS = 300.0
+#: The object that locks a folder of a store is written this often.
+CLAIM_SECONDS = 60.0
+#: Two programs that take over such a lock at the same moment see, after so long, which of them has
+#: it.
+_CONFIRM_SECONDS = 1.0
 #: A program that waits for its turn, or for a case, looks this often.
 _POLL_SECONDS = 0.05
 
@@ -95,7 +106,7 @@ class Owner:
 
 
 class Lock:
-    """A lock that is held; this one of an object store, where nothing is locked."""
+    """A lock that is held; this one where nothing needs to be locked."""
 
     def check(self) -> None:
         """Raise `RunError` where another program has taken the lock over.
@@ -156,21 +167,21 @@ class _FileLock(Lock):
 def exclusive(folder: Pathname, verb: str, reporter: Reporter) -> Iterator[Lock]:
     """Hold a folder alone; it is made where it is missing, and removed if it is left empty.
 
+    One that mirrors a folder of a store is held there, too, and brought to what that holds.
+
     Raises:
         RunError: another program is at work there; the message names it. Or the folder cannot be
             written to.
     """
     folder = os.fspath(folder)
-    if is_url(folder):
-        yield Lock()
-        return
     with _folder(folder):
         owner = Owner.this(verb)
         lock = _take_or_refuse(folder, owner, reporter)
         try:
             for other in _members(folder, lock, reporter):
                 raise _in_use(folder, other)
-            yield lock
+            with _claimed(folder, owner, reporter):
+                yield lock
         finally:
             lock.release()
 
@@ -178,13 +189,27 @@ def exclusive(folder: Pathname, verb: str, reporter: Reporter) -> Iterator[Lock]
 def check_free(folder: Pathname) -> None:
     """Raise `RunError` where a living program is at work on a folder; writes nothing."""
     folder = os.fspath(folder)
-    if is_url(folder) or not os.path.isdir(folder):
-        return
-    for name in os.listdir(folder):
+    for owner in _alive(folder):
+        raise _in_use(folder, owner)
+    if mirror := remote.mirror_of(folder):
+        held = _Claim(mirror, folder, Owner.this(""))
+        if (found := held.read()) is not None and not found.stale:
+            raise _in_use(folder, found.owner)
+
+
+def in_use(folder: Pathname) -> bool:
+    """Whether a living program of this machine is at work on a folder, or on one in it."""
+    return any(True for each, _, names in os.walk(folder) if any(map(_is_lock, names))
+               for _ in _alive(each))
+
+
+def _alive(folder: str) -> Iterator[Owner | None]:
+    """Who holds or shares a folder, of this file system, and lives."""
+    for name in os.listdir(folder) if os.path.isdir(folder) else ():
         if _is_lock(name):
             owner, age = _read(os.path.join(folder, name), time.time())
             if age is not None and not _stale(owner, age):
-                raise _in_use(folder, owner)
+                yield owner
 
 
 @contextmanager
@@ -201,9 +226,10 @@ def shared(folder: Pathname, verb: str, key: str, reporter: Reporter,
         RunError: a program that makes something else is at work there; the message names it.
     """
     folder = os.fspath(folder)
-    if is_url(folder):
-        alone()
-        yield Sharing(folder, None, reporter)
+    if remote.mirror_of(folder):
+        with exclusive(folder, verb, reporter):
+            alone()
+            yield Sharing(folder, None, reporter)
         return
 
     def meet(others: list[Owner]) -> None:
@@ -223,7 +249,7 @@ class Ticket:
     Attributes:
         folder: on a file system that both see.
         verb, key: as of the program that gave it.
-        giver: the id of that program's lock; empty in an object store.
+        giver: the id of that program's lock.
     """
 
     folder: str
@@ -243,9 +269,6 @@ def joined(ticket: Ticket, reporter: Reporter) -> Iterator[Sharing]:
         RunError: that program is gone, or this worker sees another folder.
     """
     folder = ticket.folder
-    if is_url(folder):
-        yield Sharing(folder, None, reporter)
-        return
 
     def meet(others: list[Owner]) -> None:
         if ticket.giver not in [other.id for other in others]:
@@ -298,6 +321,7 @@ class Sharing:
     def ticket(self) -> Ticket:
         """What a worker elsewhere joins by (`joined`)."""
         if self._member is None:
+            # Workers elsewhere see no mirror, and none is given to them.
             return Ticket(self._folder, "", "", "")
         owner = self._member.owner
         return Ticket(os.path.abspath(self._folder), owner.verb, owner.key, owner.id)
@@ -376,6 +400,120 @@ class Sharing:
     def _held(self, name: str) -> bool:
         owner, age = _read(self._case_path(name), time.time())
         return age is not None and not _stale(owner, age)
+
+
+@dataclass(frozen=True)
+class _Found:
+    """What the object of a lock says."""
+
+    owner: Owner | None
+    stale: bool
+
+
+class _Claim:
+    """The object `.lock` in a folder of a store, by which programs of all machines know who writes.
+
+    A store tells no time and knows no processes: the object holds the time of its owner's clock,
+    which is written anew, so that clocks must agree to a minute or two.
+    """
+
+    def __init__(self, mirror: Mirror, folder: str, owner: Owner):
+        self._mirror, self._owner = mirror, owner
+        within = os.path.relpath(os.path.abspath(folder), mirror.root)
+        self._name = LOCK if within == "." else f"{within}/{LOCK}"
+        self._lost, self._ended = False, threading.Event()
+        self._folder = folder
+
+    def take(self, reporter: Reporter) -> None:
+        """Make the object, or take that of a dead program over."""
+        while not self._mirror.create_object(self._name, self._text()):
+            found = self.read()
+            if found is None:
+                continue
+            if not found.stale:
+                raise _in_use(self._folder, found.owner)
+            reporter.warning(f"{self._folder}: {found.owner or 'a program'} died at work there; "
+                             "this one takes its place")
+            self._mirror.delete_object(self._name)
+            if self._mirror.create_object(self._name, self._text()):
+                time.sleep(_CONFIRM_SECONDS)
+                if self._own():
+                    break
+        threading.Thread(target=self._beat, daemon=True).start()
+
+    def read(self) -> _Found | None:
+        """Who has it; None where nobody has."""
+        data = self._mirror.read_object(self._name)
+        if data is None:
+            return None
+        try:
+            tree: dict[str, Any] = json.loads(data)
+            age = time.time() - float(tree.pop("beat"))
+            owner = build(Owner, tree)
+        except (ValueError, KeyError, TypeError, AttributeError, DataError):
+            return _Found(None, False)
+        return _Found(owner, owner.dead(age))
+
+    def check(self) -> None:
+        """Raise `RunError` where another program has taken it over."""
+        if self._lost:
+            raise RunError("another program has taken its lock over, as this one had given no sign "
+                           f"of life for {STALE_SECONDS:g} s; nothing more is written",
+                           file=self._folder, hint="start again")
+
+    def release(self) -> None:
+        """Remove the object, where it is this program's."""
+        self._ended.set()
+        # A store that is gone keeps it: the next program finds its owner dead.
+        with suppress(PixelNetError):
+            if self._own():
+                self._mirror.delete_object(self._name)
+
+    def _own(self) -> bool:
+        found = self.read()
+        return found is not None and found.owner is not None and found.owner.id == self._owner.id
+
+    def _text(self) -> bytes:
+        return json.dumps({**asdict(self._owner), "beat": time.time()}).encode()
+
+    def _beat(self) -> None:
+        while not self._ended.wait(CLAIM_SECONDS):
+            # One who waits in vain for the store does not write to it either.
+            with suppress(PixelNetError):
+                if not self._own():
+                    self._lost = True
+                    return
+                self._mirror.replace_object(self._name, self._text())
+
+
+@contextmanager
+def _claimed(folder: str, owner: Owner, reporter: Reporter) -> Iterator[None]:
+    """Hold a folder's counterpart in a store, where it has one; what is written is there at last.
+    """
+    mirror = remote.mirror_of(folder)
+    if mirror is None:
+        yield
+        return
+    mirror.reporter = reporter
+    claim = _Claim(mirror, folder, replace(owner, key=""))
+    claim.take(reporter)
+    try:
+        if not mirror.claims:
+            mirror.refresh(folder)
+        mirror.claims.append(claim.check)
+        try:
+            yield
+        except BaseException:
+            with suppress(PixelNetError):
+                mirror.settle()
+            raise
+        else:
+            mirror.settle()
+            mirror.drop_checkpoints()
+        finally:
+            mirror.claims.remove(claim.check)
+    finally:
+        claim.release()
 
 
 @contextmanager

@@ -12,7 +12,8 @@ passed over. Lines of several processes are added one after the other, under a l
 alone; it is written anew, shorter, when it has grown.
 
 Paths in it are relative, so that a folder may be copied or moved. Folders of earlier versions have
-none, and paths `scheme://` get none: their files are read as they are.
+none: their files are read as they are. Of a folder that mirrors one of an object store the
+manifest is put there before the files that it announces (`io/remote.py`).
 """
 
 from __future__ import annotations
@@ -26,7 +27,8 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Any
 
-from pixelnet_tf.io.disk import Pathname, is_url, make_folder, sync, temporary_name
+from pixelnet_tf.io import remote
+from pixelnet_tf.io.disk import Pathname, make_folder, sync, temporary_name
 
 MANIFEST = "manifest.jsonl"
 FORMAT = 1
@@ -162,7 +164,7 @@ def begin(folder: Pathname) -> None:
     """
     folder = os.fspath(folder)
     path = os.path.join(folder, MANIFEST)
-    if is_url(folder) or os.path.exists(path):
+    if os.path.exists(path):
         return
     make_folder(folder)
     empty = all(name.startswith(".") for name in os.listdir(folder))
@@ -185,6 +187,7 @@ def begin(folder: Pathname) -> None:
         with suppress(OSError):
             os.remove(temporary)
     sync(folder)
+    remote.told(path)
 
 
 def read(folder: Pathname) -> Manifest | None:
@@ -217,9 +220,6 @@ _read_before: dict[str, tuple[tuple[int, int, int], Manifest | None]] = {}
 
 def place_of(path: Pathname) -> tuple[str, str] | None:
     """The folder whose manifest covers a file, and the file's path in it; None: there is none."""
-    path = os.fspath(path)
-    if is_url(path):
-        return None
     folder, name = os.path.split(os.path.abspath(path))
     for _ in range(DEPTH + 1):
         if os.path.isfile(os.path.join(folder, MANIFEST)):
@@ -239,6 +239,7 @@ def announce(path: Pathname, source: Pathname, grows: bool = False) -> Written |
         return None
     written = Written.of(source, grows)
     _add(place[0], [_told("announced", place[1], written)])
+    remote.told(os.path.join(place[0], MANIFEST))
     return written
 
 
@@ -247,6 +248,7 @@ def settle(path: Pathname, written: Written | None) -> None:
     place = place_of(path)
     if place is not None and written is not None:
         _add(place[0], [_told("written", place[1], written)], synced=False)
+        remote.told(os.path.join(place[0], MANIFEST), settled=True)
 
 
 def record(*paths: Pathname, grows: bool = False) -> None:
@@ -257,11 +259,16 @@ def record(*paths: Pathname, grows: bool = False) -> None:
     lines: dict[str, list[bytes]] = {}
     for path in paths:
         if place := place_of(path):
+            remote.need(path)
             written = Written.of(path, grows)
+            # Under a name that is new, or with what was there at its beginning: no reader finds
+            # anything wrong before the line is there.
+            remote.sent(path)
             lines.setdefault(place[0], []).extend(
                 _told(event, place[1], written) for event in ("announced", "written"))
     for folder, told in lines.items():
         _add(folder, told)
+        remote.told(os.path.join(folder, MANIFEST))
 
 
 def forget(*paths: Pathname) -> None:
@@ -274,6 +281,7 @@ def forget(*paths: Pathname) -> None:
                 lines.setdefault(place[0], []).append(_told("removed", place[1]))
     for folder, told in lines.items():
         _add(folder, told)
+        remote.told(os.path.join(folder, MANIFEST))
 
 
 def difference(path: Pathname, data: bytes | None = None) -> str:
@@ -282,6 +290,8 @@ def difference(path: Pathname, data: bytes | None = None) -> str:
     data: what was read from it; else it is read, whole; raises OSError.
     """
     words = ""
+    if data is None:
+        remote.need(path)
     for _ in range(_TRIES):
         place = place_of(path)
         manifest = read(place[0]) if place else None

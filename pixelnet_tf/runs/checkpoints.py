@@ -29,7 +29,7 @@ class Checkpoints:
     goes on from the state before.
 
     Args:
-        folder: RUN/checkpoints, any path that `tf.io.gfile` knows.
+        folder: RUN/checkpoints.
         variables: model and solver variables, in a fixed order.
         reporter: hears of states that are broken.
     """

@@ -14,7 +14,7 @@ from pixelnet_tf.cases.class_priors import ClassPriors
 from pixelnet_tf.cases.split import Split
 from pixelnet_tf.config import Config, Prior, config_from_yaml, config_to_yaml
 from pixelnet_tf.errors import ConfigError, ModelError
-from pixelnet_tf.io.disk import is_url
+from pixelnet_tf.io import remote
 from pixelnet_tf.io.files import (
     begin_folder,
     file_digest,
@@ -52,14 +52,14 @@ class RunFolder:
     """RUN: what `pixelnet-tf train` writes, and what predict, export and report read.
 
     Files: config.yaml, split.json, priors.json, model.keras, checkpoints/, log.jsonl, log.csv,
-    tensorboard/. The path is any that `tf.io.gfile` knows. One that ends with .keras is a model
+    tensorboard/. A path that ends with .keras is a model
     alone, as `pixelnet-tf import-caffe` writes it: the other files stand beside it, named after it
     (NAME.config.yaml). RUN/checkpoints/best (or last) is the run with the weights of that state,
     for a training that has not ended.
 
     Attributes:
         path: path of the run.
-        name: the path as it was given.
+        name: the path as it was given, or the URL that it mirrors.
         kind: `best` or `last` where the weights are those of a checkpoint, else None.
         held: whatever must be there as long as the run is used.
     """
@@ -67,7 +67,7 @@ class RunFolder:
     held: object = None
 
     def __init__(self, path: str):
-        self.name = path
+        self.name = remote.named(path)
         self.path, self.kind = path, None
         folder, kind = posixpath.split(path.rstrip("/"))
         if (kind in ("best", "last") and posixpath.basename(folder) == "checkpoints"
@@ -173,14 +173,10 @@ class RunFolder:
         """Write model.keras whole."""
         path = self.file("model.keras")
         # Keras wants the ending .keras, which the temporary name of a whole file lacks.
-        beside = None if is_url(path) else posixpath.dirname(path) or "."
-        with replacing(path) as whole, scratch_folder(beside) as folder:
+        with replacing(path) as whole, scratch_folder(posixpath.dirname(path) or ".") as folder:
             local = posixpath.join(folder, "model.keras")
             model.save(local)
-            if is_url(path):
-                tf.io.gfile.copy(local, whole)
-            else:
-                tf.io.gfile.rename(local, whole)
+            tf.io.gfile.rename(local, whole)
 
     def model(self) -> PixelNet:
         """Load model.keras, or the checkpoint that the path named.

@@ -29,7 +29,6 @@ import tensorflow as tf
 from pixelnet_tf import __version__
 from pixelnet_tf.config import config_to_yaml
 from pixelnet_tf.errors import DataError, ModelError
-from pixelnet_tf.io.disk import is_url
 from pixelnet_tf.io.files import check_written, file_digest, replacing
 from pixelnet_tf.io.plain import PlainError, build
 from pixelnet_tf.io.scratch import scratch_folder
@@ -113,7 +112,7 @@ class Unpacked:
 
 def is_pack(path: str) -> bool:
     """Whether a path is that of a pack, by its name or by its first bytes."""
-    if is_url(path) or path.endswith(".keras") or not Path(path).is_file():
+    if path.endswith(".keras") or not Path(path).is_file():
         return path.endswith(".zip")
     with open(path, "rb") as file:
         return path.endswith(".zip") or file.read(4) == b"PK\x03\x04"

@@ -20,7 +20,6 @@ from pixelnet_tf.evaluation.score_cases import check_pairs
 from pixelnet_tf.evaluation.summary import Evaluation, evaluate, write_evaluation
 from pixelnet_tf.evaluation.tables import FORMATS, paper_table, render_all
 from pixelnet_tf.inference.predict import CaseSource, predict_cases
-from pixelnet_tf.io.disk import is_url
 from pixelnet_tf.io.files import (
     begin_folder,
     check_apart,
@@ -128,7 +127,7 @@ class Experiment:
                 lock.check()
                 self._do(task)
         else:
-            data = self.study.path if is_url(self.study.path) else os.path.abspath(self.study.path)
+            data = os.path.abspath(self.study.path)
             for done, (task, _) in enumerate(workers.run(
                     _do_there, tasks, (self.config, data, self.references.absolute(),
                                        self.out.absolute()), False), start=1):

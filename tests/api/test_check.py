@@ -240,8 +240,8 @@ def test_other_folders_are_refused(tmp_path, results, capsys):
         px.check_folder(tmp_path)
     with pytest.raises(DataError, match=r"it is a part of .*run, give that"):
         px.check_folder(results / "run" / "tensorboard")
-    with pytest.raises(ConfigError, match="no manifest"):
-        px.check_folder("gs://bucket/run")
+    with pytest.raises(ConfigError, match="nothing is mended there"):
+        px.check_folder("gs://bucket/run", repair=True)
     assert run_main("check", tmp_path / "x") == 3
 
 

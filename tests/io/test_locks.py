@@ -191,18 +191,6 @@ def test_programs_of_one_key_share_and_others_are_refused(tmp_path):
     assert names(tmp_path) == []
 
 
-def test_an_object_store_is_not_locked():
-    with exclusive("gs://bucket/run", "train", Listening()) as lock:
-        lock.check()
-    removed, item = [], SimpleNamespace(name="a")
-    with shared("gs://bucket/x", "prepare", "key", Listening(), lambda: removed.append(1)) as work:
-        with work.turn():
-            assert list(work.take([item], lambda _: False, [])) == [item]
-        work.check("a")
-        work.give_back("a")
-    assert removed == [1]
-
-
 def _compete(folder: Path, seed: int, seconds: float, dies: float, links: bool) -> None:
     """Take the folder again and again, alone; now and then die with it."""
     if not links:
