@@ -51,8 +51,9 @@ READERS = ["dcmqi>=1.5.6", "bids-validator-deno>=3.0.2"]
 CLUSTER = ["distributed>=2025.1", "dask-jobqueue>=0.9"]
 
 # Folders in object stores; the oldest releases that this was tested with. s3fs takes the fsspec of
-# its own date. What other stores than S3 need is installed beside it (gcsfs, adlfs).
-CLOUD = ["fsspec>=2025.3", "s3fs>=2025.3"]
+# its own date, and without aiobotocore's floor pip looks for minutes for what fits to it and to
+# moto. What other stores than S3 need is installed beside it (gcsfs, adlfs).
+CLOUD = ["fsspec>=2025.3", "s3fs>=2025.3", "aiobotocore>=2.26"]
 IO = ["tensorflow-io==0.37.1"]
 # An S3 of the tests' own, over HTTP.
 MOTO = ["moto[server]>=5.1"]

@@ -149,7 +149,7 @@ def test_what_is_to_be_installed_can_be():
 def test_all_is_every_extra_of_a_user():
     known = extras()
     of_users = {requirement for name in ("report", "serve", "hdf5", "onnx", "tensorboard",
-                                                "dicom", "cluster")
+                                                "dicom", "cluster", "cloud")
                 for requirement in known[name]}
     assert set(known["all"]) == of_users
     rows = re.findall(r"^\| (`[^|]+`) \|", (ROOT / "README.md").read_text("utf-8"), re.MULTILINE)

@@ -108,7 +108,7 @@ def open_store(url: str) -> Store:
         missing = "fsspec" if package in (None, "s3fs") else package
         raise ConfigError(
             f"cannot be reached: {package or 'fsspec'} is not installed", file=url, value=missing,
-            hint="run pip install 'pixelnet-tf[cloud]'" + (
+            hint='in the folder of pixelnet-tf run: pip install ".[cloud]"' + (
                 "" if missing == "fsspec" else f" {package}"))
     return FsspecStore(url)
 

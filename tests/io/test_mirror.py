@@ -257,9 +257,9 @@ def test_without_the_package_its_installation_is_named(tmp_path, monkeypatch):
     find = mirror.open_store.__globals__["importlib"].util.find_spec
     monkeypatch.setattr("importlib.util.find_spec", lambda name: (
         None if name in ("s3fs", "gcsfs", "tensorflow_io") else find(name)))
-    with pytest.raises(ConfigError, match=r"pip install 'pixelnet-tf\[cloud\]'$"):
+    with pytest.raises(ConfigError, match=r'pip install "\.\[cloud\]"$'):
         remote.local("s3://bucket/x")
-    with pytest.raises(ConfigError, match=r"pip install 'pixelnet-tf\[cloud\]' gcsfs$"):
+    with pytest.raises(ConfigError, match=r'pip install "\.\[cloud\]" gcsfs$'):
         remote.local("gs://bucket/x")
     monkeypatch.setenv("PIXELNET_STORE", "ftp")
     with pytest.raises(ConfigError, match="PIXELNET_STORE is 'ftp': it must be fsspec or tens"):
