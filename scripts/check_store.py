@@ -165,7 +165,7 @@ def main() -> None:
     out = given.out.resolve()
     shutil.rmtree(out, ignore_errors=True)
     out.mkdir(parents=True)
-    begun, steps = time.monotonic(), 200 if given.short else 400
+    begun, steps = time.monotonic(), 120
     server = Server(out / "server.log")
     os.environ.update(AWS_ENDPOINT_URL=server.url, AWS_ACCESS_KEY_ID="test",
                       AWS_SECRET_ACCESS_KEY="test", AWS_DEFAULT_REGION="us-east-1",
