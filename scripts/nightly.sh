@@ -58,6 +58,11 @@ fi
 check locks env PIXELNET_LOCK_SECONDS=60 python -m pytest -q tests/io/test_locks.py
 # Job scripts and workers on a Slurm that the test starts, where Debian's slurm-wlm is installed.
 check slurm env PIXELNET_SLURM=1 python -m pytest -q -rs tests/cli/test_slurm.py
+# All transfers of a training cut off; the main job in a real S3 API, killed and cut off, by fsspec and
+# by tensorflow-io with TensorFlow 2.16.
+check store-cuts env PIXELNET_ALL_CUTS=1 python -m pytest -q tests/api/test_stores.py
+check store python scripts/check_store.py "$out/store"
+check store-io bash scripts/test_io.sh "$out/store-io"
 check readme env PIXELNET_WHOLE_README=1 python -m pytest -q tests/test_packaging.py -k readme
 check main-job bash scripts/quickstart.sh "$out/main-job"
 check report pixelnet-tf report "$out/main-job/job/run" --predictions "$out/main-job/job/predictions" \

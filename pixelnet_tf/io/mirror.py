@@ -11,6 +11,7 @@ whenever no program is at work.
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import posixpath
@@ -18,6 +19,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TypeVar
@@ -41,6 +43,8 @@ _GONE_SECONDS = 60.0
 _SHARD = ".tfrecord"
 #: A file is used when it was asked for; that is noted once in so many seconds.
 _USED_SECONDS = 60.0
+#: Small files that are brought at the same time.
+_AT_ONCE = 8
 #: Other programs look for these before they read a folder: they are put last.
 _LAST = ("saved_model.pb", manifest.MANIFEST)
 #: Of files that stand for themselves rather than for a folder.
@@ -79,10 +83,8 @@ def _parted(url: str) -> tuple[str, str, str]:
     letters names begin where one file was."""
     scheme, _, path = url.partition("://")
     parts = [part for part in path.split("/") if part]
-    if (not parts and scheme != "memory") or any(part in (".", "..") for part in parts):
-        raise ConfigError("names no folder of a store", file=url,
-                          hint="give a URL such as s3://BUCKET/FOLDER")
     rest: list[str] = []
+    only, lead = "", "/" if scheme == "file" else ""
     pattern = next((number for number, part in enumerate(parts) if set(part) & set("*?[")), None)
     if pattern is not None:
         parts, rest = parts[:pattern], parts[pattern:]
@@ -90,11 +92,12 @@ def _parted(url: str) -> tuple[str, str, str]:
         parts, rest = parts[:-2], parts[-2:]
     elif len(parts) > 1 and parts[-1].endswith(_FILES):
         parts, rest = parts[:-1], parts[-1:]
-        stem = rest[0].rpartition(".")[0]
         # The configuration of a model alone stands beside it, and in a run everything else.
-        return f"{scheme}://{'/'.join(parts)}", rest[0], "" if stem == "model" else stem
-    lead = "/" if scheme == "file" else ""
-    return f"{scheme}://{lead}{'/'.join(parts)}", posixpath.join("", *rest), ""
+        only = "" if rest[0] == "model.keras" else rest[0].removesuffix(".keras")
+    if not parts or any(part in (".", "..") for part in (*parts, *rest)):
+        raise ConfigError("names no folder of a store", file=url,
+                          hint="give a URL such as s3://BUCKET/FOLDER")
+    return f"{scheme}://{lead}{'/'.join(parts)}", posixpath.join("", *rest), only
 
 
 def cache() -> str:
@@ -160,6 +163,7 @@ class Mirror:
                 self._bring(name)
                 with open(self._path(name), "rb") as file:
                     self._told[name] = file.read()
+        wanted = []
         for name, size in objects.items():
             if posixpath.basename(name) == manifest.MANIFEST:
                 continue
@@ -177,7 +181,9 @@ class Mirror:
                 _place_name(path, size)
                 self._same.pop(name, None)
             else:
-                self._bring(name)
+                wanted.append(name)
+        with ThreadPoolExecutor(_AT_ONCE) as pool:
+            list(pool.map(self._bring, wanted))
         for path in _files_in(folder or self.root):
             name = self._name(path)
             if name.startswith(self.only) and name not in objects:
@@ -424,8 +430,8 @@ class Mirror:
             except Exception as error:
                 fault = self.store.fault(error)
                 words = (str(error).strip().splitlines() or [type(error).__name__])[0]
-                if isinstance(error, OSError) and error.filename and os.path.exists(
-                        str(error.filename)):
+                if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+                    # This machine's disk.
                     raise
                 if fault != Fault.PASSING:
                     raise self._refusal(fault, what, url, words) from None

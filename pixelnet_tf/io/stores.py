@@ -232,19 +232,22 @@ class GfileStore:
         self.way = f"TensorFlow {tensorflow.__version__}"
         if url.startswith("s3://"):
             _name_endpoint()
-        if importlib.util.find_spec("tensorflow_io"):
-            try:
+        scheme = url.partition("://")[0]
+        try:
+            # Of its own TensorFlow has gs:// alone.
+            if scheme not in ("gs", "file"):
                 found = importlib.import_module("tensorflow_io")
                 self.way = f"tensorflow-io {found.__version__} ({self.way})"
-                # Loads the library, which a version that does not fit fails at.
-                self._gfile.exists(url.partition("://")[0] + "://")
-            except (ImportError, NotImplementedError) as error:
-                raise ConfigError(
-                    f"cannot be reached: tensorflow-io does not work with TensorFlow "
-                    f"{tensorflow.__version__} ({str(error).splitlines()[0]})", file=url,
-                    hint=f"install requirements-io.txt, or set {VARIABLE}=fsspec") from None
-            except tensorflow.errors.OpError:
-                pass
+            # A library that was built for another TensorFlow is left out by itself.
+            self._gfile.exists(f"{scheme}://")
+        except (ImportError, NotImplementedError, tensorflow.errors.UnimplementedError) as error:
+            raise ConfigError(
+                f"cannot be reached: TensorFlow {tensorflow.__version__} knows no {scheme}:// "
+                f"({str(error).splitlines()[0]})", file=url,
+                hint=f"install requirements-io.txt, or set {VARIABLE}=fsspec") from None
+        except tensorflow.errors.OpError:
+            # There is no bucket in it.
+            pass
 
     def list(self) -> dict[str, int]:
         # Asked before and after, as a walk takes a store that does not answer for an empty one.

@@ -1,7 +1,9 @@
 """Folders of an object store and their mirrors: what is brought, kept, sent, and in which order."""
 
+import errno
 import json
 import os
+import sys
 import time
 from pathlib import Path
 
@@ -11,6 +13,7 @@ from pixelnet_tf.errors import ConfigError, DataError, RunError
 from pixelnet_tf.io import locks, manifest, mirror, remote
 from pixelnet_tf.io.files import begin_folder, read_text, remove, replacing_folder, write_text
 from pixelnet_tf.io.locks import Owner, exclusive, shared
+from pixelnet_tf.io.stores import Fault, FsspecStore, GfileStore
 from tests.stores import contents, forgotten, recorded_stores
 
 
@@ -240,6 +243,66 @@ def test_a_store_that_is_gone_ends_the_work_with_code_5_and_its_url(store):
     assert gone.value.exit_code == 5
     # What could not be sent is not here either.
     assert not (path / "a.txt").exists()
+
+
+@pytest.mark.parametrize(("url", "parts"), [
+    ("s3://b/job/run", ("s3://b/job/run", "", "")),
+    ("s3://b/job/run/checkpoints/best", ("s3://b/job/run", "checkpoints/best", "")),
+    ("s3://b/cv/fold_*", ("s3://b/cv", "fold_*", "")),
+    ("s3://b/job/run/model.keras", ("s3://b/job/run", "model.keras", "")),
+    ("s3://b/caffe.keras", ("s3://b", "caffe.keras", "caffe")),
+    ("file:///a/model.zip", ("file:///a", "model.zip", "model.zip")),
+])
+def test_what_is_mirrored_for_what_stands_for_a_run(url, parts):
+    assert mirror._parted(url) == parts
+
+
+@pytest.mark.parametrize("kind", [FsspecStore, GfileStore])
+def test_a_store_does_what_is_asked_of_it(kind, tmp_path):
+    """On a folder, which both ways know; S3 is in tests/cli/test_stores.py."""
+    folder = tmp_path / "bucket"
+    (folder / "x").mkdir(parents=True)
+    (tmp_path / "here").write_text("five!")
+    (tmp_path / "empty").write_text("")
+    store = kind(f"file://{folder}")
+    assert store.list() == {}
+    store.put(str(tmp_path / "here"), "x/a")
+    store.put(str(tmp_path / "empty"), "b")
+    assert store.list() == {"x/a": 5, "b": 0}
+    store.put(str(tmp_path / "empty"), "x/a")
+    assert store.read("x/a") == b""
+    assert store.create("c", b"1")
+    assert not store.create("c", b"2")
+    assert store.read("c") == b"1"
+    store.get("c", str(tmp_path / "got"))
+    assert (tmp_path / "got").read_bytes() == b"1"
+    store.delete("c")
+    store.delete("c")
+    assert store.read("c") is None
+    with pytest.raises(Exception, match="c") as missing:
+        store.get("c", str(tmp_path / "got"))
+    assert store.fault(missing.value) == Fault.MISSING
+    assert kind.__name__[:5].lower() in store.way.lower() or "TensorFlow" in store.way
+
+
+def test_a_scheme_that_tensorflow_lacks_names_the_other_way(monkeypatch, tmp_path):
+    monkeypatch.setenv(mirror.CACHE, str(tmp_path))
+    monkeypatch.setenv("PIXELNET_STORE", "tensorflow")
+    monkeypatch.setitem(sys.modules, "tensorflow_io", None)
+    with pytest.raises(ConfigError, match=r"knows no s3://.*requirements-io.txt, or set PIXELNET_"):
+        remote.local("s3://bucket/x")
+
+
+def test_a_disk_that_is_full_is_not_a_store_that_is_gone(store):
+    folder, url, kind = store
+    (folder / "a.txt").write_text("a")
+
+    def full(self, name, path):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    kind.get = full
+    with pytest.raises(RunError, match=r"cannot be kept in .*no space is left.*PIXELNET_CACHE"):
+        remote.local(url)
 
 
 @pytest.mark.parametrize(("url", "words"), [
