@@ -63,6 +63,9 @@ check slurm env PIXELNET_SLURM=1 python -m pytest -q -rs tests/cli/test_slurm.py
 check store-cuts env PIXELNET_ALL_CUTS=1 python -m pytest -q tests/api/test_stores.py
 check store python scripts/check_store.py "$out/store"
 check store-io bash scripts/test_io.sh "$out/store-io"
+# Cases by several programs and workers at once, an experiment on workers, a worker that falls silent.
+check scale env PIXELNET_SCALE=1 python -m pytest -q -rs tests/cli/test_scale.py \
+    tests/training/test_replicas.py
 check readme env PIXELNET_WHOLE_README=1 python -m pytest -q tests/test_packaging.py -k readme
 check main-job bash scripts/quickstart.sh "$out/main-job"
 check report pixelnet-tf report "$out/main-job/job/run" --predictions "$out/main-job/job/predictions" \

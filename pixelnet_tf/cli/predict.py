@@ -109,7 +109,6 @@ def command(models: tuple[str, ...], server: str | None, serving_json: Path | No
     study.layout, files, series, codes, resample and register and the section prediction are taken
     from it. For research use only.
     """
-    from pixelnet_tf import Segmenter
     from pixelnet_tf.api.cluster import open_workers, part_of
 
     if part is not None and scheduler is not None:
@@ -139,6 +138,10 @@ def command(models: tuple[str, ...], server: str | None, serving_json: Path | No
     if data is not None:
         check_apart(out, data)
     with TerminalReporter() as reporter:
+        # A single case has no parts. What is no part is told before TensorFlow is loaded.
+        chosen = part_of(part, reporter) if part or not (scheduler or files or only) else None
+        from pixelnet_tf import Segmenter
+
         if server is None:
             model = Segmenter.from_run(*models, config=config_path, overrides=overrides,
                                        prior=prior, mode=mode, precision=precision,
@@ -149,8 +152,6 @@ def command(models: tuple[str, ...], server: str | None, serving_json: Path | No
                                           overrides=overrides, prior=prior, mode=mode,
                                           precision=precision, reporter=reporter)
         print_and_leave(model.config, print_config)
-        # A single case has no parts.
-        chosen = part_of(part, reporter) if part or not (scheduler or files or only) else None
         with open_workers(scheduler, reporter=reporter) if scheduler else nullcontext() as engine:
             summary = model.predict_study(
                 given, out, split=split, cases=only, output=output, grid=grid, overlays=overlays,

@@ -92,20 +92,10 @@ class Replicas:
     def _of_workers(cls, cluster: Cluster, join_seconds: int, reporter: Reporter) -> Replicas:
         from tensorflow.python.eager import context
 
-        def apart(told: str = "") -> RunError:
-            absent = [cluster.name_of(number) for number in sorted(_silent(cluster))]
-            told = (f"no answer from {' and '.join(absent)}" if absent
-                    else f"they answer, and yet: {told}")
-            return RunError(
-                f"{cluster.name} waited {join_seconds} s for the others; {told}",
-                value=absent[0] if absent else None,
-                hint="start all workers at the same time, with ports that are free and reachable, "
-                     "or give --join-seconds more where they come one by one")
-
+        # The leader would wait for the others without end, and hear no signal meanwhile; they
+        # listen as soon as they wait for the leader.
         if cluster.number == 0 and not _come(cluster, join_seconds, reporter):
-            # The leader would wait for the others without end, and hear no signal meanwhile; they
-            # listen as soon as they wait for the leader.
-            raise apart()
+            raise _absent(cluster, join_seconds)
         spec = tf.train.ClusterSpec(cluster.jobs)
         # The strategy would set the service up by itself, and wait for an hour for the others.
         leader = next(iter(cluster.jobs))
@@ -125,8 +115,13 @@ class Replicas:
             num_accelerators={"GPU": gpus})
         try:
             strategy = tf.distribute.MultiWorkerMirroredStrategy(resolver)
+        except tf.errors.DeadlineExceededError:
+            raise _absent(cluster, join_seconds) from None
         except (tf.errors.OpError, RuntimeError) as error:
-            raise apart(str(getattr(error, "message", error)).splitlines()[0]) from None
+            told = str(getattr(error, "message", error)).splitlines()[0]
+            raise RunError(f"{cluster.name} cannot join the other workers: {told}",
+                           value=cluster.name, hint="see that its port is free, and that all "
+                                                    "workers have the same TF_CONFIG") from None
         return cls(strategy, cluster)
 
     @property
@@ -254,6 +249,17 @@ def _come(cluster: Cluster, seconds: int, reporter: Reporter) -> bool:
             said = True
         time.sleep(_POLL_SECONDS)
     return True
+
+
+def _absent(cluster: Cluster, seconds: int) -> RunError:
+    """What to say where workers did not come in time."""
+    absent = [cluster.name_of(number) for number in sorted(_silent(cluster))]
+    return RunError(
+        f"{cluster.name} waited {seconds} s for the others; "
+        + (f"no answer from {' and '.join(absent)}" if absent else "all of them came too late"),
+        value=absent[0] if absent else None,
+        hint="start all workers at the same time, with ports that are free and reachable, or give "
+             "--join-seconds more where they come one by one")
 
 
 def _silent(cluster: Cluster) -> set[int]:
