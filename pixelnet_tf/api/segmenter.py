@@ -276,12 +276,14 @@ class Segmenter:
         ConfigError
             Runs that do not fit each other, or settings outside the allowed set.
         """
+        # Before TensorFlow is loaded: what is wrong with a URL is said at once.
+        paths = [remote.local(run) for run in runs]
         from pixelnet_tf.inference.slice_segmenter import segmenter_of
         from pixelnet_tf.inference.volume import segment_volume
         from pixelnet_tf.model.precision import auto_precision
         from pixelnet_tf.runs.several import Runs
 
-        found = Runs.find([os.fspath(run) for run in runs])
+        found = Runs.find(paths)
         found.check_fit(same_split)
         folders = found.runs
         settings = _settings(overrides, prior, mode, precision)

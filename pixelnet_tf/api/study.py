@@ -141,12 +141,12 @@ class Study:
         finish
             Prepare none; join the parts, and refuse where a case is missing.
         """
-        from pixelnet_tf.dataset.prepare_study import prepare_study
-
         if part is not None or not isinstance(workers, int | None):
             remote.refuse(out, "one program at a time writes to a folder there",
                           "leave parts and schedulers out, or prepare into a folder that all see")
         out = remote.local(out, reporter)
+        from pixelnet_tf.dataset.prepare_study import prepare_study
+
         return prepare_study(self.config, self.path, out, workers, skip_bad_cases,
                              require_segmentation=require_segmentation, redraw_split=redraw_split,
                              part=Part.parse(part) if isinstance(part, str) else part,
@@ -204,18 +204,19 @@ def make_trainer(prepared: PreparedStudy | Path_, config: Config | Path_, out: P
                  distribute: str = "none", join_seconds: int = JOIN_SECONDS,
                  reporter: Reporter | None = None) -> Trainer:
     """What `train` runs, for a look at it before: `describe()`, `check()`, `measure_priors()`."""
-    from pixelnet_tf.training.loop import Trainer
-    from pixelnet_tf.training.replicas import Replicas
-
     if distribute == Distribute.MULTIWORKER:
         remote.refuse(out, "the workers of a training read what the chief writes",
                       "give --out a folder that all workers see")
-    study = _opened(prepared, reporter)
+    out, prepared = remote.local(out, reporter), _brought(prepared, reporter)
+    from pixelnet_tf.training.loop import Trainer
+    from pixelnet_tf.training.replicas import Replicas
+
+    study = _opened(prepared)
     split = study.split if fold is None else study.split.fold(fold)
     if not isinstance(config, Config):
         check_network_named(os.fspath(config), overrides)
     resolved = as_config(config, overrides)
-    return Trainer(resolved, study, split, remote.local(out, reporter), reporter=reporter,
+    return Trainer(resolved, study, split, out, reporter=reporter,
                    replicas=Replicas.of(distribute, join_seconds, reporter))
 
 
@@ -241,10 +242,11 @@ def make_cross_validation(prepared: PreparedStudy | Path_, config: Config | Path
     CrossValidation
         `run()` does what is missing and returns the scores of all cases out of fold.
     """
+    out, prepared = remote.local(out, reporter), _brought(prepared, reporter)
     from pixelnet_tf.training.cross_validation import CrossValidation
 
-    return CrossValidation(as_config(config, overrides), _opened(prepared, reporter),
-                           Path(remote.local(out, reporter)), folds, reporter=reporter)
+    return CrossValidation(as_config(config, overrides), _opened(prepared), Path(out), folds,
+                           reporter=reporter)
 
 
 def make_experiment(prepared: PreparedStudy | Path_, references: Path_, config: Config | Path_,
@@ -269,19 +271,26 @@ def make_experiment(prepared: PreparedStudy | Path_, references: Path_, config: 
     Experiment
         `run()` does what is missing and returns the scores, `tables()` the tables.
     """
+    prepared = _brought(prepared, reporter)
     from pixelnet_tf.training.experiment import Experiment
 
-    study = _opened(prepared, reporter)
+    study = _opened(prepared)
     resolved = replace(as_config(config, overrides), study=study.config.study,
                        prepare=study.config.prepare)
     return Experiment(resolved, study, Path(references), Path(out), reporter=reporter)
 
 
-def _opened(prepared: PreparedStudy | Path_, reporter: Reporter | None) -> PreparedStudy:
+def _brought(prepared: PreparedStudy | Path_, reporter: Reporter | None) -> PreparedStudy | Path_:
+    """A folder on this machine, also where a URL was given: asked before TensorFlow is loaded, so
+    that what is wrong with it is said at once."""
+    return (remote.local(prepared, reporter) if isinstance(prepared, (str, os.PathLike))
+            else prepared)
+
+
+def _opened(prepared: PreparedStudy | Path_) -> PreparedStudy:
     from pixelnet_tf.dataset.prepared import PreparedStudy
 
-    return (prepared if isinstance(prepared, PreparedStudy)
-            else PreparedStudy.open(remote.local(prepared, reporter)))
+    return prepared if isinstance(prepared, PreparedStudy) else PreparedStudy.open(prepared)
 
 
 def phantom_size(layout: str, size: tuple[int, int, int] | None = None) -> tuple[int, int, int]:

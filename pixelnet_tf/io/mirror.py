@@ -204,7 +204,7 @@ class Mirror:
             return True
         if _hidden(name) or posixpath.basename(name) == manifest.MANIFEST:
             return True
-        if _mark(there) in (self._same.get(name), self._seen.get(name)):
+        if self._seen.get(name) == _mark(there):
             if time.time() - there.st_atime > _USED_SECONDS:
                 _used(path, there)
             return True
@@ -213,7 +213,7 @@ class Mirror:
         with lock:
             with suppress(FileNotFoundError):
                 there = os.stat(path)
-                if _mark(there) in (self._same.get(name), self._seen.get(name)):
+                if self._seen.get(name) == _mark(there):
                     return True
                 if self._right(name):
                     self._seen[name] = _mark(there)
@@ -224,7 +224,10 @@ class Mirror:
             self._bring(name)
             if name.endswith(_SHARD):
                 self._make_room(path)
-            return self._right(name)
+            right = self._right(name)
+            if right:
+                self._seen[name] = self._same[name]
+            return right
 
     @contextmanager
     def reading(self, path: str) -> Iterator[None]:
@@ -311,7 +314,7 @@ class Mirror:
         self._check_claims()
         self._ask("write", self.store.put, source, name, file=name)
         # A move keeps the file's number.
-        self._same[name] = _mark(there)
+        self._same[name] = self._seen[name] = _mark(there)
         if name.endswith(_SHARD):
             self._make_room(path, there.st_size)
 

@@ -12,7 +12,6 @@ import tensorflow as tf
 
 from pixelnet_tf.config import PredictionConfig
 from pixelnet_tf.errors import ConfigError, ModelError
-from pixelnet_tf.io import remote
 from pixelnet_tf.runs.compatibility import AVERAGE, AVERAGE_ON_SPLIT, check_fit
 from pixelnet_tf.runs.decisions import Decisions
 from pixelnet_tf.runs.folder import RunFolder
@@ -43,8 +42,7 @@ class Runs:
         """Find the runs that paths name.
 
         A path is a run (as `RunFolder` takes it), the folder of a cross-validation, which stands
-        for all its folds, a pattern such as `RUN/fold_*`, or a file that `write_pack` wrote; each
-        may be in an object store.
+        for all its folds, a pattern such as `RUN/fold_*`, or a file that `write_pack` wrote.
 
         Raises:
             ConfigError: no path. ModelError: a pattern that no run fits, or a fold that has not
@@ -53,7 +51,6 @@ class Runs:
         if not paths:
             raise ConfigError("from_run needs at least one run",
                               hint="give the --out folder of `pixelnet-tf train`")
-        paths = [remote.local(path) for path in paths]
         if any(map(is_pack, paths)):
             return cls._with_packs(paths)
         found = [run for path in paths for run in _expanded(path)]

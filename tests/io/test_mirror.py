@@ -3,6 +3,7 @@
 import errno
 import json
 import os
+import subprocess
 import sys
 import time
 from pathlib import Path
@@ -102,8 +103,9 @@ def test_a_shard_that_is_not_what_was_written_is_told_with_its_url(store, tmp_pa
     monkeypatch.setenv(mirror.CACHE, str(tmp_path / "other"))
     with forgotten():
         shard = Path(remote.local(url)) / "cases" / "a.tfrecord"
-        with pytest.raises(DataError, match=r"a.tfrecord: is not the file that was") as told:
-            remote.reading(shard).__enter__()
+        for _ in range(2):
+            with pytest.raises(DataError, match=r"a.tfrecord: is not the file that was") as told:
+                remote.reading(shard).__enter__()
         assert str(told.value).startswith(f"{url}/cases/a.tfrecord")
 
 
@@ -341,3 +343,15 @@ def test_a_url_is_known_with_one_slash_and_an_object_with_a_wicked_name_is_not_w
     # Where nobody makes a mirror of it, no folder of the name `s3:` appears.
     with pytest.raises(ConfigError, match="lies in an object store, where this cannot be written"):
         write_text(Path("s3://bucket") / "x.txt", "x")
+
+
+def test_without_a_url_nothing_of_it_is_loaded():
+    lines = ("import sys\n"
+             "from pixelnet_tf.io import files, locks, manifest, remote\n"
+             "remote.local('folder')\n"
+             "remote.need('folder/file')\n"
+             "stores = {'fsspec', 'pixelnet_tf.io.mirror', 'pixelnet_tf.io.stores'}\n"
+             "print(sorted(stores & set(sys.modules)))")
+    done = subprocess.run([sys.executable, "-c", lines], capture_output=True, text=True,
+                          timeout=100, check=True)
+    assert done.stdout == "[]\n"
