@@ -21,13 +21,15 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 
-from benchmarks import context, inference, machine, preparing, study, table, training
+from benchmarks import context, inference, machine, preparing, starting, study, table, training
 
 #: Name -> what it measures, in the order in which the parts run.
 PARTS = {
     "machine": lambda options: {**machine.describe(), **machine.peaks(options.quick)},
     "prepare": preparing.prepare,
+    "prepare_side_by_side": preparing.side_by_side,
     "train": lambda options: {"run": study.trained_run(options).path},
+    "start": starting.start,
     "reference": lambda options: inference.segment(options, "reference", "float32"),
     "exact": lambda options: inference.segment(options, "exact", "float32"),
     "adaptive": lambda options: inference.segment(options, "adaptive", "float32"),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -52,7 +52,9 @@ from pixelnet_tf.io.files import (
 )
 from pixelnet_tf.io.locks import Sharing, Ticket, joined, shared
 from pixelnet_tf.io.plain import convert
+from pixelnet_tf.io.processor import free_memory, own_cores
 from pixelnet_tf.reporting import LogReporter, Reporter, reporter_or_log
+from pixelnet_tf.volumes.case_volume import PROGRAM_BYTES, memory_to_prepare
 from pixelnet_tf.volumes.checks import (
     Problem,
     check_case,
@@ -60,6 +62,7 @@ from pixelnet_tf.volumes.checks import (
     no_lesion,
     refusal,
 )
+from pixelnet_tf.volumes.geometry import VolumeGeometry
 from pixelnet_tf.volumes.raw_volume import geometry_of
 from pixelnet_tf.volumes.slicing import plans_of
 
@@ -260,7 +263,9 @@ class _Work:
         bad = {problem.case for problem in self.problems}
         self.good = [case for case in self.cases if case.name not in bad]
         self.todo = [case for case in self.good if case.name not in self.finished]
-        _check_disk(self.todo, self.config, self.out)
+        geometries = {case.name: geometry_of(case.files[0]) for case in self.todo}
+        _check_disk(geometries, self.config, self.out)
+        self.workers = _fitting_workers(geometries, self.config, self.workers, self.reporter)
         return [doubt for doubt in doubts if doubt.case not in bad]
 
     def _said(self, doubts: list[Problem]) -> tuple[str, ...]:
@@ -598,24 +603,63 @@ def _split(settings: SplitConfig, out: str, names: list[str], same: list[tuple[s
     return split, False, notes
 
 
-def _check_disk(todo: list[Case], config: Config, out: str) -> None:
+def _fitting_workers(geometries: Mapping[str, VolumeGeometry], config: Config,
+                     workers: int | Engine, reporter: Reporter) -> int | Engine:
+    """Say what memory the largest case takes, and return how many workers there is memory for.
+
+    Raises:
+        RunError: there is not enough for one.
+    """
+    if not geometries:
+        return workers
+
+    def needed(name: str, cores: int) -> int:
+        return PROGRAM_BYTES + memory_to_prepare(
+            geometries[name], config.study, config.prepare, config.model.planes, cores)
+
+    largest = max(geometries, key=lambda name: needed(name, 1))
+    sizes = "x".join(map(str, geometries[largest].shape))
+    about = f"{sizes} voxels, {len(config.study.modalities)} channels"
+    if not isinstance(workers, int):
+        reporter.message(f"memory: up to {needed(largest, 1) / 1e9:.2f} GB for a case in work "
+                         f"({largest}: {about})")
+        return workers
+    wanted, free = worker_count(workers, len(geometries)), free_memory() or None
+    for count in range(wanted, 0, -1):
+        each = needed(largest, max(1, own_cores() // count))
+        if free is None or count * each <= free:
+            break
+    else:
+        raise RunError(f"takes up to {each / 1e9:.2f} GB of memory ({about}); "
+                       f"{(free or 0) / 1e9:.2f} GB are free", case=largest,
+                       hint="close other programs, take a machine with more memory, or leave the "
+                            "case out")
+    reporter.message(f"memory: up to {each / 1e9:.2f} GB for a case in work ({largest}: {about}), "
+                     f"{count} at a time")
+    if count < wanted:
+        reporter.warning(f"{(free or 0) / 1e9:.2f} GB of memory are free: {count} cases are in "
+                         f"work at once, not {wanted}")
+    return count
+
+
+def _check_disk(geometries: Mapping[str, VolumeGeometry], config: Config, out: str) -> None:
     """Refuse a run that cannot end for lack of room, where `out` is a local folder."""
     folder = Path(out)
     while not folder.exists() and folder != folder.parent:
         folder = folder.parent
-    if not todo:
+    if not geometries:
         return
     needed = 0
-    for case in todo:
-        for plan in plans_of(geometry_of(case.files[0]), config.prepare.slice_size,
-                             config.model.planes):
+    for geometry in geometries.values():
+        for plan in plans_of(geometry, config.prepare.slice_size, config.model.planes):
             needed += (plan.slices * plan.height * plan.width * 4
                        * len(config.study.modalities))
     needed = int(_SMALLEST_SHARD * needed)
     free = shutil.disk_usage(folder).free
     if free < needed:
         raise RunError(f"{free / 1e9:.2f} GB are free, at least {needed / 1e9:.2f} GB are needed "
-                       f"for {len(todo)} cases", file=out, hint="make room or choose another --out")
+                       f"for {len(geometries)} cases", file=out,
+                       hint="make room or choose another --out")
 
 
 def _write_case(encoded: EncodedCase, made_from: dict[str, Any], voxels: tuple[str, ...],

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping
+import math
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
@@ -11,7 +12,7 @@ import numpy as np
 
 from pixelnet_tf.cases.case import Case
 from pixelnet_tf.cases.labels import values_to_classes
-from pixelnet_tf.config import NormRegion, PrepareConfig, Register, StudyConfig
+from pixelnet_tf.config import PLANES, NormRegion, PrepareConfig, Register, StudyConfig
 from pixelnet_tf.config.sections import BRAIN_MASK
 from pixelnet_tf.errors import DataError
 from pixelnet_tf.io.ahead import ahead
@@ -24,7 +25,11 @@ from pixelnet_tf.volumes.normalize import brain_mask, z_score
 from pixelnet_tf.volumes.raw_volume import RawVolume
 from pixelnet_tf.volumes.registration import moved, register_rigid
 from pixelnet_tf.volumes.resample import bring_image, bring_labels, resample
-from pixelnet_tf.volumes.slicing import SlicePlan
+from pixelnet_tf.volumes.slicing import SlicePlan, plans_of
+
+#: What a process that prepares cases takes whatever their size: ITK, SciPy, nibabel, and what the
+#: allocator keeps of arrays that are gone.
+PROGRAM_BYTES = 320 << 20
 
 
 @dataclass(frozen=True, eq=False)
@@ -127,7 +132,7 @@ class PreparedVolume:
             return plan.view_to_slices(np.moveaxis(slices, (0, 1, 2), (2, 1, 0)), order)
 
         images = cut(self.images, "linear")
-        images[~cut((self.images != 0).any(axis=-1))] = 0
+        np.copyto(images, 0, where=~cut((self.images != 0).any(axis=-1))[..., None])
         return replace(self, images=images, plan=plan, brain=cut(self.brain),
                        labels=None if self.labels is None else cut(self.labels))
 
@@ -148,6 +153,30 @@ def prepare_case(case: Case, study: StudyConfig, prepare: PrepareConfig,
     segmentation = None if case.segmentation is None else partial(RawVolume.read,
                                                                   case.segmentation)
     return prepare_volumes(case.name, volumes, study, prepare, segmentation, case.missing, reporter)
+
+
+def memory_to_prepare(geometry: VolumeGeometry, study: StudyConfig, prepare: PrepareConfig,
+                      planes: Sequence[str] = PLANES[:1], cores: int = 1) -> int:
+    """Bytes that preparing a case and compressing its slices take at most, beside the program's
+    own (`PROGRAM_BYTES`).
+
+    Counted from the arrays of a voxel that are there at once: the volume of the grid and the one
+    that was read last, all channels, mask and classes, and beside them either what finds the head,
+    what N4 and the z-score take for each channel in work, or the slices, as arrays and compressed.
+
+    Args:
+        geometry: of the first modality.
+        planes: that it is cut along.
+        cores: that a process has for it, and so the channels that are corrected side by side.
+    """
+    channels = len(study.modalities)
+    voxels = math.prod(geometry.shape)
+    pixels = max(plan.slices * plan.height * plan.width
+                 for plan in plans_of(geometry, prepare.slice_size, planes))
+    head = 0 if study.skull_stripped or study.has_brain_mask else 14 * channels
+    correcting = 20 * min(cores, channels)
+    slices = (12 if prepare.slice_size else 8) * channels + 6
+    return voxels * (10 + 4 * channels) + max(voxels * max(head, correcting), pixels * slices)
 
 
 def prepare_volumes(name: str, volumes: Mapping[str, Callable[[], RawVolume]],
@@ -240,8 +269,9 @@ def _prepare(name: str, volumes: Mapping[str, Callable[[], RawVolume]],
 
     images, brain = plan.view_to_slices(channels), plan.view_to_slices(mask, "nearest")
     if prepare.region != NormRegion.VOLUME:
-        # Linear scaling spreads the rim of the brain into the background.
-        images[~brain] = 0
+        # Linear scaling spreads the rim of the brain into the background. By the mask itself:
+        # an index holds 24 bytes a voxel.
+        np.copyto(images, 0, where=~brain[..., None])
     return PreparedVolume(name, images,
                           None if labels is None else plan.view_to_slices(labels, "nearest"),
                           brain, plan, geometry, normalization, grids)

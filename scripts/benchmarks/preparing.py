@@ -48,6 +48,39 @@ def prepare(options: Options) -> dict:
             "largest_difference": float(error.max())}
 
 
+def side_by_side(options: Options) -> dict:
+    """Seconds, processor seconds and slices of one case on one core and on all of them, in turn.
+
+    On one core its channels are corrected one after the other. ITK takes two threads for parts of
+    N4 in either form.
+    """
+    import hashlib
+    from statistics import median
+
+    from pixelnet_tf.cases.layouts import find_cases
+    from pixelnet_tf.dataset.encode import encode_case
+    from pixelnet_tf.io.processor import cores, limit_cores
+    config = configuration(options)
+    case = find_cases(raw_study(options), config.study)[0]
+    found: dict[int, list] = {1: [], cores(): []}
+    for _ in range(1 if options.quick else 3):
+        for count, times in found.items():
+            limit_cores(count)
+            wall, busy = time.perf_counter(), time.process_time()
+            encoded = encode_case(case, config.study, config.prepare)
+            times.append((time.perf_counter() - wall, time.process_time() - busy))
+            digest = hashlib.sha256()
+            for each in encoded.slices:
+                digest.update(each.image + each.labels + each.brain)
+            times[-1] += (digest.hexdigest(),)
+    alone, beside = found[1], found[cores()]
+    ratios = [[a[k] / b[k] for a, b in zip(alone, beside, strict=True)] for k in (0, 1)]
+    return {"cores": cores(), "alone_seconds": median(each[0] for each in alone),
+            "seconds": median(each[0] for each in beside), "times_as_fast": median(ratios[0]),
+            "cpu_times": median(1 / ratio for ratio in ratios[1]),
+            "same_bytes": len({each[2] for each in alone + beside}) == 1}
+
+
 def _plain_n4(array: np.ndarray, spacing_mm, mask: np.ndarray, field) -> np.ndarray:
     import SimpleITK as sitk
     image, inside = (sitk.GetImageFromArray(np.ascontiguousarray(a.T))

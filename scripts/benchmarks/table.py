@@ -124,6 +124,23 @@ def _data(found: dict) -> list:
         rows.append(("sampler, share of the fast float32 step",
                      f"{share:.2%}; {1 / own['sampler_seconds']:.0f} slices/s, whole pipeline "
                      f"{1 / own['pipeline_seconds']:.0f}", "1%", share < 0.01))
+    own = found.get("prepare_side_by_side")
+    if own:
+        rows.append((f"prepare, one case on {own['cores']} cores against one core",
+                     f"{own['seconds']:.1f} s against {own['alone_seconds']:.1f} s: "
+                     f"{own['times_as_fast']:.2f} times as fast, {own['cpu_times']:.2f} times the "
+                     f"processor's seconds, {'the same' if own['same_bytes'] else 'other'} bytes",
+                     "1.5 times, 1.1 times, the same",
+                     own["times_as_fast"] >= 1.5 and own["cpu_times"] <= 1.1
+                     and own["same_bytes"]))
+    for name, text, goal in (("evaluate", "`evaluate` of one case", 0.3),
+                             ("predict", "`predict` to its first slice", 1.3)):
+        own = found.get("start", {}).get(name)
+        if own:
+            rows.append((f"start: {text} against `import tensorflow`",
+                         f"{own['seconds']:.1f} s, {own['times_import']:.2f} times "
+                         f"(processor's seconds: {own['times_import_cpu']:.2f} times)",
+                         f"{goal} times", own["times_import"] <= goal))
     own = found.get("prepare")
     if own:
         rows.append(("prepare, one case against N4 at full resolution",

@@ -20,6 +20,7 @@ from pixelnet_tf.dataset.encode import encode_case
 from pixelnet_tf.dataset.prepare_study import prepare_study
 from pixelnet_tf.dataset.prepared import PreparedStudy
 from pixelnet_tf.errors import DataError, RunError
+from pixelnet_tf.reporting import LogReporter
 from pixelnet_tf.volumes.nifti import nifti_bytes, read_volume, write_labels
 from tests.listening import Listening
 
@@ -144,6 +145,43 @@ def test_too_little_room_is_seen_before_any_work(small_config, study, tmp_path, 
     usage = namedtuple("usage", "total used free")
     monkeypatch.setattr(prepare_module.shutil, "disk_usage", lambda path: usage(10, 9, 1))
     with pytest.raises(RunError, match=r"0\.00 GB are free.*4 cases"):
+        prepare_study(small_config, study, tmp_path / "p", 1)
+    assert not (tmp_path / "p").exists()
+
+
+class Said(LogReporter):
+    """Keeps what it hears."""
+
+    def __init__(self):
+        self.messages, self.warnings = [], []
+
+    def message(self, text):
+        self.messages.append(text)
+
+    def warning(self, text):
+        self.warnings.append(text)
+
+
+@pytest.mark.parametrize(("free", "workers", "warned"), [
+    (0, 3, 0), (1 << 40, 3, 0), (2.5, 2, 1), (1.5, 1, 1)])
+def test_no_more_cases_are_in_work_than_there_is_memory_for(
+        small_config, small_study, tmp_path, monkeypatch, free, workers, warned):
+    # Cases of these sizes take what the program takes, and some part of it more.
+    monkeypatch.setattr(prepare_module, "free_memory", lambda: int(free * 330 * 2**20))
+    monkeypatch.setattr(prepare_module, "own_cores", lambda: 1)
+    said = Said()
+    prepare_study(small_config, small_study, tmp_path / "p", 3, dry_run=True, reporter=said)
+    assert [text for text in said.messages if text.startswith("memory")] == [
+        "memory: up to 0.34 GB for a case in work (phantom_001: 32x28x12 voxels, 3 channels), "
+        f"{workers} at a time"]
+    assert [text.endswith(f"{workers} cases are in work at once, not 3")
+            for text in said.warnings] == [True] * warned
+
+
+def test_too_little_memory_for_one_case_is_seen_before_any_work(
+        small_config, study, tmp_path, monkeypatch):
+    monkeypatch.setattr(prepare_module, "free_memory", lambda: 100 << 20)
+    with pytest.raises(RunError, match=r"phantom_001.*up to 0\.34 GB.*0\.10 GB are free"):
         prepare_study(small_config, study, tmp_path / "p", 1)
     assert not (tmp_path / "p").exists()
 

@@ -1,6 +1,9 @@
 """One case from its files to slices."""
 
 import dataclasses
+import subprocess
+import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -12,6 +15,7 @@ from pixelnet_tf.reporting import LogReporter
 from pixelnet_tf.volumes import case_volume
 from pixelnet_tf.volumes.case_volume import prepare_case, prepare_volumes
 from pixelnet_tf.volumes.geometry import VolumeGeometry
+from pixelnet_tf.volumes.phantom_study import write_phantom
 from pixelnet_tf.volumes.raw_volume import RawVolume
 
 STUDY = StudyConfig(modalities=("flair", "t2"))
@@ -89,6 +93,41 @@ def test_channels_side_by_side_come_out_as_one_after_the_other(case, monkeypatch
         assert heard.steps == [("correcting", 0, 2, "flair"), ("correcting", 1, 2, "t2")]
     assert found[0].images.tobytes() == found[1].images.tobytes()
     assert found[0].normalization == found[1].normalization
+
+
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="Linux tells the peak")
+@pytest.mark.parametrize("settings", [
+    [], ["study.skull_stripped=false"]], ids=["brain", "head"])
+def test_no_case_takes_more_memory_than_is_said(settings, tmp_path):
+    """In a process of its own, since the peak is that of the whole process."""
+    code = """if True:
+        import sys
+        from pathlib import Path
+        from pixelnet_tf.cases.layouts import find_cases
+        from pixelnet_tf.config import load_config
+        from pixelnet_tf.dataset.encode import encode_case
+        from pixelnet_tf.volumes.case_volume import PROGRAM_BYTES, memory_to_prepare
+        from pixelnet_tf.volumes.raw_volume import geometry_of
+        import pixelnet_tf.dataset.encode, pixelnet_tf.volumes.case_volume
+
+        def peak():
+            lines = Path("/proc/self/status").read_text().splitlines()
+            return 1024 * next(int(each.split()[1]) for each in lines if "VmHWM" in each)
+
+        for module in (pixelnet_tf.dataset.encode, pixelnet_tf.volumes.case_volume):
+            module.own_cores = lambda: 2
+        config = load_config("phantom", ["prepare.bias_field.iterations=[1]", *sys.argv[2:]])
+        case = find_cases(Path(sys.argv[1]), config.study)[0]
+        bound = PROGRAM_BYTES + memory_to_prepare(
+            geometry_of(case.files[0]), config.study, config.prepare, cores=2)
+        encode_case(case, config.study, config.prepare)
+        print(peak(), bound)
+    """
+    write_phantom(tmp_path, 1, 0, size=(128, 128, 64))
+    done = subprocess.run([sys.executable, "-c", code, tmp_path, *settings], check=True,
+                          capture_output=True, text=True)
+    taken, bound = map(int, done.stdout.split())
+    assert bound / 3 < taken < bound
 
 
 def test_another_grid_is_an_error_or_resampled(case, tmp_path, save, ball):
