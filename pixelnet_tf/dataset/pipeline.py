@@ -16,8 +16,40 @@ from pixelnet_tf.dataset.index import SliceIndex
 from pixelnet_tf.dataset.prepared import PreparedStudy
 from pixelnet_tf.dataset.sampler import sample_pixels
 from pixelnet_tf.dataset.schedule import SliceSchedule
-from pixelnet_tf.dataset.shards import parse_record
 from pixelnet_tf.errors import DataError
+
+#: What a record of a shard holds (`shards.to_record`).
+_FEATURES = {
+    "image": tf.io.FixedLenFeature([], tf.string),
+    "labels": tf.io.FixedLenFeature([], tf.string),
+    "brain": tf.io.FixedLenFeature([], tf.string),
+    "height": tf.io.FixedLenFeature([], tf.int64),
+    "width": tf.io.FixedLenFeature([], tf.int64),
+}
+
+
+def parse_record(serialized: tf.Tensor, channels: int) -> dict[str, tf.Tensor]:
+    """Decode one record inside a graph.
+
+    Args:
+        serialized: scalar string, as `PreparedStudy.read_record_bytes` or a TFRecordDataset
+            gives it.
+        channels: number of the image's channels.
+
+    Returns:
+        image (height, width, channel) float32, labels (height, width) int32 class indices,
+        brain (height, width) bool.
+    """
+    record = tf.io.parse_single_example(serialized, _FEATURES)
+    shape = tf.stack([record["height"], record["width"]])
+
+    def array(name: str, dtype: tf.DType, *last: int) -> tf.Tensor:
+        flat = tf.io.decode_raw(tf.io.decode_compressed(record[name], "ZLIB"), dtype)
+        return tf.ensure_shape(tf.reshape(flat, [*tf.unstack(shape), *last]), [None, None, *last])
+
+    return {"image": array("image", tf.float32, channels),
+            "labels": tf.cast(array("labels", tf.uint8), tf.int32),
+            "brain": tf.cast(array("brain", tf.uint8), tf.bool)}
 
 
 def in_turn(batches: tf.data.Dataset) -> Iterator[dict[str, tf.Tensor]]:

@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import tensorflow as tf
 
 from pixelnet_tf.cases.case import Case
 from pixelnet_tf.cases.layouts import find_cases
@@ -473,7 +472,7 @@ def _failed_before(cases: list[Case], made_from: dict[str, dict[str, Any]], out:
 
 def _left_out(out: str) -> tuple[LeftOut, ...]:
     path = os.path.join(out, "left_out.json")
-    if not tf.io.gfile.exists(path):
+    if not os.path.exists(path):
         return ()
     return read_json_as(path, lambda tree: convert(tuple[LeftOut, ...], tree, "the whole"),
                         "remove it")
@@ -497,7 +496,7 @@ def _made_from(cases: list[Case], study: StudyConfig, prepare: PrepareConfig,
 def _finished(case: Case, made_from: dict[str, Any], out: str) -> dict[str, Any] | None:
     """Return the JSON of a case that is done and was made from the same."""
     path = _case_file(out, case.name, ".json")
-    if case.faults or case.segmentation_faults or not tf.io.gfile.exists(path):
+    if case.faults or case.segmentation_faults or not os.path.exists(path):
         return None
     try:
         details = read_case_record(path)
@@ -572,7 +571,7 @@ def _split(settings: SplitConfig, out: str, names: list[str], same: list[tuple[s
         notes += (f"split.patient matches {len(names) - len(unmatched)} of {len(names)} cases; "
                   "each of the others counts as a patient of its own: "
                   f"{', '.join(unmatched[:5])}{' ...' if len(unmatched) > 5 else ''}",)
-    if redraw or not tf.io.gfile.exists(path):
+    if redraw or not os.path.exists(path):
         return own or draw_split(names, settings, same, set_aside), True, notes
     drawn = read_json_as(path, DrawnSplit.from_json, SPLIT_ADVICE)
     split = drawn.split
@@ -678,6 +677,6 @@ def _write_case(encoded: EncodedCase, made_from: dict[str, Any], voxels: tuple[s
              **({} if encoded_slice.plane == PLANES[0] else {"plane": encoded_slice.plane})}
             for encoded_slice, (offset, length) in zip(encoded.slices, places, strict=True)]
     details = {**encoded.details, "made_from": made_from, "voxels": list(voxels), "shard": shard,
-               "shard_bytes": int(tf.io.gfile.stat(path).length), "slices": rows}
+               "shard_bytes": os.path.getsize(path), "slices": rows}
     write_json(_case_file(out, encoded.name, ".json"), details)
     return details

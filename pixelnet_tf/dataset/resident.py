@@ -16,10 +16,10 @@ import tensorflow as tf
 from pixelnet_tf import draws
 from pixelnet_tf.config import SamplingConfig, Strategy
 from pixelnet_tf.dataset.augment import Slice, augment, gathered_warp, training_slice
+from pixelnet_tf.dataset.pipeline import parse_record
 from pixelnet_tf.dataset.prepared import PreparedStudy
 from pixelnet_tf.dataset.sampler import sample_pixels_statically
 from pixelnet_tf.dataset.schedule import SliceSchedule
-from pixelnet_tf.dataset.shards import parse_record
 from pixelnet_tf.errors import ConfigError
 
 

@@ -17,10 +17,9 @@ from pixelnet_tf.cases.class_priors import ClassPriors
 from pixelnet_tf.cases.split import Split
 from pixelnet_tf.config import AUTO, Config, FollowDecisions, TrainingConfig
 from pixelnet_tf.dataset.measure_priors import measure_priors
-from pixelnet_tf.dataset.pipeline import in_turn, parts_of, training_batches
+from pixelnet_tf.dataset.pipeline import in_turn, parse_record, parts_of, training_batches
 from pixelnet_tf.dataset.prepared import PreparedStudy
 from pixelnet_tf.dataset.schedule import SliceSchedule
-from pixelnet_tf.dataset.shards import parse_record
 from pixelnet_tf.errors import ConfigError, DataError, RunError
 from pixelnet_tf.evaluation.comparison import ENOUGH_CASES, LEAST_GAIN
 from pixelnet_tf.io.files import check_apart, remove_leftovers

@@ -167,16 +167,22 @@ def memory_to_prepare(geometry: VolumeGeometry, study: StudyConfig, prepare: Pre
     Args:
         geometry: of the first modality.
         planes: that it is cut along.
-        cores: that a process has for it, and so the channels that are corrected side by side.
+        cores: that the process has for it, by which channels are corrected side by side.
     """
     channels = len(study.modalities)
     voxels = math.prod(geometry.shape)
     pixels = max(plan.slices * plan.height * plan.width
                  for plan in plans_of(geometry, prepare.slice_size, planes))
     head = 0 if study.skull_stripped or study.has_brain_mask else 14 * channels
-    correcting = 20 * min(cores, channels)
+    correcting = 20 * _side_by_side(channels, cores)
     slices = (12 if prepare.slice_size else 8) * channels + 6
     return voxels * (10 + 4 * channels) + max(voxels * max(head, correcting), pixels * slices)
+
+
+def _side_by_side(channels: int, cores: int) -> int:
+    """How many channels are corrected at once: more than there are cores, so that three on two
+    cores come to their end together, and no core is idle while the last one is corrected."""
+    return 1 if cores == 1 else min(channels, 2 * cores)
 
 
 def prepare_volumes(name: str, volumes: Mapping[str, Callable[[], RawVolume]],
@@ -260,7 +266,7 @@ def _prepare(name: str, volumes: Mapping[str, Callable[[], RawVolume]],
         return mean, std
 
     # N4 keeps little more than one core busy, and leaves the interpreter's lock.
-    found = ahead(corrected, there, min(own_cores(), len(there)))
+    found = ahead(corrected, there, _side_by_side(len(there), own_cores()))
     for done, number in enumerate(there):
         modality = study.modalities[number]
         reporter.progress("correcting", done, len(there), modality)

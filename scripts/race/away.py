@@ -20,9 +20,9 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
+from pixelnet_tf.dataset.pipeline import parse_record
 from pixelnet_tf.dataset.prepared import PreparedStudy
 from pixelnet_tf.dataset.resident import ResidentSlices
-from pixelnet_tf.dataset.shards import parse_record
 from pixelnet_tf.errors import DataError
 from pixelnet_tf.io.files import begin_folder, write_json
 from pixelnet_tf.reporting import Reporter

@@ -67,6 +67,16 @@ def test_the_table_and_a_second_run(study, tmp_path):
     assert "0 prepared, 3 kept" in CliRunner().invoke(command, arguments).output
 
 
+def test_tensorflow_is_not_loaded(study, tmp_path):
+    code = ("import sys\nfrom pixelnet_tf.cli import main\ntry:\n    main(sys.argv[1:])\n"
+            "except SystemExit as end:\n    assert end.code == 0\n"
+            "print({'tensorflow', 'keras', 'pandas', 'matplotlib'} & set(sys.modules))")
+    done = subprocess.run(
+        [sys.executable, "-c", code, "prepare", *PLAIN, "--data", study, "--out", tmp_path / "p"],
+        check=True, capture_output=True, text=True)
+    assert done.stdout.splitlines()[-1] == "set()"
+
+
 def test_dry_run_and_print_config(study, tmp_path):
     arguments = [*PLAIN, "--data", str(study), "--out", str(tmp_path / "p")]
     result = CliRunner().invoke(command, [*arguments, "--dry-run"])

@@ -27,6 +27,8 @@ import tensorflow as tf
 import tensorflow.python  # submodules come as ever
 tf.constant(1)
 assert tf.__spec__.loader.get_source("tensorflow")
+assert not {"matplotlib", "pandas"} & set(sys.modules)
+import matplotlib  # whoever wants it
 print("said", file=sys.stderr, flush=True)
 os.write(2, b"written\\n")
 """

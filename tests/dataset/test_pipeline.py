@@ -12,7 +12,7 @@ from pixelnet_tf.dataset.index import SliceIndex
 from pixelnet_tf.dataset.pipeline import training_batches
 from pixelnet_tf.dataset.prepared import PreparedStudy
 from pixelnet_tf.dataset.schedule import SliceSchedule
-from pixelnet_tf.dataset.shards import to_example
+from pixelnet_tf.dataset.shards import to_record
 from pixelnet_tf.volumes.case_volume import PreparedVolume
 
 
@@ -113,7 +113,7 @@ def unequal_study() -> SimpleNamespace:
         volume = PreparedVolume("A", np.ones((1, height, width, 3), np.float32), labels,
                                 np.ones((1, height, width), bool), None, None, {})
         encoded, = encode_slices(volume, 4)
-        records.append(to_example(encoded).SerializeToString())
+        records.append(to_record(encoded))
         columns.append((encoded.class_counts, height, width))
     counts, heights, widths = (np.array(column) for column in zip(*columns, strict=True))
     zeros = np.zeros(2, np.int64)

@@ -46,7 +46,7 @@ def test_what_is_written(small_config, small_study, tmp_path):
     assert (summary.kept, summary.left_out, summary.notes) == ((), (), ())
     assert ears.events[-1] == ("preparing", 4, 4, "phantom_004")
     assert [event[0] for event in ears.events] == ["checking"] * 4 + ["preparing"] * 4
-    assert ears.said == []
+    assert [text.split(":")[0] for text in ears.said] == ["memory"]
     files = sorted(path.relative_to(tmp_path / "p").as_posix()
                    for path in (tmp_path / "p").rglob("*") if path.is_file())
     assert files == sorted(["config.yaml", "index.json", "left_out.json", "manifest.jsonl",

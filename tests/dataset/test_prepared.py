@@ -8,10 +8,9 @@ import pytest
 
 from pixelnet_tf.cases.layouts import find_cases
 from pixelnet_tf.config import SamplingConfig
-from pixelnet_tf.dataset.pipeline import in_turn, training_batches
+from pixelnet_tf.dataset.pipeline import in_turn, parse_record, training_batches
 from pixelnet_tf.dataset.prepared import PreparedStudy
 from pixelnet_tf.dataset.schedule import SliceSchedule
-from pixelnet_tf.dataset.shards import parse_record
 from pixelnet_tf.errors import ConfigError, DataError
 from pixelnet_tf.volumes.case_volume import prepare_case
 from tests.earlier_version import copy_without_manifest

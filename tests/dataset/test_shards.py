@@ -1,11 +1,14 @@
 """Shards: a record by its place, and the same from TFRecordDataset."""
 
+import errno
+
 import numpy as np
 import pytest
 import tensorflow as tf
 
 from pixelnet_tf.dataset.encode import EncodedSlice, encode_slices
-from pixelnet_tf.dataset.shards import parse_record, write_shard
+from pixelnet_tf.dataset.pipeline import parse_record
+from pixelnet_tf.dataset.shards import to_record, write_shard
 from pixelnet_tf.errors import RunError
 from pixelnet_tf.volumes.case_volume import PreparedVolume
 
@@ -52,6 +55,27 @@ def test_static_channels_in_a_pipeline(tmp_path):
     assert dataset.element_spec["labels"].shape.as_list() == [None, None]
 
 
+@pytest.mark.parametrize("size", [1, 127, 128, 20_000])
+def test_records_are_those_that_tensorflow_writes(size, tmp_path):
+    def stream(data):
+        return tf.train.Feature(bytes_list=tf.train.BytesList(value=[data]))
+
+    def number(value):
+        return tf.train.Feature(int64_list=tf.train.Int64List(value=[value]))
+
+    encoded = EncodedSlice(size, 3, size * b"i", b"", b"brain", (), 0.0)
+    example = tf.train.Example(features=tf.train.Features(feature={
+        "image": stream(encoded.image), "labels": stream(encoded.labels),
+        "brain": stream(encoded.brain), "height": number(encoded.height),
+        "width": number(encoded.width)})).SerializeToString(deterministic=True)
+    assert to_record(encoded) == example
+    write_shard(str(tmp_path / "mine"), [encoded, encoded])
+    with tf.io.TFRecordWriter(str(tmp_path / "theirs")) as writer:
+        writer.write(example)
+        writer.write(example)
+    assert (tmp_path / "mine").read_bytes() == (tmp_path / "theirs").read_bytes()
+
+
 def test_equal_slices_give_equal_bytes(tmp_path):
     for name in "ab":
         write_shard(str(tmp_path / name), encode_slices(volume(), 4))
@@ -64,7 +88,7 @@ def test_a_failed_write_leaves_the_old_shard(tmp_path):
 
     def slices():
         yield encode_slices(volume(), 4)[0]
-        raise tf.errors.ResourceExhaustedError(None, None, "write failed")
+        raise OSError(errno.ENOSPC, "write failed")
 
     with pytest.raises(RunError, match=r"A\.tfrecord.*no space is left"):
         write_shard(str(path), slices())
