@@ -1,10 +1,10 @@
 """Every figure of speed and memory of docs/benchmarks.md, by one command.
 
-    python scripts/benchmark.py --out DIR [--quick] [--only NAME ...]
+    python scripts/benchmark.py --out DIR [--quick] [--only NAME ...] [--peer]
 
 Ratios are of two things measured in one run; the machine's load and its measured peak rates stand
 beside them. Each part runs in a process of its own, so that its peak memory is its own. The first
-run prepares two cases and trains a full-width model for some minutes; --work keeps both. Writes
+run prepares the cases and trains a full-width head for some minutes; --work keeps both. Writes
 DIR/benchmark.json (parts that were measured before stay in it) and DIR/benchmark.md. Needs Linux.
 """
 
@@ -17,11 +17,22 @@ import subprocess
 import sys
 import tempfile
 import time
+from functools import partial
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 
-from benchmarks import context, inference, machine, preparing, starting, study, table, training
+from benchmarks import (
+    context,
+    inference,
+    machine,
+    peer,
+    preparing,
+    starting,
+    study,
+    table,
+    training,
+)
 
 #: Name -> what it measures, in the order in which the parts run.
 PARTS = {
@@ -46,6 +57,9 @@ PARTS = {
     "growth_step": training.growth,
     "growth_volumes": inference.volumes,
 }
+#: The same of what --peer adds.
+PEER = {f"peer_{precision}": partial(peer.race, precision=precision)
+        for precision in ("float32", "bfloat16")}
 
 
 def measure(name: str, arguments: list[str]) -> dict:
@@ -73,24 +87,44 @@ def main() -> int:
     parser.add_argument("--quick", action="store_true", help="fewer slices and repeats")
     parser.add_argument("--only", nargs="+", choices=PARTS, metavar="NAME", default=[],
                         help=f"some of: {', '.join(PARTS)}")
-    parser.add_argument("--steps", type=int, help="training steps of the model (default 300)")
+    parser.add_argument("--steps", type=int, help="training steps of the head (default 200)")
+    parser.add_argument("--study", choices=("brats", "stroke"), default="brats",
+                        help="whose cases are segmented")
     parser.add_argument("--set", dest="overrides", action="append", default=[],
                         metavar="KEY=VALUE", help="override the configuration")
-    parser.add_argument("--part", choices=PARTS, help=argparse.SUPPRESS)
+    parser.add_argument("--peer", action="store_true", help="the adaptive mode against nnU-Net's "
+                        "U-Net in PyTorch (pip install '.[peer]'), alone or with --only")
+    parser.add_argument("--cores", type=int, help="cores that everything is bound to (default all)")
+    parser.add_argument("--contestant", choices=peer.FORMS, help=argparse.SUPPRESS)
+    parser.add_argument("--precision", help=argparse.SUPPRESS)
+    parser.add_argument("--part", choices=[*PARTS, *PEER], help=argparse.SUPPRESS)
     parser.add_argument("--result", type=Path, help=argparse.SUPPRESS)
     given = parser.parse_args()
     work = given.work or given.out
     work.mkdir(parents=True, exist_ok=True)
     options = study.Options(work, given.data, given.quick,
-                            given.steps or (10 if given.quick else 300), tuple(given.overrides))
-    if given.part:
+                            given.steps or (20 if given.quick else 200), tuple(given.overrides),
+                            given.study)
+    if given.cores:
+        os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:given.cores])
+    if given.contestant:
+        peer.contest(options, given)
+        return 0
+    if given.part in PEER:
+        found = PEER[given.part](options, arguments=sys.argv[1:])
+    elif given.part:
         found = PARTS[given.part](options)
+    if given.part:
         given.result.write_text(json.dumps(found, default=float), encoding="utf-8")
         return 0
     given.out.mkdir(parents=True, exist_ok=True)
     path = given.out / "benchmark.json"
     found = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
-    for name in given.only or PARTS:
+    from pixelnet_tf.io.processor import bfloat16_instructions
+    names = given.only or ([] if given.peer else list(PARTS))
+    if given.peer:
+        names += [name for name in PEER if name != "peer_bfloat16" or bfloat16_instructions()]
+    for name in names:
         found[name] = measure(name, sys.argv[1:])
         path.write_text(json.dumps(found, indent=1), encoding="utf-8")
     if not given.overrides and "machine" in found:

@@ -919,6 +919,29 @@ class GuidedFilterConfig:
 
 
 @dataclass(frozen=True)
+class LatticeConfig:
+    """Where the adaptive mode looks first, and when it looks closer."""
+
+    #: Distance in pixels of the pixels that are looked at first, along both axes of a slice: 2, 4
+    #: or 8.
+    stride: int = 4
+    #: Of a volume only every so many slices are looked at first: 1, 2 or 4. Not with
+    #: `model.context_slices`, the guided filter or several planes, where it counts as 1.
+    slices: int = 1
+    #: Pixels that agree fill what lies between them only if the best score of each leads, or each
+    #: region lies from its threshold, by this much (in logits).
+    margin: float = 2.0
+
+    def __post_init__(self) -> None:
+        for name, value, allowed in (("stride", self.stride, (2, 4, 8)),
+                                     ("slices", self.slices, (1, 2, 4))):
+            if value not in allowed:
+                raise ConfigError(f"prediction.lattice.{name} must be one of {list(allowed)}, got "
+                                  f"{value}", value=value)
+        in_range("prediction.lattice.margin", self.margin, 0.0, 1000.0)
+
+
+@dataclass(frozen=True)
 class PredictionConfig:
     """From a trained model to label volumes (paper section 3.3)."""
 
@@ -954,15 +977,22 @@ class PredictionConfig:
     #: Take the mean of the scores of each slice and of its mirror image; twice the time.
     flips: bool = False
     #: `apply`: follow what `train` decided on the validation cases (RUN/decisions.json) about
-    #: `prior`, `class_offsets`, `guided_filter`, `flips`, `region_thresholds` and `postprocess`,
-    #: and choose the checkpoint under that prior; `ignore`: take them as they stand here. See
-    #: training.md.
+    #: `prior`, `class_offsets`, `guided_filter`, `flips`, `region_thresholds`, `postprocess` and
+    #: `lattice`, and choose the checkpoint under that prior; `ignore`: take them as they stand
+    #: here. See training.md.
     decisions: FollowDecisions = FollowDecisions.APPLY
+    #: The adaptive mode's lattice. Where `mode` is adaptive, `train` decides it on the validation
+    #: cases: the cheapest that keeps to `adaptive_bound`.
+    lattice: LatticeConfig = field(default_factory=LatticeConfig)
+    #: The share of a case's brain voxels that the adaptive mode must label as the exact mode does,
+    #: on the validation cases that decide the lattice. Dice may differ by twice what is left to 1.
+    adaptive_bound: float = 0.999
     guided_filter: GuidedFilterConfig = field(default_factory=GuidedFilterConfig)
     postprocess: PostprocessConfig = field(default_factory=PostprocessConfig)
 
     def __post_init__(self) -> None:
         choices(self, "prediction")
+        in_range("prediction.adaptive_bound", self.adaptive_bound, 0.5, 1.0)
         in_range("prediction.batch_slices", self.batch_slices, 1, 1024)
         for name, offset in self.class_offsets.items():
             in_range(f"prediction.class_offsets.{name}", offset, -100.0, 100.0)

@@ -3,13 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import tensorflow as tf
 
 from pixelnet_tf.config import Precision
 from pixelnet_tf.inference.tiles import TILE, TileLayer
+from pixelnet_tf.model.empty_canvas import separable_blocks
 from pixelnet_tf.model.fast_head import FastHead, Perceptron
-from pixelnet_tf.model.fast_trunk import Tap, canvas_pixels, fast_taps, image_box
+from pixelnet_tf.model.fast_trunk import (
+    Tap,
+    Weights,
+    canvas_pixels,
+    empty_responses,
+    fast_taps,
+    image_box,
+    trunk_weights,
+)
 from pixelnet_tf.model.pixelnet import PixelNet, plain_scores, plain_taps
 from pixelnet_tf.model.precision import number_type
 
@@ -18,6 +28,14 @@ from pixelnet_tf.model.precision import number_type
 #: products fill every core) and keeps ten chunks in memory.
 CHUNK = 4096
 set_loop_options = tf.autograph.experimental.set_loop_options
+
+
+class Known(NamedTuple):
+    """What the trunk works with that no image changes: its weights, and what its last blocks answer
+    to an empty canvas (`empty_responses`)."""
+
+    weights: Weights
+    empty: tuple[tf.Tensor, ...]
 
 
 class DenseScorer(tf.Module):
@@ -61,9 +79,39 @@ class DenseScorer(tf.Module):
         scores = tf.ensure_shape(chunks.concat(), [None, self.model.classes])
         return tf.reshape(scores, tf.concat([shape, [self.model.classes]], 0))
 
-    def taps(self, image: tf.Tensor, neighbours: tf.Tensor | None = None) -> list[Tap]:
-        """The maps of the hypercolumn, computed where the image is; arguments of `reference`."""
-        return fast_taps(self.model, image, precision=self.precision, neighbours=neighbours)
+    def known(self, size: tf.Tensor) -> Known:
+        """What `taps` works with that no image changes.
+
+        size: (2,) int32, height and width of the images.
+        """
+        weights = trunk_weights(self.model, self.precision)
+        return Known(weights, tuple(empty_responses(self.model, weights, size)))
+
+    def known_spec(self) -> Known:
+        """What `known` gives, of images of any size, as a signature."""
+        table, kind = self.model.architecture, self.precision
+        kernels = {name: shapes for name, shapes in table.blob_shapes(self.model.channels).items()
+                   if name in table.trunk_names}
+        weights, inputs = {}, self.model.channels
+        for name, (kernel, bias) in kernels.items():
+            weights[name] = (tf.TensorSpec([*kernel[2:], inputs, kernel[0]], kind),
+                             tf.TensorSpec(bias, kind))
+            inputs = kernel[0]
+        blocks = separable_blocks(table.border)
+        widths = [table.blocks[blocks - 1][-1].width, *(
+            layer.width for block in table.blocks[blocks:] for layer in block)] if blocks else []
+        return Known(weights, tuple(tf.TensorSpec([1, None, None, width], kind)
+                                    for width in widths))
+
+    def taps(self, image: tf.Tensor, neighbours: tf.Tensor | None = None,
+             known: Known | None = None) -> list[Tap]:
+        """The maps of the hypercolumn, computed where the image is; arguments of `reference`.
+
+        known: what `known` gives for images of this size; None: it is worked out on the way.
+        """
+        weights, empty = known or (None, ())
+        return fast_taps(self.model, image, precision=self.precision, neighbours=neighbours,
+                         weights=weights, empty=empty)
 
     def exact(self, taps: list[Tap], wanted: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         """Scores of the wanted pixels; the same numbers as `reference`, but for rounding.

@@ -31,6 +31,7 @@ from pixelnet_tf.cases.predictions import (
 )
 from pixelnet_tf.config import (
     Config,
+    Mode,
     OutputForm,
     PrepareConfig,
     StudyConfig,
@@ -892,7 +893,9 @@ def _settings(config: Config, output: Any = None) -> str:
     return digest({"program": __version__,
                    "prediction": {key: value for key, value in asked.items()
                                   if key not in ("batch_slices", "probability_maps",
-                                                 "uncertainty_maps", "decisions", "allow_missing")
+                                                 "uncertainty_maps", "decisions", "allow_missing",
+                                                 "adaptive_bound")
+                                  and (key != "lattice" or prediction.mode == Mode.ADAPTIVE)
                                   and (value or key not in ("class_offsets", "flips",
                                                             "region_thresholds"))},
                    "brain_only": prediction.inside_brain(study), "regions": shown["regions"],

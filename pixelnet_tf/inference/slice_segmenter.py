@@ -8,11 +8,18 @@ from typing import NamedTuple
 import numpy as np
 import tensorflow as tf
 
-from pixelnet_tf.config import GuidedFilterConfig, Mode, Precision, PredictionConfig, StudyConfig
+from pixelnet_tf.config import (
+    GuidedFilterConfig,
+    LatticeConfig,
+    Mode,
+    Precision,
+    PredictionConfig,
+    StudyConfig,
+)
 from pixelnet_tf.errors import ConfigError, ModelError
-from pixelnet_tf.inference.adaptive import adaptive_scores
+from pixelnet_tf.inference.adaptive import Beside, adaptive_scores
 from pixelnet_tf.inference.decoding import Decoding
-from pixelnet_tf.inference.dense import DenseScorer, set_loop_options
+from pixelnet_tf.inference.dense import DenseScorer, Known, set_loop_options
 from pixelnet_tf.inference.guided_filter import refine_scores
 from pixelnet_tf.model.fast_trunk import Tap, joined
 from pixelnet_tf.model.hypercolumn import slices_beside
@@ -32,6 +39,14 @@ class _Slab(NamedTuple):
     taps: list[Tap] | None = None
 
 
+class _Held:
+    """What is known for slices of the size (height, width) that was seen last. An object that
+    TensorFlow does not track: none of it belongs into an exported model."""
+
+    def __init__(self) -> None:
+        self.last: tuple[tuple[int, ...], Known] | None = None
+
+
 class SliceSegmenter(tf.Module):
     """Segments slices of any size and number without retracing.
 
@@ -44,6 +59,9 @@ class SliceSegmenter(tf.Module):
         flips: take the mean of the scores of each slice and of its mirror image, left and right.
         batch_slices: slices that a network with `context_slices` computes together.
         decoding: how classes follow from scores; None: those of the network alone.
+        lattice: that of the adaptive mode; None: the configuration's default.
+        frozen: the weights do not change any more, so that what depends on them alone is worked out
+            once for all slices of a size.
 
     Attributes:
         sigmoid: whether the scores are those of regions, each before a sigmoid of its own, and not
@@ -53,13 +71,16 @@ class SliceSegmenter(tf.Module):
             slice once, and in place of one that is not in the stack the nearest is taken.
         planes: planes over whose slices the scores of a voxel are averaged (`score_voxels`); each
             call is of one of them.
+        every: how many slices of a volume apart those are that the adaptive mode looks at first;
+            what lies between, the slices beside may decide (`scores`). 1: every slice.
     """
 
     def __init__(self, model: PixelNet, correction: np.ndarray | None = None,
                  mode: str = Mode.EXACT, precision: str = Precision.FLOAT32,
                  smoothing: GuidedFilterConfig | None = None, flips: bool = False,
                  batch_slices: int = PredictionConfig.batch_slices,
-                 decoding: Decoding | None = None):
+                 decoding: Decoding | None = None, lattice: LatticeConfig | None = None,
+                 frozen: bool = False):
         super().__init__()
         if mode not in Mode.texts():
             raise ConfigError(f"prediction.mode must be one of {Mode.texts()}, got {mode!r}",
@@ -73,17 +94,32 @@ class SliceSegmenter(tf.Module):
         self.sigmoid = model.config.region_based
         self.decoding = decoding or Decoding.plain(model.classes, self.sigmoid)
         self.background = tf.constant(self.decoding.background)
+        self.lattice = lattice or LatticeConfig()
+        # Hypercolumns of several slices need the trunk of all, the filter all scores.
+        alone = not self.reach and not self.smoothing.radius and len(self.planes) == 1
+        self.every = self.lattice.slices if mode == Mode.ADAPTIVE and alone else 1
         zeros = np.zeros(model.classes, np.float32)
         self.correction = tf.constant(zeros if correction is None else correction, tf.float32)
         image = tf.TensorSpec([None, None, None, model.channels], tf.float32)
         mask = tf.TensorSpec([None, None, None], tf.bool)
+        known = self.scorer.known_spec()
         #: The one graph of all shapes.
         self.graph = tf.function(self._stack_scores if self.reach else self._scores,
-                                 autograph=True, input_signature=[image, mask, mask])
+                                 autograph=True, input_signature=[image, mask, mask, known])
+        scores = tf.TensorSpec([None, None, None, model.classes], tf.float32)
+        #: The graph of slices of which others decide a part.
+        self._between = tf.function(
+            self._scores_between, autograph=True,
+            input_signature=[image, mask, mask, known, Beside(scores, mask)])
         #: The maps of slices, traced once for all the places where a stack needs them.
         self.trunk = tf.function(
-            lambda slices: [(tap.values, tap.origin) for tap in self.scorer.taps(slices)],
-            input_signature=[image])
+            lambda slices, known: [(tap.values, tap.origin)
+                                   for tap in self.scorer.taps(slices, known=known)],
+            input_signature=[image, known])
+        self._known = tf.function(self.scorer.known, autograph=False,
+                                  input_signature=[tf.TensorSpec([2], tf.int32)])
+        self._frozen = frozen
+        self._held = _Held()
 
     @property
     def members(self) -> tuple[SliceSegmenter, ...]:
@@ -95,10 +131,11 @@ class SliceSegmenter(tf.Module):
            decoding: Decoding | None = None) -> SliceSegmenter:
         """The segmenter that a configuration's section `prediction` asks for."""
         return cls(network.model, network.correction, prediction.mode, prediction.precision,
-                   prediction.guided_filter, prediction.flips, prediction.batch_slices, decoding)
+                   prediction.guided_filter, prediction.flips, prediction.batch_slices, decoding,
+                   prediction.lattice, frozen=True)
 
-    def scores(self, image: tf.Tensor, domain: tf.Tensor, read_out: tf.Tensor | None = None
-               ) -> tf.Tensor:
+    def scores(self, image: tf.Tensor, domain: tf.Tensor, read_out: tf.Tensor | None = None,
+               beside: Beside | None = None) -> tf.Tensor:
         """Corrected scores (batch, height, width, class) float32.
 
         Args:
@@ -108,10 +145,31 @@ class SliceSegmenter(tf.Module):
             read_out: (batch, height, width) bool, the pixels of the domain whose scores are used;
                 None takes all. The others are computed only where these need them, and else stay
                 at the background's scores.
+            beside: what the slices beside decide, where `every` is above 1.
         """
-        return self.graph(image, domain, domain if read_out is None else read_out)
+        read_out = domain if read_out is None else read_out
+        if beside is None:
+            return self.graph(image, domain, read_out, self._known_of(image))
+        return self._between(image, domain, read_out, self._known_of(image), beside)
 
-    def _stack_scores(self, image: tf.Tensor, domain: tf.Tensor, read_out: tf.Tensor
+    def _scores_between(self, image: tf.Tensor, domain: tf.Tensor, read_out: tf.Tensor,
+                        known: Known, beside: Beside) -> tf.Tensor:
+        """Scores of slices of which others decide a part."""
+        return self._mean_scores(image, domain, domain & read_out, known, (), beside)
+
+    def _known_of(self, image: tf.Tensor) -> Known:
+        """What is known for slices of a size; kept where neither graph nor training needs it anew.
+        """
+        size = tf.shape(image)[1:3]
+        if not (self._frozen and tf.executing_eagerly()):
+            return self._known(size)
+        own, last = tuple(int(length) for length in size), self._held.last
+        if last is None or last[0] != own:
+            # Set as one: other threads may ask for other sizes.
+            self._held.last = last = own, self._known(size)
+        return last[1]
+
+    def _stack_scores(self, image: tf.Tensor, domain: tf.Tensor, read_out: tf.Tensor, known: Known
                       ) -> tf.Tensor:
         """Scores of consecutive slices, a few at a time; the trunk sees each slice once.
 
@@ -119,7 +177,7 @@ class SliceSegmenter(tf.Module):
         """
         count, step, reach = tf.shape(image)[0], self.batch_slices, self.reach
         images = [image, tf.reverse(image, [2])] if self.flips else [image]
-        held = self._maps([each[:reach] for each in images])
+        held = self._maps([each[:reach] for each in images], known)
         number = (count + step - 1) // step
         parts = tf.TensorArray(tf.float32, number, infer_shape=False,
                                element_shape=[None, None, None, self.classes])
@@ -130,20 +188,20 @@ class SliceSegmenter(tf.Module):
             low, high = tf.maximum(start - reach, 0), tf.minimum(stop + reach, count)
             seen = tf.minimum(start + reach, count)
             if seen < high:
-                held = _joined(held, self._maps([each[seen:high] for each in images]))
+                held = _joined(held, self._maps([each[seen:high] for each in images], known))
             slabs = self._slabs([each[low:high] for each in images],
                                 slices_beside(count, self.offsets)[start:stop] - low, held)
             parts = parts.write(i, self._scores(image[start:stop], domain[start:stop],
-                                                read_out[start:stop], slabs))
+                                                read_out[start:stop], known, slabs))
             kept = tf.maximum(stop - reach, 0) - low
             held = [(values[kept:], origin) for values, origin in held]
         return tf.ensure_shape(parts.concat(), [None, None, None, self.classes])
 
-    def _maps(self, images: Sequence[tf.Tensor]) -> list[_Map]:
+    def _maps(self, images: Sequence[tf.Tensor], known: Known) -> list[_Map]:
         """The maps of some slices and of their mirror images, all in one list."""
         # The reference computes everything anew.
         return [] if self.mode == Mode.REFERENCE else [
-            held for image in images for held in self.trunk(image)]
+            held for image in images for held in self.trunk(image, known)]
 
     def _slabs(self, images: Sequence[tf.Tensor], neighbours: tf.Tensor, held: Sequence[_Map]
                ) -> list[_Slab]:
@@ -155,38 +213,44 @@ class SliceSegmenter(tf.Module):
         return [_Slab(image, neighbours, taps[n * len(rates):(n + 1) * len(rates)])
                 for n, image in enumerate(images)]
 
-    def _scores(self, image: tf.Tensor, domain: tf.Tensor, read_out: tf.Tensor,
+    def _scores(self, image: tf.Tensor, domain: tf.Tensor, read_out: tf.Tensor, known: Known,
                 slabs: Sequence[_Slab] = ()) -> tf.Tensor:
         """Scores of slices; slabs: they and what their hypercolumns are read from, as they are and,
         for `flips`, mirrored; none: from the slices alone."""
         if not self.smoothing.radius:
-            return self._mean_scores(image, domain, domain & read_out, slabs)
+            return self._mean_scores(image, domain, domain & read_out, known, slabs)
         # The filter reads every pixel of the windows around the ones that are used.
-        scores = self._mean_scores(image, domain, domain, slabs)
+        scores = self._mean_scores(image, domain, domain, known, slabs)
         scores = refine_scores(scores, image, domain, self.smoothing.radius,
                                self.smoothing.epsilon, self.sigmoid)
         return tf.where(domain[..., None], scores, self.background)
 
     def _mean_scores(self, image: tf.Tensor, domain: tf.Tensor, read_out: tf.Tensor,
-                     slabs: Sequence[_Slab]) -> tf.Tensor:
+                     known: Known, slabs: Sequence[_Slab], beside: Beside | None = None
+                     ) -> tf.Tensor:
         """Scores of the slices, or their mean with those of the mirrored ones."""
-        scores = self._plain_scores(slabs[0] if slabs else _Slab(image), domain, read_out)
+        scores = self._plain_scores(slabs[0] if slabs else _Slab(image), domain, read_out,
+                                    known, beside)
         if not self.flips:
             return scores
         # One after the other: no more than one pass's intermediate results are held.
         with tf.control_dependencies([scores]):
             mirrored = slabs[1] if slabs else _Slab(tf.reverse(image, [2]))
             domain, read_out = tf.reverse(domain, [2]), tf.reverse(read_out, [2])
-        return (scores + tf.reverse(self._plain_scores(mirrored, domain, read_out), [2])) / 2
+            if beside is not None:
+                beside = Beside(*(tf.reverse(part, [2]) for part in beside))
+        return (scores + tf.reverse(self._plain_scores(mirrored, domain, read_out, known, beside),
+                                    [2])) / 2
 
-    def _plain_scores(self, slab: _Slab, domain: tf.Tensor, read_out: tf.Tensor) -> tf.Tensor:
+    def _plain_scores(self, slab: _Slab, domain: tf.Tensor, read_out: tf.Tensor, known: Known,
+                      beside: Beside | None = None) -> tf.Tensor:
         if self.mode == Mode.REFERENCE:
             scores = self.scorer.reference(slab.images, slab.neighbours) + self.correction
             return tf.where(domain[..., None], scores, self.background)
-        taps = self.scorer.taps(slab.images) if slab.taps is None else slab.taps
+        taps = self.scorer.taps(slab.images, known=known) if slab.taps is None else slab.taps
         if self.mode == Mode.ADAPTIVE:
             return adaptive_scores(self.scorer, taps, domain, read_out, self.correction,
-                                   self.decoding)[0]
+                                   self.decoding, self.lattice, beside)[0]
         # Each pixel for itself: no other than those that are used.
         pixels, values = self.scorer.exact(taps, read_out)
         shape = tf.concat([tf.shape(domain), [self.classes]], 0)
@@ -245,16 +309,28 @@ class Ensemble:
             raise ModelError("an ensemble needs networks of the same model.planes, got "
                              f"{sorted(map(list, planes))}", value=sorted(map(list, planes)))
         self.planes, = planes
+        self.every = min(member.every for member in self.members)
 
-    def scores(self, image: tf.Tensor, domain: tf.Tensor, read_out: tf.Tensor | None = None
-               ) -> tf.Tensor:
+    @property
+    def lattice(self) -> LatticeConfig:
+        """The adaptive mode's lattice, one for all."""
+        return self.members[0].lattice
+
+    @property
+    def decoding(self) -> Decoding:
+        """How classes follow from the scores, one for all."""
+        return self.members[0].decoding
+
+    def scores(self, image: tf.Tensor, domain: tf.Tensor, read_out: tf.Tensor | None = None,
+               beside: Beside | None = None) -> tf.Tensor:
         """Mean scores (batch, height, width, class) float32; called as `SliceSegmenter.scores`."""
         # One after the other: no more than one network's intermediate results are held.
-        total = self.members[0].scores(image, domain, read_out)
+        known = () if beside is None else (beside,)
+        total = self.members[0].scores(image, domain, read_out, *known)
         for member in self.members[1:]:
             with tf.control_dependencies([total]):
                 image = tf.identity(image)
-            total += member.scores(image, domain, read_out)
+            total += member.scores(image, domain, read_out, *known)
         return total / len(self.members)
 
     def uncertain_scores(self, image: tf.Tensor, domain: tf.Tensor,

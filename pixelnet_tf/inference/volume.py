@@ -4,13 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import tensorflow as tf
 
 from pixelnet_tf.cases.labels import classes_to_values
-from pixelnet_tf.config import PLANES, PostprocessConfig, PredictionConfig, StudyConfig
+from pixelnet_tf.config import (
+    PLANES,
+    LatticeConfig,
+    PostprocessConfig,
+    PredictionConfig,
+    StudyConfig,
+)
+from pixelnet_tf.inference.adaptive import Beside, decided_between
 from pixelnet_tf.inference.decoding import Decoding
 from pixelnet_tf.inference.postprocess import postprocess_labels
 from pixelnet_tf.inference.slice_segmenter import Ensemble, SliceSegmenter
@@ -171,6 +178,11 @@ def _scored_in_plane(answer: Callable[..., Any], segmenter: SliceSegmenter | Ens
     scores = np.empty((plan.slices, *plan.native_size, segmenter.classes), np.float32)
     scores[...] = segmenter.background.numpy()
     found = [scores]
+    # Where slices are scaled, not all of the domain is read, and so not all of it is known.
+    if (answer == segmenter.scores and segmenter.every > 1
+            and np.array_equal(grid.read_out, grid.domain)):
+        score_between(segmenter, volume, grid, prediction.batch_slices, scores)
+        return found
     for rows in grid.batches(prediction.batch_slices, segmenter.reach):
         given = answer(tf.constant(volume.images[rows]), tf.constant(grid.domain[rows]),
                        tf.constant(grid.read_out[rows]))
@@ -179,6 +191,78 @@ def _scored_in_plane(answer: Callable[..., Any], segmenter: SliceSegmenter | Ens
         for voxels, part in zip(found, parts, strict=True):
             voxels[rows] = plan.read_voxels(part.numpy())
     return found
+
+
+class Looking(Protocol):
+    """What `score_between` asks of a segmenter."""
+
+    classes: int
+    every: int
+    background: tf.Tensor
+    decoding: Decoding
+    lattice: LatticeConfig
+
+    def scores(self, image: tf.Tensor, domain: tf.Tensor, read_out: tf.Tensor,
+               beside: Beside | None = None) -> tf.Tensor: ...
+
+
+def score_between(segmenter: Looking, volume: PreparedVolume,
+                   grid: PredictionGrid, batch_slices: int, voxels: np.ndarray) -> None:
+    """Scores of a volume's voxels: first of every so many slices, then of those between.
+
+    A slice between two others takes what these decide, and only the rest is asked for; where
+    nothing is left, it never reaches the network. A slice that there is nothing to read of counts
+    as background.
+
+    Args:
+        voxels: as `score_voxels` returns them, here filled in.
+    """
+    #: Scores of the slices that others may still lie between.
+    held: dict[int, np.ndarray] = {}
+    busy, count = grid.busy, len(grid.busy)
+    nothing = np.broadcast_to(segmenter.background.numpy(),
+                              (*grid.domain.shape[1:], segmenter.classes))
+    nowhere = np.zeros(grid.domain.shape[1:], bool)
+
+    def keep(rows: Sequence[int], scores: np.ndarray) -> None:
+        held.update(zip(rows, scores, strict=True))
+        voxels[list(rows)] = volume.plan.read_voxels(scores)
+
+    def look(rows: list[int], beside: Beside | None = None) -> None:
+        if rows:
+            keep(rows, segmenter.scores(
+                tf.constant(volume.images[rows]), tf.constant(grid.domain[rows]),
+                tf.constant(grid.read_out[rows]), beside).numpy())
+
+    def look_between(rows: list[int], step: int) -> None:
+        sides = [[row + offset for row in rows] for offset in (-step, step)]
+        below, above = (np.stack([held.get(row, nothing) for row in side]) for side in sides)
+        domains = np.stack([[grid.domain[row] if row in held else nowhere for row in side]
+                            for side in sides])
+        decided = grid.domain[rows] & decided_between(below, above, domains, segmenter.decoding,
+                                                      segmenter.lattice.margin)
+        scores = np.where((decided & domains[0])[..., None], below,
+                          np.where((decided & domains[1])[..., None], above, nothing))
+        left = (grid.read_out[rows] & ~decided).any(axis=(1, 2))
+        keep([row for row, asked in zip(rows, left, strict=True) if not asked], scores[~left])
+        look([row for row, asked in zip(rows, left, strict=True) if asked],
+             Beside(tf.constant(scores[left]), tf.constant(decided[left])))
+
+    every = segmenter.every
+    # One beyond the last slice, so that each other one lies between two.
+    first = range(0, count + every, every)
+    for start in range(0, len(first), batch_slices):
+        part = first[start:start + batch_slices]
+        look([row for row in part if row < count and busy[row]])
+        step = every
+        while step := step // 2:
+            between = [row for row in range(part[0] - every + step, part[-1], 2 * step)
+                       if 0 <= row < count and busy[row]]
+            for place in range(0, len(between), batch_slices):
+                look_between(between[place:place + batch_slices], step)
+        # The next ones lie above this part's last slice.
+        for row in [row for row in held if row != part[-1]]:
+            del held[row]
 
 
 def segment_volume(segmenter: SliceSegmenter | Ensemble, volume: PreparedVolume,

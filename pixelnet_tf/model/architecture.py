@@ -238,6 +238,25 @@ class Architecture:
         work += cells * sum(kernels[layer.name] for layer in self.context)
         return work + pixels * sum(kernels[layer.name] for layer in self.head)
 
+    def box_work(self, channels: int, height: int, width: int) -> float:
+        """Multiplications of the trunk where it is computed around a box of the image alone: what
+        each block's convolutions reach counts as half a cell of the last block on every side."""
+        kernels = {name: math.prod(shapes[0])
+                   for name, shapes in self.blob_shapes(channels).items()}
+        work, cells = 0.0, float((height + 32) * (width + 32))
+        for layers in self.blocks:
+            work += cells * sum(kernels[layer.name] for layer in layers)
+            cells /= 4
+        return work + 4 * sum(kernels[layer.name] for layer in self.context)
+
+    def pixel_work(self, channels: int) -> float:
+        """Multiplications of a pixel's way through the head, the context's share left out."""
+        shapes = self.blob_shapes(channels)
+        context = sum(tap.width for tap in self.taps) - sum(
+            block[-1].width for block in self.blocks)
+        return (sum(math.prod(shapes[layer.name][0]) for layer in self.head)
+                - context * self.head[0].width)
+
     def slice_numbers(self, height: int, width: int, pixels: int) -> float:
         """Numbers in all maps of a slice, and in the hypercolumns and layers of so many pixels."""
         numbers, cells = 0.0, float((height + 2 * self.border) * (width + 2 * self.border))

@@ -15,8 +15,9 @@ import tensorflow as tf
 
 from pixelnet_tf.model.architecture import BLOCKS
 
-#: Cells added around the box of the image before each block, enough for what its convolutions
-#: spread to, at least one cell more, and a start that stays on the pooling grid.
+#: Cells by which the box of the image has grown at the end of each block beyond what it was at the
+#: end of the one before: by what its convolutions spread to, and to an even number with one cell or
+#: two of the constant response around it.
 MARGINS = (4, 2, 4, 5)
 #: Smallest miniature canvas of each block: the zones of both edges and a constant middle.
 MINIATURES = (8, 10, 14, 18)

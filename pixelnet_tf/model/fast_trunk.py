@@ -9,14 +9,13 @@ of the image can touch.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
 import keras
 import tensorflow as tf
 
 from pixelnet_tf.model.empty_canvas import (
-    MARGINS,
     constant_response,
     empty_pooled_map,
     separable_blocks,
@@ -24,9 +23,6 @@ from pixelnet_tf.model.empty_canvas import (
 from pixelnet_tf.model.hypercolumn import pixels_beside, sample_map, slices_beside
 from pixelnet_tf.model.pixelnet import PixelNet, folded_kernel
 from pixelnet_tf.model.vgg16 import Dropout
-
-#: Boxes are rounded outwards to this many pixels, so that few different shapes occur.
-GRID = 32
 
 
 class Tap(NamedTuple):
@@ -105,9 +101,21 @@ def image_box(image: tf.Tensor) -> tf.Tensor:
     return tf.cast(box, tf.int32)
 
 
+#: Kernel and bias of each convolution of the trunk.
+Weights = Mapping[str, tuple[tf.Tensor, tf.Tensor]]
+
+
+def trunk_weights(model: PixelNet, precision: tf.DType = tf.float32) -> Weights:
+    """Kernel and bias of each convolution of the trunk, in the type of its convolutions."""
+    return {name: (tf.cast(folded_kernel(model, name), precision),
+                   tf.cast(model.parts[name].bias, precision))
+            for name in model.architecture.trunk_names}
+
+
 @tf.autograph.experimental.do_not_convert
 def fast_taps(model: PixelNet, image: tf.Tensor, *, precision: tf.DType = tf.float32,
-              dropout: Dropout | None = None, neighbours: tf.Tensor | None = None) -> list[Tap]:
+              dropout: Dropout | None = None, neighbours: tf.Tensor | None = None,
+              weights: Weights | None = None, empty: Sequence[tf.Tensor] = ()) -> list[Tap]:
     """The maps of the hypercolumn for every pixel inside the image.
 
     Args:
@@ -117,27 +125,38 @@ def fast_taps(model: PixelNet, image: tf.Tensor, *, precision: tf.DType = tf.flo
         dropout: applied to fc6 and fc7, as in `vgg16_taps`.
         neighbours: as the model takes them; None: the images are consecutive slices of one volume,
             the lowest first (`slices_beside`). Without `context_slices` there are none.
+        weights: `trunk_weights`, where they are known.
+        empty: `empty_responses` of images of this size, where they are known: then the last blocks
+            are computed only where the image has an influence, too.
     """
     table = model.architecture
-    weights = {name: (tf.cast(folded_kernel(model, name), precision),
-                      tf.cast(model.parts[name].bias, precision)) for name in table.trunk_names}
+    weights = weights or trunk_weights(model, precision)
     image = tf.cast(image, precision)
     border, blocks = table.border, separable_blocks(table.border)
     size = tf.shape(image)[1:3]
     canvas_size = size + 2 * border
+    window = tf.stack([tf.zeros([2], tf.int32), canvas_size])
     if blocks:
-        taps, x = _boxed_blocks(model, weights, image, canvas_size, blocks)
+        taps, deviation, origin = _boxed_blocks(model, weights, image, blocks)
+        window = tf.stack([origin, origin + tf.shape(deviation)[1:3]])
+        pooled = empty[0] if empty else _empty_pooled(model, weights, canvas_size)
+        x = tf.pad(deviation, _paddings(origin, tf.shape(pooled)[1:3] - window[1])) + pooled
     else:
         taps, x = [], tf.pad(image, [[0, 0], [border, border], [border, border], [0, 0]])
-    zero = tf.zeros([2], tf.int32)
+    rest = iter(empty[1:])
     for number in range(blocks, len(table.blocks)):
         for layer in table.blocks[number]:
             kernel, bias = weights[layer.name]
-            response = tf.nn.bias_add(tf.nn.conv2d(x, kernel, 1, "SAME"), bias)
+            if empty:
+                response, window = _response_within(x, kernel, bias, window, next(rest))
+            else:
+                response = tf.nn.bias_add(tf.nn.conv2d(x, kernel, 1, "SAME"), bias)
             x = tf.nn.relu(response)
-        taps.append(Tap(_tap(model, layer.name, response, x), table.taps[number].rate, zero))
+        taps.append(Tap(_tap(model, layer.name, response, x), table.taps[number].rate,
+                        tf.zeros([2], tf.int32)))
         if table.pools_after(number):
             x = tf.nn.max_pool2d(x, 2, 2, "SAME")
+            window = tf.stack([window[0] // 2, -(-window[1] // 2)])
     if table.context:
         taps.append(_context(model, x, size, dropout or (lambda values, name: values)))
     if not table.beside:
@@ -147,6 +166,56 @@ def fast_taps(model: PixelNet, image: tf.Tensor, *, precision: tf.DType = tf.flo
     return [tap._replace(neighbours=neighbours) for tap in taps]
 
 
+def empty_responses(model: PixelNet, weights: Weights, size: tf.Tensor) -> list[tf.Tensor]:
+    """What the last blocks answer to an image of zeros, for `fast_taps`.
+
+    size: (2,) int32, height and width of the image.
+
+    Returns the pooled map of the first blocks and the response of each convolution after them,
+    (1, height, width, channel) each; nothing where no block can be computed apart from the canvas's
+    edge.
+    """
+    table = model.architecture
+    blocks = separable_blocks(table.border)
+    if not blocks:
+        return []
+    x = _empty_pooled(model, weights, size + 2 * table.border)
+    found = [x]
+    for number in range(blocks, len(table.blocks)):
+        for layer in table.blocks[number]:
+            kernel, bias = weights[layer.name]
+            found.append(tf.nn.bias_add(tf.nn.conv2d(x, kernel, 1, "SAME"), bias))
+            x = tf.nn.relu(found[-1])
+        if table.pools_after(number):
+            x = tf.nn.max_pool2d(x, 2, 2, "SAME")
+    return found
+
+
+def _empty_pooled(model: PixelNet, weights: Weights, canvas_size: tf.Tensor) -> tf.Tensor:
+    blocks = model.architecture.blocks[:separable_blocks(model.architecture.border)]
+    return empty_pooled_map([[weights[layer.name] for layer in block] for block in blocks],
+                            *tf.unstack(canvas_size))
+
+
+def _response_within(x: tf.Tensor, kernel: tf.Tensor, bias: tf.Tensor, window: tf.Tensor,
+                     empty: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+    """A convolution of a map that differs from the empty canvas's in a window alone.
+
+    window: (2, 2) int32, first cell and the one past the last. Returns the whole response, and the
+    window in which it differs from `empty`, the empty canvas's.
+    """
+    size = tf.shape(x)[1:3]
+    low, high = tf.maximum(window[0] - 1, 0), tf.minimum(window[1] + 1, size)
+    # The cells around it, and beyond the canvas's edge zeros.
+    first, last = tf.maximum(low - 1, 0), tf.minimum(high + 1, size)
+    seen = tf.pad(x[:, first[0]:last[0], first[1]:last[1]],
+                  _paddings(first - low + 1, high + 1 - last))
+    response = tf.nn.bias_add(tf.nn.conv2d(seen, kernel, 1, "VALID"), bias)
+    place = _paddings(low, size - high)
+    inside = tf.pad(tf.ones_like(response[:1, :, :, :1], tf.bool), place)
+    return tf.where(inside, tf.pad(response, place), empty), tf.stack([low, high])
+
+
 def _tap(model: PixelNet, name: str, response: tf.Tensor, activation: tf.Tensor) -> tf.Tensor:
     if not model.architecture.batch_norm:
         return activation
@@ -154,48 +223,63 @@ def _tap(model: PixelNet, name: str, response: tf.Tensor, activation: tf.Tensor)
     return tf.cast(model.parts[f"bn_{name}"](response, training=False), activation.dtype)
 
 
-def _boxed_blocks(model: PixelNet, weights: Mapping[str, tuple[tf.Tensor, tf.Tensor]],
-                  image: tf.Tensor, canvas_size: tf.Tensor, blocks: int
-                  ) -> tuple[list[Tap], tf.Tensor]:
-    """Run the first blocks on the image's box; returns their taps and the pooled whole canvas."""
+def _boxed_blocks(model: PixelNet, weights: Weights, image: tf.Tensor, blocks: int
+                  ) -> tuple[list[Tap], tf.Tensor, tf.Tensor]:
+    """Run the first blocks on the image's box.
+
+    The box grows by a cell with each convolution, as far as the image's influence does and no
+    farther.
+
+    Returns their taps, the pooled deviations of the last one, and the cell (2,) of the whole pooled
+    map at which these begin.
+    """
     table = model.architecture
     border, size = table.border, tf.shape(image)[1:3]
-    start, stop = _rounded_box(image_box(image), border, size, blocks)
+    # On the pooling's grid, so that few different shapes occur, too.
+    box, step = image_box(image) + border, 2**blocks
+    start, stop = box[:2] // step * step, -(-box[2:] // step) * step
     # Cut the box out of the canvas: the image's own pixels with zeros around them.
-    low, high = start - MARGINS[0], stop + MARGINS[0]
-    before, after = tf.maximum(border - low, 0), tf.maximum(high - border - size, 0)
-    inner = image[:, tf.maximum(low[0] - border, 0):high[0] - border,
-                  tf.maximum(low[1] - border, 0):high[1] - border]
+    before, after = tf.maximum(border - start, 0), tf.maximum(stop - border - size, 0)
+    inner = image[:, tf.maximum(start[0] - border, 0):stop[0] - border,
+                  tf.maximum(start[1] - border, 0):stop[1] - border]
     deviation = tf.pad(inner, _paddings(before, after))
     constant = tf.zeros([image.shape[-1]], image.dtype)
-    taps, origin = [], low
+    #: Cells by which the map has grown beyond the box, which lies on the pooling's grid.
+    taps, grown = [], 0
     for number in range(blocks):
-        if number:
-            margin = MARGINS[number]
-            deviation = tf.pad(deviation, [[0, 0], [margin] * 2, [margin] * 2, [0, 0]])
-            origin = origin // 2 - margin
         for layer in table.blocks[number]:
             kernel, bias = weights[layer.name]
             rest = constant_response(kernel, bias, constant)
-            response = tf.nn.bias_add(tf.nn.conv2d(deviation, kernel, 1, "SAME"), rest)
+            response = tf.nn.bias_add(tf.nn.conv2d(deviation, kernel, 1, _GROWING), rest)
             x, constant = tf.nn.relu(response), tf.nn.relu(rest)
-            deviation = x - constant
-        taps.append(Tap(_tap(model, layer.name, response, x), table.taps[number].rate, origin))
-        deviation = tf.nn.max_pool2d(deviation, 2, 2, "SAME")
-    empty = empty_pooled_map([[weights[layer.name] for layer in block]
-                              for block in table.blocks[:blocks]], canvas_size[0], canvas_size[1])
-    whole, origin = tf.shape(empty)[1:3], origin // 2
-    after = whole - origin - tf.shape(deviation)[1:3]
-    return taps, tf.pad(deviation, _paddings(origin, after)) + empty
+            if layer is not table.blocks[number][-1]:
+                deviation = x - constant
+            grown += 1
+        # Cells of the constant response around it are what pixels beyond it read; with an even
+        # number of cells around the box, pooling begins at a window of the whole map.
+        rim = 2 - grown % 2
+        around = _framed(x, constant, rim)
+        if table.batch_norm:
+            beyond = rest[None, None, None]
+            tap = _framed(_tap(model, layer.name, response, x),
+                          _tap(model, layer.name, beyond, beyond), rim)
+        taps.append(Tap(tap if table.batch_norm else around, table.taps[number].rate,
+                        start // 2**number - grown - rim))
+        pooled = tf.nn.max_pool2d(around, 2, 2, "VALID") - constant
+        spare, grown = (grown + rim) // 2 - (grown + 1) // 2, (grown + 1) // 2
+        deviation = pooled[:, spare:-spare, spare:-spare] if spare else pooled
+    return taps, deviation, start // 2**blocks - grown
 
 
-def _rounded_box(box: tf.Tensor, border: int, size: tf.Tensor, blocks: int
-                 ) -> tuple[tf.Tensor, tf.Tensor]:
-    """Start and stop (2,) of the box in the canvas: outwards to GRID inside the image, then to
-    the pooling grid of the last boxed block."""
-    start, stop = box[:2] // GRID * GRID, tf.minimum(-(-box[2:] // GRID) * GRID, size)
-    step = 2**blocks
-    return (start + border) // step * step, -(-(stop + border) // step) * step
+#: A response one cell larger on every side than what it comes from: kernels of three cells.
+_GROWING = [[0, 0], [2, 2], [2, 2], [0, 0]]
+
+
+def _framed(values: tf.Tensor, constant: tf.Tensor, rim: int) -> tf.Tensor:
+    """A map (batch, height, width, channel), `rim` cells of a constant (..., channel) around it."""
+    inside = [[0, 0], [rim] * 2, [rim] * 2, [0, 0]]
+    outside = 1 - tf.pad(tf.ones_like(values[:1, :, :, :1]), inside)
+    return tf.pad(values, inside) + outside * constant
 
 
 def _paddings(before: tf.Tensor, after: tf.Tensor) -> tf.Tensor:

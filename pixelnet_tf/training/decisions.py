@@ -4,7 +4,7 @@ cases of several trainings, each judged by the network that has not seen it; and
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field, is_dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ from pixelnet_tf.cases.class_priors import ClassPriors
 from pixelnet_tf.cases.labels import classes_to_values
 from pixelnet_tf.config import (
     GuidedFilterConfig,
+    Mode,
     PostprocessConfig,
     PredictionConfig,
     Prior,
@@ -32,7 +33,8 @@ from pixelnet_tf.inference.volume import PredictionGrid, clean_up
 from pixelnet_tf.io.scratch import scratch_folder
 from pixelnet_tf.model.pixelnet import PixelNet
 from pixelnet_tf.reporting import Reporter
-from pixelnet_tf.runs.decisions import DECIDED, Decisions, Trial
+from pixelnet_tf.runs.decisions import DECIDED, Decisions, LatticeTrial, Trial
+from pixelnet_tf.training.lattice import ExactCase, decide_lattice, words
 from pixelnet_tf.training.validation import (
     STRENGTHS,
     best_strength,
@@ -135,6 +137,10 @@ class ScoredCases:
             self.by_region = segmenter.sigmoid
             self._width = segmenter.classes
             self._background = segmenter.background.numpy()
+            self._reach = segmenter.reach
+            #: The network's layers, and its images' channels.
+            self.table, self.channels = (segmenter.scorer.model.architecture,
+                                         segmenter.scorer.model.channels)
             for case in each.cases:
                 self._score(segmenter, number, case)
                 number += 1
@@ -195,6 +201,23 @@ class ScoredCases:
                 for slices in (first.spread(classes, 0), volume.labels)]
             found.append((clean_up(values[0], volume, study, clean), values[1]))
         return found
+
+    def exact_cases(self, candidate: _Candidate) -> _ExactCases | None:
+        """The cases with their scores as a candidate has them; None where a lattice over axial
+        slices alone is not what the network is read by."""
+        if len(self._planes) > 1 or self._reach or not self.cases:
+            return None
+        return _ExactCases(self, candidate)
+
+    def exact_case(self, number: int, candidate: _Candidate) -> ExactCase:
+        """A case with its scores as a candidate has them."""
+        volume = labelled_volume(self.study, self.cases[number])
+        part = self._part(number, volume.in_plane(self._planes[0]))
+        scores = np.broadcast_to(self._background, (*part.whole, self._width)).copy()
+        inside = scores[part.busy]
+        inside[part.domain] = self._scores(number, part, candidate)
+        scores[part.busy] = inside
+        return ExactCase(volume, self._grid(volume), scores)
 
     def _classes(self, number: int, volume: PreparedVolume, candidates: Sequence[_Candidate]
                  ) -> tuple[_Part, list[np.ndarray]]:
@@ -272,6 +295,22 @@ class ScoredCases:
         return self._folder / f"{number}_{plane}_{name}.npy"
 
 
+@dataclass(frozen=True)
+class _ExactCases(Sequence[ExactCase]):
+    """Cases with the scores of a candidate; memory holds the one that is looked at."""
+
+    scored: ScoredCases
+    candidate: _Candidate
+
+    def __len__(self) -> int:
+        return len(self.scored.cases)
+
+    def __getitem__(self, number: Any) -> Any:
+        if number >= len(self):
+            raise IndexError(number)
+        return self.scored.exact_case(number, self.candidate)
+
+
 def fit_prior_strength(scored: ScoredCases) -> dict[float, float]:
     """Mean Dice over the cases of every strength of the prior correction.
 
@@ -341,8 +380,9 @@ def decide_over(judged: Sequence[Judged], study: PreparedStudy, prediction: Pred
         choice.decide_flips()
         choice.decide_thresholds(reporter)
         choice.decide_clean_up()
+        choice.decide_lattice(reporter)
     return Decisions(GAIN_RULE, scored.cases, choice.settings(), tuple(choice.trials), strength,
-                     len(judged))
+                     len(judged), choice.adaptive)
 
 
 class _Choice:
@@ -353,6 +393,8 @@ class _Choice:
         self._study = scored.study.config.study
         self._configured = self._now = prediction
         self.trials: list[Trial] = []
+        #: How the adaptive mode agrees with the exact one; None where its lattice is not decided.
+        self.adaptive: LatticeTrial | None = None
 
     def settings(self) -> dict[str, Any]:
         """What was changed of the section `prediction`, as plain values."""
@@ -360,7 +402,7 @@ class _Choice:
         for key in DECIDED:
             value = getattr(self._now, key)
             if value != getattr(self._configured, key):
-                found[key] = (config_to_dict(value) if key in ("guided_filter", "postprocess")
+                found[key] = (config_to_dict(value) if is_dataclass(value)
                               else str(value) if key == "prior" else value)
         return found
 
@@ -443,6 +485,18 @@ class _Choice:
                 volumes = [(postprocess_labels(labels, None, self._study,
                                                setting(PostprocessConfig(), value)), truth)
                            for labels, truth in volumes]
+
+    def decide_lattice(self, reporter: Reporter) -> None:
+        """That of the adaptive mode, where it is configured, by what was decided before; of axial
+        slices alone."""
+        cases = self._scored.exact_cases(self._candidate(self._now))
+        if cases is None or self._now.mode != Mode.ADAPTIVE:
+            return
+        decoding = Decoding.of(self._study, self._now, self._scored.by_region)
+        lattice, self.adaptive = decide_lattice(cases, self._scored.table, self._scored.channels,
+                                                decoding, self._now.adaptive_bound)
+        self._now = replace(self._now, lattice=lattice)
+        reporter.message(words(lattice, self.adaptive))
 
     def _step(self, step: str, values: Sequence[Any], setting: Callable[[Any], PredictionConfig],
               words: Sequence[Any] | None = None) -> None:

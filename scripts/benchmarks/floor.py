@@ -12,9 +12,7 @@ BLOCKS = ((64, 64), (128, 128), (256, 256, 256), (512, 512, 512), (512, 512, 512
 #: Channels and rates of the hypercolumn's maps before fc7_conv.
 NEAR = ((64, 1), (128, 2), (256, 4), (512, 8), (512, 16))
 CONTEXT = HIDDEN = 4096
-BORDER, TILE, GRID = 100, 16, 32
-#: Cells that the fast trunk keeps around the image's box before each of the first four blocks.
-MARGINS = (4, 2, 4, 5)
+BORDER, TILE = 100, 16
 #: Largest tap rate whose features are interpolated before the first layer is applied (`TileLayer`).
 SPREAD_RATE = 2
 
@@ -34,18 +32,28 @@ def trunk_plain(height: int, width: int, channels: int = 3) -> int:
                           for b in range(5)], channels)
 
 
-def trunk_fast(height: int, width: int, box: tuple[int, int, int, int], channels: int = 3) -> int:
-    """The same where the first four blocks see the box [top, left, bottom, right) alone."""
-    sides = []
-    for start, stop, size in ((box[0], box[2], height), (box[1], box[3], width)):
-        start = start // GRID * GRID + BORDER
-        stop = min(-(-stop // GRID) * GRID, size) + BORDER
-        cells = -(-stop // 16) * 16 - start // 16 * 16 + 2 * MARGINS[0]
-        axis = [cells]
-        for margin in MARGINS[1:]:
-            axis.append(axis[-1] // 2 + 2 * margin)
-        sides.append([*axis, _halved(size + 2 * BORDER, 4)])
-    return _convolutions(list(zip(*sides, strict=True)), channels)
+def trunk_fast(height: int, width: int, box: tuple[int, int, int, int], channels: int = 3,
+               known: bool = True) -> int:
+    """The same where each layer sees what the box [top, left, bottom, right) reaches alone.
+
+    known: whether the empty canvas's responses of the fifth block are, as in prediction; else that
+    block sees the whole canvas, as in a training step.
+    """
+    total, before = 0, channels
+    cells = [-(-(stop + BORDER) // 16) - (start + BORDER) // 16
+             for start, stop in ((box[0], box[2]), (box[1], box[3]))]
+    grown, whole = 0, [_halved(size + 2 * BORDER, 4) for size in (height, width)]
+    for number, block in enumerate(BLOCKS):
+        for out in block:
+            grown += 1
+            sides = [count * 2 ** (4 - number) + 2 * grown for count in cells]
+            if number == 4:
+                sides = [min(side, most) if known else most
+                         for side, most in zip(sides, whole, strict=True)]
+            total += sides[0] * sides[1] * 9 * before * out
+            before = out
+        grown = -(-grown // 2)
+    return total
 
 
 def _convolutions(sizes, channels: int) -> int:

@@ -17,7 +17,6 @@ REFERENCE_SLICES = 6
 
 def segment(options: Options, mode: str, precision: str) -> dict:
     """Segment a case in one mode; its scores go into the working folder for `answers`."""
-    from pixelnet_tf.inference.slice_segmenter import SliceSegmenter
     from pixelnet_tf.inference.volume import finish_volume, score_voxels
     run = trained_run(options)
     volume = volume_to_segment(options)
@@ -27,14 +26,14 @@ def segment(options: Options, mode: str, precision: str) -> dict:
         busy = busy[np.linspace(0, len(busy) - 1, min(REFERENCE_SLICES, len(busy)) + 2)
                     .round().astype(int)[1:-1]]
         volume = only_slices(volume, busy)
-    segmenter = SliceSegmenter(run.model(), run.priors().correction("corrected"), mode, precision)
+    own = segmenter(run, mode, precision)
     loaded = memory_gb()[1]
     start = time.perf_counter()
     first = busy[len(busy) // 2:][:config.prediction.batch_slices]
-    score_voxels(segmenter, only_slices(volume, first), config.study, config.prediction)
+    score_voxels(own, only_slices(volume, first), config.study, config.prediction)
     warm_up = time.perf_counter() - start
     start = time.perf_counter()
-    scores = score_voxels(segmenter, volume, config.study, config.prediction)
+    scores = score_voxels(own, volume, config.study, config.prediction)
     if mode != "reference":
         finish_volume(scores, volume, config.study, config.prediction.postprocess)
     seconds = time.perf_counter() - start
@@ -44,6 +43,15 @@ def segment(options: Options, mode: str, precision: str) -> dict:
             "pixels": int(_grid(volume, config).read_out.sum()),
             "volume_slices": -(-len(scores) // options.every), "first_batch_seconds": warm_up,
             "peak_gb": peak, "peak_gb_loaded": loaded}
+
+
+def segmenter(run, mode: str, precision: str):
+    """What segments with the run's network, as its validation cases decided."""
+    from pixelnet_tf.inference.slice_segmenter import SliceSegmenter
+    decisions, configured = run.decisions(), run.config().prediction
+    lattice = (decisions.apply(configured, configured) if decisions else configured).lattice
+    return SliceSegmenter(run.model(), run.priors().correction("corrected"), mode, precision,
+                          lattice=lattice, frozen=True)
 
 
 def busy_slices(volume, config) -> np.ndarray:

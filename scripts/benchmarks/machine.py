@@ -13,6 +13,20 @@ def load() -> float:
     return round(os.getloadavg()[0], 2)
 
 
+#: What decides the speed of products and convolutions, the widest last.
+INSTRUCTIONS = ("avx2", "avx512f", "avx512_vnni", "avx512_bf16", "amx_bf16", "amx_int8")
+
+
+def instructions() -> str:
+    """The instruction sets that the processor has, and the widest that libraries are kept to."""
+    from pixelnet_tf.io.processor import cpuinfo
+    flags = cpuinfo().get("flags", "").split()
+    kept = sorted({os.environ[name] for name in ("ONEDNN_MAX_CPU_ISA", "DNNL_MAX_CPU_ISA")
+                   if name in os.environ})
+    return " ".join(name for name in INSTRUCTIONS if name in flags) + "".join(
+        f"; kept to {name}" for name in kept)
+
+
 def memory_gb() -> tuple[float, float]:
     """This process's memory now and at its peak, GB (Linux)."""
     with open("/proc/self/status", encoding="ascii") as status:
@@ -38,14 +52,13 @@ def describe() -> dict:
         lines = file.read().splitlines()
     model = next((line.split(":")[1].strip() for line in lines if line.startswith("model name")),
                  platform.processor())
-    flags = next((line for line in lines if line.startswith("flags")), "")
     with open("/proc/meminfo", encoding="ascii") as file:
         total = int(file.readline().split()[1]) * 1024 / 1e9
     import keras
     import SimpleITK
     import tensorflow as tf
     return {"processor": model, "cores": os.cpu_count(), "memory_gb": round(total, 1),
-            "avx512_bf16": "avx512_bf16" in flags, "python": platform.python_version(),
+            "instructions": instructions(), "python": platform.python_version(),
             "tensorflow": tf.__version__, "keras": keras.__version__,
             "simpleitk": SimpleITK.Version.VersionString(), "system": platform.platform()}
 

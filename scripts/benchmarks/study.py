@@ -1,9 +1,8 @@
-"""What the measurements run on: a prepared study and a briefly trained full-width model."""
+"""What the measurements run on: prepared studies and a full-width model of each."""
 
 from __future__ import annotations
 
 import os
-import time
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -21,6 +20,12 @@ class Options:
     quick: bool
     steps: int
     overrides: tuple[str, ...]
+    study: str = "brats"
+
+    @property
+    def folder(self) -> Path:
+        """Where the study's own files lie in the working folder."""
+        return self.work if self.study == "brats" else self.work / self.study
 
     @property
     def every(self) -> int:
@@ -43,28 +48,40 @@ def start_weights() -> str:
 
 
 def configuration(options: Options):
-    """configs/brats2017.yaml with what a training of a few minutes needs."""
+    """The study's configuration with what a benchmark's model needs."""
     from pixelnet_tf.config import load_config
-    return load_config(ROOT / "configs" / "brats2017.yaml", [
-        "split.test=0", "split.validation=0", "model.head_filler=he",
-        "training.balance_taps=true", "training.solver.base_lr=0.0001",
-        "training.solver.lr_policy=poly", "training.solver.new_layers_lr=2.0",
-        "training.batch_slices=1", "training.precision=bfloat16", "training.deterministic=false",
+    name, own = ("brats2017.yaml", []) if options.study == "brats" else (
+        "isles2017.yaml", ["study.modalities=[dwi,adc]", "prepare.slice_size=0"])
+    return load_config(ROOT / "configs" / name, [
+        *own, "split.test=0", "split.validation=0", "model.head_filler=he",
+        "training.solver.base_lr=0.0001", "training.solver.lr_policy=poly",
+        "training.batch_slices=1", "training.deterministic=false",
         "sampling.lesion_free_slices=0.25", "sampling.background_in_brain=true",
-        f"training.initial_weights={start_weights()}",
-        f"training.steps={options.steps}", f"training.checkpoint_every={options.steps}",
+        f"training.initial_weights={start_weights()}", f"training.steps={options.steps}",
         *options.overrides])
 
 
 def raw_study(options: Options) -> Path:
-    """The TCIA cases, --data, or a phantom of the same size."""
+    """The public cases, --data, or a phantom of the same size."""
     found = options.data or shared_data()
+    if options.study == "stroke":
+        return (options.data or shared_data()).parent / "isles2022"
+    if options.data:
+        return options.data
     if found:
-        return found
+        # The crops of other patients are what the model learns from beside the second case.
+        folder = options.work / "raw"
+        folder.mkdir(parents=True, exist_ok=True)
+        for case in (*found.iterdir(), *(found.parent / "msd_crops").glob("BRATS_*")):
+            # Crops come after the whole cases.
+            name = f"crop_{case.name}" if "_crop" in case.name else case.name
+            if case.is_dir() and not (folder / name).exists():
+                (folder / name).symlink_to(case.resolve())
+        return folder
     from pixelnet_tf.volumes.phantom_study import write_phantom
     folder = options.work / "phantom"
     if not folder.is_dir():
-        write_phantom(folder, 2, 0, size=(240, 240, 155))
+        write_phantom(folder, 3, 0, size=(240, 240, 155))
     return folder
 
 
@@ -72,33 +89,48 @@ def prepared_study(options: Options):
     """The prepared study in the working folder, prepared there on the first call."""
     from pixelnet_tf.dataset.prepare_study import prepare_study
     from pixelnet_tf.dataset.prepared import PreparedStudy
-    folder = options.work / "prepared"
+    folder = options.folder / "prepared"
     if not (folder / "index.json").is_file():
         prepare_study(configuration(options), raw_study(options), str(folder))
     return PreparedStudy.open(folder)
 
 
-def trained_run(options: Options):
-    """The run in the working folder, trained there on the first call."""
+def segmented_cases(options: Options) -> tuple[str, ...]:
+    """The whole cases: the first one is unseen, the model learns from the others."""
+    return tuple(case for case in prepared_study(options).cases if "_crop" not in case)
+
+
+def split(options: Options):
+    """What the model learns from, what its prediction is decided on, and the unseen case.
+
+    The crops of the last patient decide; without crops the last case does, which the model may
+    have learned from.
+    """
     from pixelnet_tf.cases.split import Split
-    from pixelnet_tf.cli.terminal import TerminalReporter
+    whole, crops = segmented_cases(options), [
+        case for case in prepared_study(options).cases if "_crop" in case]
+    own = [case for case in crops if case.split("_crop")[0] == crops[-1].split("_crop")[0]]
+    validation = tuple(own) or whole[-1:]
+    learned = tuple(case for case in (*whole[1:], *crops) if case not in own)
+    if not own and len(whole) > 2:
+        learned = learned[:-1]
+    return Split(learned, validation, whole[:1])
+
+
+def trained_run(options: Options):
+    """The run in the working folder, trained there on the first call (`head.train`)."""
+    from benchmarks import head
     from pixelnet_tf.runs.folder import RunFolder
-    from pixelnet_tf.training.loop import Trainer
-    folder, study = options.work / "run", prepared_study(options)
+    folder = options.folder / "run"
     if not (folder / "model.keras").is_file():
-        trainer = Trainer(configuration(options), study, Split(train=study.cases), str(folder),
-                          reporter=TerminalReporter())
-        start = time.monotonic()
-        # A training that was cut off is taken up where it stood.
-        trainer.run(resume=True)
-        print(f"trained in {time.monotonic() - start:.0f} s", flush=True)
+        head.train(options, folder)
     return RunFolder(str(folder))
 
 
 def volume_to_segment(options: Options, case: int = 0):
     """A case of the prepared study; with --quick only every 16th slice has wanted pixels."""
     study = prepared_study(options)
-    volume = study.read_volume(study.cases[case])
+    volume = study.read_volume(segmented_cases(options)[case])
     if options.every == 1:
         return volume
     brain = np.zeros_like(volume.brain)

@@ -17,7 +17,8 @@ def _machine(found: dict) -> str:
         return ""
     loads = [part["load_before"] for part in found.values()
              if isinstance(part, dict) and "load_before" in part]
-    return (f"{about['processor']}, {about['cores']} cores, {about['memory_gb']} GB; "
+    return (f"{about['processor']} ({about['instructions']}), {about['cores']} cores, "
+            f"{about['memory_gb']} GB; "
             f"Python {about['python']}, TensorFlow {about['tensorflow']}, Keras {about['keras']}, "
             f"SimpleITK {about['simpleitk']}. Load before the parts {min(loads)} to {max(loads)}.\n"
             "Measured peaks: products {} GFLOP/s in float32, {} in bfloat16; convolutions {} and "
@@ -28,7 +29,7 @@ def _machine(found: dict) -> str:
 
 
 def _results(found: dict) -> str:
-    rows = [*_modes(found), *_steps(found), *_context(found), *_data(found)]
+    rows = [*_modes(found), *_peer(found), *_steps(found), *_context(found), *_data(found)]
     if not rows:
         return ""
     lines = []
@@ -75,6 +76,23 @@ def _modes(found: dict) -> list:
                 f"{region} {value:.4f}" for region, value in own["dice"].items()),
                 f"{own['largest_dice_difference']:.5f} from exact", "0.002",
                 own["largest_dice_difference"] <= 0.002))
+    return rows
+
+
+def _peer(found: dict) -> list:
+    rows = []
+    for precision, goal in (("float32", 0.8), ("bfloat16", 1.0)):
+        own = found.get(f"peer_{precision}")
+        if own:
+            times = "; ".join(
+                f"{name} {own[name]['seconds']:.1f} s ({own[name]['range'][0]:.1f} to "
+                f"{own[name]['range'][1]:.1f}, {own[name]['cpu_seconds']:.1f} CPU s)"
+                for name in ("pixelnet", "unet eager", "unet compiled"))
+            rows.append((f"adaptive mode against nnU-Net's 2-D U-Net, {precision}, {own['slices']} "
+                         f"slices, {own['cores']} cores ({own['instructions']}), median of "
+                         f"{own['rounds']} in turns", f"{times}: {own['ratio_seconds']:.2f} of its "
+                         f"time ({own['ratio_cpu_seconds']:.2f} in CPU seconds)",
+                         f"{goal:.1f} of {own['best_unet']}", own["ratio_seconds"] <= goal))
     return rows
 
 

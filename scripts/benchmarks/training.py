@@ -150,7 +150,7 @@ def floors(rates: dict, box, pixels: int = 2000, side: int = 240) -> dict:
         peak = floor.Rates(rates[f"product_{precision}_gflops"] * 5e8,
                            rates[f"convolution_{precision}_gflops"] * 5e8,
                            rates["reading_gb_per_s"] * 1e9)
-        trunk = (floor.trunk_fast(side, side, tuple(box)) if fast
+        trunk = (floor.trunk_fast(side, side, tuple(box), known=False) if fast
                  else floor.trunk_plain(side, side))
         head = pixels * (floor.head_listed() if fast else floor.head_plain())
         found[name] = floor.step_seconds(trunk, head, peak, fast)

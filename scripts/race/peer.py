@@ -49,6 +49,7 @@ class PeerScorer:
     #: It sees a slice alone.
     reach = 0
     planes = ("axial",)
+    every = 1
 
     def __init__(self, network: Any, classes: int, precision: str):
         self._network, self.classes, self._precision = network.eval(), classes, precision

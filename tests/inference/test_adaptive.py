@@ -5,22 +5,31 @@ import pytest
 import tensorflow as tf
 from scipy import ndimage
 
-from pixelnet_tf.inference.adaptive import MARGIN, STRIDES, adaptive_scores
+from pixelnet_tf.config import LatticeConfig
+from pixelnet_tf.inference.adaptive import (
+    Beside,
+    adaptive_scores,
+    decided_between,
+    strides_of,
+)
+from pixelnet_tf.inference.decoding import Decoding
 from pixelnet_tf.inference.dense import DenseScorer
 from pixelnet_tf.inference.slice_segmenter import SliceSegmenter
 from pixelnet_tf.model.pixelnet import PixelNet
 
 from .conftest import slices
 
+MARGIN, STRIDES = LatticeConfig.margin, strides_of(LatticeConfig.stride)
 
-def run(model, image, domain=None, correction=(0.0, 0.0, 0.0), read_out=None):
+
+def run(model, image, domain=None, correction=(0.0, 0.0, 0.0), read_out=None, **options):
     """Reference scores, adaptive scores and the pixels that the network saw."""
     scorer = DenseScorer(model)
     domain = np.ones(image.shape[:3], bool) if domain is None else domain
     read_out = domain if read_out is None else read_out
     scores, scored = adaptive_scores(
         scorer, scorer.taps(tf.constant(image)), tf.constant(domain), tf.constant(read_out),
-        tf.constant(correction, tf.float32))
+        tf.constant(correction, tf.float32), **options)
     reference = scorer.reference(tf.constant(image)).numpy() + np.float32(correction)
     return reference, scores.numpy(), scored.numpy()
 
@@ -105,3 +114,48 @@ def test_a_domain_between_the_corners_is_looked_at(narrow_net):
     np.testing.assert_array_equal(adaptive.argmax(-1), exact.argmax(-1))
     # No pixel of the domain is given the scores of one outside it.
     assert adaptive.min() > -1e3
+
+
+@pytest.mark.parametrize("stride", [2, 4, 8])
+def test_every_stride_looks_at_its_lattice_first(narrow_net, stride):
+    image = slices("full", 37, 42)
+    reference, scores, scored = run(narrow_net(fc7="none"), image,
+                                    lattice=LatticeConfig(stride, margin=0.05))
+    assert scored[:, ::stride, ::stride].all()
+    np.testing.assert_allclose(scores[scored], reference[scored], rtol=0,
+                               atol=2e-5 * np.abs(reference).max())
+    assert not scored.all()
+
+
+def test_between_two_slices_a_pixel_is_decided_by_all_around_it():
+    """By hand: one class over a margin of 2, but for a pixel of another class above, one that is
+    unsure below, and a corner that is in neither domain."""
+    below, above = np.zeros((2, 1, 20, 20, 3), np.float32)
+    below[..., 1] = above[..., 1] = 5
+    above[0, 4, 4] = [0, 0, 9]
+    below[0, 12, 13, 2] = 3.5
+    domain = np.ones((2, 1, 20, 20), bool)
+    domain[:, 0, 18:, 18:] = False
+    domain[1, 0, 0, :] = False
+    found = decided_between(below, above, domain, Decoding(3), 2.0)
+    expected = np.ones((1, 20, 20), bool)
+    expected[0, 2:7, 2:7] = expected[0, 10:15, 11:16] = expected[0, 18:, 18:] = False
+    np.testing.assert_array_equal(found, expected)
+    # All are sure enough for half that margin, but the two still disagree.
+    expected[0, 10:15, 11:16] = True
+    np.testing.assert_array_equal(decided_between(below, above, domain, Decoding(3), 1.0), expected)
+
+
+def test_what_the_slices_beside_decide_is_not_looked_at_and_kept(narrow_net):
+    image, model = slices("full", 24, 28, 2), narrow_net(fc7="none")
+    decided = np.zeros((2, 24, 28), bool)
+    decided[0, :, 9:] = decided[1, :5] = True
+    given = np.zeros((2, 24, 28, 3), np.float32)
+    given[..., 2] = 100
+    reference, scores, scored = run(model, image, beside=Beside(tf.constant(given),
+                                                                tf.constant(decided)),
+                                    lattice=LatticeConfig(margin=99.0))
+    assert scored.all()
+    np.testing.assert_array_equal(scores[decided], given[decided])
+    np.testing.assert_allclose(scores[~decided], reference[~decided], rtol=0,
+                               atol=2e-5 * np.abs(reference).max())

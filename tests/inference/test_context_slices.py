@@ -7,9 +7,8 @@ import pytest
 import tensorflow as tf
 
 from pixelnet_tf.cases.layouts import find_cases
-from pixelnet_tf.config import Mode
+from pixelnet_tf.config import LatticeConfig, Mode
 from pixelnet_tf.errors import ModelError
-from pixelnet_tf.inference import adaptive
 from pixelnet_tf.inference import volume as volume_module
 from pixelnet_tf.inference.slice_segmenter import Ensemble, SliceSegmenter
 from pixelnet_tf.inference.volume import segment_remotely, segment_volume
@@ -60,7 +59,7 @@ def test_a_stack_in_parts_has_the_scores_of_every_slice_with_its_neighbours(narr
 class SumOverNeighbours:
     """Stands for a segmenter of some reach: a class' score is its channel's sum over the slices."""
 
-    batch_slices, classes, planes, sigmoid = 2, 3, ("axial",), False
+    batch_slices, classes, planes, sigmoid, every = 2, 3, ("axial",), False, 1
     background = tf.constant([0.0, -1e4, -1e4])
 
     def __init__(self, reach: int):
@@ -119,14 +118,14 @@ def test_networks_of_other_reach_are_not_averaged():
 
 def test_every_slice_passes_the_trunk_once(narrow_net, monkeypatch):
     model, image = narrow_net(context_slices=3, **SMALL), uneven(7)
-    segmenter = SliceSegmenter(model, mode="adaptive", batch_slices=2)
     # No corner decides, and every pixel is looked at.
-    monkeypatch.setattr(adaptive, "MARGIN", 1e9)
+    segmenter = SliceSegmenter(model, mode="adaptive", batch_slices=2,
+                               lattice=LatticeConfig(margin=1000.0))
     seen, whole = [], segmenter.trunk
 
-    def counted(slices):
+    def counted(slices, known):
         tf.py_function(lambda count: seen.append(int(count)), [tf.shape(slices)[0]], [])
-        return whole(slices)
+        return whole(slices, known)
 
     monkeypatch.setattr(segmenter, "trunk", counted)
     scores = segmenter.scores(image, np.ones(image.shape[:3], bool)).numpy()

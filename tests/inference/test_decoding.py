@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from pixelnet_tf.config import GuidedFilterConfig, PredictionConfig, StudyConfig
-from pixelnet_tf.inference.adaptive import MARGIN, _fill_decided
+from pixelnet_tf.config import GuidedFilterConfig, LatticeConfig, PredictionConfig, StudyConfig
+from pixelnet_tf.inference.adaptive import _fill_decided
 from pixelnet_tf.inference.decoding import Decoding
 from pixelnet_tf.inference.dense import DenseScorer
 from pixelnet_tf.inference.guided_filter import guided_filter, refine_scores
@@ -89,11 +89,12 @@ def test_a_cell_is_filled_only_where_each_region_is_clear_of_its_threshold(cut):
         seen = np.zeros((1, 5, 9), bool)
         seen[:, ::4, ::4] = True
         _, undecided = _fill_decided(tf.constant(scores), tf.ones(seen.shape, bool),
-                                     tf.constant(seen), tf.ones(seen.shape, bool), 4, cut)
+                                     tf.constant(seen), tf.ones(seen.shape, bool), 4, cut,
+                                     LatticeConfig.margin)
         margins = cut.margins(tf.constant(scores[:, ::4, ::4])).numpy()[0]
         for cell in (0, 1):
             corners = margins[:, cell:cell + 2].reshape(4, -1)
-            clear = (np.abs(corners) >= MARGIN).all() and (
+            clear = (np.abs(corners) >= LatticeConfig.margin).all() and (
                 (corners > 0) == (corners > 0)[0]).all()
             assert bool(undecided[0, 1, 4 * cell + 1]) != clear
 
@@ -143,7 +144,7 @@ def test_the_guided_filter_smooths_each_region_for_itself():
 class Fixed:
     """A network that says the same of each pixel."""
 
-    reach, sigmoid, planes = 0, True, ("axial",)
+    reach, sigmoid, planes, every = 0, True, ("axial",), 1
 
     def __init__(self, *shares):
         self.answer = np.log(np.array(shares) / (1 - np.array(shares))).astype(np.float32)

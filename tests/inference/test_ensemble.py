@@ -41,6 +41,7 @@ class Fixed:
     def __init__(self, scores):
         self.answer = np.float32(scores)
         self.classes, self.reach, self.planes = len(scores), 0, ("axial",)
+        self.every = 1
         self.sigmoid = False
         self.background = tf.constant([0.0, -1e4][:len(scores)])
 

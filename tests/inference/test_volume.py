@@ -7,7 +7,12 @@ import pytest
 import tensorflow as tf
 
 from pixelnet_tf.cases.layouts import find_cases
-from pixelnet_tf.config import PredictionConfig, load_config
+from pixelnet_tf.config import (
+    GuidedFilterConfig,
+    LatticeConfig,
+    PredictionConfig,
+    load_config,
+)
 from pixelnet_tf.inference.decoding import Decoding
 from pixelnet_tf.inference.slice_segmenter import Ensemble, SliceSegmenter
 from pixelnet_tf.inference.volume import (
@@ -101,11 +106,12 @@ class Counted:
         self.segmenter, self.seen = segmenter, []
         self.classes, self.background = segmenter.classes, segmenter.background
         self.reach, self.planes = segmenter.reach, segmenter.planes
-        self.sigmoid = segmenter.sigmoid
+        self.sigmoid, self.every = segmenter.sigmoid, segmenter.every
+        self.lattice, self.decoding = segmenter.lattice, segmenter.decoding
 
-    def scores(self, image, domain, read_out):
+    def scores(self, image, domain, read_out, beside=None):
         self.seen.append(len(image))
-        return self.segmenter.scores(image, domain, read_out)
+        return self.segmenter.scores(image, domain, read_out, beside)
 
 
 def test_batches_change_nothing_and_empty_slices_never_reach_the_network(narrow_net, volume):
@@ -147,7 +153,7 @@ def test_probabilities_sum_to_one_and_agree_with_the_labels(narrow_net, volume):
 class Guess:
     """A member of an ensemble without a network: scores are made of the image alone."""
 
-    classes, background, reach = 3, tf.constant(Decoding(3).background), 0
+    classes, background, reach, every = 3, tf.constant(Decoding(3).background), 0, 1
     planes, sigmoid = ("axial",), False
 
     def __init__(self, factor):
@@ -221,3 +227,37 @@ def test_postprocessing_touches_the_labels_only(volume):
     result = finish_volume(scores, volume, *cleaning(config), probabilities=True)
     assert not result.labels.any()
     assert result.probabilities[..., 1].max() > 0.9
+
+
+@pytest.mark.parametrize("every", [2, 4])
+def test_slices_between_that_others_decide_never_reach_the_network(narrow_net, volume, every):
+    """Those that are background all over; where a class is in doubt, all of them do, and the scores
+    are those of every slice for itself."""
+    brain = np.zeros_like(volume.brain)
+    brain[1:-1, 4:-4, 4:-4] = True
+    volume = replace(volume, brain=brain)
+    for added, margin in ((50.0, 2.0), (0.0, 99.0)):
+        seen, found = {}, {}
+        for slices in (1, every):
+            segmenter = Counted(SliceSegmenter(
+                narrow_net(fc7="none"), np.float32([added, 0, 0]), "adaptive", flips=True,
+                lattice=LatticeConfig(4, slices, margin)))
+            found[slices] = score_voxels(segmenter, volume, *sections(
+                with_prediction(batch_slices=3)))
+            seen[slices] = sum(segmenter.seen)
+        assert seen[1] == len(brain) - 2
+        if added:
+            assert seen[every] == len(range(every, len(brain) - 1, every))
+        else:
+            assert seen[every] == seen[1]
+            assert len(np.unique(found[1][found[1][..., 1] > -1000].argmax(-1))) > 1
+            np.testing.assert_allclose(found[every], found[1], rtol=0, atol=1e-4)
+        np.testing.assert_array_equal(found[every].argmax(-1), found[1].argmax(-1))
+
+
+def test_lattices_of_slices_are_left_alone_where_they_cannot_be(narrow_net, volume):
+    """Not all of a scaled slice is read, the filter reads all scores, and exact mode is exact."""
+    lattice = LatticeConfig(slices=4)
+    for every, options in ((4, {"mode": "adaptive"}), (1, {"mode": "exact"}),
+                           (1, {"mode": "adaptive", "smoothing": GuidedFilterConfig(2)})):
+        assert SliceSegmenter(narrow_net(fc7="none"), lattice=lattice, **options).every == every

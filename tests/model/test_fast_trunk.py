@@ -4,7 +4,13 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from pixelnet_tf.model.fast_trunk import canvas_pixels, fast_taps, image_box
+from pixelnet_tf.model.fast_trunk import (
+    canvas_pixels,
+    empty_responses,
+    fast_taps,
+    image_box,
+    trunk_weights,
+)
 from pixelnet_tf.model.hypercolumn import sample_map
 from pixelnet_tf.model.pixelnet import plain_taps
 
@@ -76,6 +82,29 @@ def test_every_variant(narrow_net, images, fields, kind):
 @pytest.mark.parametrize("fc7", ["faithful", "none"])
 def test_batches_share_one_box(narrow_net, images, fc7):
     assert_equal(narrow_net(fc7=fc7, border=100), images("mixed", 36, 40, batch=3))
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("fields", [
+    {"fc7": "faithful", "border": 100},
+    {"fc7": "aligned", "border": 100, "batch_norm": True, "head": "linear"},
+    {"fc7": "none", "border": 16},
+    {"fc7": "none", "border": 48},
+    {"fc7": "none", "border": 0},
+], ids=lambda fields: "-".join(str(value) for value in fields.values()))
+def test_with_what_an_empty_canvas_answers(narrow_net, images, fields, kind):
+    """The last blocks pasted into the known responses, against the whole canvas."""
+    model = narrow_net(**fields)
+    image = tf.constant(images(kind, 45, 38))
+    weights = trunk_weights(model)
+    empty = empty_responses(model, weights, tf.constant([45, 38]))
+    assert bool(empty) == (fields["border"] > 0)
+    pixels = canvas_pixels(model, all_pixels(image))
+    for tap, values in zip(fast_taps(model, image, weights=weights, empty=empty),
+                           plain_taps(model, image), strict=True):
+        theirs = sample_map(values, pixels, tap.rate, True, "clamp")
+        np.testing.assert_allclose(tap.sample(pixels), theirs, rtol=0,
+                                   atol=1e-5 * np.abs(theirs).max())
 
 
 def test_several_cells_of_the_context(narrow_net, images):
