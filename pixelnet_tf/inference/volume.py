@@ -199,8 +199,12 @@ class Looking(Protocol):
     classes: int
     every: int
     background: tf.Tensor
-    decoding: Decoding
-    lattice: LatticeConfig
+
+    @property
+    def decoding(self) -> Decoding: ...
+
+    @property
+    def lattice(self) -> LatticeConfig: ...
 
     def scores(self, image: tf.Tensor, domain: tf.Tensor, read_out: tf.Tensor,
                beside: Beside | None = None) -> tf.Tensor: ...
