@@ -15,6 +15,7 @@ from pixelnet_tf.config import JOIN_SECONDS, Config, Distribute, as_config, chec
 from pixelnet_tf.errors import ConfigError
 from pixelnet_tf.io import remote
 from pixelnet_tf.reporting import Reporter
+from pixelnet_tf.runs.cluster import Cluster
 from pixelnet_tf.volumes.checks import Problem, check_cases
 from pixelnet_tf.volumes.phantom_study import DEFAULT_SIZES
 from pixelnet_tf.volumes.phantom_study import write_phantom as _write_phantom
@@ -207,6 +208,8 @@ def make_trainer(prepared: PreparedStudy | Path_, config: Config | Path_, out: P
     if distribute == Distribute.MULTIWORKER:
         remote.refuse(out, "the workers of a training read what the chief writes",
                       "give --out a folder that all workers see")
+        # What is wrong with it is said before TensorFlow is loaded.
+        Cluster.here()
     out, prepared = remote.local(out, reporter), _brought(prepared, reporter)
     from pixelnet_tf.training.loop import Trainer
     from pixelnet_tf.training.replicas import Replicas

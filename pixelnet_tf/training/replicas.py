@@ -21,7 +21,7 @@ from pixelnet_tf.config import JOIN_SECONDS, Distribute, TrainingConfig
 from pixelnet_tf.errors import ConfigError, RunError
 from pixelnet_tf.model.pixelnet import PixelNet
 from pixelnet_tf.reporting import Reporter, reporter_or_log
-from pixelnet_tf.training.cluster import Cluster
+from pixelnet_tf.runs.cluster import Cluster
 from pixelnet_tf.training.state import TrainingState
 
 #: How long the workers of a group wait for a sign of life of one of them, in seconds.

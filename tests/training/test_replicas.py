@@ -22,8 +22,8 @@ from pixelnet_tf.config import (
     config_to_yaml,
 )
 from pixelnet_tf.errors import ConfigError, RunError
+from pixelnet_tf.runs.cluster import Cluster
 from pixelnet_tf.runs.folder import RunFolder
-from pixelnet_tf.training.cluster import Cluster
 from pixelnet_tf.training.loop import Trainer, _Steps
 from pixelnet_tf.training.replicas import Replicas, check_shared
 from pixelnet_tf.training.share import drawn_rows
@@ -226,6 +226,17 @@ def test_what_is_wrong_with_tf_config_is_said_in_a_line(text, told):
     assert told in str(error.value)
     assert error.value.exit_code == 2
     assert "\n" not in str(error.value)
+
+
+def test_a_wrong_tf_config_is_said_before_tensorflow_is_loaded():
+    code = ("import sys\nfrom pixelnet_tf.api.study import make_trainer\n"
+            "from pixelnet_tf.errors import ConfigError\ntry:\n"
+            "    make_trainer('none', 'phantom', 'none', distribute='multiworker')\n"
+            "except ConfigError as error:\n"
+            "    print('is no JSON' in str(error), 'tensorflow' in sys.modules)")
+    done = subprocess.run([sys.executable, "-c", code], env={**os.environ, "TF_CONFIG": "{"},
+                          capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["True", "False"]
 
 
 def test_slurms_tasks_are_counted_as_slurm_counts_them():
