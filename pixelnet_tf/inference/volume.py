@@ -211,7 +211,7 @@ class Looking(Protocol):
 
 
 def score_between(segmenter: Looking, volume: PreparedVolume,
-                   grid: PredictionGrid, batch_slices: int, voxels: np.ndarray) -> None:
+                  grid: PredictionGrid, batch_slices: int, voxels: np.ndarray) -> None:
     """Scores of a volume's voxels: first of every so many slices, then of those between.
 
     A slice between two others takes what these decide, and only the rest is asked for; where
