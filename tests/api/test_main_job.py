@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 
 import nibabel as nib
 import numpy as np
@@ -192,9 +193,11 @@ def test_a_preparation_can_be_looked_at_before(main_job, tmp_path):
     found = study.update(tmp_path / "new", workers=1, dry_run=True)
     assert (len(found.prepared), found.kept, found.index) == (4, (), None)
     assert not (tmp_path / "new").exists()
-    prepared = study.prepare(main_job / "prepared", workers=1)
+    # With the run's settings, which are written down there; the others' folder stays as it is.
+    shutil.copytree(main_job / "prepared", tmp_path / "again")
+    prepared = study.prepare(tmp_path / "again", workers=1)
     assert (prepared.summary.prepared, len(prepared.summary.kept)) == ((), 4)
-    assert px.PreparedStudy.open(main_job / "prepared").summary is None
+    assert px.PreparedStudy.open(tmp_path / "again").summary is None
 
 
 def test_a_network_of_caffe_gives_the_same(tmp_path, main_job, paths):
