@@ -1,12 +1,14 @@
 """The adaptive mode's lattice, decided on exact scores: by hand, and against the mode itself."""
 
 import json
-from dataclasses import replace
+from dataclasses import asdict, replace
 
+import nibabel as nib
 import numpy as np
 import pytest
 
-from pixelnet_tf.config import LatticeConfig, load_config
+import pixelnet_tf as px
+from pixelnet_tf.config import LatticeConfig, Mode, load_config
 from pixelnet_tf.errors import ConfigError
 from pixelnet_tf.inference.decoding import Decoding
 from pixelnet_tf.inference.slice_segmenter import SliceSegmenter
@@ -14,6 +16,8 @@ from pixelnet_tf.inference.volume import PredictionGrid, score_voxels
 from pixelnet_tf.model.pixelnet import PixelNet
 from pixelnet_tf.runs.decisions import Decisions
 from pixelnet_tf.training.lattice import ExactCase, agreement, decide_lattice, words
+from pixelnet_tf.training.loop import Trainer
+from tests.listening import Listening
 
 
 @pytest.fixture(scope="module")
@@ -107,3 +111,27 @@ def test_where_no_lattice_keeps_to_the_bound_the_closest_is_taken_and_said(tiny_
 def test_a_lattice_that_there_is_not_is_refused(text):
     with pytest.raises(ConfigError, match=f"prediction.lattice.{text.split('=')[0]}"):
         load_config("phantom", [f"prediction.lattice.{text}"])
+
+
+def test_a_training_in_adaptive_mode_decides_its_lattice_and_predictions_follow(
+        tiny_study, tiny_config, tmp_path):
+    config = replace(tiny_config, prediction=replace(
+        tiny_config.prediction, mode=Mode.ADAPTIVE, adaptive_bound=1.0))
+    ears = Listening()
+    trainer = Trainer(config, tiny_study, tiny_study.split, str(tmp_path / "run"), reporter=ears)
+    trainer.run()
+    decided = trainer.run_folder.decisions()
+    assert decided.adaptive.bound == 1.0
+    assert any(said.startswith("adaptive mode: lattice of ") for said in ears.said)
+    follows = px.Segmenter.from_run(tmp_path / "run")
+    # What is not in the settings stays as the configuration has it.
+    lattice = decided.settings.get("lattice", asdict(LatticeConfig()))
+    assert asdict(follows.config.prediction.lattice) == lattice
+    assert decided.adaptive.kept
+    exact = px.Segmenter.from_run(tmp_path / "run", mode="exact")
+    for name, model in (("one", follows), ("other", exact)):
+        model.predict_study(tiny_study.path, tmp_path / name, cases=tiny_study.split.validation)
+    case, = tiny_study.split.validation
+    one, other = (nib.load(tmp_path / name / f"{case}.nii.gz").get_fdata()
+                  for name in ("one", "other"))
+    np.testing.assert_array_equal(one, other)
