@@ -1,11 +1,12 @@
-"""What more workers gain: `prepare` and `predict` by Dask, one worker against two, one thread each.
+"""What more workers gain: `prepare` and `predict` by Dask, one worker against two, a core each.
 
-    python scripts/benchmark_scale.py [--out FILE.json] [--cases 8] [--repeats 3] [--size 64 64 32]
+    python scripts/benchmark_scale.py [--out FILE.json] [--cases 8] [--repeats 3] [--size 96 96 48]
 
 The yardstick is what two plain loops of Python gain in the same run, in processes of their own: a
 shared machine rarely lends two cores whole. Printed beside it: what the engine costs a case, and a
 schedule of 1,251 cases on 8 nodes, drawn from the seconds that were measured. Workers are warm:
-TensorFlow is loaded, the network is made.
+TensorFlow is loaded, the network is made. On Linux each is bound to its core, as N4 takes two
+threads wherever it runs, so that a single worker would have both cores.
 """
 
 from __future__ import annotations
@@ -24,6 +25,10 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from pixelnet_tf.dataset.cluster import Cluster
 
 #: Of the narrow network: a case takes about as long as its preparation.
 NETWORK = ["model.widths=[8, 16, 24, 32, 32]", "model.head_widths=[32]", "model.border=32",
@@ -33,6 +38,16 @@ LOOPS = 20_000_000
 #: One thread for whatever computes, in this process and in the workers; read when they are loaded.
 THREADS = ("TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS", "OMP_NUM_THREADS",
            "OPENBLAS_NUM_THREADS", "ITK_GLOBAL_DEFAULT_NUMBER_OF_THREADS")
+
+
+def bind(engine: Cluster) -> None:
+    """Give each worker of an engine one core."""
+    if not hasattr(os, "sched_setaffinity"):
+        return
+    cores = sorted(os.sched_getaffinity(0))
+    for number, pid in enumerate(engine._client.run(os.getpid).values()):
+        for thread in os.listdir(f"/proc/{pid}/task"):
+            os.sched_setaffinity(int(thread), {cores[number % len(cores)]})
 
 
 def spin(_: int) -> float:
@@ -111,7 +126,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, help="write the figures here, too, as JSON")
     parser.add_argument("--cases", type=int, default=8)
     parser.add_argument("--repeats", type=int, default=3)
-    parser.add_argument("--size", type=int, nargs=3, default=(64, 64, 32))
+    parser.add_argument("--size", type=int, nargs=3, default=(96, 96, 48))
     given = parser.parse_args()
     os.environ.update(dict.fromkeys(THREADS, "1"), TF_CPP_MIN_LOG_LEVEL="3")
     from pixelnet_tf.reporting import load_tensorflow_quietly
@@ -127,6 +142,8 @@ def main() -> None:
     with (tempfile.TemporaryDirectory() as made, context.Pool(2) as pool,
           open_cluster("local:1") as one, open_cluster("local:2") as two):
         folder, crew = Path(made), {1: one, 2: two}
+        for engine in crew.values():
+            bind(engine)
         px.write_phantom(folder / "study", given.cases, size=tuple(given.size))
         study = px.Study.open(folder / "study", "phantom", NETWORK)
         prepared = study.prepare(folder / "prepared", workers=two)
