@@ -336,14 +336,8 @@ class Mirror:
             if self._told.get(name) == data:
                 return
             self._check_claims()
-            # Other threads may add to it meanwhile.
-            copy = temporary_name(path)
-            try:
-                Path(copy).write_bytes(data)
-                self._ask("write", self.store.put, copy, name, file=name)
-            finally:
-                with suppress(OSError):
-                    os.remove(copy)
+            # What was read, and not the file: other threads may add to it meanwhile.
+            self._put_bytes(name, data, temporary_name(path))
             self._told[name] = data
 
     def put_folder(self, folder: str) -> None:
@@ -385,6 +379,15 @@ class Mirror:
                     if self._same.get(name) == _mark(there):
                         _place_name(path, there.st_size)
 
+    def _put_bytes(self, name: str, data: bytes, copy: str) -> None:
+        """Put bytes by way of a file `copy`, which is removed again."""
+        try:
+            Path(copy).write_bytes(data)
+            self._ask("write", self.store.put, copy, name, file=name)
+        finally:
+            with suppress(OSError):
+                os.remove(copy)
+
     def _check_claims(self) -> None:
         for check in self.claims:
             check()
@@ -401,14 +404,8 @@ class Mirror:
 
     def replace_object(self, name: str, data: bytes) -> None:
         """Write an object that has no file here."""
-        copy = temporary_name(os.path.join(self.root, "object"))
         make_folder(self.root)
-        try:
-            Path(copy).write_bytes(data)
-            self._ask("write", self.store.put, copy, name, file=name)
-        finally:
-            with suppress(OSError):
-                os.remove(copy)
+        self._put_bytes(name, data, temporary_name(os.path.join(self.root, "object")))
 
     def delete_object(self, name: str) -> None:
         """Remove an object that has no file here."""
