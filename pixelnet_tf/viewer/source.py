@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from pixelnet_tf.cases.labels import judged_alone, lesion_of, whole_values
+from pixelnet_tf.cases.labels import judged_alone, lesion_of, whole_bytes
 from pixelnet_tf.config import EvaluationConfig, StudyConfig
 from pixelnet_tf.errors import DataError
 from pixelnet_tf.evaluation.label_files import check_same_grid
@@ -184,10 +184,8 @@ def _present(reader: Reader | None) -> Reader:
 
 def _labels(array: np.ndarray) -> np.ndarray:
     """Label values as uint8, whether or not the study names them: they are to be looked at."""
-    array = whole_values(np.asarray(array))
-    with np.errstate(invalid="ignore"):
-        labels = array.astype(np.uint8)
-    if not np.array_equal(labels, array):
+    labels = whole_bytes(np.asarray(array))
+    if labels is None:
         raise DataError("holds values that are no labels; these are whole numbers from 0 to 255",
                         hint="give the segmentation, not an image or a map of probabilities")
     return labels
