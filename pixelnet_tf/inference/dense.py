@@ -17,7 +17,7 @@ from pixelnet_tf.model.fast_trunk import (
     canvas_pixels,
     empty_responses,
     fast_taps,
-    image_box,
+    mask_box,
     trunk_weights,
 )
 from pixelnet_tf.model.pixelnet import PixelNet, plain_scores, plain_taps
@@ -104,14 +104,15 @@ class DenseScorer(tf.Module):
                                     for width in widths))
 
     def taps(self, image: tf.Tensor, neighbours: tf.Tensor | None = None,
-             known: Known | None = None) -> list[Tap]:
+             known: Known | None = None, read: tf.Tensor | None = None) -> list[Tap]:
         """The maps of the hypercolumn, computed where the image is; arguments of `reference`.
 
         known: what `known` gives for images of this size; None: it is worked out on the way.
+        read: as `fast_taps` takes it.
         """
         weights, empty = known or (None, ())
         return fast_taps(self.model, image, precision=self.precision, neighbours=neighbours,
-                         weights=weights, empty=empty)
+                         weights=weights, empty=empty, read=read)
 
     def exact(self, taps: list[Tap], wanted: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         """Scores of the wanted pixels; the same numbers as `reference`, but for rounding.
@@ -152,8 +153,7 @@ class DenseScorer(tf.Module):
         """The head for scattered pixels of a domain (target, height, width) bool."""
         if not self.model.architecture.beside:
             return FastHead(self.model, taps, self.precision)
-        top, left, bottom, right = tf.unstack(image_box(
-            tf.cast(domain, tf.uint8)[..., None]))
+        top, left, bottom, right = tf.unstack(mask_box(domain))
         border = self.model.architecture.border
         return FastHead(self.model, taps, self.precision, tf.stack(
             [[top, left], [bottom - 1, right - 1]]) + border)

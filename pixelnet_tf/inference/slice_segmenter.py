@@ -21,7 +21,7 @@ from pixelnet_tf.inference.adaptive import Beside, adaptive_scores
 from pixelnet_tf.inference.decoding import Decoding
 from pixelnet_tf.inference.dense import DenseScorer, Known, set_loop_options
 from pixelnet_tf.inference.guided_filter import refine_scores
-from pixelnet_tf.model.fast_trunk import Tap, joined
+from pixelnet_tf.model.fast_trunk import Tap, joined, mask_box
 from pixelnet_tf.model.hypercolumn import slices_beside
 from pixelnet_tf.model.pixelnet import PixelNet
 from pixelnet_tf.runs.network import TrainedNetwork
@@ -113,9 +113,9 @@ class SliceSegmenter(tf.Module):
             input_signature=[image, mask, mask, known, Beside(scores, mask)])
         #: The maps of slices, traced once for all the places where a stack needs them.
         self.trunk = tf.function(
-            lambda slices, known: [(tap.values, tap.origin)
-                                   for tap in self.scorer.taps(slices, known=known)],
-            input_signature=[image, known])
+            lambda slices, known, read: [(tap.values, tap.origin) for tap in
+                                         self.scorer.taps(slices, known=known, read=read)],
+            input_signature=[image, known, tf.TensorSpec([4], tf.int32)])
         self._known = tf.function(self.scorer.known, autograph=False,
                                   input_signature=[tf.TensorSpec([2], tf.int32)])
         self._frozen = frozen
@@ -176,8 +176,11 @@ class SliceSegmenter(tf.Module):
         The maps of a part's last slices are held, because the next part reads them, too.
         """
         count, step, reach = tf.shape(image)[0], self.batch_slices, self.reach
-        images = [image, tf.reverse(image, [2])] if self.flips else [image]
-        held = self._maps([each[:reach] for each in images], known)
+        images, boxes = [image], [mask_box(domain)]
+        if self.flips:
+            images.append(tf.reverse(image, [2]))
+            boxes.append(mask_box(tf.reverse(domain, [2])))
+        held = self._maps([each[:reach] for each in images], known, boxes)
         number = (count + step - 1) // step
         parts = tf.TensorArray(tf.float32, number, infer_shape=False,
                                element_shape=[None, None, None, self.classes])
@@ -188,7 +191,8 @@ class SliceSegmenter(tf.Module):
             low, high = tf.maximum(start - reach, 0), tf.minimum(stop + reach, count)
             seen = tf.minimum(start + reach, count)
             if seen < high:
-                held = _joined(held, self._maps([each[seen:high] for each in images], known))
+                held = _joined(held, self._maps([each[seen:high] for each in images], known,
+                                                boxes))
             slabs = self._slabs([each[low:high] for each in images],
                                 slices_beside(count, self.offsets)[start:stop] - low, held)
             parts = parts.write(i, self._scores(image[start:stop], domain[start:stop],
@@ -197,11 +201,14 @@ class SliceSegmenter(tf.Module):
             held = [(values[kept:], origin) for values, origin in held]
         return tf.ensure_shape(parts.concat(), [None, None, None, self.classes])
 
-    def _maps(self, images: Sequence[tf.Tensor], known: Known) -> list[_Map]:
-        """The maps of some slices and of their mirror images, all in one list."""
+    def _maps(self, images: Sequence[tf.Tensor], known: Known, boxes: Sequence[tf.Tensor]
+              ) -> list[_Map]:
+        """The maps of some slices and of their mirror images, read within a box each, all in one
+        list."""
         # The reference computes everything anew.
         return [] if self.mode == Mode.REFERENCE else [
-            held for image in images for held in self.trunk(image, known)]
+            held for image, box in zip(images, boxes, strict=True)
+            for held in self.trunk(image, known, box)]
 
     def _slabs(self, images: Sequence[tf.Tensor], neighbours: tf.Tensor, held: Sequence[_Map]
                ) -> list[_Slab]:
@@ -247,7 +254,8 @@ class SliceSegmenter(tf.Module):
         if self.mode == Mode.REFERENCE:
             scores = self.scorer.reference(slab.images, slab.neighbours) + self.correction
             return tf.where(domain[..., None], scores, self.background)
-        taps = self.scorer.taps(slab.images, known=known) if slab.taps is None else slab.taps
+        taps = (self.scorer.taps(slab.images, known=known, read=mask_box(domain))
+                if slab.taps is None else slab.taps)
         if self.mode == Mode.ADAPTIVE:
             return adaptive_scores(self.scorer, taps, domain, read_out, self.correction,
                                    self.decoding, self.lattice, beside)[0]

@@ -102,19 +102,24 @@ class FastHead:
         self._near = list(taps)
         #: Coarse maps that were led through the first layer, their sums cell by cell.
         self._coarse: list[tuple[Tap, tf.Tensor, tf.Tensor]] = []
-        #: Where a context is: its cells as a map, and each cell's share of the first layer's sums.
-        self._context: tuple[Tap, tf.Tensor] | None = None
-        near_rows: tf.Tensor | None = None
         # A ReLU between hypercolumn and head would not commute with the interpolation.
-        if model.architecture.context and not model.architecture.relu_on_hypercolumn:
-            near_rows = self._map_context(first_kernel(model))
-        if box is not None and not model.architecture.relu_on_hypercolumn:
-            near_rows = self._map_coarse(first_kernel(model) if near_rows is None else near_rows,
-                                         box, precision)
-        self._perceptron = Perceptron(model, precision, near_rows)
+        if model.architecture.relu_on_hypercolumn:
+            self._perceptron = Perceptron(model, precision)
+            return
+        rows, cells = [first_kernel(model)], []
+        if model.architecture.context:
+            cells, *rows = self._map_context(*rows)
+        if box is not None:
+            rows[0] = self._map_coarse(rows[0], box, precision)
+        self._near += cells
+        self._perceptron = Perceptron(model, precision, tf.concat(rows, axis=0))
 
-    def _map_context(self, kernel: tf.Tensor) -> tf.Tensor:
-        """Lead the context through the first layer; returns the kernel's rows of the other maps."""
+    def _map_context(self, kernel: tf.Tensor) -> tuple[list[Tap], tf.Tensor, tf.Tensor]:
+        """Lead the context through the first layer.
+
+        Returns its cells as a map, the kernel's rows of the other maps, and those of the cells:
+        each cell's share of the first layer's sums.
+        """
         # The context comes last in the hypercolumn; the other maps are finer than listed pixels.
         *self._near, context = self._near
         context = context.gathered()
@@ -125,12 +130,13 @@ class FastHead:
         shares = tf.reshape(tf.tensordot(tf.cast(context.values, tf.float32), own, 1),
                             [-1, own.shape[1]])
         # Read at pixels, the map that holds a one in a channel of its own for every cell gives
-        # the matrix of the interpolation: a product with it needs no gather of wide cells.
+        # the matrix of the interpolation: the product with the other maps' features has a few
+        # columns more, and no wide cells are gathered.
         cells = tf.shape(context.values)[:3]
         count = tf.reduce_prod(cells)
-        self._context = (context._replace(
-            values=tf.reshape(tf.eye(count), tf.concat([cells, [count]], 0))), shares)
-        return near
+        ones = tf.eye(count, dtype=context.values.dtype)
+        return [context._replace(values=tf.reshape(ones, tf.concat([cells, [count]], 0)))], \
+            near, shares
 
     def _map_coarse(self, kernel: tf.Tensor, box: tf.Tensor, precision: tf.DType) -> tf.Tensor:
         """Lead the coarse maps through the first layer; returns the kernel's rows of the others."""
@@ -158,10 +164,6 @@ class FastHead:
         """
         sums = self._perceptron.first(
             tf.concat([tap.sample(canvas_nyx) for tap in self._near], axis=-1))
-        if self._context is not None:
-            cells, shares = self._context
-            context = tf.matmul(cells.sample(canvas_nyx), shares)
-            sums += tf.cast(context, self._perceptron.precision)
         for tap, size, rows in self._coarse:
             places = canvas_nyx - tf.cast(tf.concat([[0], tap.origin * tap.rate], 0), tf.float32)
             sums += tf.cast(interpolate_rows(rows, size, places, tap.rate),
