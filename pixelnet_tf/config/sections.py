@@ -957,8 +957,9 @@ class PredictionConfig:
     #: Pixels outside the brain (or head) are background: `yes`, `no`, or `auto`: when the study is
     #: skull-stripped or has brain masks.
     brain_only: BrainOnly = BrainOnly.AUTO
-    #: Slices computed together; more need more memory and are hardly faster.
-    batch_slices: int = 2
+    #: Slices computed together; more are faster and need more memory. `auto`: 16 of up to 256 x 256
+    #: pixels, fewer of larger ones.
+    batch_slices: int | Literal["auto"] = AUTO
     #: Also write the probability of every class.
     probability_maps: bool = False
     #: Also write how unsure each voxel is (measures.md): the entropy, and for several networks the
@@ -993,7 +994,8 @@ class PredictionConfig:
     def __post_init__(self) -> None:
         choices(self, "prediction")
         in_range("prediction.adaptive_bound", self.adaptive_bound, 0.5, 1.0)
-        in_range("prediction.batch_slices", self.batch_slices, 1, 1024)
+        if self.batch_slices != AUTO:
+            in_range("prediction.batch_slices", self.batch_slices, 1, 1024)
         for name, offset in self.class_offsets.items():
             in_range(f"prediction.class_offsets.{name}", offset, -100.0, 100.0)
         for name, threshold in self.region_thresholds.items():

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import tensorflow as tf
 
-from pixelnet_tf.config import Precision
+from pixelnet_tf.config import AUTO, Precision
 from pixelnet_tf.inference.tiles import TILE, TileLayer
 from pixelnet_tf.model.empty_canvas import separable_blocks
 from pixelnet_tf.model.fast_head import FastHead, Perceptron
@@ -28,6 +28,16 @@ from pixelnet_tf.model.precision import number_type
 #: products fill every core) and keeps ten chunks in memory.
 CHUNK = 4096
 set_loop_options = tf.autograph.experimental.set_loop_options
+#: Slices, and pixels in all of them, that `prediction.batch_slices: auto` takes together.
+_SLICES, _PIXELS = 16, 2**20
+
+
+def slices_together(batch_slices: int | Literal["auto"], height: int | tf.Tensor,
+                    width: int | tf.Tensor) -> int | tf.Tensor:
+    """How many slices of a size are computed together: `prediction.batch_slices`."""
+    if batch_slices != AUTO:
+        return batch_slices
+    return tf.clip_by_value(_PIXELS // (height * width), 1, _SLICES)
 
 
 class Known(NamedTuple):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import numpy as np
 import tensorflow as tf
@@ -19,7 +19,7 @@ from pixelnet_tf.config import (
 from pixelnet_tf.errors import ConfigError, ModelError
 from pixelnet_tf.inference.adaptive import Beside, adaptive_scores
 from pixelnet_tf.inference.decoding import Decoding
-from pixelnet_tf.inference.dense import DenseScorer, Known, set_loop_options
+from pixelnet_tf.inference.dense import DenseScorer, Known, set_loop_options, slices_together
 from pixelnet_tf.inference.guided_filter import refine_scores
 from pixelnet_tf.model.fast_trunk import Tap, joined, mask_box
 from pixelnet_tf.model.hypercolumn import slices_beside
@@ -57,7 +57,7 @@ class SliceSegmenter(tf.Module):
         precision: `float32` or `bfloat16`; the reference is always float32.
         smoothing: the guided filter; by default it is off.
         flips: take the mean of the scores of each slice and of its mirror image, left and right.
-        batch_slices: slices that a network with `context_slices` computes together.
+        batch_slices: slices that a network with `context_slices` computes together, or `auto`.
         decoding: how classes follow from scores; None: those of the network alone.
         lattice: that of the adaptive mode; None: the configuration's default.
         frozen: the weights do not change any more, so that what depends on them alone is worked out
@@ -78,7 +78,7 @@ class SliceSegmenter(tf.Module):
     def __init__(self, model: PixelNet, correction: np.ndarray | None = None,
                  mode: str = Mode.EXACT, precision: str = Precision.FLOAT32,
                  smoothing: GuidedFilterConfig | None = None, flips: bool = False,
-                 batch_slices: int = PredictionConfig.batch_slices,
+                 batch_slices: int | Literal["auto"] = PredictionConfig.batch_slices,
                  decoding: Decoding | None = None, lattice: LatticeConfig | None = None,
                  frozen: bool = False):
         super().__init__()
@@ -175,7 +175,8 @@ class SliceSegmenter(tf.Module):
 
         The maps of a part's last slices are held, because the next part reads them, too.
         """
-        count, step, reach = tf.shape(image)[0], self.batch_slices, self.reach
+        count, height, width = tf.unstack(tf.shape(image)[:3])
+        step, reach = slices_together(self.batch_slices, height, width), self.reach
         images, boxes = [image], [mask_box(domain)]
         if self.flips:
             images.append(tf.reverse(image, [2]))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 import numpy as np
 import tensorflow as tf
@@ -19,6 +19,7 @@ from pixelnet_tf.config import (
 )
 from pixelnet_tf.inference.adaptive import Beside, decided_between
 from pixelnet_tf.inference.decoding import Decoding
+from pixelnet_tf.inference.dense import slices_together
 from pixelnet_tf.inference.postprocess import postprocess_labels
 from pixelnet_tf.inference.slice_segmenter import Ensemble, SliceSegmenter
 from pixelnet_tf.reporting import Reporter, reporter_or_log
@@ -72,8 +73,13 @@ class PredictionGrid:
         """(slice,) bool, whether a slice has something to read."""
         return np.asarray(self.read_out.any(axis=(1, 2)))
 
-    def batches(self, batch_slices: int, reach: int = 0) -> Iterator[np.ndarray]:
-        """Numbers of the slices that have something to read, `batch_slices` at a time.
+    def together(self, batch_slices: int | Literal["auto"]) -> int:
+        """How many slices are computed together (`prediction.batch_slices`)."""
+        return int(slices_together(batch_slices, *self.domain.shape[1:]))
+
+    def batches(self, batch_slices: int | Literal["auto"], reach: int = 0
+                ) -> Iterator[np.ndarray]:
+        """Numbers of the slices that have something to read, so many at a time.
 
         With a reach (`SliceSegmenter.reach`) it is one stack: consecutive slices, from those below
         the first to those above the last that have something.
@@ -82,8 +88,9 @@ class PredictionGrid:
         if reach and len(busy):
             yield np.arange(max(busy[0] - reach, 0), min(busy[-1] + reach + 1, len(self.busy)))
             return
-        for start in range(0, len(busy), batch_slices):
-            yield busy[start:start + batch_slices]
+        step = self.together(batch_slices)
+        for start in range(0, len(busy), step):
+            yield busy[start:start + step]
 
 
 @dataclass(frozen=True, eq=False)
@@ -181,7 +188,7 @@ def _scored_in_plane(answer: Callable[..., Any], segmenter: SliceSegmenter | Ens
     # Where slices are scaled, not all of the domain is read, and so not all of it is known.
     if (answer == segmenter.scores and segmenter.every > 1
             and np.array_equal(grid.read_out, grid.domain)):
-        score_between(segmenter, volume, grid, prediction.batch_slices, scores)
+        score_between(segmenter, volume, grid, grid.together(prediction.batch_slices), scores)
         return found
     for rows in grid.batches(prediction.batch_slices, segmenter.reach):
         given = answer(tf.constant(volume.images[rows]), tf.constant(grid.domain[rows]),
@@ -379,8 +386,8 @@ def _answered(segment_slices: SegmentSlices, volume: PreparedVolume, study: Stud
     maps = np.zeros((*shape, width if shown else 0), np.float32)
     if not by_region:
         maps[..., :1] = 1
-    for rows in grid.batches(max(prediction.batch_slices, STACK) if reach
-                             else prediction.batch_slices):
+    together = grid.together(prediction.batch_slices)
+    for rows in grid.batches(max(together, STACK) if reach else together):
         reporter.progress("segmenting", int(rows[0]), len(labels), plan.plane)
         found, shares = _answer(segment_slices, volume.images, grid.domain, rows, reach)
         inside = plan.read_voxels(grid.domain[rows])

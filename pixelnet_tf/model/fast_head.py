@@ -106,7 +106,7 @@ class FastHead:
         if model.architecture.relu_on_hypercolumn:
             self._perceptron = Perceptron(model, precision)
             return
-        rows, cells = [first_kernel(model)], []
+        rows, cells = [first_kernel(model)], list[Tap]()
         if model.architecture.context:
             cells, *rows = self._map_context(*rows)
         if box is not None:

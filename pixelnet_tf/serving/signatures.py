@@ -7,6 +7,7 @@ import tensorflow as tf
 from pixelnet_tf.config import Config, NormRegion
 from pixelnet_tf.dataset.augment import deep_inside
 from pixelnet_tf.inference.decoding import Decoding
+from pixelnet_tf.inference.dense import slices_together
 from pixelnet_tf.inference.slice_segmenter import Ensemble, SliceSegmenter
 from pixelnet_tf.serving.planes import scores_in_plane
 
@@ -127,8 +128,9 @@ def build_signatures(segmenter: SliceSegmenter | Ensemble, config: Config
         image, domain = finite(image), mask_of(image, domain)
         if segmenter.reach:
             return computed(segmenter.scores(image, domain))
-        step = config.prediction.batch_slices
-        count = (tf.shape(image)[0] + step - 1) // step
+        slices, height, width = tf.unstack(tf.shape(image)[:3])
+        step = slices_together(config.prediction.batch_slices, height, width)
+        count = (slices + step - 1) // step
         parts = tf.TensorArray(tf.float32, count, infer_shape=False,
                                element_shape=[None, None, None, classes])
         for i in tf.range(count):

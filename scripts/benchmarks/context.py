@@ -33,7 +33,7 @@ def volume(options: Options, mode: str) -> dict:
     busy = busy_slices(case, config)
     if options.quick:
         busy = busy[len(busy) // 2:][:QUICK_SLICES]
-    case, few = only_slices(case, busy), only_slices(case, busy[:config.prediction.batch_slices])
+    case, few = only_slices(case, busy), only_slices(case, busy[:2])
     found, labels, segmenters = {"slices": len(busy), "mode": mode}, {}, {}
     for context in (1, CONTEXT):
         segmenters[context] = SliceSegmenter(

@@ -29,7 +29,8 @@ def segment(options: Options, mode: str, precision: str) -> dict:
     own = segmenter(run, mode, precision)
     loaded = memory_gb()[1]
     start = time.perf_counter()
-    first = busy[len(busy) // 2:][:config.prediction.batch_slices]
+    grid = _grid(volume, config)
+    first = busy[len(busy) // 2:][:grid.together(config.prediction.batch_slices)]
     score_voxels(own, only_slices(volume, first), config.study, config.prediction)
     warm_up = time.perf_counter() - start
     start = time.perf_counter()

@@ -14,6 +14,7 @@ from pixelnet_tf.config import (
     load_config,
 )
 from pixelnet_tf.inference.decoding import Decoding
+from pixelnet_tf.inference.dense import slices_together
 from pixelnet_tf.inference.slice_segmenter import Ensemble, SliceSegmenter
 from pixelnet_tf.inference.volume import (
     PredictionGrid,
@@ -260,3 +261,15 @@ def test_lattices_of_slices_are_left_alone_where_they_cannot_be(narrow_net, volu
     for every, options in ((4, {"mode": "adaptive"}), (1, {"mode": "exact"}),
                            (1, {"mode": "adaptive", "smoothing": GuidedFilterConfig(2)})):
         assert SliceSegmenter(narrow_net(fc7="none"), lattice=lattice, **options).every == every
+
+
+@pytest.mark.parametrize(("setting", "size", "slices"), [
+    ("auto", (240, 240), 16), ("auto", (96, 96), 16), ("auto", (512, 512), 4),
+    ("auto", (2048, 2048), 1), (5, (512, 512), 5)])
+def test_fewer_of_larger_slices_are_computed_together(setting, size, slices):
+    grid = PredictionGrid(*np.ones((2, 7, *size), bool))
+    assert grid.together(setting) == slices
+    assert next(grid.batches(setting)).tolist() == list(range(min(slices, 7)))
+    # Within a graph as well, where a size is no number yet.
+    together = tf.function(lambda image: slices_together(setting, *tf.unstack(tf.shape(image))))
+    assert int(together(tf.zeros(size))) == slices
