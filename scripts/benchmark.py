@@ -17,6 +17,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -46,6 +47,8 @@ PARTS = {
     "adaptive": lambda options: inference.segment(options, "adaptive", "float32"),
     "adaptive_bfloat16": lambda options: inference.segment(options, "adaptive", "bfloat16"),
     "answers": inference.answers,
+    "agreement": inference.agreement,
+    "agreement_stroke": lambda options: inference.agreement(replace(options, study="stroke")),
     "step_plain": lambda options: training.step(options, False, "float32"),
     "step_fast": lambda options: training.step(options, True, "float32"),
     "step_fast_bfloat16": lambda options: training.step(options, True, "bfloat16"),

@@ -142,25 +142,35 @@ def agreement(cases: Sequence[ExactCase], table: Architecture, channels: int, de
             acted.every = 1
         score_between(acted, replace(case.volume, images=case.scores), case.grid,
                       max(_TOGETHER // (height * width), 1), voxels)
-        exact = decoding.class_numbers(plan.read_voxels(case.scores))
-        found = decoding.class_numbers(voxels)
-        brain = plan.read_voxels(case.volume.brain)
-        equal = min(equal, float((exact == found)[brain].mean()) if brain.any() else 1.0)
-        truth = plan.read_voxels(labels)
-        for index in range(1, int(max(exact.max(), found.max(), truth.max())) + 1):
-            one, other, true = (each == index for each in (found, exact, truth))
-            dice = min(dice, _dice(one, other))
-            difference = max(difference, abs(_dice(one, true) - _dice(other, true)))
-        parts, count = ndimage.label(exact > 0, np.ones((3, 3, 3)))
-        sizes = np.bincount(parts.ravel(), minlength=count + 1)
-        kept = np.bincount(parts[found > 0], minlength=count + 1)
-        lost += int(((sizes >= _LESION) & (kept == 0))[1:].sum())
+        one = label_agreement(decoding.class_numbers(plan.read_voxels(case.scores)),
+                              decoding.class_numbers(voxels), plan.read_voxels(labels),
+                              plan.read_voxels(case.volume.brain))
+        equal, dice = min(equal, one.equal), min(dice, one.dice)
+        difference, lost = max(difference, one.difference), lost + one.lost
         box = [np.flatnonzero(case.grid.domain.any(axis=axes)) for axes in ((0, 2), (0, 1))]
         sides = [int(np.ptp(lines)) + 1 if len(lines) else 0 for lines in box]
         # The trunk sees the brain's box and what it reaches, not the canvas.
         work += acted.seen_slices * table.box_work(channels, *sides)
         work += acted.seen_pixels * table.pixel_work(channels)
     return Agreement(equal, dice, difference, lost, work)
+
+
+def label_agreement(exact: np.ndarray, found: np.ndarray, truth: np.ndarray, brain: np.ndarray
+                    ) -> Agreement:
+    """How classes of a case (slice, height, width) agree with the exact ones; of no known work.
+
+    truth: the classes of the reference. brain: (slice, height, width) bool.
+    """
+    dice, difference = 1.0, 0.0
+    for index in range(1, int(max(exact.max(), found.max(), truth.max())) + 1):
+        one, other, true = (each == index for each in (exact, found, truth))
+        dice = min(dice, _dice(one, other))
+        difference = max(difference, abs(_dice(one, true) - _dice(other, true)))
+    parts, count = ndimage.label(exact > 0, np.ones((3, 3, 3)))
+    sizes = np.bincount(parts.ravel(), minlength=count + 1)
+    kept = np.bincount(parts[found > 0], minlength=count + 1)
+    return Agreement(float((exact == found)[brain].mean()) if brain.any() else 1.0, dice,
+                     difference, int(((sizes >= _LESION) & (kept == 0))[1:].sum()), 0.0)
 
 
 def _dice(one: np.ndarray, other: np.ndarray) -> float:

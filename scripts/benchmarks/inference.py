@@ -9,7 +9,14 @@ import numpy as np
 
 from benchmarks import floor
 from benchmarks.machine import memory_gb
-from benchmarks.study import Options, brain_box, prepared_study, trained_run, volume_to_segment
+from benchmarks.study import (
+    Options,
+    brain_box,
+    prepared_study,
+    segmented_cases,
+    trained_run,
+    volume_to_segment,
+)
 
 #: Slices that the reference computes: the whole volume would take it most of an hour.
 REFERENCE_SLICES = 6
@@ -103,6 +110,33 @@ def answers(options: Options) -> dict:
             "largest_dice_difference": max(abs(dice[region] - found["exact"]["dice"][region])
                                            for region in dice)}
     return found
+
+
+def agreement(options: Options) -> dict:
+    """The adaptive mode against the exact one on whole cases, at the processor's best precision.
+
+    The first case is unseen; the model may have learned from the second.
+    """
+    from pixelnet_tf.inference.volume import score_voxels
+    from pixelnet_tf.model.precision import auto_precision
+    from pixelnet_tf.training.lattice import label_agreement
+    run, study = trained_run(options), prepared_study(options)
+    config, precision = run.config(), auto_precision(run.config().model)
+    modes = [segmenter(run, mode, precision) for mode in ("exact", "adaptive")]
+    found = {}
+    for case in segmented_cases(options)[:2]:
+        volume, seconds, labels = study.read_volume(case), [], []
+        for own in modes:
+            start = time.perf_counter()
+            labels.append(score_voxels(own, volume, config.study, config.prediction).argmax(-1))
+            seconds.append(time.perf_counter() - start)
+        one = label_agreement(*labels, volume.plan.read_voxels(volume.labels),
+                              volume.plan.read_voxels(volume.brain))
+        found[case] = {"equal": one.equal, "dice": one.dice, "difference": one.difference,
+                       "lost": one.lost, "exact_seconds": seconds[0],
+                       "adaptive_seconds": seconds[1]}
+        print(f"{case}: {found[case]}", flush=True)
+    return {"precision": str(precision), "lattice": str(modes[1].lattice), "cases": found}
 
 
 def _dice(label: np.ndarray, truth: np.ndarray, study) -> dict[str, float]:
