@@ -19,11 +19,9 @@ from pixelnet_tf.io.ahead import ahead
 from pixelnet_tf.io.plain import PlainError, build
 from pixelnet_tf.io.processor import own_cores
 from pixelnet_tf.reporting import Reporter, reporter_or_log
-from pixelnet_tf.volumes.bias_field import correct_bias_field
-from pixelnet_tf.volumes.geometry import VolumeGeometry
+from pixelnet_tf.volumes.geometry import VolumeGeometry, moved
 from pixelnet_tf.volumes.normalize import brain_mask, z_score
 from pixelnet_tf.volumes.raw_volume import RawVolume
-from pixelnet_tf.volumes.registration import moved, register_rigid
 from pixelnet_tf.volumes.resample import bring_image, bring_labels, resample
 from pixelnet_tf.volumes.slicing import SlicePlan, plans_of
 
@@ -256,6 +254,9 @@ def _prepare(name: str, volumes: Mapping[str, Callable[[], RawVolume]],
                           study.skull_stripped)
     normalization = {modality: {"mean": 0.0, "std": 0.0} for modality in study.modalities}
     field = prepare.bias_field
+    if field.enabled:
+        # SimpleITK takes 0.1 GB, which nothing here needs it for but this.
+        from pixelnet_tf.volumes.bias_field import correct_bias_field
 
     def corrected(number: int) -> tuple[float, float]:
         """Correct and normalise a channel in its place; returns what the z-score took out."""
@@ -290,6 +291,7 @@ def find_motion(volume: RawVolume, first: RawVolume) -> np.ndarray:
         DataError: either image cannot be used, or the registration fails; the message names the
             file.
     """
+    from pixelnet_tf.volumes.registration import register_rigid
     for each in (first, volume):
         check_image(each)
     try:

@@ -259,6 +259,14 @@ class VolumeGeometry:
                 f"(up to {moved_mm:.3g} mm apart)")
 
 
+def moved(geometry: VolumeGeometry, motion: np.ndarray) -> VolumeGeometry:
+    """The geometry that makes an image lie where a motion finds it.
+
+    motion: (4, 4) float64, from a point of the other image in mm to the same point of this one.
+    """
+    return VolumeGeometry.of(geometry.shape, np.linalg.inv(motion) @ geometry.affine)
+
+
 @dataclass(frozen=True)
 class _Stored:
     """A geometry as JSON holds it."""

@@ -6,7 +6,7 @@ import numpy as np
 import SimpleITK as sitk
 
 from pixelnet_tf.errors import DataError
-from pixelnet_tf.volumes.geometry import VolumeGeometry
+from pixelnet_tf.volumes.geometry import VolumeGeometry, moved
 from pixelnet_tf.volumes.itk_threads import threads_of_itk
 
 #: Voxels of a level from which the mutual information is taken, drawn with a fixed seed.
@@ -96,14 +96,6 @@ def register_rigid(moving: np.ndarray, moving_geometry: VolumeGeometry, fixed: n
         ((placed.affine - moving_geometry.affine) @ np.vstack([corners, np.ones(8)]))[:3], axis=0)
     still = apart_mm.max() <= _STILL_VOXELS * min(moving_geometry.spacing_mm)
     return np.eye(4) if still else motion
-
-
-def moved(geometry: VolumeGeometry, motion: np.ndarray) -> VolumeGeometry:
-    """The geometry that makes an image lie where a motion finds it.
-
-    motion: (4, 4) float64, from a point of the other image in mm to the same point of this one.
-    """
-    return VolumeGeometry.of(geometry.shape, np.linalg.inv(motion) @ geometry.affine)
 
 
 def _search(shape: tuple[int, ...]) -> sitk.ImageRegistrationMethod:

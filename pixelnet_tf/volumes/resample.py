@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import numpy as np
-import SimpleITK as sitk
 from nibabel import orientations
 
 from pixelnet_tf.cases.labels import lesion_classes
@@ -108,6 +107,7 @@ def resample(array: np.ndarray, geometry: VolumeGeometry, target: VolumeGeometry
     Returns:
         (x, y, z) on `target`, of the array's type.
     """
+    import SimpleITK as sitk
     view = geometry.to_view(array)
     # Both grids are put in index coordinates and the transform carries the affines, so that
     # sheared affines need no special case (ITK's own geometry knows none).

@@ -130,6 +130,25 @@ def test_no_case_takes_more_memory_than_is_said(settings, tmp_path):
     assert bound / 3 < taken < bound
 
 
+def test_a_case_that_itk_does_nothing_for_is_prepared_without_it(tmp_path):
+    """It takes 0.1 GB of memory, in every process that segments prepared volumes, too."""
+    code = """if True:
+        import sys
+        from pixelnet_tf.cases.layouts import find_cases
+        from pixelnet_tf.config import load_config
+        from pixelnet_tf.volumes.case_volume import prepare_case
+        case = find_cases(sys.argv[1], load_config("phantom").study)[0]
+        for enabled in ("false", "true"):
+            config = load_config("phantom", [f"prepare.bias_field.enabled={enabled}"])
+            prepare_case(case, config.study, config.prepare)
+            print("SimpleITK" in sys.modules)
+    """
+    write_phantom(tmp_path, 1, 0, size=(32, 32, 8))
+    done = subprocess.run([sys.executable, "-c", code, tmp_path], check=True,
+                          capture_output=True, text=True)
+    assert done.stdout.split() == ["False", "True"]
+
+
 def test_another_grid_is_an_error_or_resampled(case, tmp_path, save, ball):
     moved = np.diag([-1.0, -1, 1, 1])
     moved[2, 3] = 1

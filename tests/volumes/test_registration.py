@@ -23,9 +23,10 @@ from pixelnet_tf.inference.volume import SegmentedVolume
 from pixelnet_tf.volumes import registration
 from pixelnet_tf.volumes.case_volume import prepare_case
 from pixelnet_tf.volumes.checks import check_case
+from pixelnet_tf.volumes.geometry import moved
 from pixelnet_tf.volumes.nifti import read_volume, write_volume
 from pixelnet_tf.volumes.phantom_study import write_phantom
-from pixelnet_tf.volumes.registration import moved, register_rigid
+from pixelnet_tf.volumes.registration import register_rigid
 from pixelnet_tf.volumes.resample import resample
 
 #: Voxels of 7.1 x 7.1 x 7.2 mm.
