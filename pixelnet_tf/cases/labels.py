@@ -120,7 +120,7 @@ def classes_to_values(array: np.ndarray, study: StudyConfig) -> np.ndarray:
     Raises:
         DataError: an index that the study has no class for.
     """
-    table = np.full(256, -1)
+    table = np.full(256, -1, np.int16)
     table[:len(study.labels)] = study.label_values
     if study.ignore_label is not None:
         table[IGNORED] = study.ignore_label

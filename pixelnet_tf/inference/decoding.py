@@ -20,6 +20,9 @@ from pixelnet_tf.config import PredictionConfig, StudyConfig
 HALF = 0.5
 #: Of a pixel that is background by definition: far below all that a network says.
 _CERTAIN = -1e4
+#: Pixels of an array that are decided at a time: indices of 8 bytes and the odds of regions take
+#: several times the memory of the scores, of which a whole volume has 0.14 GB.
+_PART = 2**18
 
 
 @dataclass(frozen=True)
@@ -125,9 +128,13 @@ class Decoding:
 
     def class_numbers(self, scores: np.ndarray) -> np.ndarray:
         """Class indices (...) uint8 of an array of scores."""
-        if not self.regions:
-            return scores.argmax(axis=-1).astype(np.uint8)
-        return self.classes(tf.constant(scores)).numpy().astype(np.uint8)
+        pixels = scores.reshape(-1, scores.shape[-1])
+        found = np.empty(len(pixels), np.uint8)
+        for start in range(0, len(pixels), _PART):
+            part = pixels[start:start + _PART]
+            found[start:start + _PART] = (self.classes(tf.constant(part)).numpy() if self.regions
+                                          else part.argmax(axis=-1))
+        return found.reshape(scores.shape[:-1])
 
     def cut_out(self, odds: np.ndarray) -> np.ndarray:
         """Class indices (...) uint8 of the log-odds (..., region) of regions that are cut out."""
@@ -141,6 +148,7 @@ class Decoding:
         """Probabilities (..., score) float32 of an array of scores."""
         if self.sigmoid:
             return tf.sigmoid(scores).numpy()
-        shifted = np.exp(scores - scores.max(axis=-1, keepdims=True))
+        shifted = scores - scores.max(axis=-1, keepdims=True)
+        np.exp(shifted, out=shifted)
         shifted /= shifted.sum(axis=-1, keepdims=True)
         return shifted

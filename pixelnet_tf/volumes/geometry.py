@@ -226,8 +226,12 @@ class VolumeGeometry:
 
     def from_view(self, view: np.ndarray) -> np.ndarray:
         """Turn the view's axes (column, row, slice, ...) into the file's: undo `to_view`."""
-        return np.ascontiguousarray(orientations.apply_orientation(
-            view, orientations.ornt_transform(_VIEW, self._orientation)))
+        return np.ascontiguousarray(self.seen_from_view(view))
+
+    def seen_from_view(self, view: np.ndarray) -> np.ndarray:
+        """What `from_view` returns, on the same memory and not a copy."""
+        return orientations.apply_orientation(
+            view, orientations.ornt_transform(_VIEW, self._orientation))
 
     def permutation_to(self, other: VolumeGeometry) -> np.ndarray | None:
         """How the axes are permuted and flipped to give another grid with the same voxels.

@@ -153,7 +153,11 @@ class SlicePlan:
 
     def to_volume(self, voxels: np.ndarray) -> np.ndarray:
         """Turn voxels as `read_voxels` gives them, of all slices, into the volume's own axes."""
-        return self.geometry.from_view(self._to_view(voxels))
+        return np.ascontiguousarray(self.seen_as_volume(voxels))
+
+    def seen_as_volume(self, voxels: np.ndarray) -> np.ndarray:
+        """What `to_volume` returns, on the same memory and not a copy."""
+        return self.geometry.seen_from_view(self._to_view(voxels))
 
     def to_axial(self, voxels: np.ndarray) -> np.ndarray:
         """Turn voxels as `read_voxels` gives them, of all slices, into those of axial slices."""

@@ -72,6 +72,17 @@ def test_other_thresholds_cut_the_same_log_odds(region_based):
     assert (found[0] != found[2]).any()
 
 
+@pytest.mark.parametrize("own", [decoding(True), decoding(False), decoding(False, WT=0.4)])
+def test_pixels_are_decided_each_for_itself_however_many_at_a_time(own, monkeypatch):
+    scores = np.random.default_rng(3).normal(0, 2, (5, 3, 4, own.scores)).astype(np.float32)
+    whole = own.class_numbers(scores)
+    monkeypatch.setattr("pixelnet_tf.inference.decoding._PART", 7)
+    np.testing.assert_array_equal(own.class_numbers(scores), whole)
+    np.testing.assert_array_equal(own.class_numbers(scores.swapaxes(0, 1)), whole.swapaxes(0, 1))
+    assert (whole.dtype, whole.shape) == (np.uint8, (5, 3, 4))
+    assert len(np.unique(whole)) > 2
+
+
 @pytest.mark.parametrize("region_based", [True, False])
 def test_background_by_definition_is_in_no_region(region_based):
     own = decoding(region_based, WT=0.001)

@@ -44,6 +44,9 @@ def test_radiological_view_and_back_from_all_48_orientations(codes):
     z, y, x = np.indices((5, 4, 3))
     np.testing.assert_array_equal(slices, x + 10 * y + 100 * z)
     np.testing.assert_array_equal(plan.from_slices(slices), volume)
+    seen = plan.seen_as_volume(slices)
+    np.testing.assert_array_equal(seen, volume)
+    assert np.shares_memory(seen, slices)
 
 
 @pytest.mark.parametrize("codes", ORIENTATIONS[::7])
