@@ -26,7 +26,7 @@ from pixelnet_tf.model.precision import number_type
 #: Pixels that pass the head together: enough for the matrix products, little memory. Loops over
 #: chunks run one at a time: TensorFlow would begin ten side by side, which is not faster (a chunk's
 #: products fill every core) and keeps ten chunks in memory.
-CHUNK = 4096
+CHUNK = 2048
 set_loop_options = tf.autograph.experimental.set_loop_options
 #: Slices, and pixels in all of them, that `prediction.batch_slices: auto` takes together.
 _SLICES, _PIXELS = 16, 2**20

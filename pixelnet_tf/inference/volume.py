@@ -235,42 +235,55 @@ def score_between(segmenter: Looking, volume: PreparedVolume,
                               (*grid.domain.shape[1:], segmenter.classes))
     nowhere = np.zeros(grid.domain.shape[1:], bool)
 
-    def keep(rows: Sequence[int], scores: np.ndarray) -> None:
-        held.update(zip(rows, scores, strict=True))
-        voxels[list(rows)] = volume.plan.read_voxels(scores)
+    def keep(row: int, scores: np.ndarray) -> None:
+        held[row] = scores
+        voxels[row] = volume.plan.read_voxels(scores[None])[0]
 
     def look(rows: list[int], beside: Beside | None = None) -> None:
-        if rows:
-            keep(rows, segmenter.scores(
-                tf.constant(volume.images[rows]), tf.constant(grid.domain[rows]),
-                tf.constant(grid.read_out[rows]), beside).numpy())
+        found = segmenter.scores(
+            tf.constant(volume.images[rows]), tf.constant(grid.domain[rows]),
+            tf.constant(grid.read_out[rows]), beside).numpy()
+        for row, scores in zip(rows, found, strict=True):
+            keep(row, scores)
+
+    def between(row: int, step: int) -> tuple[np.ndarray, np.ndarray]:
+        """What both sides of a slice decide: scores, and the pixels that have them."""
+        sides = (row - step, row + step)
+        below, above = (held.get(side, nothing) for side in sides)
+        domains = np.stack([grid.domain[side] if side in held else nowhere for side in sides])
+        decided = grid.domain[row] & decided_between(
+            below[None], above[None], domains[:, None], segmenter.decoding,
+            segmenter.lattice.margin)[0]
+        return np.where((decided & domains[0])[..., None], below, np.where(
+            (decided & domains[1])[..., None], above, nothing)), decided
 
     def look_between(rows: list[int], step: int) -> None:
-        sides = [[row + offset for row in rows] for offset in (-step, step)]
-        below, above = (np.stack([held.get(row, nothing) for row in side]) for side in sides)
-        domains = np.stack([[grid.domain[row] if row in held else nowhere for row in side]
-                            for side in sides])
-        decided = grid.domain[rows] & decided_between(below, above, domains, segmenter.decoding,
-                                                      segmenter.lattice.margin)
-        scores = np.where((decided & domains[0])[..., None], below,
-                          np.where((decided & domains[1])[..., None], above, nothing))
-        left = (grid.read_out[rows] & ~decided).any(axis=(1, 2))
-        keep([row for row, asked in zip(rows, left, strict=True) if not asked], scores[~left])
-        look([row for row, asked in zip(rows, left, strict=True) if asked],
-             Beside(tf.constant(scores[left]), tf.constant(decided[left])))
+        left, known = [], []
+        # One by one: arrays of all of them, several at a time, would be memory that stays taken.
+        for row in rows:
+            scores, decided = between(row, step)
+            if (grid.read_out[row] & ~decided).any():
+                left.append(row)
+                known.append((scores, decided))
+            else:
+                keep(row, scores)
+        if left:
+            look(left, Beside(*(tf.constant(np.stack(part))
+                                for part in zip(*known, strict=True))))
 
     every = segmenter.every
     # One beyond the last slice, so that each other one lies between two.
     first = range(0, count + every, every)
     for start in range(0, len(first), batch_slices):
         part = first[start:start + batch_slices]
-        look([row for row in part if row < count and busy[row]])
+        if rows := [row for row in part if row < count and busy[row]]:
+            look(rows)
         step = every
         while step := step // 2:
-            between = [row for row in range(part[0] - every + step, part[-1], 2 * step)
-                       if 0 <= row < count and busy[row]]
-            for place in range(0, len(between), batch_slices):
-                look_between(between[place:place + batch_slices], step)
+            rows = [row for row in range(part[0] - every + step, part[-1], 2 * step)
+                    if 0 <= row < count and busy[row]]
+            for place in range(0, len(rows), batch_slices):
+                look_between(rows[place:place + batch_slices], step)
         # The next ones lie above this part's last slice.
         for row in [row for row in held if row != part[-1]]:
             del held[row]
@@ -308,11 +321,9 @@ def finish_volume(scores: np.ndarray, volume: PreparedVolume, study: StudyConfig
     shares = (decoding.shares(scores) if probabilities or (uncertainty and spread is None)
               else None)
     # Voxels of a lesion are few: where maps are not asked for, nothing is computed of the others.
-    numbers = np.arange(labels.size, dtype=np.int32).reshape(scores.shape[:-1])
-    lesion = plan.to_volume(numbers)[labels > 0]
-    inside = decoding.shares(scores.reshape(-1, scores.shape[-1])[lesion])
+    inside = decoding.shares(plan.seen_as_volume(scores)[labels > 0])
     voxels = LesionVoxels(inside, entropy(inside, by_region) if spread is None
-                          else spread.entropy.reshape(-1)[lesion], by_region)
+                          else plan.seen_as_volume(spread.entropy)[labels > 0], by_region)
     if uncertainty and spread is None:
         assert shares is not None
         spread = Uncertainty(entropy(shares, by_region))
