@@ -957,7 +957,7 @@ class PredictionConfig:
     #: Pixels outside the brain (or head) are background: `yes`, `no`, or `auto`: when the study is
     #: skull-stripped or has brain masks.
     brain_only: BrainOnly = BrainOnly.AUTO
-    #: Slices computed together; more are faster and need more memory. `auto`: 16 of up to 256 x 256
+    #: Slices computed together; more are faster and need more memory. `auto`: 8 of up to 256 x 256
     #: pixels, fewer of larger ones.
     batch_slices: int | Literal["auto"] = AUTO
     #: Also write the probability of every class.

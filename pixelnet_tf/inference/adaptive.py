@@ -79,19 +79,17 @@ def adaptive_scores(scorer: DenseScorer, taps: Sequence[Tap], domain: tf.Tensor,
     if beside is not None:
         scored = tf.pad(beside.decided, room) & domain
         scores = tf.where(scored[..., None], tf.pad(beside.scores, [*room, [0, 0]]), scores)
-    #: What is left is still to be looked at, or to be filled in.
-    settled = scored | ~domain
+    undecided = tf.ones_like(domain)
     for number, stride in enumerate(strides):
         looked_at = read_out if stride == 1 else domain & _lattice(tf.shape(domain)[1:], stride)
-        asked = looked_at & ~settled
+        asked = undecided & looked_at & ~scored
         pixels = tf.cast(tf.where(asked), tf.int32)
         values = scorer.listed(head, pixels)
         scores = tf.tensor_scatter_nd_update(scores, pixels, values + correction)
         scored |= asked
-        settled |= asked
         if number < len(strides) - 1:
-            scores, settled = _fill_decided(scores, settled, domain, stride, decoding,
-                                            lattice.margin)
+            scores, undecided = _fill_decided(scores, undecided, scored, domain, stride,
+                                              decoding, lattice.margin)
     return scores[:, :size[0], :size[1]], scored[:, :size[0], :size[1]]
 
 
@@ -125,32 +123,34 @@ def _lattice(size: tf.Tensor, stride: int) -> tf.Tensor:
 
 
 @tf.autograph.experimental.do_not_convert
-def _fill_decided(scores: tf.Tensor, settled: tf.Tensor, domain: tf.Tensor, stride: int,
-                  decoding: Decoding, margin: float) -> tuple[tf.Tensor, tf.Tensor]:
-    """Fill cells whose corners agree; returns the scores and what is settled.
-
-    A corner in the domain has the network's scores, or was filled in for sure itself.
-    """
-    corners, inside = scores[:, ::stride, ::stride], domain[:, ::stride, ::stride]
+def _fill_decided(scores: tf.Tensor, undecided: tf.Tensor, scored: tf.Tensor, domain: tf.Tensor,
+                  stride: int, decoding: Decoding, margin: float
+                  ) -> tuple[tf.Tensor, tf.Tensor]:
+    """Fill cells whose corners agree; returns the scores and the pixels still undecided."""
+    corners, seen = scores[:, ::stride, ::stride], scored[:, ::stride, ::stride]
     label, lead = decoding.decided(corners)
     # Pixels that are background by definition are sure of it.
-    sure = (lead >= margin) | ~inside
+    known = seen | ~domain[:, ::stride, ::stride]
+    sure = (lead >= margin) & known
     quads = [(slice(a, -1 if a == 0 else None), slice(b, -1 if b == 0 else None))
              for a in (0, 1) for b in (0, 1)]
-    first, values, any_inside = (a[:, :-1, :-1] for a in (label, corners, inside))
-    decided = tf.ones_like(any_inside)
+    first, values, any_seen = (a[:, :-1, :-1] for a in (label, corners, seen))
+    cells = undecided[:, :-1:stride, :-1:stride]
+    decided = cells
     for r, c in quads:
         decided &= sure[:, r, c] & tf.reduce_all(label[:, r, c] == first, axis=-1)
-        # The first corner inside fills the cell. Corners outside the domain have no say alone: a
-        # part of the domain may lie between them.
-        values = tf.where(any_inside[..., None], values, corners[:, r, c])
-        any_inside |= inside[:, r, c]
-    decided &= any_inside
-    fill, values = _expand(decided, stride), _expand(values, stride)
-    # A pixel on a cell's last row or column belongs to the next cell.
+        # The first corner that was seen fills the cell. Corners outside the domain have no say
+        # alone: a part of the domain may lie between them.
+        values = tf.where(any_seen[..., None], values, corners[:, r, c])
+        any_seen |= seen[:, r, c]
+    decided &= any_seen
+    fill = _expand(decided, stride)
+    values = _expand(values, stride)
     inner = [[0, 0], [0, 1], [0, 1]]
-    fill = tf.pad(fill, inner) & ~settled
-    return tf.where(fill[..., None], tf.pad(values, [*inner, [0, 0]]), scores), settled | fill
+    fill = tf.pad(fill, inner) & domain & ~scored
+    scores = tf.where(fill[..., None], tf.pad(values, [*inner, [0, 0]]), scores)
+    # A pixel on a cell's last row or column belongs to the next cell.
+    return scores, tf.pad(_expand(cells & ~decided, stride), inner)
 
 
 def _expand(values: tf.Tensor, stride: int) -> tf.Tensor:

@@ -29,7 +29,7 @@ from pixelnet_tf.model.precision import number_type
 CHUNK = 2048
 set_loop_options = tf.autograph.experimental.set_loop_options
 #: Slices, and pixels in all of them, that `prediction.batch_slices: auto` takes together.
-_SLICES, _PIXELS = 16, 2**20
+_SLICES, _PIXELS = 8, 2**19
 
 
 def slices_together(batch_slices: int | Literal["auto"], height: int | tf.Tensor,

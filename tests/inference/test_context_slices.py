@@ -87,7 +87,7 @@ def volume(tmp_path_factory):
 
 @pytest.mark.parametrize("reach", [0, 1, 2])
 def test_a_volume_is_segmented_alike_here_and_by_an_answering_model(volume, monkeypatch, reach):
-    config = CONFIG
+    config = replace(CONFIG, prediction=replace(CONFIG.prediction, batch_slices=2))
     sums = SumOverNeighbours(reach)
     whole = sums.scores(volume.images, np.ones(volume.brain.shape, bool)).numpy()
     expected = np.array([0, 2, 4], np.uint8)[whole.argmax(-1)] * volume.brain
@@ -123,9 +123,9 @@ def test_every_slice_passes_the_trunk_once(narrow_net, monkeypatch):
                                lattice=LatticeConfig(margin=1000.0))
     seen, whole = [], segmenter.trunk
 
-    def counted(slices, known):
+    def counted(slices, known, read):
         tf.py_function(lambda count: seen.append(int(count)), [tf.shape(slices)[0]], [])
-        return whole(slices, known)
+        return whole(slices, known, read)
 
     monkeypatch.setattr(segmenter, "trunk", counted)
     scores = segmenter.scores(image, np.ones(image.shape[:3], bool)).numpy()

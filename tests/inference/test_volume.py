@@ -264,12 +264,12 @@ def test_lattices_of_slices_are_left_alone_where_they_cannot_be(narrow_net, volu
 
 
 @pytest.mark.parametrize(("setting", "size", "slices"), [
-    ("auto", (240, 240), 16), ("auto", (96, 96), 16), ("auto", (512, 512), 4),
+    ("auto", (240, 240), 8), ("auto", (96, 96), 8), ("auto", (512, 512), 2),
     ("auto", (2048, 2048), 1), (5, (512, 512), 5)])
 def test_fewer_of_larger_slices_are_computed_together(setting, size, slices):
-    grid = PredictionGrid(*np.ones((2, 7, *size), bool))
+    grid = PredictionGrid(*np.ones((2, 9, *size), bool))
     assert grid.together(setting) == slices
-    assert next(grid.batches(setting)).tolist() == list(range(min(slices, 7)))
+    assert next(grid.batches(setting)).tolist() == list(range(slices))
     # Within a graph as well, where a size is no number yet.
     together = tf.function(lambda image: slices_together(setting, *tf.unstack(tf.shape(image))))
     assert int(together(tf.zeros(size))) == slices

@@ -210,7 +210,8 @@ def test_load_a_new_version_and_an_end_in_mid_load(server, requests_and_labels):
             while True:
                 ask(0)
                 taken.release()
-        except (ConnectionRefusedError, ConnectionResetError):
+        except (ConnectionRefusedError, ConnectionResetError, BrokenPipeError):
+            # A broken pipe is a reset that came while the request was being sent.
             refused.append(True)
 
     threads = [threading.Thread(target=until_refused) for _ in range(8)]
