@@ -73,10 +73,13 @@ def raw_study(options: Options) -> Path:
         folder = options.work / "raw"
         folder.mkdir(parents=True, exist_ok=True)
         for case in (*found.iterdir(), *(found.parent / "msd_crops").glob("BRATS_*")):
-            # Crops come after the whole cases.
+            # Crops come after the whole cases; a case's files have its name.
             name = f"crop_{case.name}" if "_crop" in case.name else case.name
-            if case.is_dir() and not (folder / name).exists():
-                (folder / name).symlink_to(case.resolve())
+            for file in case.glob("*.nii*"):
+                link = folder / name / file.name.replace(case.name, name)
+                link.parent.mkdir(exist_ok=True)
+                if not link.exists():
+                    link.symlink_to(file.resolve())
         return folder
     from pixelnet_tf.volumes.phantom_study import write_phantom
     folder = options.work / "phantom"
