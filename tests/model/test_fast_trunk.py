@@ -161,3 +161,14 @@ def test_image_box_by_hand():
     image[0, 2, 5] = -1
     image[1, 6, 3] = 0.5
     assert image_box(tf.constant(image)).numpy().tolist() == [2, 3, 7, 6]
+
+
+def test_no_convolution_pads_by_itself(narrow_net):
+    """With paddings of its own, oneDNN leaves a convolution's gradients to far slower code."""
+    model = narrow_net(fc7="faithful", border=100)
+    graph = tf.function(lambda image: [tap.values for tap in fast_taps(model, image)]
+                        ).get_concrete_function(tf.TensorSpec([1, 40, 40, 2])).graph
+    convolutions = [operation for operation in graph.get_operations()
+                    if operation.type == "Conv2D"]
+    assert len(convolutions) >= 13
+    assert {operation.get_attr("padding") for operation in convolutions} <= {b"SAME", b"VALID"}
