@@ -172,3 +172,18 @@ def test_no_convolution_pads_by_itself(narrow_net):
                     if operation.type == "Conv2D"]
     assert len(convolutions) >= 13
     assert {operation.get_attr("padding") for operation in convolutions} <= {b"SAME", b"VALID"}
+
+
+@pytest.mark.parametrize("box", [(0, 0, 320, 300), (5, 10, 60, 290), (250, 200, 320, 201)])
+def test_the_context_is_right_where_it_is_read(narrow_net, images, box):
+    model = narrow_net(fc7="faithful", border=100, widths=(1, 2, 2, 2, 2))
+    image = tf.constant(images("inner", 320, 300))
+    top, left, bottom, right = box
+    pixels = canvas_pixels(model, tf.constant(
+        [[0, y, x] for y in (top, bottom - 1) for x in (left, right - 1)], tf.float32))
+    whole = fast_taps(model, image)[-1]
+    part = fast_taps(model, image, read=tf.constant(box))[-1]
+    assert (np.prod(part.values.shape[1:3]) < np.prod(whole.values.shape[1:3])) == (top > 0)
+    expected = whole.sample(pixels)
+    np.testing.assert_allclose(part.sample(pixels), expected, rtol=0,
+                               atol=1e-5 * np.abs(expected).max())
