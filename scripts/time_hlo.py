@@ -1,9 +1,10 @@
 """Time the programs of `export_hlo.py` by JAX, on whatever device it finds; no TensorFlow needed.
 
-    python scripts/time_hlo.py OUT [--steps 50]
+    python scripts/time_hlo.py OUT [--steps 50] [--only step|scores]
 
-Prints a table: milliseconds a run, slices a second, the device's peak memory. Arguments are random.
-The step is the whole one without the reading of files.
+Prints a table: milliseconds a run, slices a second, the device's peak memory of this process, so
+that --only tells a program's own. Arguments are random. The step is the whole one without the
+reading of files.
 """
 
 from __future__ import annotations
@@ -34,14 +35,17 @@ def main() -> None:
                                      formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=Path)
     parser.add_argument("--steps", type=int, default=50)
+    parser.add_argument("--only", choices=("step", "scores"))
     given = parser.parse_args()
     from train_away import Runtime
 
     runtime, rng = Runtime(), np.random.default_rng(0)
     told = json.loads((given.folder / "programs.json").read_text(encoding="utf-8"))
-    print(f"{runtime.describe()}\n\n| program | ms a run | slices a second | compiled in |")
-    print("|---|---|---|---|")
+    print(f"{runtime.describe()}\n\n| program | ms a run | slices a second | peak, GiB | compiled in |")
+    print("|---|---|---|---|---|")
     for name, program in told.items():
+        if given.only not in (None, name):
+            continue
         begun = time.time()
         loaded = runtime.compile((given.folder / f"{name}.stablehlo").read_bytes())
         compiled = time.time() - begun
@@ -56,7 +60,8 @@ def main() -> None:
                 values[place] = array
         runtime.wait(found)
         each = (time.time() - begun) / given.steps
-        print(f"| {name} | {each * 1e3:.2f} | {size / each:.1f} | {compiled:.1f} s |", flush=True)
+        print(f"| {name} | {each * 1e3:.2f} | {size / each:.1f} | "
+              f"{runtime.peak_gib():.2f} | {compiled:.1f} s |", flush=True)
 
 
 if __name__ == "__main__":

@@ -68,9 +68,21 @@ def case_scores(scorer: Scorer, volume: PreparedVolume, study: StudyConfig,
 def labels_by(choice: Choice, scores: np.ndarray, volume: PreparedVolume, study: StudyConfig
               ) -> np.ndarray:
     """Label values (x, y, z) uint8."""
-    moved = scores.copy()
-    moved[..., 1:] += choice.offset
-    values = classes_to_values(moved.argmax(axis=-1).astype(np.uint8), study)
+    return _labels(choice, scores[..., 0], *_lesion(scores), volume, study)
+
+
+def _lesion(scores: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Of every voxel the lesion's class with the highest score, uint8, and that score.
+
+    A cut moves the scores of all lesions alike, so that it changes neither.
+    """
+    return (scores[..., 1:].argmax(axis=-1) + 1).astype(np.uint8), scores[..., 1:].max(axis=-1)
+
+
+def _labels(choice: Choice, background: np.ndarray, lesion: np.ndarray, score: np.ndarray,
+            volume: PreparedVolume, study: StudyConfig) -> np.ndarray:
+    values = classes_to_values(np.where(score + np.float32(choice.offset) > background, lesion, 0
+                                        ).astype(np.uint8), study)
     return clean_up(volume.plan.to_volume(values), volume, study, choice.clean)
 
 
@@ -84,8 +96,9 @@ def dice_table(scorer: Scorer, prepared: PreparedStudy, cases: tuple[str, ...],
         truth = volume.plan.to_volume(classes_to_values(
             volume.plan.read_voxels(volume.labels), study))
         scores = case_scores(scorer, volume, study, prediction)
-        rows.append([mean_dice(truth, labels_by(choice, scores, volume, study), study)
-                     for choice in choices(study)])
+        background, (lesion, score) = scores[..., 0].copy(), _lesion(scores)
+        rows.append([mean_dice(truth, _labels(choice, background, lesion, score, volume, study),
+                               study) for choice in choices(study)])
     return np.array(rows)
 
 

@@ -90,6 +90,10 @@ class Runtime:
     def describe(self) -> str:
         return f"JAX {self._jax.__version__} on {self.device.device_kind}"
 
+    def peak_gib(self) -> float:
+        """The most memory of the device that arrays and programs took at once so far."""
+        return (self.device.memory_stats() or {}).get("peak_bytes_in_use", 0) / 2**30
+
     def put(self, array: Any) -> Any:
         """An array on the device."""
         return self._jax.device_put(np.asarray(array), self.device)
