@@ -41,7 +41,8 @@ def main() -> None:
 
     runtime, rng = Runtime(), np.random.default_rng(0)
     told = json.loads((given.folder / "programs.json").read_text(encoding="utf-8"))
-    print(f"{runtime.describe()}\n\n| program | ms a run | slices a second | peak, GiB | compiled in |")
+    print(f"{runtime.describe()}\n\n| program | ms a run | slices a second | peak, GiB | "
+          "compiled in |")
     print("|---|---|---|---|---|")
     for name, program in told.items():
         if given.only not in (None, name):
