@@ -12,6 +12,8 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
+from pixelnet_tf.cases.labels import classes_to_values
+from pixelnet_tf.config import load_config
 from pixelnet_tf.errors import ConfigError
 from tests.listening import Listening
 
@@ -192,3 +194,18 @@ def test_every_arm_of_the_ablations_is_a_configuration(scripts):
         assert name == "best" or config != scripts.plan.race_config(
             "lgg", scripts.plan.preset_overrides("best"), "float32", 1) or name.startswith(
                 "pixels-balanced"), name
+
+
+def test_a_cut_is_added_to_the_scores_of_all_lesions(scripts):
+    study = load_config("brats2017").study
+    scores = np.random.default_rng(0).normal(0, 2, (2, 6, 5, len(study.labels))).astype(np.float32)
+    # Ties go to the background, or to the first lesion.
+    scores[0] = np.round(scores[0])
+    volume = SimpleNamespace(brain=np.ones(scores.shape[:-1], bool), plan=SimpleNamespace(
+        to_volume=lambda voxels: voxels, from_slices=lambda slices: slices))
+    for offset in scripts.decision.OFFSETS:
+        moved = scores + np.float32(offset) * (np.arange(scores.shape[-1]) > 0)
+        found = scripts.decision.labels_by(replace(scripts.decision.PLAIN, offset=offset), scores,
+                                           volume, study)
+        np.testing.assert_array_equal(found, classes_to_values(
+            moved.astype(np.float32).argmax(axis=-1).astype(np.uint8), study))
