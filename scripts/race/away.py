@@ -102,9 +102,8 @@ class _Pool:
 
 
 def _trainer(run: Path, race: Race, job: Job, study: PreparedStudy, reporter: Reporter) -> Trainer:
-    steps = race.steps_of(job)
-    # Nobody validates on the way.
-    config = run_config(race.config(job.contestant), steps, steps)
+    # Nobody validates on the way; but the job that goes on with the run wants its own settings.
+    config = run_config(race.config(job.contestant), race.steps_of(job), race.validate_every(job))
     return Trainer(config, study, race.splits[job.fold], str(run), reporter=reporter)
 
 

@@ -94,7 +94,7 @@ def run_job(out: Path, job: Job, reporter: Reporter) -> dict:
         begin_folder(folder)
         started = time.process_time()
         scorer = module.train(config, study, split, folder / "run", steps,
-                              -(-steps // race.validations), reporter)
+                              race.validate_every(job), reporter)
         spent = time.process_time() - started
         choices = decision.choices(labels)
         place, table = 0, np.zeros((0, len(choices)))

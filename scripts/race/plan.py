@@ -94,6 +94,10 @@ class Race:
         """Solver steps of a job."""
         return self.steps[job.contestant] * job.times
 
+    def validate_every(self, job: Job) -> int:
+        """Steps from one look at the validation cases to the next."""
+        return -(-self.steps_of(job) // self.validations)
+
     def check(self, job: Job) -> None:
         """Raise `ConfigError` for a job of another race."""
         if job.contestant not in self.bases or job.fold >= len(self.splits):

@@ -209,3 +209,26 @@ def test_a_cut_is_added_to_the_scores_of_all_lesions(scripts):
                                            volume, study)
         np.testing.assert_array_equal(found, classes_to_values(
             moved.astype(np.float32).argmax(axis=-1).astype(np.uint8), study))
+
+
+def test_a_job_that_was_trained_away_goes_on_here(scripts, tiny_study, tmp_path):
+    """Its run has the settings that the job itself gives it, which validates on the way."""
+    from race import away, train_away
+
+    out, packed = tmp_path / "race", tmp_path / "away"
+    assert scripts.head_to_head.main([str(out), *options(
+        tiny_study, "--steps", "2", "--validations", "2", "--contestants", "uniform")]) == 0
+    race, job = scripts.plan.Race.read(out), scripts.plan.Job("uniform", 0)
+    away.pack(race, [job], packed, scripts.head_to_head.Printer())
+    told = json.loads((packed / "uniform-0.json").read_text(encoding="utf-8"))
+    pool = np.load(packed / "pool.npz")
+    # A training that changes nothing.
+    recipes = [told["inputs"][place] for place in told["outputs"][:len(told["back"])]]
+    arrays = [np.zeros(recipe[1], recipe[2]) if recipe[0] == "zeros"
+              else pool[f"arr_{recipe[1]}"] * np.float32(recipe[2]) for recipe in recipes]
+    train_away.write(packed, "uniform-0", told, arrays, [0.5, 0.25])
+    away.unpack_all(out, race, [job], packed, scripts.head_to_head.Printer())
+    found = scripts.jobs.run_job(out, job, scripts.head_to_head.Printer())
+    assert found["steps"] == 2
+    assert found["curve"] == []
+    assert len(found["validation_argmax_cases"]) == len(race.splits[0].validation)
