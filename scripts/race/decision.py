@@ -68,22 +68,25 @@ def case_scores(scorer: Scorer, volume: PreparedVolume, study: StudyConfig,
 def labels_by(choice: Choice, scores: np.ndarray, volume: PreparedVolume, study: StudyConfig
               ) -> np.ndarray:
     """Label values (x, y, z) uint8."""
-    return _labels(choice, scores[..., 0], *_lesion(scores), volume, study)
+    return _labels(choice, _highest(scores), volume, study)
 
 
-def _lesion(scores: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Of every voxel the lesion's class with the highest score, uint8, and that score.
+def _highest(scores: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Of every voxel the background's score, the highest of a lesion, and whose that is, uint8.
 
-    A cut moves the scores of all lesions alike, so that it changes neither.
+    A cut moves the scores of all lesions alike, so that the lesion stays the same.
     """
-    return (scores[..., 1:].argmax(axis=-1) + 1).astype(np.uint8), scores[..., 1:].max(axis=-1)
+    lesions = scores[..., 1:]
+    return (scores[..., 0].copy(), lesions.max(axis=-1),
+            (lesions.argmax(axis=-1) + 1).astype(np.uint8))
 
 
-def _labels(choice: Choice, background: np.ndarray, lesion: np.ndarray, score: np.ndarray,
+def _labels(choice: Choice, highest: tuple[np.ndarray, np.ndarray, np.ndarray],
             volume: PreparedVolume, study: StudyConfig) -> np.ndarray:
-    values = classes_to_values(np.where(score + np.float32(choice.offset) > background, lesion, 0
-                                        ).astype(np.uint8), study)
-    return clean_up(volume.plan.to_volume(values), volume, study, choice.clean)
+    background, score, lesion = highest
+    classes = np.where(score + np.float32(choice.offset) > background, lesion, np.uint8(0))
+    return clean_up(volume.plan.to_volume(classes_to_values(classes, study)), volume, study,
+                    choice.clean)
 
 
 def dice_table(scorer: Scorer, prepared: PreparedStudy, cases: tuple[str, ...],
@@ -95,10 +98,9 @@ def dice_table(scorer: Scorer, prepared: PreparedStudy, cases: tuple[str, ...],
         volume = labelled_volume(prepared, case)
         truth = volume.plan.to_volume(classes_to_values(
             volume.plan.read_voxels(volume.labels), study))
-        scores = case_scores(scorer, volume, study, prediction)
-        background, (lesion, score) = scores[..., 0].copy(), _lesion(scores)
-        rows.append([mean_dice(truth, _labels(choice, background, lesion, score, volume, study),
-                               study) for choice in choices(study)])
+        highest = _highest(case_scores(scorer, volume, study, prediction))
+        rows.append([mean_dice(truth, _labels(choice, highest, volume, study), study)
+                     for choice in choices(study)])
     return np.array(rows)
 
 
