@@ -289,8 +289,7 @@ def _growing(values: tf.Tensor, kernel: tf.Tensor) -> tf.Tensor:
     """A convolution whose response is a cell larger on every side.
 
     oneDNN takes no gradients of paddings that a convolution has of its own. In bfloat16 the code
-    that is left takes ten times as long; in float32 hardly longer, and a mini-batch in parts ends
-    closer to the whole one.
+    that is left takes ten times as long; in float32 hardly longer, and its forward pass is faster.
     """
     if values.dtype == tf.bfloat16:
         return tf.nn.conv2d(tf.pad(values, _GROWING), kernel, 1, "VALID")

@@ -6,8 +6,10 @@ import socket
 import subprocess
 import sys
 from collections import Counter
+from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -75,30 +77,58 @@ main(sys.argv[1:])
 AHEAD = 24
 
 
-@pytest.fixture(scope="module")
-def shared_config(tiny_config):
-    return config_from_dict(config_to_dict(tiny_config), overrides=SHARED)
+#: `training.seed` of two trainings. Where the largest of a pool's cells is so by less than
+#: rounding, either may get the gradient: of 23 trainings of 20 steps, some with parts of the
+#: processor's instructions, three met such a place, and their weights parted by 3e-6 to 2e-4.
+DRAWS = (1, 3)
 
 
 @pytest.fixture(scope="module")
-def by_one(tiny_study, shared_config, tmp_path_factory):
-    """The weights that one device ends with."""
-    folder = tmp_path_factory.mktemp("by_one")
-    split = replace(tiny_study.split, validation=())
-    return Trainer(shared_config, tiny_study, split, str(folder / "run")).run().get_weights()
+def shared_config(tiny_config) -> Callable[[int], Config]:
+    """The configuration of a draw."""
+    return lambda draw: config_from_dict(config_to_dict(tiny_config),
+                                         overrides=[*SHARED, f"training.seed={draw}"])
 
 
-def assert_close(run, weights, within=1e-6) -> None:
-    for mine, theirs in zip(RunFolder(str(run)).model().get_weights(), weights, strict=True):
-        np.testing.assert_allclose(mine, theirs, rtol=0, atol=within)
+@pytest.fixture(scope="module")
+def by_one(tiny_study, shared_config, tmp_path_factory) -> Callable[[int], list[np.ndarray]]:
+    """The weights that one device ends with, of a draw."""
+    @cache
+    def train(draw: int) -> list[np.ndarray]:
+        folder = tmp_path_factory.mktemp("by_one")
+        split = replace(tiny_study.split, validation=())
+        return Trainer(shared_config(draw), tiny_study, split,
+                       str(folder / "run")).run().get_weights()
+
+    return train
+
+
+def assert_ends_alike(train: Callable[[int, Path], RunFolder], by_one, folder: Path,
+                      within: float = 1e-6) -> None:
+    """That a training (draw, folder) ends with the weights of one device.
+
+    The second draw is asked where the first one parts; what replicas share wrongly parts both.
+    """
+    apart = []
+    for draw in DRAWS:
+        (folder / str(draw)).mkdir()
+        run = train(draw, folder / str(draw))
+        apart.append(max(float(np.abs(mine - theirs).max()) for mine, theirs in
+                         zip(run.model().get_weights(), by_one(draw), strict=True)))
+        if apart[-1] <= within:
+            return
+    pytest.fail(f"weights end {apart} apart")
 
 
 def test_two_devices_end_with_the_weights_of_one(tiny_study, shared_config, by_one, tmp_path):
     """Gradients clipped, of two terms of the loss, of hard pixels and several mini-batches."""
-    (tmp_path / "config.yaml").write_text(config_to_yaml(shared_config))
-    subprocess.run([sys.executable, "-c", MIRRORED, tiny_study.path, tmp_path / "config.yaml",
-                    tmp_path / "run"], check=True, capture_output=True)
-    assert_close(tmp_path / "run", by_one)
+    def train(draw: int, folder: Path) -> RunFolder:
+        (folder / "config.yaml").write_text(config_to_yaml(shared_config(draw)))
+        subprocess.run([sys.executable, "-c", MIRRORED, tiny_study.path, folder / "config.yaml",
+                        folder / "run"], check=True, capture_output=True)
+        return RunFolder(str(folder / "run"))
+
+    assert_ends_alike(train, by_one, tmp_path)
 
 
 class Group:
@@ -149,34 +179,38 @@ UNHARMED = (-1, 9)
 def test_a_lost_worker_ends_the_others_and_a_restart_goes_on_to_the_same_weights(
         tiny_study, shared_config, by_one, tmp_path, monkeypatch):
     """On one device, on two workers, on two again, and then on one device."""
-    group = Group(str(tiny_study.path), shared_config, tmp_path)
-    alone = Trainer(shared_config, tiny_study, tiny_study.split, group.run.path)
-    step = _Steps._step
+    def train(draw: int, folder: Path) -> RunFolder:
+        config = shared_config(draw)
+        group = Group(str(tiny_study.path), config, folder)
+        alone = Trainer(config, tiny_study, tiny_study.split, group.run.path)
+        step = _Steps._step
 
-    def stopped(self, function):
-        step(self, function)
-        if self.done == 3:
-            raise KeyboardInterrupt
+        def stopped(self, function):
+            step(self, function)
+            if self.done == 3:
+                raise KeyboardInterrupt
 
-    monkeypatch.setattr(_Steps, "_step", stopped)
-    with pytest.raises(KeyboardInterrupt):
-        alone.run()
-    monkeypatch.undo()
-    # The chief, whose loss is seen at once; that of another one, as soon as it is silent for long.
-    codes, told = group.ends((10, 9), UNHARMED)
-    assert codes == [-9, 5], told
-    assert f"{group.name(0)} was lost" in told[1]
-    assert group.run.state("last")["step"] == 5
-    # Every record was read by one of the two, but for what was read ahead.
-    rows = [alone.schedule.row(place) for place in range(3 * 6, 10 * 6 + AHEAD)]
-    reads = group.reads()
-    assert Counter(rows[:-AHEAD]) <= reads <= Counter(rows)
-    # SIGTERM of one: all stop after the same step, save, and ask to be started again.
-    codes, told = group.ends(UNHARMED, (13, 15))
-    assert codes == [75, 75], told
-    assert group.run.state("last")["step"] == 13
-    Trainer(shared_config, tiny_study, tiny_study.split, group.run.path).run(resume=True)
-    assert_close(group.run.path, by_one)
+        monkeypatch.setattr(_Steps, "_step", stopped)
+        with pytest.raises(KeyboardInterrupt):
+            alone.run()
+        monkeypatch.undo()
+        # The chief, whose loss is seen at once; that of another one, as soon as it is silent for
+        # long.
+        codes, told = group.ends((10, 9), UNHARMED)
+        assert codes == [-9, 5], told
+        assert f"{group.name(0)} was lost" in told[1]
+        assert group.run.state("last")["step"] == 5
+        # Every record was read by one of the two, but for what was read ahead.
+        rows = [alone.schedule.row(place) for place in range(3 * 6, 10 * 6 + AHEAD)]
+        assert Counter(rows[:-AHEAD]) <= group.reads() <= Counter(rows)
+        # SIGTERM of one: all stop after the same step, save, and ask to be started again.
+        codes, told = group.ends(UNHARMED, (13, 15))
+        assert codes == [75, 75], told
+        assert group.run.state("last")["step"] == 13
+        Trainer(config, tiny_study, tiny_study.split, group.run.path).run(resume=True)
+        return group.run
+
+    assert_ends_alike(train, by_one, tmp_path)
 
 
 @pytest.mark.skipif("PIXELNET_SCALE" not in os.environ,
@@ -184,13 +218,16 @@ def test_a_lost_worker_ends_the_others_and_a_restart_goes_on_to_the_same_weights
 def test_a_lost_worker_that_is_not_the_chief_is_named_by_the_chief(
         tiny_study, shared_config, by_one, tmp_path):
     """And two workers end as one device does."""
-    group = Group(str(tiny_study.path), shared_config, tmp_path)
-    codes, told = group.ends(UNHARMED, (10, 9))
-    assert codes == [5, -9], told
-    assert f"{group.name(1)} was lost" in told[0]
-    codes, told = group.ends(UNHARMED, UNHARMED)
-    assert codes == [0, 0], told
-    assert_close(group.run.path, by_one)
+    def train(draw: int, folder: Path) -> RunFolder:
+        group = Group(str(tiny_study.path), shared_config(draw), folder)
+        codes, told = group.ends(UNHARMED, (10, 9))
+        assert codes == [5, -9], told
+        assert f"{group.name(1)} was lost" in told[0]
+        codes, told = group.ends(UNHARMED, UNHARMED)
+        assert codes == [0, 0], told
+        return group.run
+
+    assert_ends_alike(train, by_one, tmp_path)
 
 
 def test_workers_that_do_not_come_are_named(monkeypatch):
