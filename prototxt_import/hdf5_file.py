@@ -13,7 +13,7 @@ import os
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, BinaryIO
 
 from prototxt_import.errors import CaffeFormatError
 
@@ -37,7 +37,9 @@ def import_h5py(path: str | os.PathLike) -> Any:
 
 
 @contextmanager
-def open_hdf5(path: str | os.PathLike, most_bytes: int | None = None) -> Iterator[Any]:
+def open_hdf5(
+    path: str | os.PathLike, most_bytes: int | None = None, file: BinaryIO | None = None
+) -> Iterator[Any]:
     """Open an `h5py.File` for reading, once all that it holds was looked at.
 
     Parameters
@@ -47,6 +49,8 @@ def open_hdf5(path: str | os.PathLike, most_bytes: int | None = None) -> Iterato
     most_bytes
         How much memory its arrays may take together; None stands for `MAX_INFLATION` times the size
         of the file.
+    file
+        Where its bytes are read, if it is a part of the file that `path` names.
 
     Raises
     ------
@@ -67,9 +71,9 @@ def open_hdf5(path: str | os.PathLike, most_bytes: int | None = None) -> Iterato
     if most_bytes is None:
         most_bytes = os.path.getsize(path) * MAX_INFLATION
     try:
-        with h5py.File(path, "r") as file:
-            _check(h5py, file, path, most_bytes)
-            yield file
+        with h5py.File(file or path, "r") as opened:
+            _check(h5py, opened, path, most_bytes)
+            yield opened
     except CaffeFormatError:
         raise
     except Exception as error:  # h5py raises almost any class for a damaged file

@@ -224,7 +224,7 @@ def _build(folder: Path) -> None:
 def _load(folder: Path) -> None:
     import keras
 
-    from pixelnet_tf.runs.network import load_model
+    from pixelnet_tf.runs.keras_file import load_model
 
     keras.backend.clear_session()
     load_model(str(folder / "model.keras"))

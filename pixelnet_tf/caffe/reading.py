@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 
@@ -93,21 +93,23 @@ def hdf5_names(caffemodel: str | Path) -> tuple[str, ...] | None:
         return hdf5_layer_names(caffemodel) if is_hdf5(caffemodel) else None
 
 
-def checked_hdf5(path: str | Path, most_bytes: int) -> int:
-    """Look through an HDF5 file that Keras reads next; returns how many values it holds.
+def checked_hdf5(path: str | Path, most_bytes: int, file: BinaryIO | None = None) -> int:
+    """Look through an HDF5 file that weights are read from next; returns how many values it holds.
+
+    file: where its bytes are read, if it is a part of the file that `path` names.
 
     Raises `ModelError` for a file that is damaged or reads other files, whose arrays take more
     than `most_bytes` (see `prototxt_import.open_hdf5`), or are of something else than real numbers:
-    of complex ones Keras would drop a half.
+    of complex ones a half would be dropped.
     """
     def check(name: str, one: Any) -> None:
         dtype = getattr(one, "dtype", None)
         if dtype is not None and dtype.kind not in "fiub":
             raise CaffeFormatError(f"its array {name} is of {dtype}, not of real numbers", path)
 
-    with caffe_errors(), open_hdf5(path, most_bytes) as file:
-        file.visititems(check)
-        return count_values(file)
+    with caffe_errors(), open_hdf5(path, most_bytes, file) as arrays:
+        arrays.visititems(check)
+        return count_values(arrays)
 
 
 def hdf5_groups(path: str | Path, groups: Iterable[str]) -> dict[str, list[np.ndarray]]:

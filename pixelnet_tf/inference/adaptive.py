@@ -116,13 +116,11 @@ def decided_between(below: np.ndarray, above: np.ndarray, domain: np.ndarray, de
     return np.asarray(same & (most[..., -1] == 0)) & domain.any(axis=0)
 
 
-@tf.autograph.experimental.do_not_convert
 def _lattice(size: tf.Tensor, stride: int) -> tf.Tensor:
     rows, columns = (tf.range(size[i]) % stride == 0 for i in (0, 1))
     return rows[:, None] & columns[None, :]
 
 
-@tf.autograph.experimental.do_not_convert
 def _fill_decided(scores: tf.Tensor, undecided: tf.Tensor, scored: tf.Tensor, domain: tf.Tensor,
                   stride: int, decoding: Decoding, margin: float
                   ) -> tuple[tf.Tensor, tf.Tensor]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Literal, NamedTuple
 
 import tensorflow as tf
@@ -23,11 +23,8 @@ from pixelnet_tf.model.fast_trunk import (
 from pixelnet_tf.model.pixelnet import PixelNet, plain_scores, plain_taps
 from pixelnet_tf.model.precision import number_type
 
-#: Pixels that pass the head together: enough for the matrix products, little memory. Loops over
-#: chunks run one at a time: TensorFlow would begin ten side by side, which is not faster (a chunk's
-#: products fill every core) and keeps ten chunks in memory.
+#: Pixels that pass the head together: enough for the matrix products, little memory.
 CHUNK = 2048
-set_loop_options = tf.autograph.experimental.set_loop_options
 #: Slices, and pixels in all of them, that `prediction.batch_slices: auto` takes together.
 _SLICES, _PIXELS = 8, 2**19
 
@@ -38,6 +35,27 @@ def slices_together(batch_slices: int | Literal["auto"], height: int | tf.Tensor
     if batch_slices != AUTO:
         return batch_slices
     return tf.clip_by_value(_PIXELS // (height * width), 1, _SLICES)
+
+
+def in_parts(total: tf.Tensor, size: int | tf.Tensor, answer: Callable[[tf.Tensor], tf.Tensor],
+             shape: Sequence[int | None]) -> tf.Tensor:
+    """Answers to a number of rows, some rows at a time, one after the other in a tensor.
+
+    TensorFlow would begin ten parts side by side, which is not faster (a part's products fill every
+    core) and keeps ten of them in memory.
+
+    Args:
+        total, size: how many rows there are, and of a part.
+        answer: gives what belongs to the rows from `start` to `start + size`, float32.
+        shape: of what it gives, and of all together; the first dimension is None.
+    """
+    count = (total + size - 1) // size
+    parts = tf.TensorArray(tf.float32, count, infer_shape=False, element_shape=shape)
+    _, parts = tf.while_loop(
+        lambda number, _: number < count,
+        lambda number, parts: (number + 1, parts.write(number, answer(number * size))),
+        (tf.constant(0), parts), parallel_iterations=1)
+    return tf.ensure_shape(parts.concat(), shape)
 
 
 class Known(NamedTuple):
@@ -78,15 +96,10 @@ class DenseScorer(tf.Module):
         pixels = tf.reshape(tf.stack(tf.meshgrid(*(tf.range(shape[i]) for i in range(3)),
                                                  indexing="ij"), axis=-1), [-1, 3])
         pixels = tf.cast(pixels, tf.float32)
-        total = tf.shape(pixels)[0]
-        chunks = tf.TensorArray(tf.float32, (total + CHUNK - 1) // CHUNK, infer_shape=False,
-                                element_shape=[None, self.model.classes])
-        for i in tf.range((total + CHUNK - 1) // CHUNK):
-            set_loop_options(parallel_iterations=1)
-            part = pixels[i * CHUNK:(i + 1) * CHUNK]
-            chunks = chunks.write(i, plain_scores(self.model, taps, part,
-                                                  neighbours=neighbours))
-        scores = tf.ensure_shape(chunks.concat(), [None, self.model.classes])
+        scores = in_parts(
+            tf.shape(pixels)[0], CHUNK, lambda start: plain_scores(
+                self.model, taps, pixels[start:start + CHUNK], neighbours=neighbours),
+            [None, self.model.classes])
         return tf.reshape(scores, tf.concat([shape, [self.model.classes]], 0))
 
     def known(self, size: tf.Tensor) -> Known:
@@ -143,16 +156,12 @@ class DenseScorer(tf.Module):
         layer = TileLayer(taps, model.architecture.border,
                           *((None, None) if late else perceptron.first_weights))
         step = CHUNK // (TILE * TILE)
-        count = (tf.shape(tiles)[0] + step - 1) // step
-        chunks = tf.TensorArray(tf.float32, count, infer_shape=False,
-                                element_shape=[None, model.classes])
-        for i in tf.range(count):
-            set_loop_options(parallel_iterations=1)
-            part = slice(i * step, (i + 1) * step)
-            values = tf.boolean_mask(layer(tiles[part]), masks[part])
-            sums = perceptron.first(values) if late else values
-            chunks = chunks.write(i, perceptron.finish(sums))
-        scores = tf.ensure_shape(chunks.concat(), [None, model.classes])
+
+        def tile_scores(start: tf.Tensor) -> tf.Tensor:
+            values = tf.boolean_mask(layer(tiles[start:start + step]), masks[start:start + step])
+            return perceptron.finish(perceptron.first(values) if late else values)
+
+        scores = in_parts(tf.shape(tiles)[0], step, tile_scores, [None, model.classes])
         place = tf.cast(tf.where(masks), tf.int32)
         tile, inside = tf.gather(tiles, place[:, 0]), place[:, 1]
         y = tile[:, 1] * TILE + inside // TILE
@@ -173,17 +182,12 @@ class DenseScorer(tf.Module):
 
         A gather a pixel, which costs less than a tile's share where few of its pixels are asked.
         """
-        count = (tf.shape(pixels_nyx)[0] + CHUNK - 1) // CHUNK
-        chunks = tf.TensorArray(tf.float32, count, infer_shape=False,
-                                element_shape=[None, self.model.classes])
-        for i in tf.range(count):
-            set_loop_options(parallel_iterations=1)
-            part = pixels_nyx[i * CHUNK:(i + 1) * CHUNK]
-            chunks = chunks.write(i, head(canvas_pixels(self.model, part)))
-        return tf.ensure_shape(chunks.concat(), [None, self.model.classes])
+        return in_parts(
+            tf.shape(pixels_nyx)[0], CHUNK,
+            lambda start: head(canvas_pixels(self.model, pixels_nyx[start:start + CHUNK])),
+            [None, self.model.classes])
 
 
-@tf.autograph.experimental.do_not_convert
 def _tiles_of(wanted: tf.Tensor) -> tf.Tensor:
     """(batch, height, width) bool to (batch, tile row, tile column, pixel of the tile)."""
     size = tf.shape(wanted)[1:3]

@@ -8,7 +8,6 @@ import tensorflow as tf
 _LEAST = 1e-6
 
 
-@tf.autograph.experimental.do_not_convert
 def refine_scores(scores: tf.Tensor, image: tf.Tensor, domain: tf.Tensor, radius: int,
                   epsilon: float, sigmoid: bool = False) -> tf.Tensor:
     """Smooth the probabilities of scores inside each region of the image, but not across edges.

@@ -19,7 +19,7 @@ from pixelnet_tf.config import (
 from pixelnet_tf.errors import ConfigError, ModelError
 from pixelnet_tf.inference.adaptive import Beside, adaptive_scores
 from pixelnet_tf.inference.decoding import Decoding
-from pixelnet_tf.inference.dense import DenseScorer, Known, set_loop_options, slices_together
+from pixelnet_tf.inference.dense import DenseScorer, Known, slices_together
 from pixelnet_tf.inference.guided_filter import refine_scores
 from pixelnet_tf.model.fast_trunk import Tap, joined, mask_box
 from pixelnet_tf.model.hypercolumn import slices_beside
@@ -105,17 +105,17 @@ class SliceSegmenter(tf.Module):
         known = self.scorer.known_spec()
         #: The one graph of all shapes.
         self.graph = tf.function(self._stack_scores if self.reach else self._scores,
-                                 autograph=True, input_signature=[image, mask, mask, known])
+                                 autograph=False, input_signature=[image, mask, mask, known])
         scores = tf.TensorSpec([None, None, None, model.classes], tf.float32)
         #: The graph of slices of which others decide a part.
         self._between = tf.function(
-            self._scores_between, autograph=True,
+            self._scores_between, autograph=False,
             input_signature=[image, mask, mask, known, Beside(scores, mask)])
         #: The maps of slices, traced once for all the places where a stack needs them.
         self.trunk = tf.function(
             lambda slices, known, read: [(tap.values, tap.origin) for tap in
                                          self.scorer.taps(slices, known=known, read=read)],
-            input_signature=[image, known, tf.TensorSpec([4], tf.int32)])
+            autograph=False, input_signature=[image, known, tf.TensorSpec([4], tf.int32)])
         self._known = tf.function(self.scorer.known, autograph=False,
                                   input_signature=[tf.TensorSpec([2], tf.int32)])
         self._frozen = frozen
@@ -182,24 +182,29 @@ class SliceSegmenter(tf.Module):
             images.append(tf.reverse(image, [2]))
             boxes.append(mask_box(tf.reverse(domain, [2])))
         held = self._maps([each[:reach] for each in images], known, boxes)
+
+        def add_part(number: tf.Tensor, parts: tf.TensorArray, held: list[_Map]
+                     ) -> tuple[tf.Tensor, tf.TensorArray, list[_Map]]:
+            start, stop = number * step, tf.minimum((number + 1) * step, count)
+            low, high = tf.maximum(start - reach, 0), tf.minimum(stop + reach, count)
+            seen = tf.minimum(start + reach, count)
+            held = tf.cond(seen < high, lambda: _joined(held, self._maps(
+                [each[seen:high] for each in images], known, boxes)), lambda: held)
+            slabs = self._slabs([each[low:high] for each in images],
+                                slices_beside(count, self.offsets)[start:stop] - low, held)
+            scores = self._scores(image[start:stop], domain[start:stop], read_out[start:stop],
+                                  known, slabs)
+            kept = tf.maximum(stop - reach, 0) - low
+            return number + 1, parts.write(number, scores), [
+                (values[kept:], origin) for values, origin in held]
+
         number = (count + step - 1) // step
         parts = tf.TensorArray(tf.float32, number, infer_shape=False,
                                element_shape=[None, None, None, self.classes])
-        for i in tf.range(number):
-            set_loop_options(parallel_iterations=1,
-                             shape_invariants=[(held, [_any_size(maps) for maps in held])])
-            start, stop = i * step, tf.minimum((i + 1) * step, count)
-            low, high = tf.maximum(start - reach, 0), tf.minimum(stop + reach, count)
-            seen = tf.minimum(start + reach, count)
-            if seen < high:
-                held = _joined(held, self._maps([each[seen:high] for each in images], known,
-                                                boxes))
-            slabs = self._slabs([each[low:high] for each in images],
-                                slices_beside(count, self.offsets)[start:stop] - low, held)
-            parts = parts.write(i, self._scores(image[start:stop], domain[start:stop],
-                                                read_out[start:stop], known, slabs))
-            kept = tf.maximum(stop - reach, 0) - low
-            held = [(values[kept:], origin) for values, origin in held]
+        _, parts, _ = tf.while_loop(
+            lambda at, *_: at < number, add_part, (tf.constant(0), parts, held),
+            shape_invariants=(tf.TensorShape([]), tf.TensorShape(None),
+                              [_any_size(maps) for maps in held]), parallel_iterations=1)
         return tf.ensure_shape(parts.concat(), [None, None, None, self.classes])
 
     def _maps(self, images: Sequence[tf.Tensor], known: Known, boxes: Sequence[tf.Tensor]

@@ -69,7 +69,6 @@ class TileLayer:
                 self._mapped.append((tap, rows))
         self._kernel = None if kernel is None else tf.concat(kernels, axis=0)
 
-    @tf.autograph.experimental.do_not_convert
     def __call__(self, tiles: tf.Tensor) -> tf.Tensor:
         """Values (tile, pixel, unit or channel) of tiles (tile, 3) int32: n, tile row, tile column.
 

@@ -185,20 +185,24 @@ def read_bytes(path: Pathname, advice: str = "") -> bytes:
     raise _not_as_written(path, words, advice)
 
 
-def check_written(path: Pathname, advice: str = "") -> None:
+def check_written(path: Pathname, advice: str = "") -> str | None:
     """Compare a file that is read by other means with its folder's manifest.
+
+    Returns its SHA-256, where the manifest has it.
 
     Raises:
         DataError: as `read_bytes`; a file that is missing is none of this function's concern.
     """
     try:
         words = manifest.difference(path)
+        digest = manifest.digest_of(path)
     except FileNotFoundError:
-        return
+        return None
     except OSError as error:
         raise DataError(f"cannot be read: {reason(error)}", file=path) from None
     if words:
         raise _not_as_written(os.fspath(path), words, advice)
+    return digest
 
 
 def _not_as_written(path: str, words: str, advice: str) -> DataError:

@@ -305,6 +305,19 @@ def difference(path: Pathname, data: bytes | None = None) -> str:
     return words
 
 
+def digest_of(path: Pathname) -> str | None:
+    """The SHA-256 that a file has which was written whole; None where no manifest tells one alone.
+
+    Raises OSError.
+    """
+    place = place_of(path)
+    manifest = read(place[0]) if place else None
+    entry = manifest.entries.get(place[1]) if manifest and place else None
+    if entry is None or len(entry.right) != 1 or entry.grows:
+        return None
+    return entry.right[0].sha256
+
+
 def files_in(folder: Pathname) -> list[str]:
     """Every file in a folder and below it, in order, but manifests and hidden ones.
 

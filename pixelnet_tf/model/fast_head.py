@@ -63,13 +63,11 @@ class Perceptron:
         """Kernel (channel, unit) and bias (unit,) of the first layer."""
         return self._weights[self.table.head[0].name]
 
-    @tf.autograph.experimental.do_not_convert
     def first(self, columns: tf.Tensor) -> tf.Tensor:
         """Sums (pixel, unit) of the first layer over hypercolumns (pixel, channel)."""
         return self._dense(self.table.head[0].name,
                            tf.nn.relu(columns) if self.table.relu_on_hypercolumn else columns)
 
-    @tf.autograph.experimental.do_not_convert
     def finish(self, sums: tf.Tensor, dropout: Dropout | None = None) -> tf.Tensor:
         """Scores (pixel, class) float32 from the first layer's sums."""
         for before, layer in zip(self.table.head, self.table.head[1:], strict=False):
@@ -155,7 +153,6 @@ class FastHead:
         self._near = [tap for tap, _ in near]
         return tf.concat([part for _, part in near], axis=0)
 
-    @tf.autograph.experimental.do_not_convert
     def __call__(self, canvas_nyx: tf.Tensor, dropout: Dropout | None = None) -> tf.Tensor:
         """Scores (pixel, class) float32 of pixels.
 

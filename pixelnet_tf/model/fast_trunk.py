@@ -118,7 +118,6 @@ def trunk_weights(model: PixelNet, precision: tf.DType = tf.float32) -> Weights:
             for name in model.architecture.trunk_names}
 
 
-@tf.autograph.experimental.do_not_convert
 def fast_taps(model: PixelNet, image: tf.Tensor, *, precision: tf.DType = tf.float32,
               dropout: Dropout | None = None, neighbours: tf.Tensor | None = None,
               weights: Weights | None = None, empty: Sequence[tf.Tensor] = (),

@@ -32,7 +32,8 @@ from pixelnet_tf.model.pixelnet import PixelNet
 from pixelnet_tf.runs.checkpoints import load_state, read_states, remove_states
 from pixelnet_tf.runs.compatibility import WEIGHTS, Basis, check_fit
 from pixelnet_tf.runs.decisions import Decisions
-from pixelnet_tf.runs.network import TrainedNetwork, load_model
+from pixelnet_tf.runs.keras_file import load_known_model
+from pixelnet_tf.runs.network import TrainedNetwork
 from pixelnet_tf.runs.rate_trial import RateTrial
 
 #: What to do with a broken file of a run.
@@ -184,12 +185,16 @@ class RunFolder:
         Raises:
             ModelError: the training has not ended, or there is no such checkpoint, or it is broken.
         """
+        return self._loaded()[0]
+
+    def _loaded(self) -> tuple[PixelNet, str | None]:
+        """The model, and the SHA-256 of its file where it has one whose manifest tells it."""
         if self.kind is not None:
             config = self.config()
             model = PixelNet(config.model, len(config.study.modalities), len(config.score_names),
                              draw=False)
             load_state(self.file("checkpoints"), self.kind, model)
-            return model
+            return model, None
         path = self.file("model.keras")
         if not tf.io.gfile.exists(path):
             best = f"; or take {self.file('checkpoints/best')}, its best state so far" * (
@@ -197,7 +202,7 @@ class RunFolder:
             raise ModelError("no such model", file=path,
                              hint="let `pixelnet-tf train --resume` finish, or give the --out of "
                                   f"`train` or `import-caffe`{best}")
-        return load_model(path)
+        return load_known_model(path)
 
     def correction(self, prior: str, class_offsets: Mapping[str, float] | None = None,
                    strength: float | None = None) -> np.ndarray:
@@ -228,10 +233,11 @@ class RunFolder:
         if prior == Prior.FITTED and self.kind is not None:
             raise ConfigError(f"{self.name}: prior fitted is fitted to the model that a training "
                               "ends with, not to a checkpoint", hint="give --prior corrected")
-        model = self.model()
+        model, file = self._loaded()
         check_fit(Basis(self.file("config.yaml"), self.config()), Basis(self.name, model=model),
                   WEIGHTS)
-        file = None if self.kind is not None else file_digest(self.file("model.keras"))
+        if self.kind is None and file is None:
+            file = file_digest(self.file("model.keras"))
         return TrainedNetwork(model, self.correction(prior, class_offsets, strength), self.name,
                               file)
 

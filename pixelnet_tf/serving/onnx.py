@@ -40,7 +40,7 @@ def sparse_function(segmenter: SliceSegmenter | Ensemble
     # As a number of the graph: a captured tensor would become an input of the ONNX model.
     correction = np.mean([member.correction.numpy() for member in segmenter.members], axis=0)
 
-    @tf.function(input_signature=[
+    @tf.function(autograph=False, input_signature=[
         tf.TensorSpec([None, None, None, models[0].channels], tf.float32, "image"),
         tf.TensorSpec([None, 3], tf.int32, "pixels")])
     def classify_pixels(image: tf.Tensor, pixels: tf.Tensor) -> dict[str, tf.Tensor]:

@@ -7,7 +7,7 @@ import tensorflow as tf
 from pixelnet_tf.config import Config, NormRegion
 from pixelnet_tf.dataset.augment import deep_inside
 from pixelnet_tf.inference.decoding import Decoding
-from pixelnet_tf.inference.dense import slices_together
+from pixelnet_tf.inference.dense import in_parts, slices_together
 from pixelnet_tf.inference.slice_segmenter import Ensemble, SliceSegmenter
 from pixelnet_tf.serving.planes import scores_in_plane
 
@@ -122,7 +122,8 @@ def build_signatures(segmenter: SliceSegmenter | Ensemble, config: Config
         with tf.control_dependencies([check]):
             return tf.identity(mask)
 
-    @tf.function(input_signature=[image_spec, tf.TensorSpec([None, None, None], tf.bool)])
+    @tf.function(autograph=False, input_signature=[
+        image_spec, tf.TensorSpec([None, None, None], tf.bool)])
     def scores_in_parts(image: tf.Tensor, domain: tf.Tensor) -> tf.Tensor:
         # A few slices at a time, as in local prediction: a whole volume needs no more memory.
         image, domain = finite(image), mask_of(image, domain)
@@ -130,15 +131,8 @@ def build_signatures(segmenter: SliceSegmenter | Ensemble, config: Config
             return computed(segmenter.scores(image, domain))
         slices, height, width = tf.unstack(tf.shape(image)[:3])
         step = slices_together(config.prediction.batch_slices, height, width)
-        count = (slices + step - 1) // step
-        parts = tf.TensorArray(tf.float32, count, infer_shape=False,
-                               element_shape=[None, None, None, classes])
-        for i in tf.range(count):
-            # Else TensorFlow would begin ten parts side by side.
-            tf.autograph.experimental.set_loop_options(parallel_iterations=1)
-            part = slice(i * step, (i + 1) * step)
-            parts = parts.write(i, computed(segmenter.scores(image[part], domain[part])))
-        return tf.ensure_shape(parts.concat(), [None, None, None, classes])
+        return in_parts(slices, step, lambda start: computed(segmenter.scores(
+            image[start:start + step], domain[start:start + step])), [None, None, None, classes])
 
     def outputs(image: tf.Tensor, domain: tf.Tensor) -> _Outputs:
         return labelled(scores_in_parts(image, domain))
@@ -150,12 +144,12 @@ def build_signatures(segmenter: SliceSegmenter | Ensemble, config: Config
     def domain_of(image: tf.Tensor) -> tf.Tensor:
         return inside_brain(image) if by_zeros else tf.ones(tf.shape(image)[:3], tf.bool)
 
-    @tf.function(input_signature=[image_spec])
+    @tf.function(autograph=False, input_signature=[image_spec])
     def serving_default(image: tf.Tensor) -> _Outputs:
         return outputs(image, domain_of(image))
 
-    @tf.function(input_signature=[image_spec,
-                                  tf.TensorSpec([None, None, None], tf.bool, "domain")])
+    @tf.function(autograph=False, input_signature=[
+        image_spec, tf.TensorSpec([None, None, None], tf.bool, "domain")])
     def segment_domain(image: tf.Tensor, domain: tf.Tensor) -> _Outputs:
         return outputs(image, domain)
 
@@ -169,12 +163,12 @@ def build_signatures(segmenter: SliceSegmenter | Ensemble, config: Config
 
     brain_spec = tf.TensorSpec([None, None, None], tf.bool, "brain")
 
-    @tf.function(input_signature=[image_spec, brain_spec])
+    @tf.function(autograph=False, input_signature=[image_spec, brain_spec])
     def segment_raw(image: tf.Tensor, brain: tf.Tensor) -> _Outputs:
         return outputs(*normalised(image, brain))
 
-    @tf.function(input_signature=[image_spec, brain_spec,
-                                  tf.TensorSpec([3], tf.float32, "spacing_mm")])
+    @tf.function(autograph=False, input_signature=[
+        image_spec, brain_spec, tf.TensorSpec([3], tf.float32, "spacing_mm")])
     def segment_raw_planes(image: tf.Tensor, brain: tf.Tensor, spacing_mm: tf.Tensor) -> _Outputs:
         slices, domain = normalised(image, brain)
         total = scores_in_parts(slices, domain)
@@ -185,7 +179,8 @@ def build_signatures(segmenter: SliceSegmenter | Ensemble, config: Config
             total += scores_in_plane(scores_in_parts, plane, slices, domain, spacing_mm)
         return labelled(total / len(segmenter.planes))
 
-    @tf.function(input_signature=[image_spec, tf.TensorSpec([None, 3], tf.int32, "pixels")])
+    @tf.function(autograph=False, input_signature=[
+        image_spec, tf.TensorSpec([None, 3], tf.int32, "pixels")])
     def classify_pixels(image: tf.Tensor, pixels: tf.Tensor) -> _Outputs:
         image = finite(image)
         size = tf.shape(image)[:3]
@@ -217,12 +212,13 @@ def build_signatures(segmenter: SliceSegmenter | Ensemble, config: Config
                 for name in ("image", "domain")}
     size_spec = tf.TensorSpec([None, 2], tf.int32, "size_yx")
 
-    @tf.function(input_signature=[bytes_of["image"], size_spec])
+    @tf.function(autograph=False, input_signature=[bytes_of["image"], size_spec])
     def segment_encoded(image_bytes: tf.Tensor, size_yx: tf.Tensor) -> _Outputs:
         image = decoded(image_bytes, size_yx, tf.float32, channels)
         return {"labels": outputs(image, domain_of(image))["labels"]}
 
-    @tf.function(input_signature=[bytes_of["image"], bytes_of["domain"], size_spec])
+    @tf.function(autograph=False, input_signature=[
+        bytes_of["image"], bytes_of["domain"], size_spec])
     def segment_domain_encoded(image_bytes: tf.Tensor, domain_bytes: tf.Tensor,
                                size_yx: tf.Tensor) -> _Outputs:
         image = decoded(image_bytes, size_yx, tf.float32, channels)

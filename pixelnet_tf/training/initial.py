@@ -18,7 +18,7 @@ from pixelnet_tf.errors import ConfigError, ModelError
 from pixelnet_tf.model.architecture import BLOCKS
 from pixelnet_tf.model.fast_trunk import fast_taps
 from pixelnet_tf.model.pixelnet import PixelNet
-from pixelnet_tf.runs.network import load_model
+from pixelnet_tf.runs.keras_file import load_model
 
 #: Caffe's name of a convolution of VGG-16 -> Keras'.
 _KERAS_NAMES = {name: f"block{block}_conv{number}"

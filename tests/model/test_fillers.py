@@ -7,7 +7,7 @@ from pixelnet_tf.errors import ModelError
 from pixelnet_tf.model import fillers
 from pixelnet_tf.model.fillers import CaffeFiller
 from pixelnet_tf.model.pixelnet import PixelNet
-from pixelnet_tf.runs.network import load_model
+from pixelnet_tf.runs.keras_file import load_model
 
 
 def test_constant():

@@ -11,7 +11,7 @@ from pixelnet_tf.errors import ModelError
 from pixelnet_tf.model.fast_head import fast_scores
 from pixelnet_tf.model.fast_trunk import canvas_pixels, fast_taps
 from pixelnet_tf.model.pixelnet import PixelNet
-from pixelnet_tf.runs.network import load_model
+from pixelnet_tf.runs.keras_file import load_model
 
 
 def image_of(channels: int, count: int = 2) -> np.ndarray:

@@ -16,7 +16,7 @@ from pixelnet_tf.errors import ConfigError, ModelError
 from pixelnet_tf.model.pixelnet import PixelNet
 from pixelnet_tf.runs.checkpoints import Checkpoints
 from pixelnet_tf.runs.folder import RunFolder
-from pixelnet_tf.runs.network import load_model
+from pixelnet_tf.runs.keras_file import load_model
 
 CONFIG = load_config("phantom", ["model.widths=[2, 2, 3, 3, 3]", "model.head_widths=[4]",
                                  "model.border=16"])

@@ -1,21 +1,21 @@
 """A model's file is read by Keras alone, once the room of its classes was imported."""
 
-import errno
+import io
 import json
 import subprocess
 import sys
-import tempfile
 import zipfile
 
 import h5py
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 
 from pixelnet_tf.config import ModelConfig
-from pixelnet_tf.errors import ModelError, RunError
+from pixelnet_tf.errors import ModelError
 from pixelnet_tf.model.pixelnet import PixelNet
-from pixelnet_tf.runs.network import load_model
+from pixelnet_tf.runs.keras_file import load_model
 from pixelnet_tf.training.solver import CaffePolicy, CaffeSGD
 
 READ = """
@@ -48,9 +48,9 @@ def test_a_model_compiled_with_caffes_solver(tmp_path):
     assert read_elsewhere(tmp_path / "model.keras", "training") == ["Sequential", "CaffeSGD"]
 
 
-def narrow(**fields) -> PixelNet:
+def narrow(channels: int = 2, **fields) -> PixelNet:
     return PixelNet(ModelConfig(widths=(1,) * 5, fc_width=1, head_widths=(2,), fc7="none",
-                                **fields), 2, 3, seed=0)
+                                **fields), channels, 3, seed=0)
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
@@ -182,17 +182,55 @@ def test_the_arrays_of_a_model_are_its_own_and_no_larger_than_its_file(damage, s
         load_model(damage(saved, content))
 
 
-@pytest.mark.parametrize(("fault", "kind"), [
-    (OSError(errno.ENOSPC, "No space left on device"), RunError), (MemoryError(), MemoryError)])
-def test_what_the_machine_lacks_is_no_fault_of_the_model(fault, kind, tmp_path, monkeypatch):
+def test_what_the_machine_lacks_is_no_fault_of_the_model(saved, monkeypatch):
     def fail(*arguments):
-        raise fault
+        raise MemoryError
 
-    config = ModelConfig(widths=(1,) * 5, fc_width=1, head_widths=(2,))
-    PixelNet(config, 2, 3, seed=0).save(tmp_path / "model.keras")
-    monkeypatch.setattr(zipfile.ZipFile, "extract", fail)
-    with pytest.raises(kind):
-        load_model(str(tmp_path / "model.keras"))
-    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "nowhere"))
-    with pytest.raises(RunError, match="TMPDIR"):
-        load_model(str(tmp_path / "model.keras"))
+    monkeypatch.setattr(np, "empty", fail)
+    with pytest.raises(MemoryError):
+        load_model(str(saved))
+
+
+@pytest.mark.parametrize("fields", [{}, {"batch_norm": True}, {"mix_channels": True, "channels": 4},
+                                    {"context_slices": 3}, {"head": "linear"}], ids=str)
+@pytest.mark.parametrize("compression", [zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED])
+def test_every_weight_is_the_one_that_keras_reads(fields, compression, saved):
+    model = narrow(**fields)
+    for variable in model.weights:
+        variable.assign(np.random.default_rng(0).random(variable.shape, np.float32))
+    model.save(saved)
+    with zipfile.ZipFile(saved) as archive:
+        with_member(saved, "model.weights.h5", archive.read("model.weights.h5"), compression)
+    mine, theirs = load_model(str(saved)), keras.saving.load_model(saved)
+    assert len(mine.weights) == len(theirs.weights) >= len(model.weights)
+    for one, other in zip(mine.weights, theirs.weights, strict=True):
+        np.testing.assert_array_equal(one, other, err_msg=one.path)
+
+
+def test_weights_are_read_once_and_stay_where_they_are(saved, monkeypatch):
+    """Nobody else holds their memory, which a training changes."""
+    lain = []
+    take = tf.experimental.dlpack.from_dlpack
+    monkeypatch.setattr(tf.experimental.dlpack, "from_dlpack", lambda capsule: lain.append(
+        take(capsule)) or lain[-1])
+    model = load_model(str(saved))
+    assert {np.asarray(tensor).ctypes.data for tensor in lain} == {
+        np.asarray(tf.convert_to_tensor(variable.value)).ctypes.data for variable in model.weights}
+    lain.clear()
+    before = model.get_weights()
+    for variable in model.weights:
+        variable.assign_add(tf.ones_like(variable))
+    for values, variable in zip(before, model.weights, strict=True):
+        np.testing.assert_array_equal(variable, values + 1)
+
+
+def test_a_file_without_a_manifest_is_compared_with_its_own_checksum(saved):
+    content = bytearray(saved.read_bytes())
+    with zipfile.ZipFile(saved) as archive:
+        weights = archive.read("model.weights.h5")
+    with h5py.File(io.BytesIO(weights)) as file:
+        place = content.index(weights) + file["layers/conv2d/vars/0"].id.get_offset()
+    content[place] ^= 1
+    saved.write_bytes(content)
+    with pytest.raises(ModelError, match="Bad CRC-32"):
+        load_model(str(saved))

@@ -8,7 +8,7 @@ import pytest
 from pixelnet_tf.config import config_from_dict, config_to_dict
 from pixelnet_tf.errors import ConfigError
 from pixelnet_tf.inference.slice_segmenter import SliceSegmenter
-from pixelnet_tf.runs.network import load_model
+from pixelnet_tf.runs.keras_file import load_model
 from pixelnet_tf.training.loop import Trainer
 
 
