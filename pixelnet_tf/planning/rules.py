@@ -26,6 +26,8 @@ MINUTES = {Preset.BEST: 60.0, Preset.LAPTOP: 4.0}
 _ROUNDS, _VALIDATION_SHARE = 15, 0.1
 #: Fewer steps than this teach nothing.
 _LEAST_STEPS = 50
+#: Of a slice of the study that the preset `best` was found on.
+_BEST_PIXELS = 256 * 256
 #: Names of maps in physical units, which are no images of a coil's field.
 _MAPS = {"adc", "cbf", "cbv", "rcbf", "rcbv", "mtt", "rmtt", "tmax", "ttp", "fa", "md", "trace"}
 #: What BraTS called its labels until 2020.
@@ -290,7 +292,11 @@ def _sampling(survey: Survey, preset: Preset) -> list[Setting]:
         return []
     found = []
     pixels = int(np.median([columns * rows for columns, rows, _ in survey.sizes]))
-    if pixels < 20_000:
+    if preset == Preset.BEST and pixels < _BEST_PIXELS:
+        found.append(Setting("sampling.pixels", max(100, round(pixels / 800) * 100),
+                             f"an eighth of a slice's {pixels} pixels, as where the preset was "
+                             "measured"))
+    elif preset == Preset.LAPTOP and pixels < 20_000:
         found.append(Setting("sampling.pixels", max(100, round(pixels / 1000) * 100),
                              f"a tenth of a slice's {pixels} pixels: a small class has no more"))
     elif preset == Preset.LAPTOP:

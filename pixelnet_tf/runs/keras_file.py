@@ -27,6 +27,7 @@ from pixelnet_tf.io import remote
 from pixelnet_tf.io.files import check_written
 from pixelnet_tf.model.architecture import Architecture
 from pixelnet_tf.model.pixelnet import PixelNet
+from pixelnet_tf.runs.network import values_of
 
 #: Members of a .keras file.
 _CONFIG, _WEIGHTS = "config.json", "model.weights.h5"
@@ -111,7 +112,7 @@ def _read(path: str) -> PixelNet:
             for layer, name in _named(model):
                 layer.load_own_variables(_Stored(arrays[f"layers/{name}/vars"]))
     for variable in model.weights:
-        values = np.asarray(tf.convert_to_tensor(variable.value))
+        values = values_of(variable)
         # Both are NaN where any value is; and no array of the weights' size is made.
         if not np.isfinite([values.min(), values.max()]).all():
             raise ModelError(f"the weights of {variable.path} are not finite; the training went "
@@ -156,7 +157,7 @@ class _Stored(Mapping[str, tf.Tensor]):
         return tf.experimental.dlpack.from_dlpack(values.__dlpack__())
 
 
-def _opened(archive: zipfile.ZipFile, file: BinaryIO) -> BinaryIO:
+def _opened(archive: zipfile.ZipFile, file: io.BufferedReader) -> BinaryIO:
     """The weights' HDF5 file within the archive; in memory where the archive packs it."""
     member = archive.getinfo(_WEIGHTS)
     if member.compress_type != zipfile.ZIP_STORED:
@@ -171,7 +172,7 @@ def _opened(archive: zipfile.ZipFile, file: BinaryIO) -> BinaryIO:
 class _Part(io.RawIOBase):
     """A part of an open file, as a file of its own."""
 
-    def __init__(self, file: BinaryIO, start: int, size: int):
+    def __init__(self, file: io.BufferedReader, start: int, size: int):
         super().__init__()
         self._file, self._start, self._size, self._place = file, start, size, 0
 

@@ -33,7 +33,7 @@ class TrainedNetwork:
         """SHA-256 of the weights: a run that was trained anew is another network."""
         found = hashlib.sha256()
         for weights in self.model.weights:
-            found.update(np.ascontiguousarray(_values(weights)).data)
+            found.update(np.ascontiguousarray(values_of(weights)).data)
         return found.hexdigest()
 
     def record(self) -> dict[str, Any]:
@@ -42,6 +42,6 @@ class TrainedNetwork:
                 "correction": [float(value) for value in self.correction]}
 
 
-def _values(weights: keras.Variable) -> np.ndarray:
+def values_of(weights: keras.Variable) -> np.ndarray:
     """The values of a variable as they lie in its memory, not a copy: fc6 has 411 MB."""
     return np.asarray(tf.convert_to_tensor(weights.value))

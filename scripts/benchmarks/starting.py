@@ -19,7 +19,7 @@ _FIRST_SLICE = """if True:
     from dataclasses import replace
     import numpy as np
     from pixelnet_tf.dataset.prepared import PreparedStudy
-    from pixelnet_tf.inference.slice_segmenter import SliceSegmenter
+    from pixelnet_tf.inference.slice_segmenter import segmenter_of
     from pixelnet_tf.inference.volume import score_voxels
     from pixelnet_tf.runs.folder import RunFolder
     run, study = RunFolder(sys.argv[1]), PreparedStudy.open(sys.argv[2])
@@ -27,9 +27,9 @@ _FIRST_SLICE = """if True:
     brain = np.zeros_like(volume.brain)
     fullest = volume.brain.sum(axis=(1, 2)).argmax()
     brain[fullest] = volume.brain[fullest]
-    segmenter = SliceSegmenter(run.model(), run.priors().correction("corrected"), "adaptive",
-                               "float32")
-    score_voxels(segmenter, replace(volume, brain=brain), config.study, config.prediction)
+    prediction = replace(config.prediction, mode="adaptive", precision="float32")
+    segmenter = segmenter_of([run.network("corrected")], config.study, prediction)
+    score_voxels(segmenter, replace(volume, brain=brain), config.study, prediction)
 """
 
 

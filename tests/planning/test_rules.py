@@ -46,7 +46,7 @@ def chosen(survey=SURVEY, study=STUDY, hardware=NEW, preset=Preset.BEST, weights
 def test_best_on_a_stripped_study_of_a_usual_size():
     config, reasons = chosen()
     assert config.prepare.slice_size == 0
-    assert config.sampling.pixels == 2000
+    assert (config.sampling.strategy, config.sampling.pixels) == ("uniform", 7200)
     # A quarter of the slices has a lesion: 1/4 to 3/4.
     assert config.sampling.lesion_free_slices == 0.35
     assert config.training.initial_weights == "vgg.caffemodel"
