@@ -33,7 +33,7 @@ from pixelnet_tf.errors import ConfigError
 ARMS: dict[str, tuple[str, ...]] = {
     "best": (),
     "loss-cross-entropy": ("training.loss=cross_entropy",),
-    "pixels-uniform": ("sampling.strategy=uniform",),
+    "pixels-uniform-2000": ("sampling.strategy=uniform", "sampling.pixels=2000"),
     "pixels-uniform-16384": ("sampling.strategy=uniform", "sampling.pixels=16384"),
     "pixels-all": ("sampling.strategy=all", "sampling.lattice=2"),
     "pixels-balanced-2000": ("sampling.strategy=balanced", "sampling.pixels=2000"),

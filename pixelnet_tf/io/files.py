@@ -188,21 +188,20 @@ def read_bytes(path: Pathname, advice: str = "") -> bytes:
 def check_written(path: Pathname, advice: str = "") -> str | None:
     """Compare a file that is read by other means with its folder's manifest.
 
-    Returns its SHA-256, where the manifest has it.
+    Returns its SHA-256, where the manifest has that of the whole file.
 
     Raises:
         DataError: as `read_bytes`; a file that is missing is none of this function's concern.
     """
     try:
-        words = manifest.difference(path)
-        digest = manifest.digest_of(path)
+        words, written = manifest.compare(path)
     except FileNotFoundError:
         return None
     except OSError as error:
         raise DataError(f"cannot be read: {reason(error)}", file=path) from None
     if words:
         raise _not_as_written(os.fspath(path), words, advice)
-    return digest
+    return None if written is None or written.grows else written.sha256
 
 
 def _not_as_written(path: str, words: str, advice: str) -> DataError:

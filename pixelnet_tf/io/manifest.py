@@ -111,15 +111,19 @@ class Entry:
             at = self.right.index(written) if written in self.right else len(self.right)
             self.right = [written, *self.right[at + 1:]]
 
-    def differs(self, path: Pathname, data: bytes | None = None) -> str:
-        """Say how a file is nothing that was written there; empty where it is right."""
+    def compare(self, path: Pathname, data: bytes | None = None) -> tuple[str, Written | None]:
+        """Say how a file is nothing that was written there; or give what it is of that."""
         words = ""
         for written in reversed(self.right):
             found = written.differs(path, data)
             if not found:
-                return ""
+                return "", written
             words = words or found
-        return words
+        return words, None
+
+    def differs(self, path: Pathname) -> str:
+        """Say how a file is nothing that was written there; empty where it is right."""
+        return self.compare(path)[0]
 
 
 @dataclass
@@ -289,7 +293,12 @@ def difference(path: Pathname, data: bytes | None = None) -> str:
 
     data: what was read from it; else it is read, whole; raises OSError.
     """
-    words = ""
+    return compare(path, data)[0]
+
+
+def compare(path: Pathname, data: bytes | None = None) -> tuple[str, Written | None]:
+    """What `difference` says, and else what the file is of all that was written there."""
+    found: tuple[str, Written | None] = "", None
     if data is None:
         remote.need(path)
     for _ in range(_TRIES):
@@ -297,25 +306,12 @@ def difference(path: Pathname, data: bytes | None = None) -> str:
         manifest = read(place[0]) if place else None
         entry = manifest.entries.get(place[1]) if manifest and place else None
         if entry is None or not entry.right:
-            return ""
-        words = entry.differs(path, data)
+            return "", None
+        found = entry.compare(path, data)
         # A file that is replaced meanwhile is told before it is there: what is read is read again.
-        if not words or data is not None:
-            return words
-    return words
-
-
-def digest_of(path: Pathname) -> str | None:
-    """The SHA-256 that a file has which was written whole; None where no manifest tells one alone.
-
-    Raises OSError.
-    """
-    place = place_of(path)
-    manifest = read(place[0]) if place else None
-    entry = manifest.entries.get(place[1]) if manifest and place else None
-    if entry is None or len(entry.right) != 1 or entry.grows:
-        return None
-    return entry.right[0].sha256
+        if not found[0] or data is not None:
+            return found
+    return found
 
 
 def files_in(folder: Pathname) -> list[str]:

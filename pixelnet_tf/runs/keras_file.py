@@ -22,7 +22,7 @@ import tensorflow as tf
 
 from pixelnet_tf.caffe.reading import checked_hdf5
 from pixelnet_tf.config import config_from_dict
-from pixelnet_tf.errors import ModelError, is_out_of_memory
+from pixelnet_tf.errors import ModelError, RunError, is_out_of_memory
 from pixelnet_tf.io import remote
 from pixelnet_tf.io.files import check_written
 from pixelnet_tf.model.architecture import Architecture
@@ -39,6 +39,8 @@ _MAX_CONFIG_BYTES = 1 << 20
 _CONFIG_TYPES = {"config": dict, "channels": int, "classes": int, "name": str}
 #: Of every weight; and where numbers begin that TensorFlow takes as they lie.
 _NUMBER, _ALIGNED_BYTES = np.dtype(np.float32), 64
+#: Of a member's flags in an archive.
+_ENCRYPTED = 1
 #: Read at once where a whole file is gone through.
 _BLOCK_BYTES = 1 << 20
 
@@ -54,6 +56,7 @@ def load_model(path: str) -> PixelNet:
         ModelError: it is broken, of another class, lacks weights, holds weights that are not
             finite, which would make every voxel background, takes far more memory than its size,
             or is not the one that was written into its folder.
+        RunError: the object store that it lies in does not answer.
     """
     return load_known_model(path)[0]
 
@@ -63,16 +66,27 @@ def load_known_model(path: str) -> tuple[PixelNet, str | None]:
     """
     remote.need(path)
     try:
-        # A digest takes as long as all the rest, and another core may work it out meanwhile.
-        with ThreadPoolExecutor(1) as beside:
-            undamaged = beside.submit(_check_bytes, path)
-            try:
-                model = _read(path)
-            except BaseException:
-                # What was damaged is said first: the rest follows from it.
-                undamaged.result()
-                raise
-            return model, undamaged.result()
+        with open(path, "rb") as file, zipfile.ZipFile(file) as archive:
+            most_bytes = os.fstat(file.fileno()).st_size * _MAX_INFLATION
+            config = _own_config(archive)
+            _check_member(archive, _WEIGHTS, most_bytes)
+            # A digest takes as long as all the rest, and another core may work it out meanwhile.
+            with ThreadPoolExecutor(1) as beside:
+                undamaged = beside.submit(_check_bytes, path)
+                try:
+                    model = _filled(config, path, _weights_file(archive, file), most_bytes)
+                except Exception as error:
+                    if not is_out_of_memory(error):
+                        # What was damaged is said first: the rest follows from it.
+                        undamaged.result()
+                    raise
+            digest = undamaged.result()
+            if not os.path.samestat(os.fstat(file.fileno()), os.stat(path)):
+                raise ModelError("another file took its place while it was read",
+                                 hint="run the same command again")
+            return model, digest
+    except RunError:
+        raise
     except Exception as error:  # Keras, h5py and zipfile raise almost any class.
         if is_out_of_memory(error):
             raise
@@ -84,7 +98,8 @@ def load_known_model(path: str) -> tuple[PixelNet, str | None]:
 
 
 def _check_bytes(path: str) -> str | None:
-    """Compare a file with what was written, by its folder's manifest, or else by its own checksum.
+    """Compare a file, whose members were looked at, with what was written, by its folder's
+    manifest, or else by its own checksum.
 
     Returns the SHA-256 where the manifest has it.
     """
@@ -97,20 +112,15 @@ def _check_bytes(path: str) -> str | None:
     return digest
 
 
-def _read(path: str) -> PixelNet:
-    """The network of a file that may hold anything."""
-    with open(path, "rb") as file, zipfile.ZipFile(file) as archive:
-        most_bytes = os.stat(path).st_size * _MAX_INFLATION
-        config = _own_config(archive)
-        _check_member(archive, _WEIGHTS, most_bytes)
-        weights = _opened(archive, file)
-        held, needed = checked_hdf5(path, most_bytes, weights), _weights_of(config)
-        if held < needed:
-            raise ModelError(f"its description asks for {needed:,} weights, it holds {held:,}")
-        model = PixelNet(**config, draw=False)
-        with h5py.File(weights, "r") as arrays:
-            for layer, name in _named(model):
-                layer.load_own_variables(_Stored(arrays[f"layers/{name}/vars"]))
+def _filled(config: dict[str, Any], path: str, weights: BinaryIO, most_bytes: int) -> PixelNet:
+    """The network of a description, with the arrays of an HDF5 file that may hold anything."""
+    held, needed = checked_hdf5(path, most_bytes, weights), _weights_of(config)
+    if held < needed:
+        raise ModelError(f"its description asks for {needed:,} weights, it holds {held:,}")
+    model = PixelNet(**config, draw=False)
+    with h5py.File(weights, "r") as arrays:
+        for layer, name in _named(model):
+            layer.load_own_variables(_Stored(arrays[f"layers/{name}/vars"]))
     for variable in model.weights:
         values = values_of(variable)
         # Both are NaN where any value is; and no array of the weights' size is made.
@@ -149,7 +159,9 @@ class _Stored(Mapping[str, tf.Tensor]):
     def __getitem__(self, name: str) -> tf.Tensor:
         stored = self._group[name]
         count = math.prod(stored.shape)
-        room = np.empty(count * _NUMBER.itemsize + _ALIGNED_BYTES, np.uint8)
+        # Of an array that says where it lies, but lies nowhere, HDF5 reads nothing: what memory
+        # held before would become weights.
+        room = np.zeros(count * _NUMBER.itemsize + _ALIGNED_BYTES, np.uint8)
         start = -room.ctypes.data % _ALIGNED_BYTES
         values = room[start:start + count * _NUMBER.itemsize].view(_NUMBER).reshape(stored.shape)
         if count:
@@ -157,24 +169,28 @@ class _Stored(Mapping[str, tf.Tensor]):
         return tf.experimental.dlpack.from_dlpack(values.__dlpack__())
 
 
-def _opened(archive: zipfile.ZipFile, file: io.BufferedReader) -> BinaryIO:
+def _weights_file(archive: zipfile.ZipFile, file: BinaryIO) -> BinaryIO:
     """The weights' HDF5 file within the archive; in memory where the archive packs it."""
     member = archive.getinfo(_WEIGHTS)
     if member.compress_type != zipfile.ZIP_STORED:
         return io.BytesIO(archive.read(member))
     # What lies before it: a header of 30 bytes, which ends with the lengths of name and more.
-    file.seek(member.header_offset)
-    name, more = struct.unpack("<26x2H", file.read(30))
-    return io.BufferedReader(_Part(file, member.header_offset + 30 + name + more,
-                                   member.file_size))
+    header = os.pread(file.fileno(), 30, member.header_offset)
+    name, more = struct.unpack("<26x2H", header)
+    start = member.header_offset + len(header) + name + more
+    if (header[:4] != b"PK\3\4" or member.flag_bits & _ENCRYPTED
+            or member.file_size != member.compress_size
+            or start + member.file_size > os.fstat(file.fileno()).st_size):
+        raise zipfile.BadZipFile(f"the archive is damaged at its member {_WEIGHTS}")
+    return io.BufferedReader(_Part(file.fileno(), start, member.file_size))
 
 
 class _Part(io.RawIOBase):
     """A part of an open file, as a file of its own."""
 
-    def __init__(self, file: io.BufferedReader, start: int, size: int):
+    def __init__(self, number: int, start: int, size: int):
         super().__init__()
-        self._file, self._start, self._size, self._place = file, start, size, 0
+        self._number, self._start, self._size, self._place = number, start, size, 0
 
     def readable(self) -> bool:
         return True
@@ -188,8 +204,10 @@ class _Part(io.RawIOBase):
         return self._place
 
     def readinto(self, buffer: Any) -> int:
-        self._file.seek(self._start + self._place)
-        found = self._file.readinto(memoryview(buffer)[:max(self._size - self._place, 0)])
+        left = memoryview(buffer)[:max(self._size - self._place, 0)]
+        found = os.preadv(self._number, [left], self._start + self._place)
+        if left and not found:
+            raise EOFError("the file ends within its weights")
         self._place += found
         return found
 

@@ -2,6 +2,7 @@
 
 import io
 import json
+import math
 import subprocess
 import sys
 import zipfile
@@ -15,6 +16,7 @@ import tensorflow as tf
 from pixelnet_tf.config import ModelConfig
 from pixelnet_tf.errors import ModelError
 from pixelnet_tf.model.pixelnet import PixelNet
+from pixelnet_tf.runs import keras_file
 from pixelnet_tf.runs.keras_file import load_model
 from pixelnet_tf.training.solver import CaffePolicy, CaffeSGD
 
@@ -175,18 +177,77 @@ def _complex(path, content):
     (_reads_another_file, "layers/conv2d/vars/1 reads its values from other files"),
     (_arrays_without_end, "the arrays take more memory than a file of this size may"),
 ], ids=lambda each: getattr(each, "__name__", ""))
-def test_the_arrays_of_a_model_are_its_own_and_no_larger_than_its_file(damage, said, saved):
+def test_the_arrays_of_a_model_are_its_own_and_no_larger_than_its_file(
+        damage, said, saved, monkeypatch):
     with zipfile.ZipFile(saved) as archive:
         content = archive.read("model.weights.h5")
+    path, unpacked = damage(saved, content), []
+    read = zipfile.ZipExtFile.read
+    monkeypatch.setattr(zipfile.ZipExtFile, "read",
+                        lambda *_: unpacked.append(read(*_)) or unpacked[-1])
     with pytest.raises(ModelError, match=said):
-        load_model(damage(saved, content))
+        load_model(path)
+    # What it unpacks to is known before.
+    assert sum(map(len, unpacked)) <= 2 * len(content)
+
+
+def test_an_array_that_lies_nowhere_brings_nothing_of_the_memory(saved):
+    with zipfile.ZipFile(saved) as archive:
+        content = io.BytesIO(archive.read("model.weights.h5"))
+    with h5py.File(content, "r+") as file:
+        name, shape = "layers/conv2d_5/vars/0", file["layers/conv2d_5/vars/0"].shape
+        del file[name]
+        late = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
+        late.set_fill_time(h5py.h5d.FILL_TIME_NEVER)
+        late.set_alloc_time(h5py.h5d.ALLOC_TIME_LATE)
+        h5py.h5d.create(file.id, name.encode(), h5py.h5t.IEEE_F32LE,
+                        h5py.h5s.create_simple(shape), late)
+    path = with_member(saved, "model.weights.h5", content.getvalue())
+    # Arrays of its size that were there before.
+    held = [np.full(math.prod(shape) + 16, 3, np.float32) for _ in range(500)]
+    del held
+    np.testing.assert_array_equal(load_model(path).parts["conv3_2"].kernel, 0)
+
+
+@pytest.mark.parametrize(("place", "value"), [
+    (8, 1), (24, 1 << 24), (0, 0x04034b51)], ids=["encrypted", "longer", "no header"])
+def test_a_member_that_is_not_where_the_archive_says_is_refused(
+        place, value, saved, monkeypatch):
+    """Of the directory's entry the flags and the unpacked size; of the header its first bytes."""
+    content = bytearray(saved.read_bytes())
+    with zipfile.ZipFile(saved) as archive:
+        member = archive.getinfo("model.weights.h5")
+    start = (member.header_offset if place == 0 else
+             content.rindex(b"PK\1\2", 0, content.rindex(b"model.weights.h5")))
+    content[start + place:start + place + (2 if place == 8 else 4)] = value.to_bytes(
+        2 if place == 8 else 4, "little")
+    saved.write_bytes(content)
+    with pytest.raises(ModelError, match="cannot be loaded as a model of this project"):
+        load_model(str(saved))
+    # Even where nothing else would tell.
+    monkeypatch.setattr(keras_file, "_check_bytes", lambda path: None)
+    with pytest.raises(ModelError, match=r"damaged at its member model|weights.h5 unpacks to"):
+        load_model(str(saved))
+
+
+def test_a_file_that_is_replaced_meanwhile_is_not_taken_for_the_other_one(saved, monkeypatch):
+    checked = keras_file._check_bytes
+
+    def replacing(path):
+        narrow().save(saved.with_name("other.keras"))
+        saved.with_name("other.keras").replace(saved)
+        return checked(path)
+
+    monkeypatch.setattr(keras_file, "_check_bytes", replacing)
+    with pytest.raises(ModelError, match="another file took its place while it was read"):
+        load_model(str(saved))
 
 
 def test_what_the_machine_lacks_is_no_fault_of_the_model(saved, monkeypatch):
     def fail(*arguments):
         raise MemoryError
 
-    monkeypatch.setattr(np, "empty", fail)
+    monkeypatch.setattr(np, "zeros", fail)
     with pytest.raises(MemoryError):
         load_model(str(saved))
 
