@@ -56,8 +56,12 @@ export class CaseList {
       const cell = element("th", { scope: "col", "aria-sort": "none" }, element("button", {
         type: "button", title: `Sort by ${column.title ?? column.heading}`,
         "aria-label": `Sort by ${column.title ?? column.heading}`,
-        onclick: () => listener.sorted(column.key, this.key === column.key
-          ? !this.down : column.key.endsWith("_ml") || column.key === "warnings"),
+        onclick: () => {
+          // What comes first is what one sorts for.
+          this.scroller.scrollTop = 0;
+          listener.sorted(column.key, this.key === column.key
+            ? !this.down : column.key.endsWith("_ml") || column.key === "warnings");
+        },
       }, column.heading, mark));
       this.heads.set(column.key, { cell, mark });
       head.append(cell);
