@@ -16,13 +16,14 @@ from __future__ import annotations
 import argparse
 import hashlib
 import io
+import logging
 import os
 import shutil
 import sys
 import tempfile
 from collections import Counter
-from collections.abc import Callable
-from contextlib import redirect_stderr, redirect_stdout
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -47,8 +48,8 @@ TINY = [f"--set={option}" for option in (
     "model.widths=[3, 4, 4, 5, 5]", "model.head_widths=[8]", "model.border=16",
     "sampling.pixels=60", "training.steps=3", "training.batch_slices=2",
     "training.checkpoint_every=1")]
-#: What became of a damage, in the order of the table.
-OUTCOMES = ("refused", "same result", "made anew", "not read", "SILENT")
+#: What became of a damage, in the order of the table; warned: the state before was taken, and said.
+OUTCOMES = ("refused", "warned", "same result", "made anew", "not read", "SILENT")
 
 
 @dataclass(frozen=True)
@@ -262,10 +263,13 @@ def check_kinds(top: Path, kinds: tuple[Kind, ...], count: int, seed: int
             row = table[str(kind)]
             row["damages"] += 1
             row["missed"] += not names(top / kind.folder, path)
-            how, result = outcome(kind, top, path)
+            with warnings_said() as said:
+                how, result = outcome(kind, top, path)
             if how == "read":
                 same = result == sound[key][1]
-                how = ("made anew" if kind.mends else "same result") if same else "SILENT"
+                told = any(str(path).startswith(text.partition(": ")[0]) for text in said)
+                how = ("made anew" if kind.mends else "same result") if same else (
+                    "warned" if told else "SILENT")
             row[how] += 1
             if how == "SILENT":
                 print(f"passed unseen: {kind}, {path.relative_to(top)}, damage {number}")
@@ -274,6 +278,19 @@ def check_kinds(top: Path, kinds: tuple[Kind, ...], count: int, seed: int
                 backup.rename(top / kind.folder)
             path.write_bytes(whole)
     return table
+
+
+@contextmanager
+def warnings_said() -> Iterator[list[str]]:
+    """The texts of the warnings that are given meanwhile."""
+    said: list[str] = []
+    handler = logging.Handler(logging.WARNING)
+    handler.emit = lambda record: said.append(record.getMessage())  # type: ignore[method-assign]
+    logging.getLogger("pixelnet_tf").addHandler(handler)
+    try:
+        yield said
+    finally:
+        logging.getLogger("pixelnet_tf").removeHandler(handler)
 
 
 def names(folder: Path, path: Path) -> bool:
