@@ -78,7 +78,7 @@ AHEAD = 24
 
 
 #: `training.seed` of two trainings. Where the largest of a pool's cells is so by less than
-#: rounding, either may get the gradient: of 23 trainings of 20 steps, some with parts of the
+#: rounding, either may get the gradient: of 28 trainings of 20 steps, some with parts of the
 #: processor's instructions, three met such a place, and their weights parted by 3e-6 to 2e-4.
 DRAWS = (1, 3)
 
