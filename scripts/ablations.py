@@ -18,7 +18,6 @@ from __future__ import annotations
 
 import argparse
 import sys
-from dataclasses import replace
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
@@ -65,12 +64,8 @@ def start(given: argparse.Namespace) -> Race:
     if unknown:
         raise ConfigError(f"no arm {unknown[0]!r}", value=unknown[0],
                           hint=f"known are {list(ARMS)}")
-    race = begin(given, {name: (given.config, (
-        *preset_overrides("best"), *given.overrides, *ARMS[name])) for name in names})
-    # Nothing is tested, so that no test case is opened.
-    race = replace(race, splits=tuple(replace(split, test=()) for split in race.splits))
-    race.write(given.out)
-    return race
+    return begin(given, {name: (given.config, (
+        *preset_overrides("best"), *given.overrides, *ARMS[name])) for name in names}, tested=False)
 
 
 def main(argv: list[str] | None = None) -> int:

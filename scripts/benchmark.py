@@ -124,14 +124,14 @@ def main() -> int:
     path = given.out / "benchmark.json"
     found = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
     from pixelnet_tf.io.processor import bfloat16_instructions
-    names = given.only or ([] if given.peer else list(PARTS))
+    names = given.only or ([] if given.peer else [
+        name for name in PARTS if name != "agreement_stroke" or study.stroke_cases(given.data)])
     if given.peer:
         names += [name for name in PEER if name != "peer_bfloat16" or bfloat16_instructions()]
     for name in names:
         found[name] = measure(name, sys.argv[1:])
         path.write_text(json.dumps(found, indent=1), encoding="utf-8")
-    if not given.overrides and "machine" in found:
-        study.prepared_study(options)
+    if not given.overrides and "machine" in found and {*found} & {"exact", "adaptive", "step_fast"}:
         found["floors"] = {"volume": inference.floors(options, found["machine"])}
         if "step_fast" in found:
             found["floors"]["step"] = training.floors(found["machine"], found["step_fast"]["box"])

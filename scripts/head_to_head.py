@@ -36,6 +36,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
@@ -81,13 +82,17 @@ def settings_of(name: str, config: str, given: list[str]) -> tuple[str, tuple[st
     return "" if name == PEER else config, (*own[name], *given)
 
 
-def begin(given: argparse.Namespace, contestants: dict[str, tuple[str, tuple[str, ...]]]) -> Race:
-    """Write OUT/race.json, with measured steps or given ones."""
-    if any((given.out / "jobs").glob("*/*/job.json")):
-        raise ConfigError("has jobs that have ended, whose steps were others", file=given.out,
+def begin(given: argparse.Namespace, contestants: dict[str, tuple[str, tuple[str, ...]]],
+          tested: bool = True) -> Race:
+    """Write OUT/race.json, with measured steps or given ones; not tested: no test case is opened.
+    """
+    if any((given.out / "jobs").glob("*/*/run")):
+        raise ConfigError("has jobs that have begun, whose steps were others", file=given.out,
                           hint="begin a new folder")
     study = PreparedStudy.open(given.data)
     splits = race_splits(study, named_cases(given.validation), given.folds, given.seed)
+    if not tested:
+        splits = tuple(replace(split, test=()) for split in splits)
     race = Race(str(given.data), tuple(map(str, given.references)), splits,
                 {name: base for name, (base, _) in contestants.items()},
                 {name: tuple(settings) for name, (_, settings) in contestants.items()},
@@ -95,6 +100,8 @@ def begin(given: argparse.Namespace, contestants: dict[str, tuple[str, tuple[str
                 else given.minutes, given.precision, given.seed, machine(), given.validations)
     for name in contestants:
         race.config(name)
+    if tested:
+        results.references(race)
     if not given.steps:
         race = jobs.measure(given.out, race, Printer(), given.time_steps)
     race.write(given.out)
@@ -111,7 +118,8 @@ def arguments(description: str) -> argparse.ArgumentParser:
     parser.add_argument("--references", type=Path, action="append", default=[],
                         help="study with the segmentations of the test cases; may be repeated")
     parser.add_argument("--validation", type=Path, help="cases that validate every fold: a text "
-                        "file of names, or a folder of cases (default: the study's own split)")
+                        "file of names, a split's JSON, or a folder of cases (default: the study's "
+                        "own split)")
     parser.add_argument("--folds", type=int, default=4, help="with --validation: folds of the "
                         "other cases; 0 keeps the study's test cases (default 4)")
     parser.add_argument("--config", default="lgg", help="configuration that all start from")

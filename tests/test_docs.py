@@ -20,6 +20,7 @@ import click
 import pytest
 import yaml
 
+import pixelnet_tf
 from pixelnet_tf.cases.parts import Part
 from pixelnet_tf.cli import VERBS, cli
 from pixelnet_tf.config import load_config
@@ -141,7 +142,8 @@ def test_what_is_to_be_installed_can_be():
                            for path in (ROOT / folder).rglob("*.py")), *ROOT.glob("scripts/*.sh")]:
         text = path.read_text("utf-8")
         assert not re.search(r"pip install ['\"]?pixelnet", text), path
-        named |= set(re.findall(r"""pip install ['"]\.\[([\w-]+)\]""", text))
+        named |= {extra for extras_ in re.findall(r"""pip install ['"]\.\[([\w,-]+)\]""", text)
+                  for extra in extras_.split(",")}
         named |= set(re.findall(r'require\("[^"]+", "([\w-]+)"', text))
     assert {"report", "serve", "onnx", "tensorboard", "all"} <= named <= set(known)
 
@@ -261,6 +263,12 @@ def containers_of(page: Path) -> list[tuple[str, int, list[str]]]:
                 found.append((tree["metadata"]["name"], tree["spec"]["completions"],
                               [*container["command"], *container["args"]]))
     return found
+
+
+def test_the_reference_has_every_public_name():
+    text = (ROOT / "docs" / "reference.md").read_text("utf-8")
+    assert set(re.findall(r"^    (\w+)$", text, re.MULTILINE)) == (
+        {*pixelnet_tf.__all__} - {"__version__"})
 
 
 def test_each_pod_of_a_job_calls_its_own_part_or_worker(tmp_path):

@@ -926,7 +926,8 @@ class LatticeConfig:
     #: or 8.
     stride: int = 4
     #: Of a volume only every so many slices are looked at first: 1, 2 or 4. Not with
-    #: `model.context_slices`, the guided filter or several planes, where it counts as 1.
+    #: `model.context_slices`, the guided filter, several planes or the average of several networks,
+    #: where it counts as 1.
     slices: int = 1
     #: Pixels that agree fill what lies between them only if the best score of each leads, or each
     #: region lies from its threshold, by this much (in logits).

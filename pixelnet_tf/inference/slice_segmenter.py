@@ -323,28 +323,16 @@ class Ensemble:
             raise ModelError("an ensemble needs networks of the same model.planes, got "
                              f"{sorted(map(list, planes))}", value=sorted(map(list, planes)))
         self.planes, = planes
-        self.every = min(member.every for member in self.members)
 
-    @property
-    def lattice(self) -> LatticeConfig:
-        """The adaptive mode's lattice, one for all."""
-        return self.members[0].lattice
-
-    @property
-    def decoding(self) -> Decoding:
-        """How classes follow from the scores, one for all."""
-        return self.members[0].decoding
-
-    def scores(self, image: tf.Tensor, domain: tf.Tensor, read_out: tf.Tensor | None = None,
-               beside: Beside | None = None) -> tf.Tensor:
+    def scores(self, image: tf.Tensor, domain: tf.Tensor, read_out: tf.Tensor | None = None
+               ) -> tf.Tensor:
         """Mean scores (batch, height, width, class) float32; called as `SliceSegmenter.scores`."""
         # One after the other: no more than one network's intermediate results are held.
-        known = () if beside is None else (beside,)
-        total = self.members[0].scores(image, domain, read_out, *known)
+        total = self.members[0].scores(image, domain, read_out)
         for member in self.members[1:]:
             with tf.control_dependencies([total]):
                 image = tf.identity(image)
-            total += member.scores(image, domain, read_out, *known)
+            total += member.scores(image, domain, read_out)
         return total / len(self.members)
 
     def uncertain_scores(self, image: tf.Tensor, domain: tf.Tensor,

@@ -185,8 +185,9 @@ def _scored_in_plane(answer: Callable[..., Any], segmenter: SliceSegmenter | Ens
     scores = np.empty((plan.slices, *plan.native_size, segmenter.classes), np.float32)
     scores[...] = segmenter.background.numpy()
     found = [scores]
-    # Where slices are scaled, not all of the domain is read, and so not all of it is known.
-    if (answer == segmenter.scores and segmenter.every > 1
+    # Where slices are scaled, not all of the domain is read, and so not all of it is known. How
+    # sure several networks are is asked of every slice.
+    if (not isinstance(segmenter, Ensemble) and segmenter.every > 1
             and np.array_equal(grid.read_out, grid.domain)):
         score_between(segmenter, volume, grid, grid.together(prediction.batch_slices), scores)
         return found

@@ -62,11 +62,10 @@ def study_name(path: Path) -> str:
 
 def choose_modalities(modalities: tuple[str, ...], preset: Preset) -> tuple[tuple[str, ...], str]:
     """The channels of the network, and why."""
-    if len(modalities) <= 3 or preset == Preset.LAPTOP:
+    if len(modalities) <= 3 or preset != Preset.FAITHFUL:
         return modalities, "all that every case has"
     rest = ", ".join(modalities[3:])
-    return modalities[:3], (f"three, as ImageNet's kernels have channels, and the paper; {rest} "
-                            "could be added")
+    return modalities[:3], f"three, as the paper; {rest} could be added"
 
 
 def name_labels(survey: Survey, named: dict[int, str], study: StudyConfig
@@ -256,7 +255,7 @@ def _prepare(study: StudyConfig, survey: Survey, preset: Preset) -> list[Setting
     if preset != Preset.FAITHFUL and not study.skull_stripped and survey.shortest_side >= 100:
         found.append(Setting("prepare.region", "core", "skin and fat are the brightest of a head, "
                              "and each scanner's own: they stay out of mean and deviation"))
-    if preset != Preset.LAPTOP and survey.longest_side < 200:
+    if _scaled_up(survey, preset):
         found.append(Setting("prepare.slice_size", PAPER_SIDE,
                              f"paper 3.3.2: slices of {survey.longest_side} pixels scaled up, as "
                              "VGG-16's kernels know things of a picture's size"))
@@ -266,6 +265,19 @@ def _prepare(study: StudyConfig, survey: Survey, preset: Preset) -> list[Setting
                              + (f"; slices of {kinds} sizes are padded in a step" if kinds > 1
                                 else "")))
     return found
+
+
+def _scaled_up(survey: Survey, preset: Preset) -> bool:
+    """Whether slices are scaled to the paper's size."""
+    return preset != Preset.LAPTOP and survey.longest_side < 200
+
+
+def _slice_pixels(survey: Survey, preset: Preset) -> int:
+    """Pixels of the median slice, as the network sees it."""
+    scaled = _scaled_up(survey, preset)
+    return int(np.median([
+        columns * rows * (PAPER_SIDE / max(columns, rows) if scaled else 1) ** 2
+        for columns, rows, _ in survey.sizes]))
 
 
 def _split(names: Sequence[str], unlabelled: int) -> list[Setting]:
@@ -291,7 +303,7 @@ def _sampling(survey: Survey, preset: Preset) -> list[Setting]:
     if preset == Preset.FAITHFUL:
         return []
     found = []
-    pixels = int(np.median([columns * rows for columns, rows, _ in survey.sizes]))
+    pixels = _slice_pixels(survey, preset)
     if preset == Preset.BEST and pixels < _BEST_PIXELS:
         found.append(Setting("sampling.pixels", max(100, round(pixels / 800) * 100),
                              f"an eighth of a slice's {pixels} pixels, as where the preset was "

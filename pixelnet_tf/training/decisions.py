@@ -125,13 +125,14 @@ class ScoredCases:
                  reporter: Reporter | None = None):
         self.study, self._folder, self._prediction = study, folder, prediction
         self.cases = tuple(case for each in judged for case in each.cases)
+        self.networks = len(judged)
         #: Class frequencies that count for each case.
         self.priors = tuple(each.priors for each in judged for _ in each.cases)
         self.classes = len(study.config.study.labels)
         self._planes: tuple[str, ...] = ()
         number = 0
         for each in judged:
-            segmenter = SliceSegmenter(each.model(), precision=precision)
+            segmenter = SliceSegmenter(each.model(), precision=precision, frozen=True)
             self._planes = segmenter.planes
             #: Whether the networks score regions.
             self.by_region = segmenter.sigmoid
@@ -203,9 +204,11 @@ class ScoredCases:
         return found
 
     def exact_cases(self, candidate: _Candidate) -> _ExactCases | None:
-        """The cases with their scores as a candidate has them; None where a lattice over axial
-        slices alone is not what the network is read by."""
-        if len(self._planes) > 1 or self._reach or not self.cases:
+        """The cases with their scores as a candidate has them; None where these are not what the
+        adaptive mode fills from: with several planes or slices, mirrored slices, which it looks at
+        by themselves, and the guided filter, which it applies to what is filled."""
+        if (len(self._planes) > 1 or self._reach or candidate.flips or candidate.smoothing.radius
+                or not self.cases):
             return None
         return _ExactCases(self, candidate)
 
@@ -472,29 +475,34 @@ class _Choice:
                        [words(cuts, own) for cuts in values])
 
     def decide_clean_up(self) -> None:
-        volumes = self._scored.volumes(self._candidate(self._now), self._now.postprocess)
+        inside = self._now.postprocess.restrict_to_brain
+        volumes = self._scored.volumes(self._candidate(self._now),
+                                       PostprocessConfig(restrict_to_brain=inside))
         for step, values, setting in tuning_steps(self._study):
+            # With what was taken before: the order in which all are applied is not that in which
+            # they are tried. The first value changes nothing.
             before = self._now.postprocess
-            scores = np.array([[mean_dice(
-                truth, postprocess_labels(labels, None, self._study,
-                                          setting(PostprocessConfig(), value)),
-                self._study) for value in values] for labels, truth in volumes])
-            if place := self._take(f"postprocess.{step}", scores, values):
-                value = values[place]
-                self._now = replace(self._now, postprocess=setting(before, value))
-                volumes = [(postprocess_labels(labels, None, self._study,
-                                               setting(PostprocessConfig(), value)), truth)
-                           for labels, truth in volumes]
+            tried = [before, *(setting(before, value) for value in values[1:])]
+            scores = np.array([[mean_dice(truth, postprocess_labels(
+                labels, None, self._study, replace(one, restrict_to_brain=False)), self._study)
+                for one in tried] for labels, truth in volumes])
+            self._now = replace(self._now, postprocess=tried[
+                self._take(f"postprocess.{step}", scores, values)])
 
     def decide_lattice(self, reporter: Reporter) -> None:
         """That of the adaptive mode, where it is configured, by what was decided before; of axial
         slices alone."""
+        if self._now.mode != Mode.ADAPTIVE:
+            return
         cases = self._scored.exact_cases(self._candidate(self._now))
-        if cases is None or self._now.mode != Mode.ADAPTIVE:
+        if cases is None:
+            reporter.message("adaptive mode: its lattice is not decided where scores come from "
+                             "several slices or planes, mirrored slices or the guided filter")
             return
         decoding = Decoding.of(self._study, self._now, self._scored.by_region)
         lattice, self.adaptive = decide_lattice(cases, self._scored.table, self._scored.channels,
-                                                decoding, self._now.adaptive_bound)
+                                                decoding, self._now.adaptive_bound,
+                                                self._scored.networks > 1)
         self._now = replace(self._now, lattice=lattice)
         reporter.message(words(lattice, self.adaptive))
 

@@ -99,14 +99,19 @@ class _Remembered:
 
 
 def decide_lattice(cases: Sequence[ExactCase], table: Architecture, channels: int,
-                   decoding: Decoding, bound: float) -> tuple[LatticeConfig, LatticeTrial]:
+                   decoding: Decoding, bound: float, averaged: bool = False
+                   ) -> tuple[LatticeConfig, LatticeTrial]:
     """The lattice of the least work that keeps to a bound on every case.
+
+    averaged: it is for the average of several networks, which looks at every slice.
 
     Where none does, it is the closest one: every slice, the smaller stride, the largest margin.
     """
     base = agreement(cases, table, channels, decoding, LatticeConfig())
     found: list[tuple[LatticeConfig, Agreement]] = []
     for stride, slices in LATTICES:
+        if averaged and slices > 1:
+            continue
         # A larger margin looks at more: the smallest that keeps to the bound is searched.
         low, high = 0, len(MARGINS)
         while low < high:

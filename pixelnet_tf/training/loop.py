@@ -20,7 +20,7 @@ from pixelnet_tf.dataset.measure_priors import measure_priors
 from pixelnet_tf.dataset.pipeline import in_turn, parse_record, parts_of, training_batches
 from pixelnet_tf.dataset.prepared import PreparedStudy
 from pixelnet_tf.dataset.schedule import SliceSchedule
-from pixelnet_tf.errors import ConfigError, DataError, RunError
+from pixelnet_tf.errors import ConfigError, DataError, RunError, is_out_of_memory
 from pixelnet_tf.evaluation.comparison import ENOUGH_CASES, LEAST_GAIN
 from pixelnet_tf.io.files import check_apart, remove_leftovers
 from pixelnet_tf.io.locks import Lock, check_free, exclusive
@@ -222,6 +222,8 @@ class Trainer:
                 return (self._as_chief(interruption, resume) if replicas.chief
                         else self._follow(interruption, replicas))
             except tf.errors.OpError as error:
+                if is_out_of_memory(error):
+                    raise
                 raise (replicas.failure(error)
                        or RunError(f"training failed: {_reason(error)}")) from None
 
@@ -363,6 +365,8 @@ class Trainer:
                                   [kept[at:at + size] for at in range(0, len(kept), size)],
                                   self.reporter, config.scored_regions)
             except (tf.errors.OpError, UnicodeDecodeError) as error:
+                if is_out_of_memory(error):
+                    raise
                 raise RunError(
                     f"the trial of the learning rate failed: {_reason(error)}",
                     hint=f"if {self.study.path} was prepared anew meanwhile, start again"
@@ -469,6 +473,8 @@ class _Steps:
             self._stop()
             raise
         except (tf.errors.OpError, UnicodeDecodeError) as error:
+            if is_out_of_memory(error):
+                raise
             lost = (self.replicas.failure(error)
                     if self.replicas and isinstance(error, tf.errors.OpError) else None)
             raise lost or RunError(

@@ -48,10 +48,8 @@ def timed(work: Callable, repeats: int = 5, warm: int = 1) -> tuple[float, float
 
 def describe() -> dict:
     """Processor, cores, memory and versions."""
-    with open("/proc/cpuinfo", encoding="utf-8") as file:
-        lines = file.read().splitlines()
-    model = next((line.split(":")[1].strip() for line in lines if line.startswith("model name")),
-                 platform.processor())
+    from pixelnet_tf.io.processor import cpuinfo
+    model = cpuinfo().get("model name", platform.processor())
     with open("/proc/meminfo", encoding="ascii") as file:
         total = int(file.readline().split()[1]) * 1024 / 1e9
     import keras

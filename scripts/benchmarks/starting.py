@@ -45,7 +45,7 @@ def start(options: Options) -> dict:
                      folder / "scores", "--set",
                      f"study.modalities=[{','.join(configuration(options).study.modalities)}]"],
     }
-    if (options.work / "run" / "model.keras").is_file():
+    if (options.folder / "run" / "model.keras").is_file():
         run, study = trained_run(options), prepared_study(options)
         commands["predict"] = [python, "-c", _FIRST_SLICE, run.path, study.path]
     found: dict[str, list] = {name: [] for name in commands}
@@ -77,7 +77,7 @@ def _pair(options: Options) -> Path:
     import nibabel as nib
 
     from pixelnet_tf.cases.layouts import find_cases
-    folder = options.work / "start"
+    folder = options.folder / "start"
     case = find_cases(raw_study(options), configuration(options).study)[0]
     image = nib.load(case.segmentation)
     labels = np.asanyarray(image.dataobj).astype(np.uint8)

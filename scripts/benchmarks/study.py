@@ -40,6 +40,13 @@ def shared_data() -> Path | None:
     return folder if folder.is_dir() else None
 
 
+def stroke_cases(data: Path | None) -> Path | None:
+    """The stroke cases beside the others, where there are any."""
+    found = data or shared_data()
+    folder = found and found.parent / "isles2022"
+    return folder if folder and folder.is_dir() else None
+
+
 def start_weights() -> str:
     """The ImageNet convolutions of the same folder, or random ones."""
     data = shared_data()
@@ -65,7 +72,11 @@ def raw_study(options: Options) -> Path:
     """The public cases, --data, or a phantom of the same size."""
     found = options.data or shared_data()
     if options.study == "stroke":
-        return (options.data or shared_data()).parent / "isles2022"
+        folder = stroke_cases(options.data)
+        if folder is None:
+            raise SystemExit("no stroke cases: a folder isles2022 beside those of --data is asked "
+                             "for")
+        return folder
     if options.data:
         return options.data
     if found:

@@ -201,9 +201,9 @@ def _floors(found: dict) -> str:
         lines.append(f"| {key.replace('_', ' ')} | {own['float32'][key]:.1f} | "
                      f"{own['bfloat16'][key]:.1f} | {seconds} |")
     for name, seconds in found["floors"].get("step", {}).items():
-        part = found.get(f"step_{name}")
-        lines.append(f"| step, {name.replace('_', ' ')}, s | {seconds:.2f} | | "
-                     f"{part['seconds']:.2f} s |" if part else "")
+        if part := found.get(f"step_{name}"):
+            lines.append(f"| step, {name.replace('_', ' ')}, s | {seconds:.2f} | | "
+                         f"{part['seconds']:.2f} s |")
     return "\n".join(lines)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from itertools import takewhile
 from pathlib import Path
 
 import numpy as np
@@ -19,8 +20,11 @@ def write_table(out: Path, race: Race, times: int = 1) -> Path | None:
     """Write OUT/ablations[-xN].md of the arms whose folds are all done; None for none."""
     arms = [name for name in race.bases
             if all(is_done(out, Job(name, fold, times)) for fold in range(len(race.splits)))]
-    if not arms:
+    if next(iter(race.bases)) not in arms:
         return None
+    # What all have is the preset's own.
+    columns = zip(*(race.settings[name] for name in race.bases), strict=False)
+    same = len(list(takewhile(lambda each: len({*each}) == 1, columns)))
     rows, base = [], {}
     for name in arms:
         reports = [json.loads((job_folder(out, Job(name, fold, times)) / "job.json").read_text(
@@ -32,7 +36,7 @@ def write_table(out: Path, race: Race, times: int = 1) -> Path | None:
             base.setdefault(key, dice)
             cells += [f"{dice.mean():.3f}", "" if name == arms[0] else
                       _difference(dice, base[key])]
-        settings = ", ".join(race.settings[name][len(race.settings[arms[0]]):]) or "-"
+        settings = ", ".join(race.settings[name][same:]) or "-"
         rows.append((name, settings, *cells))
     table = Table(
         f"Dice of {len(base['argmax'])} validation cases", (

@@ -23,7 +23,7 @@ import tensorflow as tf
 from pixelnet_tf.dataset.pipeline import parse_record
 from pixelnet_tf.dataset.prepared import PreparedStudy
 from pixelnet_tf.dataset.resident import ResidentSlices
-from pixelnet_tf.errors import DataError
+from pixelnet_tf.errors import ConfigError, DataError
 from pixelnet_tf.io.files import begin_folder, write_json
 from pixelnet_tf.reporting import Reporter
 from pixelnet_tf.training.compiled import plain_training, training_program
@@ -40,6 +40,9 @@ LEVELS = 128
 def pack(race: Race, jobs: Sequence[Job], folder: Path, reporter: Reporter) -> None:
     """Write what the jobs need into a folder."""
     study = PreparedStudy.open(race.data)
+    if (folder / "pool.npz").exists():
+        raise ConfigError("holds jobs that were packed before, which share their start weights",
+                          file=folder, hint="pack into a new folder")
     begin_folder(folder)
     cases = sorted({case for split in race.splits for case in split.train})
     rows = _write_slices(study, cases, folder)
@@ -47,6 +50,7 @@ def pack(race: Race, jobs: Sequence[Job], folder: Path, reporter: Reporter) -> N
     for job in jobs:
         told: dict[str, Any] = {"job": job.name, "steps": race.steps_of(job), "seed": race.seed,
                                 "precision": race.precision,
+                                "classes": len(study.config.study.labels),
                                 "cases": list(race.splits[job.fold].train)}
         if job.contestant != PEER:
             told |= _pixelnet(race, job, study, rows, pool, folder, reporter)

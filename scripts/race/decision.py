@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -90,7 +91,7 @@ def _labels(choice: Choice, highest: tuple[np.ndarray, np.ndarray, np.ndarray],
 
 
 def dice_table(scorer: Scorer, prepared: PreparedStudy, cases: tuple[str, ...],
-               prediction: PredictionConfig) -> np.ndarray:
+               prediction: PredictionConfig, tried: Sequence[Choice]) -> np.ndarray:
     """Mean Dice over the regions, (case, choice)."""
     study = prepared.config.study
     rows = []
@@ -100,7 +101,7 @@ def dice_table(scorer: Scorer, prepared: PreparedStudy, cases: tuple[str, ...],
             volume.plan.read_voxels(volume.labels), study))
         highest = _highest(case_scores(scorer, volume, study, prediction))
         rows.append([mean_dice(truth, _labels(choice, highest, volume, study), study)
-                     for choice in choices(study)])
+                     for choice in tried])
     return np.array(rows)
 
 

@@ -99,7 +99,8 @@ def run_job(out: Path, job: Job, reporter: Reporter) -> dict:
         choices = decision.choices(labels)
         place, table = 0, np.zeros((0, len(choices)))
         if split.validation:
-            table = decision.dice_table(scorer, study, split.validation, prediction)
+            table = decision.dice_table(scorer, study, split.validation, prediction,
+                                        choices)
             place = decision.best_choice(table)
         left_out = decision.left_out_dice(table)
         for form in FORMS:

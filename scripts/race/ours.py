@@ -68,7 +68,7 @@ def train(config: Config, study: PreparedStudy, split: Split, run: Path, steps: 
         model = trainer.run_folder.model()
     else:
         model = trainer.run(resume=True)
-    return SliceSegmenter(model, precision=config.prediction.precision)
+    return SliceSegmenter(model, precision=config.prediction.precision, frozen=True)
 
 
 def curve(run: Path) -> list[tuple[int, float]]:

@@ -4,8 +4,8 @@ The network is `PlainConvUNet` of the package dynamic-network-architectures, the
 batchgeneratorsv2, both nnU-Net's own; loss, solver and schedule are nnU-Net's by its description
 (Isensee et al., 2021): Dice over the mini-batch plus cross-entropy, at every resolution of the
 decoder but the two lowest, SGD with Nesterov's momentum of 0.99, decay of 3e-5, gradients clipped
-at a norm of 12, a rate of 0.01 that falls to 0 by a power of 0.9; a third of the slices shows a
-lesion for certain. It reads the slices that the others read, four a step. The state that validates
+at a norm of 12, a rate of 0.01 that falls to 0 by a power of 0.9; one of the four slices of a
+step shows a lesion for certain. It reads the slices that the others read. The state that validates
 best is kept, as with the others (nnU-Net itself takes the last).
 """
 
@@ -112,23 +112,27 @@ def train(config: Config, study: PreparedStudy, split: Split, run: Path, steps: 
     run.mkdir(parents=True, exist_ok=True)
     training = _training(config, study, split, steps)
     if path.is_file():
-        training.restore(path)
+        asked = training.restore(path)
+        if asked not in (None, training.asked):
+            raise ConfigError(f"is of a training of {asked}, not of {training.asked}", file=path,
+                              hint="begin a new folder")
         reporter.message(f"going on from step {training.done} of {steps}")
     scorer = PeerScorer(training.network, training.classes, training.precision)
     while training.done < steps:
         loss = float(training.step())
         reporter.progress("training", training.done, steps, f"loss {loss:.4f}")
-        if training.done % every == 0 or training.done == steps:
+        due = training.done % every == 0 or training.done == steps
+        if due and split.validation:
             training.network.eval()
-            score = float(_arg_max_dice(scorer, study, split, config).mean())
+            score = float(decision.dice_table(scorer, study, split.validation, config.prediction,
+                                              [decision.PLAIN]).mean())
             training.rows.append({"step": training.done, "loss": loss, "validation/score": score})
             reporter.message(f"step {training.done}/{steps}  validation  {score:.3f}")
             if score > training.best[0]:
                 weights = {name: tensor.clone() for name, tensor in
                            training.network.state_dict().items()}
                 training.best = (score, weights)
-            training.save(path)
-        elif training.done % 50 == 0:
+        if due or training.done % 50 == 0:
             training.save(path)
     write_json(run / "log.json", training.rows)
     if training.best[1] is not None:
@@ -147,23 +151,6 @@ def take_over(config: Config, study: PreparedStudy, split: Split, run: Path, ste
     training.rows = [{"step": steps, "loss": float(losses[-1])}]
     run.mkdir(parents=True, exist_ok=True)
     training.save(run / "peer.pt")
-
-
-def _arg_max_dice(scorer: PeerScorer, study: PreparedStudy, split: Split, config: Config
-                  ) -> np.ndarray:
-    from pixelnet_tf.cases.labels import classes_to_values
-    from pixelnet_tf.evaluation.tuning import mean_dice
-
-    found = []
-    for case in split.validation:
-        volume = study.read_volume(case)
-        labels = decision.labels_by(
-            decision.PLAIN, decision.case_scores(scorer, volume, study.config.study,
-                                                 config.prediction), volume, study.config.study)
-        truth = volume.plan.to_volume(classes_to_values(
-            volume.plan.read_voxels(volume.labels), study.config.study))
-        found.append(mean_dice(truth, labels, study.config.study))
-    return np.array(found or [0.0])
 
 
 def curve(run: Path) -> list[tuple[int, float]]:

@@ -16,6 +16,7 @@ from pixelnet_tf.dataset.prepared import PreparedStudy
 from pixelnet_tf.errors import ConfigError, DataError
 from pixelnet_tf.io.files import begin_folder, read_json_as, write_json
 from pixelnet_tf.io.plain import build
+from pixelnet_tf.io.processor import cpuinfo
 
 #: A network of torch's package, not of this one.
 PEER = "nnunet"
@@ -160,9 +161,12 @@ def race_splits(study: PreparedStudy, validation: Sequence[str], folds: int, see
 
 
 def named_cases(source: Path | None) -> list[str]:
-    """Names in a text file, one a line, or the folders of a study."""
+    """Names in a text file, one a line, the validation cases of a split's JSON, or the folders of a
+    study."""
     if source is None:
         return []
+    if source.suffix == ".json":
+        return list(read_json_as(source, Split.from_json, "give a text file of names").validation)
     if source.is_dir():
         return sorted(path.name for path in source.iterdir() if path.is_dir())
     return source.read_text(encoding="utf-8").split()
@@ -170,8 +174,5 @@ def named_cases(source: Path | None) -> list[str]:
 
 def machine() -> str:
     """The processor, its cores, and the load at the moment."""
-    cpuinfo = Path("/proc/cpuinfo")
-    names = [line.partition(":")[2].strip() for line in cpuinfo.read_text().splitlines()
-             if line.startswith("model name")] if cpuinfo.is_file() else []
-    return (f"{(names or [platform.processor() or platform.machine()])[0]}, {os.cpu_count()} "
-            f"cores, load {os.getloadavg()[0]:.1f}")
+    name = cpuinfo().get("model name") or platform.processor() or platform.machine()
+    return f"{name}, {os.cpu_count()} cores, load {os.getloadavg()[0]:.1f}"

@@ -12,6 +12,7 @@ import pixelnet_tf as px
 from pixelnet_tf.api.reports import compare
 from pixelnet_tf.config import StudyConfig
 from pixelnet_tf.dataset.prepared import PreparedStudy
+from pixelnet_tf.errors import ConfigError
 from pixelnet_tf.evaluation.canvas import SERIES, new_figure, write_png
 from pixelnet_tf.evaluation.case_images import image_of
 from pixelnet_tf.evaluation.label_files import read_labels
@@ -35,6 +36,22 @@ def finished(out: Path, race: Race, times: int) -> list[Job]:
     return list(race.jobs(times, folds)) if folds else []
 
 
+def references(race: Race) -> dict[str, Path | None]:
+    """The segmentation of every case of the race's studies.
+
+    Raises:
+        ConfigError: a test case is in none of them.
+    """
+    config = race.config(next(iter(race.bases)))
+    truth = {case.name: case.segmentation for folder in race.references
+             for case in px.Study.open(folder, config).cases}
+    for case in (case for split in race.splits for case in split.test):
+        if case not in truth:
+            raise ConfigError(f"no study of --references has the test case {case!r}", value=case,
+                              hint="name the folders of all test cases, --references each")
+    return truth
+
+
 def write_results(out: Path, race: Race, times: int = 1) -> Path | None:
     """Score what is finished and write OUT/results[-xN].md with its figures; None for nothing."""
     jobs = finished(out, race, times)
@@ -43,9 +60,7 @@ def write_results(out: Path, race: Race, times: int = 1) -> Path | None:
     end = "" if times == 1 else f"-x{times}"
     prepared = PreparedStudy.open(race.data)
     config = race.config(next(iter(race.bases)))
-    study = prepared.config.study
-    truth = {case.name: case.segmentation for folder in race.references
-             for case in px.Study.open(folder, config).cases}
+    study, truth = prepared.config.study, references(race)
     reports = {job: json.loads((job_folder(out, job) / "job.json").read_text(encoding="utf-8"))
                for job in jobs}
     tables, scored = [], {}

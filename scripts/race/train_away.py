@@ -174,7 +174,7 @@ def train_peer(folder: Path, name: str, told: dict[str, Any], steps: int, slices
         own = slices["cases"] == case
         cases.append((slices["images"][own].astype(np.float16), slices["labels"][own]))
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    training = unet.Training(cases, int(slices["labels"].max()) + 1, told["steps"], told["seed"],
+    training = unet.Training(cases, told["classes"], told["steps"], told["seed"],
                              told["precision"], device)
 
     class Batches(torch.utils.data.Dataset):

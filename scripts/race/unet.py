@@ -142,6 +142,8 @@ class Training:
                  device: str = "cpu"):
         torch.manual_seed(seed)
         self.classes, self.precision, self.device = classes, precision, device
+        #: What a state to go on from must have been asked for, too.
+        self.asked = {"steps": steps, "seed": seed, "precision": precision}
         self.network = network(cases[0][0].shape[-1], classes)
         self.network = self.network.to(device, memory_format=torch.channels_last)
         self.solver = torch.optim.SGD(self.network.parameters(), RATE, momentum=0.99, nesterov=True,
@@ -171,13 +173,16 @@ class Training:
     def save(self, path: Path) -> None:
         temporary = path.with_suffix(".tmp")
         torch.save({"network": self.network.state_dict(), "solver": self.solver.state_dict(),
-                    "done": self.done, "rows": self.rows, "best": self.best}, temporary)
+                    "done": self.done, "rows": self.rows, "best": self.best,
+                    "asked": self.asked}, temporary)
         with open(temporary, "rb") as file:
             os.fsync(file.fileno())
         temporary.replace(path)
 
-    def restore(self, path: Path) -> None:
+    def restore(self, path: Path) -> dict[str, Any] | None:
+        """Go on from a file; returns what that training was asked for, where it says so."""
         state = torch.load(path, weights_only=True)
         self.network.load_state_dict(state["network"])
         self.solver.load_state_dict(state["solver"])
         self.done, self.rows, self.best = state["done"], state["rows"], tuple(state["best"])
+        return state.get("asked")

@@ -62,7 +62,7 @@ def test_nothing_is_wanted(narrow_net):
 
 
 def test_more_pixels_than_a_chunk(narrow_net):
-    # 2 x 80 x 70 pixels pass the head in three chunks.
+    # 2 x 80 x 70 pixels lie in 50 tiles, of which eight pass the head together.
     check(narrow_net(fc7="none"), slices("inner", 80, 70, batch=2))
 
 

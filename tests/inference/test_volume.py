@@ -256,11 +256,21 @@ def test_slices_between_that_others_decide_never_reach_the_network(narrow_net, v
 
 
 def test_lattices_of_slices_are_left_alone_where_they_cannot_be(narrow_net, volume):
-    """Not all of a scaled slice is read, the filter reads all scores, and exact mode is exact."""
+    """The filter reads all scores, and exact mode is exact."""
     lattice = LatticeConfig(slices=4)
     for every, options in ((4, {"mode": "adaptive"}), (1, {"mode": "exact"}),
                            (1, {"mode": "adaptive", "smoothing": GuidedFilterConfig(2)})):
         assert SliceSegmenter(narrow_net(fc7="none"), lattice=lattice, **options).every == every
+
+
+def test_every_scaled_slice_is_looked_at_for_not_all_of_it_is_read(narrow_net, case):
+    config = replace(CONFIG, prepare=replace(CONFIG.prepare, slice_size=64))
+    scaled = prepared(replace(case, segmentation=None), config)
+    # Sure everywhere, so that others would decide most slices.
+    segmenter = Counted(SliceSegmenter(narrow_net(fc7="none"), np.float32([50, 0, 0]), "adaptive",
+                                       lattice=LatticeConfig(4, 4, 2.0)))
+    score_voxels(segmenter, scaled, *sections(config))
+    assert sum(segmenter.seen) == scaled.brain.any(axis=(1, 2)).sum() > 4
 
 
 @pytest.mark.parametrize(("setting", "size", "slices"), [

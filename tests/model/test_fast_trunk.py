@@ -22,7 +22,7 @@ def all_pixels(image) -> tf.Tensor:
     return tf.constant(np.argwhere(np.ones(image.shape[:3])), tf.float32)
 
 
-def both_ways(model, image, **options):
+def both_ways(model, image):
     """Features at every pixel, and gradients of a random sum of them, fast and plain."""
     pixels = canvas_pixels(model, all_pixels(image))
     variables = [v.value for name, layer in model.parts.items() if name.startswith(("conv", "fc"))
@@ -31,7 +31,7 @@ def both_ways(model, image, **options):
     for fast in (True, False):
         with tf.GradientTape() as tape:
             if fast:
-                columns = [tap.sample(pixels) for tap in fast_taps(model, image, **options)]
+                columns = [tap.sample(pixels) for tap in fast_taps(model, image)]
             else:
                 columns = [sample_map(values, pixels, rate, True, "clamp") for values, rate in
                            zip(plain_taps(model, image), model.rates, strict=True)]
@@ -175,7 +175,7 @@ def test_no_convolution_of_bfloat16_pads_by_itself(narrow_net):
     assert {operation.get_attr("padding") for operation in convolutions} <= {b"SAME", b"VALID"}
 
 
-@pytest.mark.parametrize("box", [(0, 0, 320, 300), (5, 10, 60, 290), (250, 200, 320, 201)])
+@pytest.mark.parametrize("box", [(5, 10, 60, 290), (250, 200, 320, 201)])
 def test_the_context_is_right_where_it_is_read(narrow_net, images, box):
     model = narrow_net(fc7="faithful", border=100, widths=(1, 2, 2, 2, 2))
     image = tf.constant(images("inner", 320, 300))
@@ -184,7 +184,7 @@ def test_the_context_is_right_where_it_is_read(narrow_net, images, box):
         [[0, y, x] for y in (top, bottom - 1) for x in (left, right - 1)], tf.float32))
     whole = fast_taps(model, image)[-1]
     part = fast_taps(model, image, read=tf.constant(box))[-1]
-    assert (np.prod(part.values.shape[1:3]) < np.prod(whole.values.shape[1:3])) == (top > 0)
+    assert np.prod(part.values.shape[1:3]) < np.prod(whole.values.shape[1:3])
     expected = whole.sample(pixels)
     np.testing.assert_allclose(part.sample(pixels), expected, rtol=0,
                                atol=1e-5 * np.abs(expected).max())

@@ -64,6 +64,15 @@ def test_every_choice_has_its_reason_and_the_whole_holds(preset, skull):
     assert config.study.skull_stripped is not skull
 
 
+@pytest.mark.parametrize(("size", "scaled_to", "pixels"), [
+    ((240, 240), 0, 7200), ((256, 256), 0, 8192), ((512, 512), 0, 8192),
+    # Scaled up to the paper's size: 256 x 256, and 256 x 128.
+    ((160, 160), 256, 8192), ((160, 80), 256, 4100)])
+def test_best_draws_an_eighth_of_a_slice_as_the_network_sees_it(size, scaled_to, pixels):
+    config, _ = chosen(replace(SURVEY, sizes={(*size, 20): 6}))
+    assert (config.prepare.slice_size, config.sampling.pixels) == (scaled_to, pixels)
+
+
 def test_bfloat16_only_where_the_processor_multiplies_it():
     for hardware, words in ((OLD, "here float32"), (replace(OLD, gpu=True), "graphics card")):
         config, reasons = chosen(hardware=hardware)
@@ -179,7 +188,8 @@ def test_a_label_that_dataset_json_does_not_name_is_said():
 def test_channels():
     four = ("flair", "t1ce", "t2", "t1")
     assert choose_modalities(four, Preset.LAPTOP)[0] == four
-    assert choose_modalities(four, Preset.BEST)[0] == four[:3]
+    assert choose_modalities(four, Preset.BEST)[0] == four
+    assert choose_modalities(four, Preset.FAITHFUL)[0] == four[:3]
     assert choose_modalities(four[:2], Preset.FAITHFUL)[0] == four[:2]
 
 

@@ -10,15 +10,23 @@ import pytest
 
 import pixelnet_tf as px
 from pixelnet_tf.cases.class_priors import ClassPriors
-from pixelnet_tf.config import GuidedFilterConfig, load_config
+from pixelnet_tf.config import (
+    GuidedFilterConfig,
+    PostprocessConfig,
+    PredictionConfig,
+    config_from_dict,
+    load_config,
+)
 from pixelnet_tf.dataset.prepared import PreparedStudy
 from pixelnet_tf.errors import DataError
 from pixelnet_tf.evaluation.comparison import gain_of
+from pixelnet_tf.evaluation.tuning import mean_dice
+from pixelnet_tf.inference.postprocess import postprocess_labels
 from pixelnet_tf.inference.slice_segmenter import SliceSegmenter
 from pixelnet_tf.inference.volume import score_voxels
 from pixelnet_tf.model.pixelnet import PixelNet
 from pixelnet_tf.runs.decisions import Decisions
-from pixelnet_tf.training.decisions import Judged, ScoredCases, _Candidate, decide
+from pixelnet_tf.training.decisions import Judged, ScoredCases, _Candidate, _Choice, decide
 from pixelnet_tf.training.loop import Trainer
 from pixelnet_tf.training.validation import confusion
 from tests.listening import Listening
@@ -72,6 +80,37 @@ def test_a_candidate_gives_the_labels_that_the_segmenter_gives(tiny_study, tiny_
                                      _Candidate(added, smoothing, flips)])[0]
     assert np.abs(found - expected).sum() <= 4
     assert np.abs(plain - expected).sum() > 20
+
+
+def test_no_lattice_is_decided_where_the_adaptive_mode_fills_other_numbers(scored):
+    _, cases, added = scored
+    off = GuidedFilterConfig()
+    assert len(cases.exact_cases(_Candidate(added, off, False))) == 1
+    assert cases.exact_cases(_Candidate(added, off, True)) is None
+    assert cases.exact_cases(_Candidate(added, GuidedFilterConfig(2), False)) is None
+
+
+def test_a_clean_up_is_judged_as_it_is_applied(scored, monkeypatch):
+    """Holes are filled last: the lesion has 98 voxels where components are counted."""
+    _, cases, _ = scored
+    study = cases.study.config.study
+    truth = np.zeros((20, 12, 12), np.uint8)
+    truth[2:7, 2:7, 2:7] = 1
+    labels = truth.copy()
+    labels[3:6, 3:6, 3:6] = 0
+    # Spots of 60 voxels, which are none.
+    labels[12:15, 2:6, 2:7] = labels[12:15, 8:12, 2:7] = 1
+    monkeypatch.setattr(cases, "volumes", lambda candidate, clean: [(labels, truth)])
+    configured = PredictionConfig(postprocess=PostprocessConfig(fill_holes=True))
+    choice = _Choice(cases, configured, 1.0)
+    choice.decide_clean_up()
+    decided = config_from_dict({"prediction": choice.settings()}).prediction.postprocess
+    assert decided.largest_component
+    assert decided.fill_holes
+    assert not decided.minimum_component
+    taken = [trial for trial in choice.trials if trial.taken][-1]
+    assert max(taken.dice) == mean_dice(truth, postprocess_labels(labels, None, study, decided),
+                                        study)
 
 
 def test_a_class_that_is_found_too_seldom_gets_its_offset_and_nothing_else_changes(tiny_config):

@@ -263,3 +263,12 @@ def test_the_plan(make_trainer):
     assert plan.steps == 3 * plan.steps_per_epoch
     assert plan.checkpoint_every == plan.validate_every == plan.steps_per_epoch
     assert plan_training(config.training, trainer.schedule, validates=False).validate_every == 0
+
+
+def test_want_of_memory_is_not_laid_to_the_study(make_trainer, monkeypatch):
+    def full(*_):
+        raise tf.errors.ResourceExhaustedError(None, None, "OOM when allocating tensor")
+
+    monkeypatch.setattr(loop, "make_step", lambda *_: full)
+    with pytest.raises(tf.errors.ResourceExhaustedError, match="OOM"):
+        make_trainer("full").run()

@@ -29,9 +29,9 @@ def scripts():
     try:
         import ablations
         import head_to_head
-        from race import decision, jobs, plan
-        yield SimpleNamespace(ablations=ablations, head_to_head=head_to_head, decision=decision,
-                              jobs=jobs, plan=plan)
+        from race import ablation, decision, jobs, plan
+        yield SimpleNamespace(ablation=ablation, ablations=ablations, head_to_head=head_to_head,
+                              decision=decision, jobs=jobs, plan=plan)
     finally:
         sys.path.remove(str(SCRIPTS))
 
@@ -73,6 +73,16 @@ def test_every_case_is_tested_once_and_none_that_validates(scripts, tiny_study):
     assert scripts.plan.race_splits(tiny_study, (), 2, seed=0) == (tiny_study.split,)
     with pytest.raises(ConfigError, match="no case 'x' to validate on"):
         scripts.plan.race_splits(tiny_study, ["x"], 2, seed=0)
+
+
+def test_the_cases_that_validate_come_from_a_list_a_split_or_a_folder(scripts, tmp_path):
+    (tmp_path / "names.txt").write_text("a\nb\n")
+    (tmp_path / "split.json").write_text('{"train": ["c"], "validation": ["a", "b"]}')
+    (tmp_path / "study" / "a").mkdir(parents=True)
+    (tmp_path / "study" / "b").mkdir()
+    for source in ("names.txt", "split.json", "study"):
+        assert scripts.plan.named_cases(tmp_path / source) == ["a", "b"]
+    assert scripts.plan.named_cases(None) == []
 
 
 def test_contestants_differ_by_their_own_settings_and_share_the_rest(scripts):
@@ -187,6 +197,29 @@ def test_the_table_of_ablations(scripts, race, tiny_study, tmp_path):
     assert "| model.dropout=0 | 3 | 0.640 | +0.140 [+0.1" in second
 
 
+def test_ablations_have_no_table_before_what_all_are_compared_with_is_done(scripts, race,
+                                                                           tiny_study, tmp_path):
+    assert scripts.ablations.main([str(tmp_path), *options(
+        tiny_study, "--steps", "3", "--contestants", "best,no-dropout")]) == 0
+    found = scripts.plan.Race.read(tmp_path)
+    _, other = found.jobs()
+    folder = scripts.jobs.job_folder(tmp_path, other)
+    shutil.copytree(scripts.jobs.job_folder(race.out, next(race.race.jobs())), folder)
+    assert scripts.jobs.is_done(tmp_path, other)
+    assert scripts.ablation.write_table(tmp_path, found) is None
+
+
+def test_every_test_case_has_its_reference_before_anything_is_trained(scripts, tiny_study,
+                                                                      tmp_path, capsys):
+    study = Path(tiny_study.path).parent / "study"
+    case, = tiny_study.split.test
+    shutil.copytree(study, tmp_path / "study", ignore=shutil.ignore_patterns(f"{case}*"))
+    asked = options(tiny_study, "--steps", "2", "--contestants", "uniform")
+    asked[asked.index(str(study))] = str(tmp_path / "study")
+    assert scripts.head_to_head.main([str(tmp_path / "out"), *asked]) == 2
+    assert f"no study of --references has the test case '{case}'" in capsys.readouterr().err
+
+
 def test_every_arm_of_the_ablations_is_a_configuration(scripts):
     for name, changes in scripts.ablations.ARMS.items():
         settings = (*scripts.plan.preset_overrides("best"), *changes)
@@ -219,7 +252,10 @@ def test_a_job_that_was_trained_away_goes_on_here(scripts, tiny_study, tmp_path)
         tiny_study, "--steps", "2", "--validations", "2", "--contestants", "uniform")]) == 0
     race, job = scripts.plan.Race.read(out), scripts.plan.Job("uniform", 0)
     away.pack(race, [job], packed, scripts.head_to_head.Printer())
+    with pytest.raises(ConfigError, match="pack into a new folder"):
+        away.pack(race, [job], packed, scripts.head_to_head.Printer())
     told = json.loads((packed / "uniform-0.json").read_text(encoding="utf-8"))
+    assert told["classes"] == len(tiny_study.config.study.labels)
     pool = np.load(packed / "pool.npz")
     # A training that changes nothing.
     recipes = [told["inputs"][place] for place in told["outputs"][:len(told["back"])]]
