@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from dataclasses import replace
 
 import numpy as np
 
@@ -49,10 +50,11 @@ def prepare(options: Options) -> dict:
 
 
 def side_by_side(options: Options) -> dict:
-    """Seconds, processor seconds and slices of one case on one core and on all of them, in turn.
+    """Seconds, processor seconds and slices of one case in three forms, in turn.
 
-    On one core its channels are corrected one after the other. ITK takes two threads for parts of
-    N4 in either form.
+    As it was before: its channels are corrected one after the other, on a grid that is coarser by
+    3. Likewise on the grid of today; and so on all cores. ITK takes two threads for parts of N4 in
+    every form.
     """
     import hashlib
     from statistics import median
@@ -62,22 +64,31 @@ def side_by_side(options: Options) -> dict:
     from pixelnet_tf.io.processor import cores, limit_cores
     config = configuration(options)
     case = find_cases(raw_study(options), config.study)[0]
-    found: dict[int, list] = {1: [], cores(): []}
+    own = config.prepare
+    before = replace(own, bias_field=replace(own.bias_field, shrink_factor=3))
+    forms = {"before": (before, 1), "alone": (own, 1), "beside": (own, cores())}
+    found: dict[str, list] = {name: [] for name in forms}
     for _ in range(1 if options.quick else 3):
-        for count, times in found.items():
+        for name, times in found.items():
+            prepare, count = forms[name]
             limit_cores(count)
             wall, busy = time.perf_counter(), time.process_time()
-            encoded = encode_case(case, config.study, config.prepare)
+            encoded = encode_case(case, config.study, prepare)
             times.append((time.perf_counter() - wall, time.process_time() - busy))
             digest = hashlib.sha256()
             for each in encoded.slices:
                 digest.update(each.image + each.labels + each.brain)
             times[-1] += (digest.hexdigest(),)
-    alone, beside = found[1], found[cores()]
-    ratios = [[a[k] / b[k] for a, b in zip(alone, beside, strict=True)] for k in (0, 1)]
-    return {"cores": cores(), "alone_seconds": median(each[0] for each in alone),
-            "seconds": median(each[0] for each in beside), "times_as_fast": median(ratios[0]),
-            "cpu_times": median(1 / ratio for ratio in ratios[1]),
+    past, alone, beside = found.values()
+    limit_cores(forms["beside"][1])
+
+    def times(one: list, other: list, which: int) -> float:
+        return median(a[which] / b[which] for a, b in zip(one, other, strict=True))
+
+    return {"cores": forms["beside"][1], "before_seconds": median(each[0] for each in past),
+            "alone_seconds": median(each[0] for each in alone),
+            "seconds": median(each[0] for each in beside), "times_as_fast": times(past, beside, 0),
+            "than_alone": times(alone, beside, 0), "cpu_times": times(beside, alone, 1),
             "same_bytes": len({each[2] for each in alone + beside}) == 1}
 
 
