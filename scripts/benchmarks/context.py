@@ -38,7 +38,7 @@ def volume(options: Options, mode: str) -> dict:
     for context in (1, CONTEXT):
         segmenters[context] = SliceSegmenter(
             _widened(run.model(), context), run.priors().correction("corrected"), mode,
-            batch_slices=config.prediction.batch_slices)
+            batch_slices=config.prediction.batch_slices, frozen=True)
         score_voxels(segmenters[context], few, config.study, with_batch(config, 2).prediction)
 
     def segment(context: int) -> None:
