@@ -50,8 +50,6 @@ from pixelnet_tf.volumes.survey import Survey, survey_study
 #: Where Keras keeps ImageNet's weights, and from where it fetches them.
 _KEPT = "models/vgg16_weights_tf_dim_ordering_tf_kernels_notop.h5"
 _HOST = ("storage.googleapis.com", 443)
-#: Slices of a volume whose correction is timed.
-_SLAB = 24
 
 
 def plan(path: str | os.PathLike[str], *, preset: str | None = None, minutes: float | None = None,
@@ -325,25 +323,21 @@ def _with_trial(made: Plan, work: _Work, survey: Survey, cases: Sequence[Case],
 
 
 def _seconds_of_a_case(cases: Sequence[Case], config: Config) -> float:
-    """Seconds that preparing a case takes all cores, from a slab of the first image."""
+    """Seconds that preparing a case takes all cores, from the first image."""
     images = len(config.study.modalities)
     try:
         begin = time.perf_counter()
         volume = _first_volume(cases)
         reading = time.perf_counter() - begin
-        view = volume.geometry.to_view(volume.array)
-        middle = view.shape[2] // 2
-        low = max(0, middle - _SLAB // 2)
-        slab = np.ascontiguousarray(view[..., low:low + _SLAB])
-        mask = brain_mask(slab[..., None], config.study.skull_stripped)
+        view = np.ascontiguousarray(volume.geometry.to_view(volume.array))
+        mask = brain_mask(view[..., None], config.study.skull_stripped)
         field = config.prepare.bias_field
         corrected = len(field.modalities or config.study.modalities) if field.enabled else 0
         begin, cores = time.perf_counter(), time.process_time()
         if corrected and mask.any():
-            correct_bias_field(slab, volume.geometry.view_spacing_mm, mask, field)
+            correct_bias_field(view, volume.geometry.view_spacing_mm, mask, field)
         # Where other programs are at work, the clock says too much.
-        correcting = (min(time.perf_counter() - begin, time.process_time() - cores)
-                      * view.shape[2] / slab.shape[2])
+        correcting = min(time.perf_counter() - begin, time.process_time() - cores)
     except PixelNetError:
         return 0.0
     return 2 * images * reading + corrected * correcting
