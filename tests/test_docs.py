@@ -266,7 +266,7 @@ def containers_of(page: Path) -> list[tuple[str, int, list[str]]]:
 
 
 def test_the_reference_has_every_public_name():
-    text = (ROOT / "docs" / "reference.md").read_text("utf-8")
+    text, _, _ = (ROOT / "docs" / "reference.md").read_text("utf-8").partition("pixelnet_tf.api")
     assert set(re.findall(r"^    (\w+)$", text, re.MULTILINE)) == (
         {*pixelnet_tf.__all__} - {"__version__"})
 
