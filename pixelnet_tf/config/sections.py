@@ -453,10 +453,10 @@ class BiasFieldConfig:
 
     #: Correct the bias field at all. [paper 3.2]
     enabled: bool = True
-    #: The field is estimated on a grid that is coarser by this factor along each axis. On four BraTS
-    #: volumes 4 differs from the full grid by 0.42 to 0.67% (mean over the brain), as 3 does (0.29
-    #: to 0.75%) and 2 (0.26 to 0.65%), and is far cheaper. A volume of more than 256 x 256 x 256
-    #: voxels is shrunk further, in proportion to its side.
+    #: The field is estimated on a grid that is coarser by this factor along each axis. On four
+    #: BraTS volumes 4 differs from the full grid by 0.42 to 0.67% (mean over the brain), as 3 does
+    #: (0.29 to 0.75%) and 2 (0.26 to 0.65%), and is far cheaper. A volume of more than 256 x 256 x
+    #: 256 voxels is shrunk further, in proportion to its side.
     shrink_factor: int = 4
     #: Largest number of iterations at each of the fitting levels; each level halves the distance
     #: of the field's knots. A fourth one would reach the size of a lesion and flatten it.
