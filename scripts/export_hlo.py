@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from pixelnet_tf.config import Config, load_config
+from pixelnet_tf.config import Config, Precision, load_config
 from pixelnet_tf.dataset.resident import ResidentSlices, resident_batch
 from pixelnet_tf.inference.compiled import scores_program, whole_scores
 from pixelnet_tf.inference.dense import DenseScorer
@@ -110,6 +110,10 @@ def main() -> None:
     given = parser.parse_args()
     config = load_config(given.config, given.overrides)
     config = replace(config, training=plain_training(config.training))
+    if config.prediction.precision == Precision.AUTO:
+        # What this machine would choose says nothing of the one that runs the program.
+        config = replace(config, prediction=replace(config.prediction,
+                                                    precision=Precision.FLOAT32))
     slices = noise(config, given.slices, *given.size)
     if given.check:
         check(config, slices)
