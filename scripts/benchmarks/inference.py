@@ -157,25 +157,21 @@ def volumes(options: Options) -> dict:
     class Again(CaseSource):
         """A case under several names, so that every volume costs the same."""
 
-        def __init__(self, source, count: int):
-            self._source, self._name = source, source.names[0]
-            super().__init__(source.data, [f"{self._name}_{n}" for n in range(count)], None)
-
-        def check(self, reporter=None):
-            return self, []
+        def __init__(self, source: CaseSource, names):
+            super().__init__(source.data, names, None)
+            self._source, (self._name,) = source, source.names
 
         def made_from(self):
-            made, = self._source.made_from().values()
-            return dict.fromkeys(self.names, made)
+            return dict.fromkeys(self.names, self._source.made_from()[self._name])
 
         def read(self, name: str):
             return replace(self._source.read(self._name), name=name)
 
         def _check(self, name: str):
-            raise NotImplementedError
+            return self._source._check(self._name)
 
         def only(self, names, without_truth=()):
-            raise NotImplementedError
+            return Again(self._source, names)
 
     run, study = trained_run(options), prepared_study(options)
     config = run.config()
@@ -184,7 +180,8 @@ def volumes(options: Options) -> dict:
     network = run.network("corrected")
     found = {}
     for count in (1, 2) if options.quick else (1, 2, 4):
-        source = Again(CaseSource.open(study.path, config, study.cases[:1]), count)
+        source = Again(CaseSource.open(study.path, config, study.cases[:1]),
+                       [f"copy{number}" for number in range(count)])
         with tempfile.TemporaryDirectory(dir=options.work) as out:
             start = time.perf_counter()
             summary = predict_cases([network], source, config, Path(out))
