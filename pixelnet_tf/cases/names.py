@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from pathlib import Path
+from pathlib import Path, PurePath
 
 from pixelnet_tf.errors import DataError
 
@@ -133,7 +133,7 @@ def folders(parent: Path) -> list[Path]:
             if path.is_dir() and not path.name.startswith((".", "__MACOSX"))]
 
 
-def is_hidden(path: Path) -> bool:
+def is_hidden(path: PurePath) -> bool:
     """Whether a file is no part of a study: hidden, or packed beside the files by macOS."""
     return path.name.startswith(".") or "__MACOSX" in path.parts
 

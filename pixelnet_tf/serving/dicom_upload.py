@@ -6,6 +6,8 @@ import json
 import math
 import shutil
 import zipfile
+from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import BinaryIO
 
@@ -17,7 +19,8 @@ from pixelnet_tf.io.scratch import scratch_folder
 from pixelnet_tf.serving.api_error import ApiError
 from pixelnet_tf.serving.limits import ServerLimits
 from pixelnet_tf.serving.multipart import multipart_answer
-from pixelnet_tf.serving.request_body import ZIP_ERRORS, no_room
+from pixelnet_tf.serving.request_body import no_room
+from pixelnet_tf.serving.zip_upload import ZIP_ERRORS, zip_entries
 from pixelnet_tf.volumes.dicom import read_series, series_geometry
 from pixelnet_tf.volumes.nifti import nifti_bytes
 
@@ -62,7 +65,7 @@ def _unpack(source: BinaryIO, folder: Path, limits: ServerLimits) -> None:
     left = limits.upload_mib << 20
     try:
         with zipfile.ZipFile(source) as archive:
-            entries = [each for each in archive.infolist() if not each.is_dir()]
+            entries = zip_entries(archive)
             if len(entries) > MOST_FILES:
                 raise ApiError(413, f"the zip holds {len(entries)} files; at most {MOST_FILES} are "
                                     "taken")
@@ -83,6 +86,7 @@ def _converted(folder: Path, limits: ServerLimits) -> tuple[bytes, str]:
         raise ApiError(422, "the zip holds no DICOM images of a scanner")
     if len(found) > _MOST_SERIES:
         raise ApiError(413, f"the zip holds {len(found)} series; at most {_MOST_SERIES} are taken")
+    _check_memory(found, limits)
     told, volumes = [], []
     for series in found:
         about = {"description": series.description, "number": series.number,
@@ -100,6 +104,19 @@ def _converted(folder: Path, limits: ServerLimits) -> tuple[bytes, str]:
         ("series", None, "application/json", json.dumps(told).encode()),
         *((f"volume-{number}", f"{number}.nii", "application/octet-stream", volume)
           for number, volume in enumerate(volumes) if volume)])
+
+
+def _check_memory(found: Sequence[DicomSeries], limits: ServerLimits) -> None:
+    """Raise `ApiError` 413 where all volumes together take more memory than may be used."""
+    voxels = 0
+    for series in found:
+        with suppress(DataError):  # It is said of that series alone.
+            voxels += math.prod(series_geometry(series).shape)
+    # Four bytes a voxel: each volume, all of them in a form, and the form as the answer.
+    needed = 3 * 4 * voxels >> 20
+    if needed > limits.memory_mib:
+        raise ApiError(413, f"the series hold {voxels} voxels, which take {needed} MiB of memory, "
+                            f"and at most {limits.memory_mib} may be used; send fewer series")
 
 
 def _volume(series: DicomSeries, limits: ServerLimits) -> bytes:

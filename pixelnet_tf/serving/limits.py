@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, fields
@@ -28,7 +29,8 @@ class ServerLimits:
         slices: slices in a request.
         side: height or width of a slice, or any side of a volume, in pixels.
         pixels: pixels (or voxels of one volume) in a request.
-        memory_mib: memory that preparing the volumes of a case may take, in MiB.
+        memory_mib: memory that preparing the volumes of a case, or those of an upload of DICOM
+            files, may take, in MiB.
         concurrency: predictions that run at once; volumes are segmented one at a time beside them.
         queue: further requests that may wait; the next one is answered 503.
         seconds: in which a body must have come, and then in which it must be answered.
@@ -56,9 +58,10 @@ class ServerLimits:
 
     def __post_init__(self) -> None:
         for field in fields(self):
-            if getattr(self, field.name) <= 0:
-                raise ConfigError(f"--{field.name.replace('_', '-')} must be positive, got "
-                                  f"{getattr(self, field.name)}", value=getattr(self, field.name))
+            value = getattr(self, field.name)
+            if not 0 < value < math.inf:
+                raise ConfigError(f"--{field.name.replace('_', '-')} must be positive and finite, "
+                                  f"got {value}", value=value)
 
 
 class Gate:

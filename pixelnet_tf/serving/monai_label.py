@@ -19,7 +19,7 @@ from pixelnet_tf.serving.about import RESEARCH_ONLY
 from pixelnet_tf.serving.api_error import ApiError
 from pixelnet_tf.serving.loaded_model import LoadedModel
 from pixelnet_tf.serving.multipart import multipart_answer
-from pixelnet_tf.serving.request_body import ZIP_ERRORS
+from pixelnet_tf.serving.zip_upload import ZIP_ERRORS, zip_entries
 
 _FILE = "segmentation.nii.gz"
 
@@ -83,16 +83,21 @@ def _unzipped(content: BinaryIO, stack: ExitStack) -> dict[str, BinaryIO]:
     try:
         archive = stack.enter_context(zipfile.ZipFile(content))
         return {entry.filename: stack.enter_context(archive.open(entry))  # type: ignore[misc]
-                for entry in archive.infolist()[:64] if re.search(r"\.nii(\.gz)?$", entry.filename)}
+                for entry in zip_entries(archive)[:64] if re.search(r"\.nii(\.gz)?$", entry.filename)}
     except ZIP_ERRORS as error:
         raise ApiError(400, f"the zip cannot be read ({str(error)[:200]})") from None
 
 
 def _modality(name: str, modalities: Sequence[str]) -> str | None:
-    """The modality that a word of a name is; of several the longest."""
-    words = re.split(r"[^a-z0-9]+", PurePath(name.replace("\\", "/")).name.lower())
-    fitting = [each for each in modalities if each.lower() in words]
+    """The modality whose words stand in a name, one after the other; of several the longest."""
+    words = _words(PurePath(name.replace("\\", "/")).name)
+    fitting = [each for each in modalities if _words(each) in words]
     return max(fitting, key=len, default=None)
+
+
+def _words(name: str) -> str:
+    """Letters and digits of a name in lower case, a hyphen between and around its words."""
+    return "-" + re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-") + "-"
 
 
 def read_params(text: str) -> dict[str, Any]:

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import time
-import zipfile
-import zlib
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
@@ -25,9 +23,6 @@ _JSON_TYPES = ("application/json", "application/x-www-form-urlencoded", "text/pl
 _MOST_FIELDS = 16
 #: How many bodies of the greatest length there may be in memory, or on disk, while they come.
 _WHOLE_BODIES = 4
-#: What Python raises of a zip that is broken, locked, or packed in a way that it does not know.
-ZIP_ERRORS = (zipfile.BadZipFile, zlib.error, NotImplementedError, RuntimeError, EOFError,
-              ValueError)
 
 
 def check_json_type(request: Request) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import zipfile
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
@@ -151,7 +152,7 @@ def unpack_nifti(source: BinaryIO, target: Path, field: str, limits: ServerLimit
                 file.write(start[:header.size])
                 for block in announced_blocks(stream, header, len(start)):
                     file.write(block)
-    except DataError as error:
+    except (DataError, zipfile.BadZipFile) as error:
         raise ApiError(400, f"{field}: {error}") from None
 
 

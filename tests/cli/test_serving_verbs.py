@@ -37,6 +37,8 @@ def test_serve_without_a_model(capsys, tmp_path):
 @pytest.mark.parametrize(("option", "value", "words"), [
     ("--queue", "0", "--queue must be positive"),
     ("--seconds", "-1", "--seconds must be positive"),
+    ("--seconds", "inf", "--seconds must be positive and finite"),
+    ("--stall-seconds", "nan", "--stall-seconds must be positive and finite"),
     ("--token-file", "nowhere", "cannot be read"),
     ("--port", "70000", "70000"),
 ])

@@ -93,6 +93,33 @@ def test_a_zip_in_a_session_stands_for_what_it_holds(client, case_files, expecte
     assert answer.content == expected
 
 
+def broken_checksum(path) -> bytes:
+    """A zip of a file, and beside it what macOS packs; the file's last byte has changed since."""
+    packed = io.BytesIO()
+    with zipfile.ZipFile(packed, "w") as archive:
+        archive.writestr(f"__MACOSX/._{path.name}", b"\0\x05\x16\x07")
+        archive.write(path, path.name)
+    data, content = packed.getvalue(), path.read_bytes()
+    end = data.index(content) + len(content)
+    return data[:end - 1] + bytes([data[end - 1] ^ 1]) + data[end:]
+
+
+def test_a_broken_zip_is_told_and_what_macos_packs_is_passed_over(client, case_files):
+    files = [("file", (path.name, path.read_bytes())) for path in case_files.values()]
+    first = next(iter(case_files.values()))
+    files[0] = ("file", ("x.zip", broken_checksum(first)))
+    answer = client.post("/infer/tiny", files=files)
+    assert answer.status_code == 400, answer.text
+    assert "Bad CRC-32" in answer.json()["error"]
+    packed = io.BytesIO()
+    with zipfile.ZipFile(packed, "w", zipfile.ZIP_LZMA) as archive:
+        archive.write(first, first.name)
+    files[0] = ("file", ("x.zip", packed.getvalue()))
+    answer = client.post("/infer/tiny", files=files)
+    assert answer.status_code == 400
+    assert "pack it by deflate" in answer.json()["error"]
+
+
 @pytest.mark.parametrize(("query", "files", "status", "words"), [
     ("", {"params": (None, "{}")}, 400, "no data store"),
     ("output=dicom_seg", {"params": (None, "{}")}, 400, "`output`"),
@@ -117,6 +144,8 @@ def test_unknown_models_and_empty_sessions(client):
     (["whatever.nii"], ["flair"], {"flair": "whatever.nii"}),
     (["a/BRATS_T1ce.nii.gz", "a/brats_t1.nii.gz"], ["t1", "t1ce"],
      {"t1ce": "a/BRATS_T1ce.nii.gz", "t1": "a/brats_t1.nii.gz"}),
+    (["a_T1-Gd.nii", "a_t1.nii", "t1_post_a.nii"], ["T1-Gd", "t1", "t1_post"],
+     {"T1-Gd": "a_T1-Gd.nii", "t1": "a_t1.nii", "t1_post": "t1_post_a.nii"}),
     (["x_t1.nii", "y_t1.nii"], ["t1", "t2"], None), (["t1.nii", "t2.nii", "t2.nii.gz"],
                                                      ["t1", "t2"], None)])
 def test_names_tell_modalities(names, modalities, told):

@@ -118,9 +118,9 @@ def test_a_name_is_used_once_at_a_time():
         assert jobs.get(JOB) is job
 
 
-def zip_of(files: dict[str, bytes]) -> bytes:
+def zip_of(files: dict[str, bytes], method: int = zipfile.ZIP_DEFLATED) -> bytes:
     packed = io.BytesIO()
-    with zipfile.ZipFile(packed, "w", zipfile.ZIP_DEFLATED) as archive:
+    with zipfile.ZipFile(packed, "w", method) as archive:
         for name, data in files.items():
             archive.writestr(name, data)
     return packed.getvalue()
@@ -160,6 +160,9 @@ def test_series_come_back_as_volumes_where_they_lie(client, case_files, tmp_path
     ({"flair": b"x"}, 400, "field `zip`"), ({"zip": b"x"}, 400, "cannot be read"),
     ({"zip": zip_of({"a": b"x" * 300})[:-60]}, 400, "cannot be read"),
     ({"zip": zip_of({"a": b"no DICOM"})}, 422, "no DICOM images"),
+    ({"zip": zip_of({"__MACOSX/._a": b"\0\x05\x16\x07", ".b": b""})}, 422, "no DICOM images"),
+    ({"zip": zip_of({"a": b"\0" * 9999}, zipfile.ZIP_BZIP2)}, 400, "method 12; pack it by deflate"),
+    ({"zip": zip_of({"a": b"\0" * 9999}, zipfile.ZIP_LZMA)}, 400, "method 14; pack it by deflate"),
     ({"zip": zip_of({"a": b"\0" * (2 << 20)})}, 413, "more than 1 MiB"),
     ({"zip": zip_of({str(number): b"" for number in range(8193)})}, 413, "8193 files")])
 def test_uploads_that_are_no_zip_of_series(client, files, status, words):
