@@ -57,8 +57,9 @@ Slices: {view}. {size}
 
 Normalisation, of a whole volume: {bias_field} Then {z_score}. The brain mask is {brain}.
 
-Not in this network: what the prior adds to fc8_new ({prior}: {correction}), the guided filter
-({filter}), and the clean-up of labels ({clean_up}).
+Not in this network: what the prior adds to fc8_new ({prior}: {correction}), the mean with the
+scores of the mirrored slices ({flips}), the guided filter ({filter}), and the clean-up of labels
+({clean_up}).
 """
 _NO_BORDER = """
 This model has no border. Past the centre of a map's last cell pixelnet-tf reads that cell, where
@@ -110,6 +111,7 @@ def describe_network(model: PixelNet, config: Config, correction: np.ndarray) ->
         "not_in_the_network": {
             "prior": prediction.prior,
             "prior_correction": [float(value) for value in correction],
+            "flips": prediction.flips,
             "guided_filter": config_to_dict(prediction.guided_filter),
             "postprocess": config_to_dict(prediction.postprocess),
         },
@@ -133,6 +135,7 @@ def _comment(model: PixelNet, about: dict[str, Any]) -> str:
                    "serving.json)." if field["modalities"] else "no bias field correction.",
         z_score=normal["z_score"], brain=normal["brain"], prior=left["prior"],
         correction=", ".join(f"{value:+.4f}" for value in left["prior_correction"]),
+        flips="on" if left["flips"] else "off",
         filter=f"radius {smoothing['radius']} pixels, epsilon {smoothing['epsilon']}"
                if smoothing["radius"] else "off",
         clean_up="; ".join(clean_up) or "none",

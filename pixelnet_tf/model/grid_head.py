@@ -64,7 +64,9 @@ class _Lattice:
     """
 
     def __init__(self, places: tf.Tensor, stride: int):
-        first, last = tf.reduce_min(places, axis=0)[1:], tf.reduce_max(places, axis=0)[1:]
+        # A mini-batch may be without a pixel; its lattice is one place, which nothing reads.
+        some = tf.cond(tf.size(places) > 0, lambda: places, lambda: tf.zeros([1, 3], places.dtype))
+        first, last = tf.reduce_min(some, axis=0)[1:], tf.reduce_max(some, axis=0)[1:]
         self._places = places
         self._lines = [tf.cast(tf.range(first[axis], last[axis] + 1, stride), tf.float32)
                        for axis in (0, 1)]

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import reprlib
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, is_dataclass
 from typing import Any
 
 from pixelnet_tf.cases.split import Split
@@ -19,6 +19,11 @@ from pixelnet_tf.model.pixelnet import PixelNet
 #: Lists of cases are cut to a length that can still be read.
 _short = reprlib.Repr()
 _short.maxdict, _short.maxstring, _short.maxother = 12, 200, 200
+
+
+#: Settings of `prediction` that change no label: what is computed together, and written besides.
+_WITHOUT_EFFECT = tuple(f"prediction.{key}" for key in (
+    "batch_slices", "probability_maps", "uncertainty_maps", "allow_missing", "brain_only"))
 
 
 @dataclass(frozen=True)
@@ -73,23 +78,27 @@ def _context(basis: Basis) -> dict[str, Any]:
 
 
 def _training(basis: Basis) -> dict[str, Any]:
-    """Everything else that shapes the weights; `brain_only` does by the choice of the best."""
+    """Everything else that shapes the weights, and what is decided at the end.
+
+    How cases are predicted does so by the choice of the best, and the decisions are made for it.
+    """
     if basis.config is None:
         return {}
-    tree, study = config_to_dict(basis.config), basis.config.study
-    return {**_flat("sampling", tree["sampling"]), **_flat("model", tree["model"]),
-            **_flat("training", tree["training"]),
-            "brain_only": basis.config.prediction.inside_brain(study),
-            # Under this prior the best checkpoint is chosen.
-            "prior": basis.config.prediction.prior, "decisions": basis.config.prediction.decisions}
+    config = basis.config
+    settings = {key: value for name in ("sampling", "model", "training", "prediction")
+                for key, value in _flat(name, getattr(config, name)).items()
+                if key not in _WITHOUT_EFFECT}
+    return {**settings, "brain_only": config.prediction.inside_brain(config.study)}
 
 
-def _flat(name: str, value: Any) -> dict[str, Any]:
-    """Values by their keys, those of a section within it, too."""
-    if not isinstance(value, dict):
-        return {name: value}
-    return {key: item for part, inner in value.items()
-            for key, item in _flat(f"{name}.{part}", inner).items()}
+def _flat(name: str, section: Any) -> dict[str, Any]:
+    """Values of a section by their keys, those of sections within it, too; a mapping is one value,
+    or keys that one side alone has would not be compared."""
+    found: dict[str, Any] = {}
+    for key, value in config_to_dict(section).items():
+        inner, whole = getattr(section, key), f"{name}.{key}"
+        found |= _flat(whole, inner) if is_dataclass(inner) else {whole: value}
+    return found
 
 
 def _split(basis: Basis) -> dict[str, Any]:

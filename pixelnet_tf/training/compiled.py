@@ -51,10 +51,14 @@ def compiled_step(state: TrainingState, sampling: SamplingConfig, slices: Reside
         slices: arrays, or anything with shapes and types.
 
     Raises:
-        ConfigError: the training has no static shapes, or several mini-batches a step.
+        ConfigError: the training has no static shapes, or several mini-batches a step; the network
+            scores regions.
     """
     training = state.config
     check_compiles(sampling, state.model.config.offsets)
+    if state.model.config.region_based:
+        raise ConfigError("a compiled step trains networks that score classes",
+                          hint="set model.region_based=false")
     if training.solver.iter_size > 1 or sampling.hard_pixels or training.fast:
         raise ConfigError("a compiled step has one mini-batch, no hard pixels and the plain "
                           "network",

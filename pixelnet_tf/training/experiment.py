@@ -198,8 +198,9 @@ class Experiment:
             config = self._variant(strategy)
             config = replace(config, prediction=replace(config.prediction, prior=prior))
             source = CaseSource.open(self.study.path, config, split.test)
-            predict_cases([replace(network, correction=run.priors().correction(prior))], source,
-                          config, self.out / f"{strategy}-{prior}" / f"fold{number}",
+            correction = run.correction(prior, config.prediction.class_offsets)
+            predict_cases([replace(network, correction=correction)], source, config,
+                          self.out / f"{strategy}-{prior}" / f"fold{number}",
                           trained_on=(*split.train, *split.validation), overwrite=True,
                           reporter=self.reporter)
 

@@ -44,7 +44,14 @@ def cross_entropy(scores: tf.Tensor, classes: tf.Tensor, weights: Sequence[float
         total: where the pixels are a replica's part of a mini-batch.
     """
     losses = tf.nn.sparse_softmax_cross_entropy_with_logits(classes, scores)
-    return _mean(tf.minimum(losses, _LARGEST), classes, weights, total)
+    return _mean(_clamped(losses), classes, weights, total)
+
+
+@tf.custom_gradient
+def _clamped(losses: tf.Tensor) -> tuple[tf.Tensor, Callable[[tf.Tensor], tf.Tensor]]:
+    """Losses of any shape as Caffe states them; their gradient it does not clamp, so that the
+    pixels that are the most wrong are learned from, too."""
+    return tf.minimum(losses, _LARGEST), tf.identity
 
 
 def _mean(losses: tf.Tensor, classes: tf.Tensor, weights: Sequence[float],
@@ -110,8 +117,8 @@ def pixel_losses(scores: tf.Tensor, classes: tf.Tensor, regions: Regions = ()) -
     """Cross-entropy (pixel,) of each pixel; of regions the mean of the binary ones."""
     if not regions:
         return tf.nn.sparse_softmax_cross_entropy_with_logits(classes, scores)
-    return tf.reduce_mean(tf.minimum(tf.nn.sigmoid_cross_entropy_with_logits(
-        region_truth(classes, regions, scores.dtype), scores), _LARGEST), axis=-1)
+    return tf.reduce_mean(_clamped(tf.nn.sigmoid_cross_entropy_with_logits(
+        region_truth(classes, regions, scores.dtype), scores)), axis=-1)
 
 
 def region_cross_entropy(scores: tf.Tensor, classes: tf.Tensor, regions: Regions,

@@ -112,7 +112,9 @@ def hard_places(losses: tf.Tensor, groups: tf.Tensor, hard: float, seed: tf.Tens
     """
     count = tf.math.unsorted_segment_sum(tf.ones_like(losses), groups, tf.reduce_max(groups) + 1)
     plain = tf.round(count * (1 - hard) / (1 + (HARD_CANDIDATES - 1) * hard))
-    most = tf.round((count - plain) / HARD_CANDIDATES)
+    # Of a group that is too small for its shares one pixel stays.
+    most = tf.maximum(tf.round((count - plain) / HARD_CANDIDATES),
+                      tf.cast((count > 0) & (plain == 0), count.dtype))
     if share is None:
         numbers = draws.uniform(tf.shape(losses), seed)
     else:

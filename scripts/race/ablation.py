@@ -31,8 +31,12 @@ def write_table(out: Path, race: Race, times: int = 1) -> Path | None:
             encoding="utf-8")) for fold in range(len(race.splits))]
         cells = [str(reports[0]["steps"])]
         for key in ("argmax", "left_out"):
-            dice = np.array([value for report in reports
-                             for value in report[f"validation_{key}_cases"].values()])
+            # A case that validates several folds is one case all the same.
+            found: dict[str, list[float]] = {}
+            for report in reports:
+                for case, value in report[f"validation_{key}_cases"].items():
+                    found.setdefault(case, []).append(value)
+            dice = np.array([np.mean(values) for values in found.values()])
             base.setdefault(key, dice)
             cells += [f"{dice.mean():.3f}", "" if name == arms[0] else
                       _difference(dice, base[key])]

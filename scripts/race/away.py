@@ -113,7 +113,13 @@ def _trainer(run: Path, race: Race, job: Job, study: PreparedStudy, reporter: Re
 
 def _pixelnet(race: Race, job: Job, study: PreparedStudy, rows: np.ndarray, pool: _Pool,
               folder: Path, reporter: Reporter) -> dict[str, Any]:
-    """Write a job's program and what it draws; returns what is told of them."""
+    """Write a job's program and what it draws; returns what is told of them.
+
+    Raises `ConfigError` for a network of several planes: the slices of one travel.
+    """
+    if len(race.config(job.contestant).model.planes) > 1:
+        raise ConfigError(f"{job.name} trains on several planes, and the slices of one are packed",
+                          value=job.name, hint="run that job here, by --job")
     trainer = _trainer(folder / "started" / _file(job), race, job, study, reporter)
     schedule, size = trainer.schedule, trainer.config.training.batch_slices
     trainer.config = replace(trainer.config, training=plain_training(trainer.config.training))
@@ -136,7 +142,9 @@ def _pixelnet(race: Race, job: Job, study: PreparedStudy, rows: np.ndarray, pool
     return {"program": name, "inputs": [pool.put(values[number].numpy())
                                         for number in program.inputs],
             "outputs": [program.inputs.index(number) for number in program.outputs],
-            "back": [number for number in program.outputs if number < weights]}
+            "back": [number for number in program.outputs if number < weights],
+            "back_places": [program.inputs.index(number) for number in program.outputs
+                            if number < weights]}
 
 
 def unpack_all(out: Path, race: Race, jobs: Sequence[Job], folder: Path, reporter: Reporter

@@ -115,6 +115,7 @@ def race_config(base: str | None, settings: Sequence[str], precision: str, seed:
     """A configuration without anything that would be decided otherwise than by the race."""
     neutral = ("prediction.prior=sampled", "prediction.guided_filter={radius: 0}",
                "prediction.class_offsets={}", "prediction.flips=false", "prediction.postprocess={}",
+               "prediction.decisions=ignore",
                f"prediction.precision={precision}", f"training.precision={precision}",
                f"training.seed={seed}")
     return as_config(base, (*settings, *neutral))

@@ -160,7 +160,7 @@ class Programs(Runtime):
             if step % 500 == 0 or step in (5, 50) or step == steps:
                 print(f"{name} {step}/{steps} loss {float(losses[-1]):.4f} "
                       f"{(time.time() - begun) / step * 1e3:.2f} ms a step", flush=True)
-        back = [np.asarray(values[place]) for place in told["outputs"][:len(told["back"])]]
+        back = [np.asarray(values[place]) for place in told["back_places"]]
         write(self._folder, name, told, back, [float(loss) for loss in losses])
 
 

@@ -47,6 +47,16 @@ def test_scores_and_gradients_are_the_gathered_ones(
                                    err_msg=variable.path)
 
 
+def test_a_mini_batch_without_a_pixel_costs_nothing(narrow_net, images, scores_and_gradients):
+    model = narrow_net(fc7="none", border=16)
+    image = tf.constant(images("full", 33, 33))
+    scores, gradients = scores_and_gradients(model, lambda: grid_scores(
+        model, fast_taps(model, image), canvas_pixels(model, tf.zeros([0, 3])), 2))
+    assert scores.shape == (0, model.classes)
+    for gradient in gradients:
+        assert not np.any(gradient)
+
+
 def test_one_pixel_alone(narrow_net, images):
     model = narrow_net(fc7="none", border=16)
     image = tf.constant(images("full", 33, 33))

@@ -35,9 +35,13 @@ SLICES = ["prepare.region=volume", "prepare.slice_size=128", "prepare.bias_field
 #: What shapes the weights beside.
 WEIGHED = ["sampling.pixels=61", "model.border=99", "training.seed=7", "training.steps=9",
            "training.solver.base_lr=0.5", "training.initial_weights=imagenet",
-           "prediction.brain_only=no", "prediction.prior=sampled", "prediction.decisions=ignore"]
+           "prediction.brain_only=no"]
+#: What the best checkpoint is chosen for, and what is decided at the end.
+PREDICTED = ["prediction.prior=sampled", "prediction.decisions=ignore", "prediction.flips=true",
+             "prediction.mode=adaptive", "prediction.guided_filter.radius=8",
+             "prediction.class_offsets={edema: 1}", "prediction.lattice.margin=9"]
 NEITHER = ["prepare.workers=3", "study.name=x", "study.regions={WT: [1]}", "split.seed=4",
-           "study.resample=true", "prediction.flips=true", "evaluation.workers=2",
+           "study.resample=true", "prediction.batch_slices=3", "evaluation.workers=2",
            "prepare.bias_field.modalities=[t2, flair, t1ce]"]
 
 
@@ -50,9 +54,9 @@ def test_whatever_shapes_a_slice_counts(override, purpose, error):
         check_fit(MINE, configured(override), purpose)
 
 
-@pytest.mark.parametrize("override", WEIGHED)
-def test_whatever_shapes_the_weights_counts_for_a_resume(override):
-    key = override.split("=")[0].replace("prediction.", "")
+@pytest.mark.parametrize("override", [*WEIGHED, *PREDICTED])
+def test_whatever_shapes_weights_or_decisions_counts_for_a_resume(override):
+    key = override.split("=")[0].replace("prediction.brain", "brain")
     with pytest.raises(ConfigError, match=f"has {key}="):
         check_fit(MINE, configured(override), RESUME)
     for purpose in (AVERAGE, AVERAGE_ON_SPLIT, PREDICT):

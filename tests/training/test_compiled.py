@@ -71,6 +71,13 @@ def test_the_program_tells_its_arguments_and_results(trainer, slices):
     assert averaged >= trained > 0
 
 
+def test_a_network_that_scores_regions_is_refused(trainer, slices):
+    state = new_state(trainer)
+    state.model.config = replace(state.model.config, region_based=True)
+    with pytest.raises(ConfigError, match="score classes"):
+        training_program(state, trainer.config.sampling, slices[0])
+
+
 def test_a_step_of_several_batches_is_refused(trainer, slices):
     solver = replace(trainer.config.training.solver, iter_size=2)
     state = new_state(trainer, solver=solver)

@@ -20,6 +20,18 @@ def test_cross_entropy_is_the_mean_over_the_pixels():
         (math.log(2) + math.log(3) + math.log(2)) / 3)
 
 
+@pytest.mark.parametrize(("regions", "expected"), [
+    ((), [[0.5, -0.5], [0.25, -0.25]]), (((0,), (1,)), [[0.25, -0.25], [0.125, -0.125]])])
+def test_the_loss_of_a_pixel_is_bounded_and_its_gradient_is_not(regions, expected):
+    """Caffe clamps the probability in the loss alone."""
+    scores = tf.constant([[100.0, -100.0], [0.0, 0.0]])
+    with tf.GradientTape() as tape:
+        tape.watch(scores)
+        loss = make_loss("cross_entropy", regions=regions)(scores, tf.constant([1, 1]))
+    assert float(loss) == pytest.approx((87.336544 + math.log(2)) / 2)
+    np.testing.assert_allclose(tape.gradient(loss, scores), expected)
+
+
 def test_class_weights_make_it_the_weighted_mean():
     assert float(cross_entropy(SCORES, CLASSES, (1.0, 3.0, 1.0))) == pytest.approx(
         (math.log(2) + 3 * math.log(3) + 3 * math.log(2)) / 7)

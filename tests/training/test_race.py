@@ -101,6 +101,7 @@ def test_contestants_differ_by_their_own_settings_and_share_the_rest(scripts):
         assert (one.training.precision, one.training.seed) == ("bfloat16", 7)
         # Nothing is decided but by the race.
         assert one.prediction.prior == "sampled"
+        assert one.prediction.decisions == "ignore"
         assert not one.prediction.postprocess.largest_component
         assert not one.prediction.guided_filter.radius
 
@@ -197,6 +198,23 @@ def test_the_table_of_ablations(scripts, race, tiny_study, tmp_path):
     assert "| model.dropout=0 | 3 | 0.640 | +0.140 [+0.1" in second
 
 
+def test_a_case_that_validates_several_folds_counts_once(scripts, race, tiny_study, tmp_path):
+    validation = tmp_path / "names.txt"
+    validation.write_text(" ".join(race.race.splits[0].validation))
+    assert scripts.ablations.main([str(tmp_path), *options(
+        tiny_study, "--steps", "3", "--folds", "2", "--validation", str(validation),
+        "--contestants", "best")]) == 0
+    found = scripts.plan.Race.read(tmp_path)
+    for job, dice in zip(found.jobs(), (0.5, 0.7), strict=True):
+        folder = scripts.jobs.job_folder(tmp_path, job)
+        folder.mkdir(parents=True)
+        (folder / "job.json").write_text(json.dumps({"steps": 3, **{
+            f"validation_{key}_cases": {"a": dice, "b": 0.1} for key in ("argmax", "left_out")}}))
+    text = scripts.ablation.write_table(tmp_path, found).read_text()
+    assert "Dice of 2 validation cases" in text
+    assert "| best | - | 3 | 0.350 |" in text
+
+
 def test_ablations_have_no_table_before_what_all_are_compared_with_is_done(scripts, race,
                                                                            tiny_study, tmp_path):
     assert scripts.ablations.main([str(tmp_path), *options(
@@ -218,6 +236,18 @@ def test_every_test_case_has_its_reference_before_anything_is_trained(scripts, t
     asked[asked.index(str(study))] = str(tmp_path / "study")
     assert scripts.head_to_head.main([str(tmp_path / "out"), *asked]) == 2
     assert f"no study of --references has the test case '{case}'" in capsys.readouterr().err
+
+
+def test_several_planes_are_not_packed(scripts, tiny_study, tmp_path):
+    from race import away
+
+    out = tmp_path / "race"
+    assert scripts.head_to_head.main([str(out), *options(
+        tiny_study, "--steps", "2", "--contestants", "uniform",
+        "--set", "model.planes=[axial, coronal]")]) == 0
+    with pytest.raises(ConfigError, match="uniform/0 trains on several planes"):
+        away.pack(scripts.plan.Race.read(out), [scripts.plan.Job("uniform", 0)],
+                  tmp_path / "away", scripts.head_to_head.Printer())
 
 
 def test_every_arm_of_the_ablations_is_a_configuration(scripts):
@@ -243,13 +273,15 @@ def test_a_cut_is_added_to_the_scores_of_all_lesions(scripts):
             moved.astype(np.float32).argmax(axis=-1).astype(np.uint8), study))
 
 
-def test_a_job_that_was_trained_away_goes_on_here(scripts, tiny_study, tmp_path):
+@pytest.mark.parametrize("average", [0.0, 0.5])
+def test_a_job_that_was_trained_away_goes_on_here(scripts, tiny_study, tmp_path, average):
     """Its run has the settings that the job itself gives it, which validates on the way."""
     from race import away, train_away
 
     out, packed = tmp_path / "race", tmp_path / "away"
     assert scripts.head_to_head.main([str(out), *options(
-        tiny_study, "--steps", "2", "--validations", "2", "--contestants", "uniform")]) == 0
+        tiny_study, "--steps", "2", "--validations", "2", "--contestants", "uniform",
+        "--set", f"training.average_weights={average}")]) == 0
     race, job = scripts.plan.Race.read(out), scripts.plan.Job("uniform", 0)
     away.pack(race, [job], packed, scripts.head_to_head.Printer())
     with pytest.raises(ConfigError, match="pack into a new folder"):
@@ -257,8 +289,12 @@ def test_a_job_that_was_trained_away_goes_on_here(scripts, tiny_study, tmp_path)
     told = json.loads((packed / "uniform-0.json").read_text(encoding="utf-8"))
     assert told["classes"] == len(tiny_study.config.study.labels)
     pool = np.load(packed / "pool.npz")
+    # What comes back is the average, where there is one: not the weights that are trained.
+    assert len(told["back_places"]) == len(told["back"])
+    first = told["outputs"][:len(told["back"])]
+    assert (told["back_places"] == first) == (not average)
     # A training that changes nothing.
-    recipes = [told["inputs"][place] for place in told["outputs"][:len(told["back"])]]
+    recipes = [told["inputs"][place] for place in told["back_places"]]
     arrays = [np.zeros(recipe[1], recipe[2]) if recipe[0] == "zeros"
               else pool[f"arr_{recipe[1]}"] * np.float32(recipe[2]) for recipe in recipes]
     train_away.write(packed, "uniform-0", told, arrays, [0.5, 0.25])

@@ -221,6 +221,15 @@ def test_hard_pixels_are_the_worst_of_their_class_and_slice(share):
     np.testing.assert_array_equal(kept, again)
 
 
+@pytest.mark.parametrize("share", [0.5, 1.0])
+def test_a_class_of_few_pixels_keeps_one(share):
+    losses = tf.range(102, dtype=tf.float32)
+    groups = tf.constant([0] * 100 + [2, 2])
+    kept = hard_places(losses, groups, share, SEED).numpy()
+    assert kept.max() == 101
+    assert np.sum(kept >= 100) == 1
+
+
 def test_the_step_on_hard_pixels_is_that_on_the_chosen_ones(batch):
     model = make(fc7="none", border=16)
     scores = model([batch["image"], batch["pixels"]])

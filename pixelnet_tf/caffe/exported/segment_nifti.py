@@ -5,8 +5,8 @@
 One image a channel, in the order of `channels` in serving.json, all on one grid, and the brain mask
 last where the network was trained with such. Needs pycaffe of the original PixelNet (layer RandBI),
 and what preparation.py needs. The labels are the arg max of the network's scores, with the
-correction of the prior added; the guided filter and the clean-up that serving.json names are not
-done. Written by pixelnet-tf. For research use only.
+correction of the prior added; the mean over mirrored slices, the guided filter and the clean-up
+that serving.json names are not done. Written by pixelnet-tf. For research use only.
 """
 
 import json
