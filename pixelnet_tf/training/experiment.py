@@ -153,8 +153,14 @@ class Experiment:
         return RunFolder(str(self.out / strategy / f"fold{number}"))
 
     def _trainer(self, strategy: Strategy, number: int, split: Split) -> Trainer:
-        return Trainer(self._variant(strategy), self.study, split,
-                       self._run_folder(strategy, number).path, reporter=self.reporter)
+        config, run = self._variant(strategy), self._run_folder(strategy, number)
+        if run.exists():
+            # The tables are of no decisions: cases may be predicted otherwise than the training
+            # was told when it began, under the prior that chose its checkpoint.
+            asked = config.prediction
+            config = replace(config, prediction=replace(
+                run.config().prediction, prior=asked.prior, decisions=asked.decisions))
+        return Trainer(config, self.study, split, run.path, reporter=self.reporter)
 
     def _check_test_cases(self) -> None:
         """Read the truth of every test case, and see whether its slices are there."""
