@@ -56,8 +56,11 @@ class ClassPriors:
         if not self.real:
             raise ConfigError(f"prior {prior}: the class frequencies of an imported model are "
                               "unknown", hint="give --prior sampled, or train it on a study first")
-        # A class that never occurs in training gets no say either way.
-        real, sampled = (np.maximum(np.array(side), 1e-12) for side in (self.real, self.sampled))
+        real, sampled = np.array(self.real), np.array(self.sampled)
+        # How often a class is drawn that was met in no drawn slice is not known: it gets no say
+        # either way, no more than one that never occurs in training.
+        sampled = np.where(sampled > 0, sampled, real)
+        real, sampled = np.maximum(real, 1e-12), np.maximum(sampled, 1e-12)
         if self.regions:
             inside = np.array([[index in region for index in range(len(real))]
                                for region in self.regions])

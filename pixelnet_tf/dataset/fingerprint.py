@@ -14,13 +14,13 @@ from pixelnet_tf.cases.dicom_series import DicomSeries
 from pixelnet_tf.config import PrepareConfig, Register, StudyConfig
 from pixelnet_tf.errors import DataError
 from pixelnet_tf.io.ahead import ahead
-from pixelnet_tf.io.files import digest, file_digest
+from pixelnet_tf.io.files import digest
 from pixelnet_tf.volumes.dicom import series_digest
-from pixelnet_tf.volumes.images import parts_of
+from pixelnet_tf.volumes.images import image_digest
 
 #: Raised by 1 with every change of the program after which equal files and settings give other
 #: slices: what was prepared before is then prepared anew.
-PREPARATION = 2
+PREPARATION = 3
 #: Files read at once: reading waits for the disk, hashing for a core.
 _READERS = 4
 
@@ -62,6 +62,5 @@ def _digest(volume: Source) -> str:
         return series_digest(volume)
     if isinstance(volume, Channel):
         # Another volume of the same file is another image.
-        return digest([file_digest(volume), volume.number])
-    parts = [file_digest(path) for path in parts_of(volume)]
-    return parts[0] if len(parts) == 1 else digest(parts)
+        return digest([image_digest(volume.path), volume.number])
+    return image_digest(volume)

@@ -18,7 +18,8 @@ _DRAWN_SLICES = 300
 def measure_priors(study: PreparedStudy, schedule: SliceSchedule,
                    sampling: SamplingConfig,
                    regions: tuple[tuple[int, ...], ...] = ()) -> ClassPriors:
-    """Measure both frequencies over the training slices, each weighted by how often it is drawn.
+    """Measure both frequencies over the training slices: the real one over all of them alike, the
+    sampled one with each slice weighted by how often it is drawn.
 
     regions: as `ClassPriors` holds them.
     """

@@ -235,7 +235,7 @@ class _Work:
         """Prepare what is to be done of the cases, and say in `left_out.json` which cannot be."""
         planned = self.plan_part()
         begin_folder(self.out)
-        mine = self._prepare_cases(sharing)
+        mine = self._prepare_cases(sharing, whole=False)
         own = {case.name for case in self.cases}
         with sharing.turn():
             entries = [entry for entry in _left_out(self.out) if entry.case not in own]
@@ -318,8 +318,11 @@ class _Work:
     def _write_left_out(self, entries: list[LeftOut]) -> None:
         write_json(os.path.join(self.out, "left_out.json"), [asdict(entry) for entry in entries])
 
-    def _prepare_cases(self, sharing: Sharing) -> list[str]:
-        """Prepare each case that nobody else does; returns the names of those done here."""
+    def _prepare_cases(self, sharing: Sharing, whole: bool = True) -> list[str]:
+        """Prepare each case that nobody else does; returns the names of those done here.
+
+        whole: as of `_check_cases`.
+        """
         done: list[str] = []
         left = self.todo
         while left:
@@ -333,7 +336,7 @@ class _Work:
                     if isinstance(outcome, WorkerDied):
                         self.died.add(case.name)
                     self.problems.append(Problem.of(case.name, outcome))
-                    _refuse_bad(self.problems, self.cases, self.skip_bad_cases)
+                    _refuse_bad(self.problems, self.cases, self.skip_bad_cases, whole)
                 elif outcome == Outcome.DONE:
                     done.append(case.name)
                 self._report(case)

@@ -6,7 +6,7 @@ They are computed by every protocol and change none of the challenges' measures.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -46,9 +46,9 @@ class Agreement:
 
     @classmethod
     def of(cls, counts: OverlapCounts, surfels: SurfelDistances | None,
-           spacing_mm: Sequence[float], tolerance_mm: float) -> Agreement:
+           voxel_mm3: float, tolerance_mm: float) -> Agreement:
         """Compute them; `surfels` is None where a mask is empty."""
-        voxel_ml = float(np.prod(spacing_mm)) / 1000
+        voxel_ml = voxel_mm3 / 1000
         if surfels is not None:
             near: float | None = surface_dice(surfels, tolerance_mm)
         else:

@@ -217,6 +217,8 @@ def _measured(case: _Case, study: StudyConfig, by_region: bool) -> np.ndarray | 
         _check(shares, study, by_region)
     except PixelNetError as error:
         return type(error).of(error, case=case.name, file=case.probabilities)
+    # Where the sum may exceed 1 by the tolerance, one class alone may, too.
+    shares = np.minimum(shares, 1)
     if by_region:
         return region_reliability_sums(truth, shares, list(study.regions.values()),
                                        study.ignore_label)

@@ -54,7 +54,8 @@ class LesionWiseScore:
 
 
 def score_lesions(reference: np.ndarray, prediction: np.ndarray,
-                  spacing_mm: tuple[float, ...], rule: LesionWiseRule) -> LesionWiseScore:
+                  spacing_mm: tuple[float, ...], voxel_mm3: float, rule: LesionWiseRule
+                  ) -> LesionWiseScore:
     """Score one region lesion by lesion.
 
     A lesion of the reference is all of it that lies in one component of the dilated reference.
@@ -67,12 +68,12 @@ def score_lesions(reference: np.ndarray, prediction: np.ndarray,
             dilation reaches.
         prediction: bool, the same shape.
         spacing_mm: voxel size along each axis.
+        voxel_mm3: volume of a voxel.
         rule: dilation and threshold.
     """
     numbers = np.where(reference, number_lesions(_dilated(reference, rule.dilation))[0], 0)
     components, count = number_lesions(prediction)
     sizes = np.bincount(components.ravel(), minlength=count + 1)
-    voxel_mm3 = float(np.prod(spacing_mm))
     belongs = np.zeros(count + 1, bool)
     dice: list[float] = []
     lengths: list[float] = []

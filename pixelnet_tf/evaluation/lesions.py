@@ -76,16 +76,16 @@ class LesionCounts:
                      in zip(*map(astuple, counts), strict=True)))
 
 
-def count_lesions(reference: np.ndarray, prediction: np.ndarray, spacing_mm: Sequence[float]
+def count_lesions(reference: np.ndarray, prediction: np.ndarray, voxel_mm3: float
                   ) -> LesionCounts:
     """Count the lesions of one region.
 
     Args:
         reference: mask, bool `(x, y, z)`; a crop serves where nothing of either lies outside it.
         prediction: mask, bool, the same shape.
-        spacing_mm: voxel size along each axis.
+        voxel_mm3: volume of a voxel.
     """
-    voxel_ml = float(np.prod(spacing_mm)) / 1000
+    voxel_ml = voxel_mm3 / 1000
     there, detected = _sizes_and_hits(reference, prediction, voxel_ml)
     predicted, confirmed = _sizes_and_hits(prediction, reference, voxel_ml)
     return LesionCounts(_by_size(there), _by_size(there[detected]), _by_size(predicted),

@@ -313,7 +313,7 @@ def _mark_frame(picture: np.ndarray, part: _Frame, frame: _Frame, pixels: tuple[
 def _heading(title: str, truth: np.ndarray | None, prediction: np.ndarray,
              geometry: VolumeGeometry, dice: Mapping[str, float] | None) -> list[str]:
     """Lines over the figure: the title, Dice, volumes."""
-    voxel_ml = abs(np.linalg.det(geometry.affine[:3, :3])) / 1000
+    voxel_ml = geometry.voxel_mm3 / 1000
     volumes = [f"{name} {np.count_nonzero(volume) * voxel_ml:.1f} ml" for name, volume in
                (("truth", truth), ("prediction", prediction)) if volume is not None]
     facts = f"Lesion: {', '.join(volumes)}"

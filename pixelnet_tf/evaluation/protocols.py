@@ -75,6 +75,7 @@ class RegionMasks:
         reference, prediction: bool `(x, y, z)`.
         counts: agreement over the whole volume.
         spacing_mm: voxel size along each axis.
+        voxel_mm3: volume of a voxel.
         shape: shape of the whole volume.
         room: voxels of the volume before and after the cut along each axis.
         surfels: distances between the surfaces, by area; None where a mask is empty.
@@ -84,6 +85,7 @@ class RegionMasks:
     prediction: np.ndarray
     counts: OverlapCounts
     spacing_mm: tuple[float, ...]
+    voxel_mm3: float
     shape: tuple[int, ...]
     room: tuple[tuple[int, int], ...]
     surfels: SurfelDistances | None
@@ -136,6 +138,7 @@ class Protocol(ABC):
         regions: Regions,
         spacing_mm: Sequence[float],
         ignored: int = 0,
+        voxel_mm3: float | None = None,
     ) -> dict[str, RegionScore]:
         """Score one case.
 
@@ -145,7 +148,11 @@ class Protocol(ABC):
             regions: region -> label values.
             spacing_mm: voxel size along each axis.
             ignored: voxels that count for nothing, background in both arrays (`judged_alone`).
+            voxel_mm3: volume of a voxel; None: that of a box of these sides, which it is but in a
+                sheared grid.
         """
+        if voxel_mm3 is None:
+            voxel_mm3 = math.prod(spacing_mm)
         box = bounding_box(reference, prediction)
         ref, pred = np.ascontiguousarray(reference[box]), np.ascontiguousarray(prediction[box])
         room = tuple((span.start, length - span.stop)
@@ -159,7 +166,8 @@ class Protocol(ABC):
             surfels = (surfel_distances(truth, found, spacing_mm)
                        if counts[region].emptiness == "none_empty" else None)
             scores[region] = self._score_region(RegionMasks(
-                truth, found, counts[region], tuple(spacing_mm), reference.shape, room, surfels))
+                truth, found, counts[region], tuple(spacing_mm), voxel_mm3, reference.shape, room,
+                surfels))
         return scores
 
     def _score_region(self, masks: RegionMasks) -> RegionScore:
@@ -167,8 +175,8 @@ class Protocol(ABC):
         return RegionScore(
             masks.counts.emptiness, {name: values[name] for name in self.measures},
             {name: name not in left_out for name in self.measures},
-            count_lesions(masks.reference, masks.prediction, masks.spacing_mm),
-            Agreement.of(masks.counts, masks.surfels, masks.spacing_mm,
+            count_lesions(masks.reference, masks.prediction, masks.voxel_mm3),
+            Agreement.of(masks.counts, masks.surfels, masks.voxel_mm3,
                          self.surface_tolerance_mm))
 
 
@@ -342,7 +350,8 @@ class Brats2023Protocol(Protocol):
                 "Specificity": ratio(tn, tn + counts.false_positive, 1.0)}
 
     def values(self, masks: RegionMasks) -> tuple[dict[str, float | None], Collection[str]]:
-        lesions = score_lesions(*masks.within(self.rule.dilation), masks.spacing_mm, self.rule)
+        lesions = score_lesions(*masks.within(self.rule.dilation), masks.spacing_mm,
+                                masks.voxel_mm3, self.rule)
         if masks.surfels is not None:
             length = hausdorff95_surfels(masks.surfels)
         else:

@@ -58,6 +58,7 @@ from pixelnet_tf.io.files import (
     write_text,
 )
 from pixelnet_tf.page import read_page
+from pixelnet_tf.reporting import logger
 from pixelnet_tf.runs.rate_trial import RateTrial
 from pixelnet_tf.volumes.geometry import VolumeGeometry
 
@@ -134,7 +135,7 @@ def write_report(source: ReportSource, out: Path, overlays: int = 3, viewers: bo
         The HTML file, then the PNG files.
 
     Raises:
-        DataError: a volume that cannot be read.
+        DataError: a label volume that cannot be read.
     """
     template = _template()
     out = Path(out)
@@ -215,14 +216,21 @@ def _ranked(source: ReportSource) -> list[tuple[str, float]]:
 
 def _read_case(source: ReportSource, case: str
                ) -> tuple[CaseImage, np.ndarray, np.ndarray, VolumeGeometry] | None:
-    """Image, true and predicted labels and their grid; None where there is no image."""
-    shown = source.read_image(case) if source.read_image else None
-    if shown is None:
+    """Image, true and predicted labels and the grid of all three; None where there is no image.
+
+    One that cannot be read or does not lie where the labels lie is none, and a warning says why.
+    """
+    if source.read_image is None:
         return None
     reference, prediction = source.matching.pairs[case]
     truth, geometry = read_labels(reference, source.study, case, reference=True)
     predicted, _ = read_labels(prediction, source.study, case)
-    return shown, truth, predicted, geometry
+    try:
+        shown = source.read_image(case, geometry)
+    except DataError as error:
+        logger.warning("the report has no picture of this case: %s", error)
+        return None
+    return None if shown is None else (shown, truth, predicted, geometry)
 
 
 def _overlays(source: ReportSource, count: int) -> Iterator[tuple[str, str, Figure]]:

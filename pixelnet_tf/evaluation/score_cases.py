@@ -16,8 +16,9 @@ from pixelnet_tf.evaluation.label_files import check_same_grid, read_labels
 from pixelnet_tf.evaluation.matching import Matching
 from pixelnet_tf.evaluation.protocols import Protocol, RegionScore
 from pixelnet_tf.io.ahead import ahead
-from pixelnet_tf.io.files import file_digest
 from pixelnet_tf.reporting import Reporter, reporter_or_log
+from pixelnet_tf.volumes.geometry import VolumeGeometry
+from pixelnet_tf.volumes.images import image_digest
 
 #: Case -> region -> score.
 Scores = dict[str, dict[str, RegionScore]]
@@ -36,7 +37,7 @@ class Pair:
 
 @dataclass(frozen=True)
 class PairContent:
-    """What a pair holds: SHA-256 of either file, and the label values that occur in one of them."""
+    """What a pair holds: SHA-256 of either image, and the label values that occur in either."""
 
     reference: str
     prediction: str
@@ -110,18 +111,18 @@ def score_pair(pair: Pair, study: StudyConfig, protocol: Protocol) -> dict[str, 
     Raises:
         DataError: a file that cannot be read, an unknown label, or two grids.
     """
-    reference, prediction, spacing_mm = _read(pair, study)
+    reference, prediction, geometry = _read(pair, study)
     reference, prediction, ignored = judged_alone(reference, prediction, study)
-    return protocol.score(reference, prediction, protocol.regions(study), spacing_mm, ignored)
+    return protocol.score(reference, prediction, protocol.regions(study), geometry.spacing_mm,
+                          ignored, geometry.voxel_mm3)
 
 
-def _read(pair: Pair, study: StudyConfig
-          ) -> tuple[np.ndarray, np.ndarray, tuple[float, float, float]]:
-    """Label values of both files, and the size of a voxel."""
+def _read(pair: Pair, study: StudyConfig) -> tuple[np.ndarray, np.ndarray, VolumeGeometry]:
+    """Label values of both files, and their grid."""
     reference, geometry = read_labels(pair.reference, study, pair.name, reference=True)
     prediction, other = read_labels(pair.prediction, study, pair.name)
     check_same_grid(pair.name, geometry, other, pair.reference, pair.prediction)
-    return reference, prediction, geometry.spacing_mm
+    return reference, prediction, geometry
 
 
 def _score(pair: Pair, study: StudyConfig, protocol: Protocol
@@ -136,7 +137,7 @@ def _content(pair: Pair, study: StudyConfig) -> PairContent | PixelNetError:
     try:
         arrays = judged_alone(*_read(pair, study)[:2], study)[:2]
         values = {value for array in arrays for value in values_in(array)}
-        return PairContent(file_digest(pair.reference), file_digest(pair.prediction),
+        return PairContent(image_digest(pair.reference), image_digest(pair.prediction),
                            frozenset(values))
     except PixelNetError as error:
         return type(error).of(error, case=pair.name)

@@ -31,7 +31,6 @@ from pixelnet_tf.io import remote
 from pixelnet_tf.io.csv_text import csv_text
 from pixelnet_tf.io.files import (
     begin_folder,
-    file_digest,
     read_json_as,
     remove,
     write_json,
@@ -39,6 +38,7 @@ from pixelnet_tf.io.files import (
 )
 from pixelnet_tf.io.plain import PlainError, build, convert
 from pixelnet_tf.reporting import Reporter
+from pixelnet_tf.volumes.images import image_digest
 
 SUMMARY_FILE, CASES_FILE = "summary.json", "cases.csv"
 #: Folder within a cross-validation of what its networks make of the cases that they have not seen.
@@ -300,7 +300,7 @@ def check_scored_files(evaluation: Evaluation, matching: Matching) -> None:
     made_from = evaluation.about.get("made_from", {})
     for case, paths in matching.pairs.items():
         for part, path in zip(("reference", "prediction"), paths, strict=True):
-            if case in made_from and file_digest(path) != made_from[case][part]:
+            if case in made_from and image_digest(path) != made_from[case][part]:
                 raise DataError(f"is not the {part} that was scored", case=case, file=path,
                                 hint="evaluate again, or give the folder that was")
 

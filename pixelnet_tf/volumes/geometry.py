@@ -114,6 +114,12 @@ class VolumeGeometry:
         return cls((x, y, z), affine, (x_mm, y_mm, z_mm), header)
 
     @property
+    def voxel_mm3(self) -> float:
+        """Volume of a voxel in mm³; of a sheared grid, as a tilted gantry gives one, less than the
+        product of its sides."""
+        return abs(float(np.linalg.det(self.affine[:3, :3])))
+
+    @property
     def spacing_doubt(self) -> str | None:
         """Say it where the header states other voxel sides than its affine has, or impossible ones.
         """

@@ -22,7 +22,7 @@ import numpy as np
 from nibabel.freesurfer.mghformat import MGHHeader
 
 from pixelnet_tf.errors import DataError
-from pixelnet_tf.io.files import check_written
+from pixelnet_tf.io.files import check_written, digest, file_digest
 from pixelnet_tf.volumes import nifti
 from pixelnet_tf.volumes.geometry import LPS_TO_RAS, VolumeGeometry
 
@@ -100,6 +100,15 @@ def parts_of(path: Path) -> tuple[Path, ...]:
     both = (path, _meta_fields(path).voxel_path) if path.suffix.lower() == ".mhd" else (
         nifti.pair_of(path))
     return tuple(dict.fromkeys(both))
+
+
+def image_digest(path: Path) -> str:
+    """Return a SHA-256 of an image's content, in hexadecimal; raises as `parts_of`.
+
+    Of an image in one file it is the file's own, else one of those of its files.
+    """
+    parts = [file_digest(part) for part in parts_of(path)]
+    return parts[0] if len(parts) == 1 else digest(parts)
 
 
 def _is_nifti(path: Path) -> bool:

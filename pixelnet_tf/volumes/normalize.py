@@ -6,7 +6,10 @@ import numpy as np
 from scipy import ndimage
 
 from pixelnet_tf.config import NormRegion
+from pixelnet_tf.errors import DataError
 
+#: Steps by which the mask of a head is grown and shrunk again, to close its gaps.
+_CLOSING = 2
 #: Pixels from a head's outline to its core, of the 256 or so that span a slice.
 CORE_DEPTH = 10
 
@@ -24,13 +27,23 @@ def brain_mask(channels: np.ndarray, skull_stripped: bool) -> np.ndarray:
 
     Returns:
         (column, row, slice) bool.
+
+    Raises:
+        DataError: no voxel belongs to the patient.
     """
-    if skull_stripped:
-        return _fill_slices((channels != 0).any(axis=-1))
+    mask = (_fill_slices((channels != 0).any(axis=-1)) if skull_stripped
+            else _head_mask(channels))
+    if not mask.any():
+        raise DataError("no voxel belongs to the patient: nothing stands out from the background",
+                        hint="look at the images, or name brain masks as `mask` in study.files")
+    return mask
+
+
+def _head_mask(channels: np.ndarray) -> np.ndarray:
     positive = np.clip(channels, 0, None).astype(np.float32)
     scale = np.percentile(positive, 99, axis=(0, 1, 2))
     mean = np.minimum(positive / np.where(scale > 0, scale, 1), 1).mean(axis=-1)
-    mask = ndimage.binary_closing(mean > otsu_threshold(mean), iterations=2)
+    mask = _closed(mean > otsu_threshold(mean))
     pieces, count = ndimage.label(mask)
     if count > 1:
         mask = pieces == 1 + np.argmax(np.bincount(pieces.ravel())[1:])
@@ -89,6 +102,13 @@ def core_of(mask: np.ndarray) -> np.ndarray:
     deep = ndimage.minimum_filter(mask, size=(2 * CORE_DEPTH + 1, 2 * CORE_DEPTH + 1, 1),
                                   mode="constant", cval=False)
     return deep if deep.any() else mask
+
+
+def _closed(mask: np.ndarray) -> np.ndarray:
+    # A head goes on beyond the outermost slices and a cut field of view, so that closing, which
+    # finds nothing there, would take it away at every face.
+    beyond = ndimage.binary_closing(np.pad(mask, _CLOSING, mode="edge"), iterations=_CLOSING)
+    return beyond[(slice(_CLOSING, -_CLOSING),) * mask.ndim]
 
 
 def _fill_slices(mask: np.ndarray) -> np.ndarray:

@@ -220,7 +220,7 @@ def _masses(inside: np.ndarray, geometry: VolumeGeometry) -> tuple[float, ...]:
     if not box:
         return ()
     pieces, _ = ndimage.label(inside[box[0]], np.ones((3, 3, 3)))
-    sizes = np.bincount(pieces.ravel())[1:] * float(np.prod(geometry.view_spacing_mm)) / 1000
+    sizes = np.bincount(pieces.ravel())[1:] * geometry.voxel_mm3 / 1000
     return tuple(np.sort(sizes)[::-1].tolist())
 
 
@@ -233,11 +233,11 @@ def _air_and_rim(sources: Sequence[Source]) -> tuple[float, float] | None:
     try:
         for source in sources:
             image = RawVolume.read(source)
-            if not images or image.array.shape == images[0].array.shape:
+            if not images or images[0].geometry.difference(image.geometry) is None:
                 images.append(image)
     except DataError:
         return None
-    views = [image.geometry.to_view(image.array) for image in images]
+    views = [images[0].geometry.to_view(image.array) for image in images]
     held = np.any([view != 0 for view in views], axis=0)
     # Of the slice that holds most.
     number = int(held.sum(axis=(0, 1)).argmax())

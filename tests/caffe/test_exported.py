@@ -144,6 +144,29 @@ def test_the_scripts_preparation_equals_predicts(setting, case, script, tmp_path
     assert 0 < wanted.mean() < 1 or setting == "every pixel, scaled"
 
 
+def test_the_script_takes_a_head_that_reaches_through_every_slice(case, script, tmp_path):
+    config = load_config("phantom", [*SMALL, WITHOUT_N4, "study.skull_stripped=false"])
+    export(config, tmp_path / "caffe")
+    about = json.loads((tmp_path / "caffe" / "serving.json").read_text())
+    preparation = script(tmp_path / "caffe", "preparation")
+    volumes = {}
+    for name, path in case.volumes.items():
+        image = nib.load(path)
+        array = np.repeat(np.asarray(image.dataobj)[:, :, 3:4], 4, axis=2)
+        volumes[name] = tmp_path / path.name
+        nib.save(nib.Nifti1Image(array, image.affine), volumes[name])
+    files = [nib.load(path) for path in volumes.values()]
+    images, wanted = preparation.prepare(files, about)
+    volume = prepare_case(Case("slab", volumes), config.study, config.prepare)
+    np.testing.assert_allclose(images, volume.images, rtol=0, atol=1e-6)
+    assert volume.brain.any(axis=(1, 2)).all()
+    assert wanted.any()
+    empty = [nib.Nifti1Image(np.zeros(file.shape, np.float32), file.affine) for file in files]
+    about["normalisation"]["skull_stripped"] = True
+    with pytest.raises(SystemExit, match="no voxel belongs to the patient"):
+        preparation.prepare(empty, about)
+
+
 def test_the_script_gives_predicts_labels(case, script, tmp_path, monkeypatch, capsys):
     config = load_config("phantom", [*SMALL, WITHOUT_N4, "prepare.slice_size=75"])
     turned = stored(case, "RPI", tmp_path)

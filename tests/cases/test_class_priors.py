@@ -31,6 +31,15 @@ def test_a_class_that_never_occurs():
     assert priors.correction("corrected")[2] == 0
 
 
+def test_a_class_that_was_met_in_no_drawn_slice_gets_no_say():
+    priors = ClassPriors(("a", "b", "c"), (0.95, 0.0499, 0.0001), (0.5, 0.5, 0.0))
+    found = priors.correction("corrected")
+    np.testing.assert_allclose(found[:2], np.log([0.95 / 0.5, 0.0499 / 0.5]), rtol=1e-6)
+    assert found[2] == 0
+    region = ClassPriors(priors.class_names, priors.real, priors.sampled, regions=((2,),))
+    assert region.correction("corrected")[0] == pytest.approx(0, abs=2e-4)
+
+
 def test_json_keeps_everything():
     assert ClassPriors.from_json(PRIORS.to_json()) == PRIORS
 

@@ -22,7 +22,9 @@ from pixelnet_tf.cases.parts import Part
 from pixelnet_tf.cases.predictions import PredictionRecord
 from pixelnet_tf.config import Config
 from pixelnet_tf.dataset import cluster as cluster_module
+from pixelnet_tf.dataset import encode as encode_module
 from pixelnet_tf.dataset.cluster import Cluster, open_cluster
+from pixelnet_tf.dataset.encode import encode_case
 from pixelnet_tf.dataset.prepare_study import prepare_study
 from pixelnet_tf.dataset.workers import run_cases
 from pixelnet_tf.errors import ConfigError, DataError, RunError, WorkerDied
@@ -227,6 +229,26 @@ def test_a_part_leaves_its_bad_cases_out_and_finish_keeps_them_out(small_study, 
     assert set(summary.split.cases) == {"phantom_001", "phantom_003", "phantom_004"}
     prepare_study(small_config, study, tmp_path / "plain", 1, True)
     assert written(out) == written(tmp_path / "plain")
+
+
+def test_a_part_whose_only_case_fails_when_it_is_prepared_leaves_it_out(small_study, small_config,
+                                                                        tmp_path, monkeypatch):
+    def fails(case, *settings):
+        if case.name == "phantom_002":
+            raise DataError("N4 finds no bias field", case="phantom_002")
+        return encode_case(case, *settings)
+
+    monkeypatch.setattr(encode_module, "encode_case", fails)
+    out = tmp_path / "prepared"
+    small_config = replace(small_config, split=replace(small_config.split, folds=0))
+    with pytest.raises(DataError, match="N4 finds no bias field"):
+        prepare_study(small_config, small_study, out, 1, part=Part(2, 4))
+    for number in (1, 2, 3, 4):
+        summary = prepare_study(small_config, small_study, out, 1, True, part=Part(number, 4))
+        assert [problem.case for problem in summary.left_out] == ["phantom_002"] * (number == 2)
+    assert "N4 finds no bias field" in (out / "left_out.json").read_text()
+    summary = prepare_study(small_config, small_study, out, 1, True, finish=True)
+    assert set(summary.split.cases) == {"phantom_001", "phantom_003", "phantom_004"}
 
 
 def test_a_worker_leaves_what_another_program_has_in_work(cluster, tmp_path):

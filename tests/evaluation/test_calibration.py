@@ -145,6 +145,18 @@ def test_the_summary_holds_it_and_reads_back(folders, tmp_path, labels):
     assert "10 bins" in tree["calibration_definitions"]["expected_calibration_error"]
 
 
+def test_probabilities_that_exceed_1_by_rounding_are_written_as_they_are_read(folders, tmp_path):
+    for case in ("case_a", "case_b"):
+        path = folders[0] / "probabilities" / f"{case}.nii.gz"
+        shares = np.asarray(nib.load(path).dataobj)
+        write_nifti(path, np.float32(np.where(shares == shares.max(-1, keepdims=True), 1.0005, 0)))
+    found, said = evaluated(folders)
+    assert not said.warnings
+    assert found.calibration.predicted_class.confidence[9] == 1
+    write_evaluation(found, tmp_path / "scores")
+    assert read_evaluation(tmp_path / "scores").calibration == found.calibration
+
+
 def test_probabilities_that_do_not_fit_are_left_out_and_told(folders):
     path = folders[0] / "probabilities" / "case_a.nii.gz"
     shares = np.asarray(nib.load(path).dataobj)

@@ -107,7 +107,7 @@ def test_lesions_found_missed_false_and_too_small_by_hand():
     reference = boxes(found, missed, small, shape=shape)
     prediction = boxes(((2, 6), (2, 6), (2, 4)),               # 32 of the 64
                        small, ((40, 41), (2, 3), (2, 3)), shape=shape)   # one voxel of nothing
-    score = score_lesions(reference, prediction, (1, 1, 1), rule)
+    score = score_lesions(reference, prediction, (1, 1, 1), 1, rule)
     alone = hausdorff95_surfels(surfel_distances(boxes(found), boxes(((2, 6), (2, 6), (2, 4))),
                                                  (1, 1, 1)))
     dice = 2 * 32 / (64 + 32)
@@ -119,9 +119,9 @@ def test_nothing_to_score_is_perfect():
     perfect = LesionWiseScore(1.0, 0.0, 0, 0, 0)
     empty, small = boxes(), boxes(((4, 6), (4, 6), (4, 6)))
     for prediction in (empty, small):
-        assert score_lesions(small, prediction, (1, 1, 1), LesionWiseRule()) == perfect
-    assert score_lesions(empty, empty, (1, 1, 1), LesionWiseRule()) == perfect
-    assert score_lesions(empty, small, (1, 1, 1), LesionWiseRule()) == LesionWiseScore(
+        assert score_lesions(small, prediction, (1, 1, 1), 1, LesionWiseRule()) == perfect
+    assert score_lesions(empty, empty, (1, 1, 1), 1, LesionWiseRule()) == perfect
+    assert score_lesions(empty, small, (1, 1, 1), 1, LesionWiseRule()) == LesionWiseScore(
         0.0, 374.0, 0, 0, 1)
 
 
@@ -129,25 +129,25 @@ def test_nothing_to_score_is_perfect():
 def test_a_lesion_of_the_threshold_is_left_out(mm3, counted):
     lesion = boxes(((2, 7), (2, 7), (2, 4)))                   # 50 voxels
     rule = LesionWiseRule(threshold_mm3=mm3)
-    assert score_lesions(lesion, boxes(), (1, 1, 1), rule).missed == counted
+    assert score_lesions(lesion, boxes(), (1, 1, 1), 1, rule).missed == counted
 
 
 def test_the_threshold_is_in_mm3():
     lesion = boxes(((2, 7), (2, 7), (2, 4)))
-    assert score_lesions(lesion, boxes(), (1, 1, 1.1), LesionWiseRule()).missed == 1
+    assert score_lesions(lesion, boxes(), (1, 1, 1.1), 1.1, LesionWiseRule()).missed == 1
 
 
 @pytest.mark.parametrize(("gap", "lesions"), [(6, 1), (7, 2)])
 def test_lesions_whose_dilations_touch_are_one(gap, lesions):
     second = 6 + gap
     reference = boxes(((2, 6), (2, 6), (2, 6)), ((second, second + 4), (2, 6), (2, 6)))
-    assert score_lesions(reference, boxes(), (1, 1, 1), LesionWiseRule()).missed == lesions
+    assert score_lesions(reference, boxes(), (1, 1, 1), 1, LesionWiseRule()).missed == lesions
 
 
 def test_a_component_may_belong_to_several_lesions():
     first, second = ((2, 6), (2, 6), (2, 6)), ((16, 20), (2, 6), (2, 6))
     bridge = boxes(((2, 20), (2, 6), (2, 6)))
-    score = score_lesions(boxes(first, second), bridge, (1, 1, 1), LesionWiseRule())
+    score = score_lesions(boxes(first, second), bridge, (1, 1, 1), 1, LesionWiseRule())
     assert (score.found, score.missed, score.false) == (2, 0, 0)
     assert score.dice == pytest.approx(2 * 64 / (64 + 18 * 16))
 

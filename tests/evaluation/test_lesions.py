@@ -16,7 +16,7 @@ from pixelnet_tf.evaluation.summary import Evaluation, read_evaluation, write_ev
 from pixelnet_tf.evaluation.tables import lesion_tables, paper_table, spread_table
 
 #: A voxel of 0.05 ml: a lesion of one is under 0.1 ml, one of two is not.
-SPACING_MM = (5.0, 5.0, 2.0)
+SPACING_MM, VOXEL_MM3 = (5.0, 5.0, 2.0), 50.0
 
 
 def _masks() -> tuple[np.ndarray, np.ndarray]:
@@ -37,7 +37,7 @@ def _masks() -> tuple[np.ndarray, np.ndarray]:
 
 
 def test_lesions_by_hand_with_one_that_joins_two():
-    counts = count_lesions(*_masks(), SPACING_MM)
+    counts = count_lesions(*_masks(), VOXEL_MM3)
     assert counts == LesionCounts(reference=(2, 1, 1, 0), detected=(0, 1, 1, 0),
                                   predicted=(1, 1, 1, 0), false_positives=(1, 1, 0, 0))
     # TP 2, FN 2, FP 2.
@@ -49,8 +49,8 @@ def test_voxels_that_touch_at_a_corner_are_one_lesion_and_no_overlap():
     diagonal, other = np.zeros((2, 4, 4, 4), bool)
     diagonal[0, 0, 0] = diagonal[1, 1, 1] = True
     other[2, 2, 2] = True
-    assert sum(count_lesions(diagonal, diagonal, SPACING_MM).reference) == 1
-    assert sum(count_lesions(diagonal, other, SPACING_MM).detected) == 0
+    assert sum(count_lesions(diagonal, diagonal, VOXEL_MM3).reference) == 1
+    assert sum(count_lesions(diagonal, other, VOXEL_MM3).detected) == 0
 
 
 @pytest.mark.parametrize(("reference", "prediction", "values"), [
@@ -59,7 +59,7 @@ def test_voxels_that_touch_at_a_corner_are_one_lesion_and_no_overlap():
 def test_empty_masks(reference, prediction, values):
     masks = np.zeros((2, 3, 3, 3), bool)
     masks[0, 1, 1, 1], masks[1, 1, 1, 1] = reference, prediction
-    assert tuple(count_lesions(*masks, SPACING_MM).values.values()) == values
+    assert tuple(count_lesions(*masks, VOXEL_MM3).values.values()) == values
 
 
 @pytest.mark.parametrize(("voxels", "size"), [(99, 0), (100, 1), (999, 1), (1000, 2), (9999, 2),
@@ -67,7 +67,7 @@ def test_empty_masks(reference, prediction, values):
 def test_a_class_of_sizes_begins_at_its_bound(voxels, size):
     mask = np.zeros((25, 25, 16), bool)
     mask.ravel()[:voxels] = True
-    found = count_lesions(mask, mask, (1.0, 1.0, 1.0)).reference
+    found = count_lesions(mask, mask, 1.0).reference
     assert found == tuple(int(k == size) for k in range(4))
 
 
@@ -76,7 +76,7 @@ def test_either_protocol_counts_lesions_of_its_regions_beside_its_own_measures(p
     reference, prediction = (mask.astype(np.uint8) * 2 for mask in _masks())
     score = protocol.score(reference, prediction, {"R": (2,)}, SPACING_MM)["R"]
     assert tuple(score.values) == protocol.measures
-    assert score.lesions == count_lesions(*_masks(), SPACING_MM)
+    assert score.lesions == count_lesions(*_masks(), VOXEL_MM3)
 
 
 def _evaluation(swapped: bool = False) -> Evaluation:

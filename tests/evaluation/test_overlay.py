@@ -260,7 +260,7 @@ def test_predict_draws_what_the_report_draws(phantom, tmp_path):
     drawn = png.imread(tmp_path / "new" / "phantom_001.png")
     assert [path.name for path in (tmp_path / "new").iterdir()] == ["phantom_001.png"]
     assert min(drawn.shape[:2]) > 1000
-    shown = image_reader(folder, config.study)("phantom_001")
+    shown = image_reader(folder, config.study)("phantom_001", volume.geometry)
     figures = [overlay_figure(one, truth, prediction, volume.geometry, config.study, "x")
                for one in (image_of(volume), shown)]
     for mine, other in zip(figures[0].axes, figures[1].axes, strict=True):

@@ -9,7 +9,10 @@ import re
 from dataclasses import replace
 from html.parser import HTMLParser
 
+import nibabel as nib
+import numpy as np
 import pytest
+from nibabel import orientations
 
 from pixelnet_tf.config import Config, config_to_yaml
 from pixelnet_tf.evaluation.case_images import image_reader
@@ -80,6 +83,45 @@ def test_report_is_one_file_without_network(source, tmp_path):
                                              "overlay_case_c.png", "overlay_case_a.png"]
     # The run's name is text, not markup.
     assert "my &lt;run&gt;" in text
+
+
+def _rewrite_images(study_dir, case, change):
+    for modality in STUDY.modalities:
+        path = study_dir / case / f"{case}_{modality}.nii.gz"
+        nib.save(change(nib.load(path)), path)
+
+
+@pytest.mark.parametrize("code", ["RAS", "SAL"])
+def test_images_whose_axes_are_in_another_order_make_the_same_pictures(source, study_dir, tmp_path,
+                                                                       code):
+    before = [path.read_bytes() for path in write_report(source, tmp_path / "a" / "report.html")]
+    for case in source.matching.pairs:
+        _rewrite_images(study_dir, case, lambda image: image.as_reoriented(
+            orientations.ornt_transform(orientations.io_orientation(image.affine),
+                                        orientations.axcodes2ornt(code))))
+    after = [path.read_bytes() for path in write_report(source, tmp_path / "b" / "report.html")]
+    assert after == before
+
+
+def test_images_on_another_grid_are_brought_and_those_elsewhere_left_out(source, study_dir,
+                                                                         tmp_path, caplog):
+    def cropped(image):
+        return image.slicer[2:, :, 1:]
+
+    def moved(image):
+        affine = image.affine.copy()
+        affine[2, 3] += 500
+        return nib.Nifti1Image(np.asarray(image.dataobj), affine)
+
+    _rewrite_images(study_dir, "case_a", cropped)
+    _rewrite_images(study_dir, "case_b", moved)
+    written = write_report(source, tmp_path / "report.html")
+    pictures = {path.stem for path in written if path.stem.startswith("overlay")}
+    assert pictures == {"overlay_case_a", "overlay_case_c"}
+    assert "case case_b: " in caplog.text
+    assert "the image does not lie where the labels lie" in caplog.text
+    titles = re.findall(r"<summary>(case_.*?)</summary>", written[0].read_text())
+    assert [title.split(",")[0] for title in titles] == ["case_c (worst", "case_a (best"]
 
 
 def test_viewers_lie_in_the_page_under_a_policy_that_names_its_script(source, tmp_path):

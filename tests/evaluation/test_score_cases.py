@@ -11,10 +11,12 @@ import pytest
 from pixelnet_tf.config import StudyConfig
 from pixelnet_tf.errors import DataError
 from pixelnet_tf.evaluation.label_files import read_labels
-from pixelnet_tf.evaluation.matching import match_cases
+from pixelnet_tf.evaluation.matching import Matching, match_cases
 from pixelnet_tf.evaluation.protocols import BratsProtocol
 from pixelnet_tf.evaluation.score_cases import check_pairs, score_cases
+from pixelnet_tf.evaluation.summary import Evaluation, check_scored_files, record
 from pixelnet_tf.reporting import LogReporter
+from tests.study_forms import write_image
 
 from .conftest import write_nifti
 
@@ -60,6 +62,44 @@ def test_pairs_are_read_before_any_is_scored(predictions_dir, study_dir, labels)
     (predictions_dir / "case_c.nii.gz").write_bytes(b"no gzip")
     with pytest.raises(DataError, match=r"case case_a: .*float64(.|\n)*case_c\.nii\.gz"):
         check_pairs(matching, STUDY)
+
+
+@pytest.mark.parametrize(("ending", "voxels"), [
+    (".mhd", ".raw"), (".hdr", ".img"), (".img", ".img")])
+def test_changed_voxels_beside_their_header_are_other_contents(tmp_path, labels, ending, voxels):
+    affine = np.diag([-1.0, -1.0, 1.0, 1.0])
+    paths = [write_image(tmp_path / side / f"x{ending}", labels, affine, packed=False)
+             for side in ("r", "p")]
+    matching = Matching({"x": tuple(paths)}, (), ())
+    before = check_pairs(matching, STUDY)
+    rules = BratsProtocol()
+    evaluation = Evaluation.of(rules, STUDY.regions, score_cases(matching, STUDY, rules),
+                               **record(matching, tmp_path / "p", before))
+    check_scored_files(evaluation, matching)
+    changed = paths[1].with_suffix(voxels)
+    changed.write_bytes(changed.read_bytes().replace(b"\4", b"\2"))
+    after = check_pairs(matching, STUDY)
+    assert after["x"].reference == before["x"].reference
+    assert after["x"].prediction != before["x"].prediction
+    with pytest.raises(DataError, match="is not the prediction that was scored"):
+        check_scored_files(evaluation, matching)
+
+
+def test_volumes_in_a_sheared_grid_are_those_of_its_voxels(tmp_path, labels):
+    # As a gantry tilted by 30 degrees gives it: slices of 4 mm lie 3.46 mm apart.
+    affine = np.array([[1.0, 0, 0, 0], [0, 1, 2, 0], [0, 0, 12 ** 0.5, 0], [0, 0, 0, 1]])
+    for side in ("r", "p"):
+        write_nifti(tmp_path / side / "x.nii.gz", labels, affine)
+    matching = match_cases(tmp_path / "p", tmp_path / "r", STUDY)
+    score = score_cases(matching, STUDY, BratsProtocol())["x"]["WT"]
+    volume_ml = np.count_nonzero(labels) * 12 ** 0.5 / 1000
+    assert score.agreement.reference_ml == pytest.approx(volume_ml, rel=1e-6)
+    assert score.agreement.prediction_ml == pytest.approx(volume_ml, rel=1e-6)
+    small = np.zeros_like(labels)
+    small[2:9, 2:6, 3] = 4                                     # 28 voxels: 0.097 ml, not 0.112
+    for side in ("r", "p"):
+        write_nifti(tmp_path / side / "x.nii.gz", small, affine)
+    assert score_cases(matching, STUDY, BratsProtocol())["x"]["WT"].lesions.detected == (1, 0, 0, 0)
 
 
 def test_spacing_of_the_file_is_used(tmp_path, labels):

@@ -73,7 +73,7 @@ def test_the_mask_is_the_brain_of_normalisation_and_prediction(study, config):
     assert config.prediction.inside_brain(config.study)
     domain = PredictionGrid.of(volume, True).domain
     np.testing.assert_array_equal(volume.plan.from_slices(domain), inside)
-    shown = image_reader(study, config.study)("phantom_001")
+    shown = image_reader(study, config.study)("phantom_001", volume.geometry)
     np.testing.assert_array_equal(shown.brain, inside)
 
 

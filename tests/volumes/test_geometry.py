@@ -90,6 +90,8 @@ def test_a_sheared_affine_has_no_qform_and_is_kept():
     made = VolumeGeometry.of((4, 5, 6), sheared)
     np.testing.assert_allclose(made.nifti_header().get_sform(), sheared, atol=1e-6)
     assert made.difference(geometry(sheared)) is None
+    assert made.voxel_mm3 == pytest.approx(2)
+    assert made.spacing_mm[1] > 1.04
 
 
 def test_a_permutation_is_found_only_where_voxels_coincide():

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from pixelnet_tf.errors import DataError
 from pixelnet_tf.volumes.normalize import brain_mask, core_of, otsu_threshold, z_score
 
 
@@ -27,6 +28,23 @@ def test_mask_of_a_head_in_noise(ball):
     assert mask[ball > 0].all()
     assert not mask[0, 0, 0]
     assert mask.sum() < 1.6 * (ball > 0).sum()
+
+
+@pytest.mark.parametrize("slices", [1, 4, 9])
+def test_a_head_goes_on_beyond_the_outermost_slices_and_a_cut_field_of_view(slices):
+    head = np.zeros((30, 24, slices), bool)
+    head[6:26, 9:] = True
+    gaps = head.copy()
+    gaps[12:15, 14, :] = False
+    channels = np.float32(100 * gaps)[..., None]
+    grown = head.copy()
+    grown[5:27, 9:] = grown[6:26, 8:] = True
+    np.testing.assert_array_equal(brain_mask(channels, skull_stripped=False), grown)
+
+
+def test_a_volume_without_any_patient_is_refused():
+    with pytest.raises(DataError, match=r"no voxel belongs to the patient.*study\.files"):
+        brain_mask(np.zeros((6, 6, 3, 2), np.float32), skull_stripped=True)
 
 
 def test_otsu_parts_two_heaps():

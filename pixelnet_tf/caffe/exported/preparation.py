@@ -36,6 +36,8 @@ def prepare(files, about):
         channels, brain = channels[..., :-1], channels[..., -1] > 0.5
     else:
         brain = fill_holes((channels != 0).any(axis=-1)) if stripped else find_head(channels)
+    if not brain.any():
+        sys.exit("no voxel belongs to the patient: nothing stands out from the background")
     for number, name in enumerate(about["channels"]):
         array = channels[..., number]
         if name in normal["bias_field"]["modalities"]:
@@ -108,7 +110,9 @@ def find_head(channels):
     above = counts.sum() - below
     apart = sums[:-1] / np.maximum(below, 1) - (sums[-1] - sums[:-1]) / np.maximum(above, 1)
     mask = mean > edges[1 + np.argmax(below * above * apart ** 2)]
-    pieces, count = ndimage.label(ndimage.binary_closing(mask, iterations=2))
+    # A head goes on beyond the faces of the volume, where closing would take it away.
+    closed = ndimage.binary_closing(np.pad(mask, 2, "edge"), iterations=2)[2:-2, 2:-2, 2:-2]
+    pieces, count = ndimage.label(closed)
     largest = 1 + np.argmax(np.bincount(pieces.ravel())[1:]) if count else 1
     return ndimage.binary_dilation(fill_holes(pieces == largest))
 
