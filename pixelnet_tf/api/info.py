@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import importlib.metadata
-import importlib.util
 import platform
+import re
 import time
 from dataclasses import dataclass, field
 from typing import Any
@@ -16,10 +16,11 @@ from pixelnet_tf.io.processor import cpuinfo, free_memory
 _INSTRUCTIONS = ("avx2", "fma", "avx512f", "avx512_vnni", "avx512_bf16", "avx512_fp16", "amx_tile",
                  "amx_bf16", "amx_int8")
 _PACKAGES = ("tensorflow", "keras", "numpy", "scipy", "nibabel", "SimpleITK", "protobuf")
-#: Extra -> the modules that it brings.
-_EXTRAS = {"report": ("matplotlib", "jinja2"), "serve": ("starlette", "uvicorn"),
-           "hdf5": ("h5py",), "onnx": ("tf2onnx", "onnxruntime"), "tensorboard": ("tensorboard",),
-           "dicom": ("highdicom", "pydicom"), "cluster": ("distributed", "dask_jobqueue")}
+#: Extras that are for the work on this project, and the one that names others.
+_NO_PARTS = {"test", "test-serving", "docs", "oracle", "benchmark", "peer", "all"}
+#: A requirement as a package's metadata hold it: `tensorflow[and-cuda]>=2.18; extra == "gpu"`.
+_REQUIREMENT = re.compile(r"""(?P<package>[\w.-]+)\s*(?:\[(?P<with_extras>[^]]*)\])?[^;]*"""
+                          r"""(?:;.*\bextra == ["'](?P<extra>[^"']+))?""")
 #: A convolution of VGG-16's third block on two slices of 112 x 112 pixels.
 _SIDE, _CHANNELS = 112, 256
 #: How long each number type is measured.
@@ -50,7 +51,7 @@ class Info:
         Number type -> measured speed of a convolution, in 1e9 multiplications and additions a
         second; empty where nothing was measured.
     extras
-        Extra -> whether its modules are there.
+        Extra -> whether all packages that it brings are there.
     """
 
     versions: dict[str, str]
@@ -125,8 +126,8 @@ def machine_info(measure: bool = True) -> Info:
         bfloat16_by(), auto_precision(ModelConfig()).value,
         tf.config.experimental.tensor_float_32_execution_enabled(),
         {name: _gflops(tf, name) for name in ("float32", "bfloat16")} if measure else {},
-        {name: all(importlib.util.find_spec(module) is not None for module in modules)
-         for name, modules in _EXTRAS.items()})
+        {extra: there for extra, there in _extras("pixelnet-tf").items()
+         if extra not in _NO_PARTS})
 
 
 def _version(package: str) -> str:
@@ -134,6 +135,24 @@ def _version(package: str) -> str:
         return importlib.metadata.version(package)
     except importlib.metadata.PackageNotFoundError:
         return ""
+
+
+def _extras(package: str) -> dict[str, bool]:
+    """Extra of an installed package -> whether what it brings is installed; empty without it."""
+    try:
+        requirements = importlib.metadata.requires(package) or []
+    except importlib.metadata.PackageNotFoundError:
+        return {}
+    found: dict[str, bool] = {}
+    for text in requirements:
+        match = _REQUIREMENT.match(text)
+        if match is None or match["extra"] is None:
+            continue
+        there = bool(_version(match["package"])) and all(
+            _extras(match["package"]).get(extra.strip(), False)
+            for extra in filter(None, (match["with_extras"] or "").split(",")))
+        found[match["extra"]] = found.get(match["extra"], True) and there
+    return found
 
 
 def _gpu(tf: Any, device: Any) -> str:

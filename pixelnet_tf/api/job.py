@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -14,6 +15,7 @@ from pixelnet_tf.api.study import Study, make_cross_validation, make_trainer
 from pixelnet_tf.config import (
     Config,
     as_config,
+    check_network_named,
     config_from_yaml,
     config_to_yaml,
 )
@@ -29,6 +31,8 @@ if TYPE_CHECKING:
     from pixelnet_tf.training.loop import Trainer
 
 Path_ = str | os.PathLike[str]
+#: Begins a comment of OUT/plan.yaml that holds an option which the plan was made by.
+_ASKED = "# Asked for: "
 
 
 @dataclass(frozen=True)
@@ -102,9 +106,10 @@ class Job:
     out
         Folder of the job; holds its parts.
     preset, minutes, weights, trial
-        As `plan` takes them; of no use where a configuration is given or was planned before.
+        As `plan` takes them; not beside a configuration. A second call may leave them out, or give
+        those of the first one.
     config
-        A configuration in the place of a plan.
+        A configuration in the place of a plan; a file must name a network or its training.
     overrides
         Settings as `--set` takes them, on top of either.
     folds
@@ -114,7 +119,8 @@ class Job:
     Raises
     ------
     DataError
-        No case is found. ConfigError: the folder holds a job of another configuration.
+        No case is found. ConfigError: the folder holds a job of another configuration or of other
+        options, or an option takes no part beside another one.
 
     Examples
     --------
@@ -137,6 +143,14 @@ class Job:
         self.study, self.folder = Path(study), JobFolder(Path(out))
         self.reporter = reporter_or_log(reporter)
         self.told: tuple[str, ...] = ()
+        asked = _plan_options(preset, minutes, weights, trial)
+        if config is not None:
+            if asked:
+                raise ConfigError(f"{' and '.join(asked)} would make a plan, and --config takes "
+                                  "its place", value=list(asked),
+                                  hint=f"leave out {', '.join(asked)}, or --config")
+            if not isinstance(config, Config):
+                check_network_named(os.fspath(config), overrides)
         check_apart(out, study)
         check_free(self.folder.path)
         given = None if config is None else as_config(config, overrides)
@@ -148,13 +162,19 @@ class Job:
                 raise ConfigError("holds a job of another configuration than this call asks for",
                                   file=self.folder.plan,
                                   hint="give a new OUT, or leave --config and --set out to go on")
+            before = self._text.splitlines()
+            if other := [option for option, line in asked.items() if line not in before]:
+                raise ConfigError("holds a job of another plan than this call asks for by "
+                                  f"{' and '.join(other)}", file=self.folder.plan, value=other,
+                                  hint=f"give a new OUT, or leave {', '.join(other)} out to go on")
         elif given is not None:
             self.config, self._text = given, config_to_yaml(given)
         else:
             found = plan(self.study, preset=preset, minutes=minutes, weights=weights,
                          overrides=overrides, trial=trial, reporter=self.reporter)
             self.told = tuple(found.lines())
-            self.config, self._text = found.config, found.yaml()
+            lines = "".join(f"{line}\n" for line in asked.values())
+            self.config, self._text = found.config, lines + found.yaml()
 
     def check(self) -> None:
         """Read and check every file, and say what is left to do; writes nothing.
@@ -290,6 +310,16 @@ class Job:
         self.reporter.message("report")
         Report(self.folder.run, predictions, scores, references=references,
                data=self.folder.prepared, reporter=self.reporter).save(self.folder.report)
+
+
+def _plan_options(preset: str | None, minutes: float | None, weights: Path_ | None, trial: bool
+                  ) -> dict[str, str]:
+    """The options of a plan that a call gives, each with the line of plan.yaml that says so."""
+    given = {"--preset": preset, "--minutes": None if minutes is None else float(minutes),
+             "--weights": None if weights is None else os.path.abspath(weights),
+             "--no-trial": None if trial else True}
+    return {option: f"{_ASKED}{option} {json.dumps(value)}" for option, value in given.items()
+            if value is not None}
 
 
 def _draws() -> bool:

@@ -27,12 +27,13 @@ from pixelnet_tf.config import (
 from pixelnet_tf.errors import ConfigError, ModelError, PixelNetError
 from pixelnet_tf.planning.hardware import Hardware
 from pixelnet_tf.planning.plan import Plan as Plan
-from pixelnet_tf.planning.plan import expected_costs
+from pixelnet_tf.planning.plan import expected_costs, overridden_keys
 from pixelnet_tf.planning.rules import (
     MINUTES,
     choose_modalities,
     choose_preset,
     describe,
+    find_patients,
     fit_steps,
     looks_setting,
     make_settings,
@@ -68,9 +69,10 @@ def plan(path: str | os.PathLike[str], *, preset: str | None = None, minutes: fl
         "best", "faithful" (the paper's values) or "laptop"; None takes "best" where ImageNet's
         weights are at hand and slices are not small, else "laptop".
     minutes
-        Processor minutes that the training of a network may take; None takes the preset's.
+        Processor minutes that the training of a network may take; None takes the preset's. Only
+        with a trial, and not where an override gives steps or epochs.
     weights
-        File of an ImageNet VGG-16 to start from.
+        File of an ImageNet VGG-16 to start from; not for the preset "laptop".
     config
         Its section `study` says how the folder is to be read; None finds it out.
     overrides
@@ -88,7 +90,7 @@ def plan(path: str | os.PathLike[str], *, preset: str | None = None, minutes: fl
     ------
     DataError
         No case is found, or none can be read. ModelError: the preset's start weights are not at
-        hand.
+        hand. ConfigError: arguments of which one takes no part beside the other.
 
     Examples
     --------
@@ -99,6 +101,7 @@ def plan(path: str | os.PathLike[str], *, preset: str | None = None, minutes: fl
     >>> print(found.yaml())
     # A plan of pixelnet-tf...study:...
     """
+    _check_arguments(preset, minutes, weights, trial)
     reporter = reporter_or_log(reporter)
     found = _Found.of(Path(path), config, reporter)
     survey = survey_study(found.cases, found.study.ignore_label, reporter)
@@ -116,7 +119,15 @@ def plan(path: str | os.PathLike[str], *, preset: str | None = None, minutes: fl
     made = Plan(tuple(make_settings(study, survey, hardware, chosen, reasons, names, start, aside)),
                 chosen, why, (*found.told, *describe(survey, study), str(hardware)),
                 notes=tuple(_notes(survey, names, found.cases))).overridden(overrides)
-    minutes = MINUTES.get(chosen) if minutes is None else minutes
+    _, doubt = find_patients(names)
+    if doubt and not (made.config.split.patient or made.config.split.file):
+        made = replace(made, notes=(*made.notes, doubt))
+    given = {"training.steps", "training.epochs"}.intersection(overridden_keys(overrides))
+    if given and minutes is not None:
+        raise ConfigError(f"--minutes fits training.steps, and {' and '.join(sorted(given))} "
+                          "are given", value=minutes, hint="leave either out")
+    if minutes is None and not given:
+        minutes = MINUTES.get(chosen)
     if names:
         work = _Work.of(made.config, survey, names)
         if trial:
@@ -126,6 +137,19 @@ def plan(path: str | os.PathLike[str], *, preset: str | None = None, minutes: fl
             made = made.with_settings(work.looks(made.config, survey))
     made.config  # noqa: B018  What does not hold is told here, not by the next verb.
     return made
+
+
+def _check_arguments(preset: str | None, minutes: float | None,
+                     weights: str | os.PathLike[str] | None, trial: bool) -> None:
+    """Raise `ConfigError` for an argument that takes no part beside another one."""
+    if minutes is not None and not trial:
+        raise ConfigError("--minutes takes the trial's times to fit the steps, and --no-trial "
+                          "leaves it out", value=minutes,
+                          hint="leave either out, or give --set training.steps=N")
+    if weights is not None and preset == Preset.LAPTOP:
+        raise ConfigError("--weights is ImageNet's start of a VGG-16, and the preset laptop has a "
+                          "smaller network", value=os.fspath(weights),
+                          hint="leave --weights out, or give --preset best")
 
 
 @dataclass(frozen=True)
@@ -292,7 +316,11 @@ class _Work:
 
 def _with_trial(made: Plan, work: _Work, survey: Survey, cases: Sequence[Case],
                 minutes: float | None, hardware: Hardware, reporter: Reporter) -> Plan:
-    """The plan with steps that fit into the minutes and with what each verb will take."""
+    """The plan with steps that fit into the minutes and with what each verb will take.
+
+    minutes: of the cores; None: the steps, or epochs, of the plan stay, and looks and costs are
+        theirs.
+    """
     config = made.config
     reporter.message("trying a few steps of the network")
     side = config.prepare.slice_size
@@ -302,10 +330,10 @@ def _with_trial(made: Plan, work: _Work, survey: Survey, cases: Sequence[Case],
         return replace(made, notes=(*made.notes, f"{found}: time and memory are not known"))
     if minutes is None:
         steps = work.steps(config)
-        settings = work.looks(config, survey, found)
-        rounds = steps / settings[0].value if settings else 0
+        if "training.validate_every" not in {setting.key for setting in made.settings}:
+            made = made.with_settings(work.looks(config, survey, found))
+        rounds = steps / (made.config.training.validate_every or work.epoch)
         clock = (steps * found.step_seconds + rounds * work.validated * found.slice_seconds) / 60
-        made = made.with_settings(settings)
     else:
         settings, clock = fit_steps(minutes, found, hardware.cores, work.validated)
         steps = settings[0].value
@@ -334,7 +362,7 @@ def _seconds_of_a_case(cases: Sequence[Case], config: Config) -> float:
         field = config.prepare.bias_field
         corrected = len(field.modalities or config.study.modalities) if field.enabled else 0
         begin, cores = time.perf_counter(), time.process_time()
-        if corrected and mask.any():
+        if corrected:
             correct_bias_field(view, volume.geometry.view_spacing_mm, mask, field)
         # Where other programs are at work, the clock says too much.
         correcting = min(time.perf_counter() - begin, time.process_time() - cores)

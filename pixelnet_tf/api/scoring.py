@@ -122,7 +122,8 @@ def evaluate(predictions: Any, references: Any, protocol: str | None = None, *,
     DataError
         A segmentation that cannot be scored: unreadable, unknown labels, another grid.
     ConfigError
-        Labels that nobody named and that are not BraTS'.
+        Labels that nobody named and that are not BraTS', or another Hausdorff95 than "pooled" for
+        a protocol that has its own.
 
     Examples
     --------
@@ -141,7 +142,7 @@ def evaluate(predictions: Any, references: Any, protocol: str | None = None, *,
     reporter = reporter_or_log(reporter)
     source = scoring_config(predictions, config, overrides)
     resolved = _with_protocol(source.config, protocol)
-    rules = make_protocol(resolved.evaluation, f"hausdorff95_{hausdorff95}")
+    rules = _rules(resolved, hausdorff95)
     regions = rules.regions(resolved.study)
     pairs = _pairs(predictions, references, allow_missing)
     scores, present = {}, set()
@@ -153,7 +154,8 @@ def evaluate(predictions: Any, references: Any, protocol: str | None = None, *,
             labels_of(truth.array, resolved.study, case, truth.source, reference=True),
             labels_of(found.array, resolved.study, case, found.source), resolved.study)
         present |= {int(value) for array in (true, labels) for value in np.unique(array)}
-        scores[case] = rules.score(true, labels, regions, truth.geometry.spacing_mm, ignored)
+        scores[case] = rules.score(true, labels, regions, truth.geometry.spacing_mm, ignored,
+                                   truth.geometry.voxel_mm3)
         reporter.progress("scoring", number, len(pairs), case)
     _check_labels(present, len(pairs), rules, regions, source.named, reporter)
     return Scores(Evaluation.of(rules, regions, scores))
@@ -195,7 +197,7 @@ class FolderScoring:
         found = scoring_config(self._predictions, config, overrides)
         self._config = _with_protocol(found.config, protocol)
         study = self._config.study
-        self._rules = make_protocol(self._config.evaluation, f"hausdorff95_{hausdorff95}")
+        self._rules = _rules(self._config, hausdorff95)
         self._regions = self._rules.regions(study)
         self._matching = match_cases(self._predictions, self._references, study, allow_missing,
                                      reporter)
@@ -271,6 +273,15 @@ def scoring_config(predictions: Any, config: Config | Path_ | None = None,
         config = next((str(path) for path in beside if path.is_file()), None)
     named = config is not None or any(setting.startswith("study.labels") for setting in overrides)
     return ScoringConfig(as_config(config, overrides), named)
+
+
+def _rules(config: Config, hausdorff95: str) -> Protocol:
+    """The protocol; raises `ConfigError` for a definition of Hausdorff95 that it has not."""
+    rules = make_protocol(config.evaluation, f"hausdorff95_{hausdorff95}")
+    if hausdorff95 != "pooled" and rules.name != ProtocolName.BRATS:
+        raise ConfigError(f"--hausdorff95 {hausdorff95} is for the brats protocol, and these are "
+                          f"the rules of {rules.name}", value=hausdorff95, hint="leave it out")
+    return rules
 
 
 def _with_protocol(config: Config, protocol: str | None) -> Config:

@@ -135,7 +135,7 @@ class Segmentation:
 
     def volumes_ml(self) -> dict[str, float]:
         """Volume of each class but the background, and of each region, in millilitres."""
-        voxel_ml = abs(np.linalg.det(self.affine[:3, :3])) / 1000
+        voxel_ml = self._geometry.voxel_mm3 / 1000
         counts = np.bincount(self.labels.ravel(), minlength=256)
         found = {name: counts[value] * voxel_ml
                  for value, name in self.class_names.items() if value}
@@ -237,8 +237,10 @@ class Segmenter:
     def __init__(self, config: Config, load: Callable[[], tuple[SegmentVolume, dict[str, Any]]],
                  trained_on: frozenset[str] = frozenset(), split: Split | None = None,
                  runs: Runs | None = None, follows: str = "",
-                 again: Callable[[], Segmenter] | None = None):
+                 again: Callable[[], Segmenter] | None = None, averaged: bool = False):
         self.config, self.follows = config, follows
+        #: Whether several networks answer by the mean of their scores alone.
+        self._averaged = averaged
         #: Makes the same on a worker; a function that can be pickled.
         self._again = again
         self._load = load
@@ -366,7 +368,7 @@ class Segmenter:
             No SavedModel of this project.
         """
         from pixelnet_tf.inference.volume import segment_remotely
-        from pixelnet_tf.serving.about import served_config
+        from pixelnet_tf.serving.about import is_average, served_config
         from pixelnet_tf.serving.loaded_model import LoadedModel, read_about
 
         folder = Path(remote.local(folder))
@@ -389,7 +391,8 @@ class Segmenter:
                 planes=resolved.model.planes, by_region=resolved.model.region_based), record
 
         return cls(resolved, load, again=partial(cls.from_export, _absolute(folder),
-                                                 overrides=tuple(overrides)))
+                                                 overrides=tuple(overrides)),
+                   averaged=is_average(about))
 
     @classmethod
     def from_server(cls, url: str, *, token: str | None = None,
@@ -411,7 +414,7 @@ class Segmenter:
             Settled by the export; another one is refused.
         """
         from pixelnet_tf.inference.volume import segment_remotely
-        from pixelnet_tf.serving.about import served_config
+        from pixelnet_tf.serving.about import is_average, served_config
         from pixelnet_tf.serving.client import ServedModel
 
         served = ServedModel(url, token, reporter=reporter)
@@ -433,7 +436,7 @@ class Segmenter:
             again=partial(cls.from_server, url, token=token, serving_json=None if serving_json is
                           None else _absolute(serving_json), config=None if config is None
                           else as_config(config), overrides=tuple(overrides), prior=prior,
-                          mode=mode, precision=precision))
+                          mode=mode, precision=precision), averaged=is_average(about))
 
     @property
     def modalities(self) -> tuple[str, ...]:
@@ -465,7 +468,11 @@ class Segmenter:
             A modality is missing (and `prediction.allow_missing` is off) or unknown, an image is
             unreadable, empty or not finite, or the
             grids differ.
+        ConfigError
+            Uncertainty is asked of an export of several networks, which answers by the mean of
+            their scores.
         """
+        self._check_uncertainty(uncertainty)
         study = self.config.study
         for modality in images:
             if modality not in study.inputs:
@@ -554,6 +561,7 @@ class Segmenter:
             out = _absolute(out)
             data = ({key: _absolute(path) for key, path in data.items()}
                     if isinstance(data, Mapping) else _absolute(data))
+        self._check_uncertainty(self.config.prediction.uncertainty_maps)
         out = remote.local(out, reporter)
         if not isinstance(data, Mapping):
             data = remote.local(data, reporter)
@@ -686,6 +694,14 @@ class Segmenter:
                    told=told_of(about), weights=weights,
                    preparation=preparation_of(self.config.study, self.config.prepare))
         return out
+
+    def _check_uncertainty(self, asked: bool) -> None:
+        """Raise `ConfigError` where it is asked for and cannot be had."""
+        if asked and self._averaged:
+            raise ConfigError("the uncertainty of several networks follows from the probabilities "
+                              "of each, and their export answers by the mean of their scores",
+                              hint="predict by the runs themselves (--model), or leave "
+                                   "--uncertainty out (prediction.uncertainty_maps=false)")
 
     @cached_property
     def _backend(self) -> tuple[SegmentVolume, dict[str, Any]]:

@@ -216,9 +216,7 @@ def make_trainer(prepared: PreparedStudy | Path_, config: Config | Path_, out: P
 
     study = _opened(prepared)
     split = study.split if fold is None else study.split.fold(fold)
-    if not isinstance(config, Config):
-        check_network_named(os.fspath(config), overrides)
-    resolved = as_config(config, overrides)
+    resolved = _with_network(config, overrides)
     return Trainer(resolved, study, split, out, reporter=reporter,
                    replicas=Replicas.of(distribute, join_seconds, reporter))
 
@@ -248,7 +246,7 @@ def make_cross_validation(prepared: PreparedStudy | Path_, config: Config | Path
     out, prepared = remote.local(out, reporter), _brought(prepared, reporter)
     from pixelnet_tf.training.cross_validation import CrossValidation
 
-    return CrossValidation(as_config(config, overrides), _opened(prepared), Path(out), folds,
+    return CrossValidation(_with_network(config, overrides), _opened(prepared), Path(out), folds,
                            reporter=reporter)
 
 
@@ -278,9 +276,22 @@ def make_experiment(prepared: PreparedStudy | Path_, references: Path_, config: 
     from pixelnet_tf.training.experiment import Experiment
 
     study = _opened(prepared)
-    resolved = replace(as_config(config, overrides), study=study.config.study,
+    resolved = replace(_with_network(config, overrides), study=study.config.study,
                        prepare=study.config.prepare)
     return Experiment(resolved, study, Path(references), Path(out), reporter=reporter)
+
+
+def _with_network(config: Config | Path_, overrides: Sequence[str]) -> Config:
+    """A configuration to train by; a file must name a network or its training.
+
+    Raises
+    ------
+    ConfigError
+        It does not.
+    """
+    if not isinstance(config, Config):
+        check_network_named(os.fspath(config), overrides)
+    return as_config(config, overrides)
 
 
 def _brought(prepared: PreparedStudy | Path_, reporter: Reporter | None) -> PreparedStudy | Path_:

@@ -21,7 +21,7 @@ from pixelnet_tf.cases.layouts import find_cases
 from pixelnet_tf.cases.predictions import PREDICTION_FILE, PredictionRecord
 from pixelnet_tf.config import Config, Strategy, StudyConfig, as_config, config_from_dict
 from pixelnet_tf.config.sections import BRAIN_MASK
-from pixelnet_tf.errors import DataError, require
+from pixelnet_tf.errors import ConfigError, DataError, require
 from pixelnet_tf.evaluation.matching import find_references, predictions_in
 from pixelnet_tf.evaluation.summary import SUMMARY_FILE, read_evaluation
 from pixelnet_tf.planning.rules import name_values, propose_regions
@@ -111,6 +111,9 @@ class View:
         elif (folder / PREDICTION_FILE).is_file() or truths or scored or images:
             self._source = _of_predictions(folder, truths, scored, images, config, overrides)
         elif _is_prepared(folder):
+            if config is not None or overrides:
+                raise ConfigError("a prepared study is shown by its own configuration", file=folder,
+                                  hint="leave --config and --set out, or view the raw study")
             self._source = _of_prepared(folder)
         else:
             self._source = _of_study(folder, config, overrides)

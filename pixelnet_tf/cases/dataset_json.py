@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -96,7 +97,8 @@ def _labels(tree: dict[str, Any]) -> tuple[dict[int, str], dict[str, tuple[int, 
     """Value -> name, regions and the value to ignore, of either way that labels are written in.
 
     nnU-Net writes name -> value, or name -> values of a region; before its second version, and in
-    the Decathlon, value -> name. A value that regions alone name is called as the smallest of them.
+    the Decathlon, value -> name. A value that regions alone name is called as the smallest of them,
+    with the value behind it where others are called so, too.
     """
     labels: dict[int, str] = {}
     regions: dict[str, tuple[int, ...]] = {}
@@ -113,8 +115,13 @@ def _labels(tree: dict[str, Any]) -> tuple[dict[int, str], dict[str, tuple[int, 
     if ignore is not None:
         del labels[ignore]
     for name, values in sorted(regions.items(), key=lambda region: len(region[1])):
-        for value in values:
-            labels.setdefault(value, name)
+        unnamed = [value for value in dict.fromkeys(values) if value not in labels]
+        for value in unnamed:
+            labels[value] = name if len(unnamed) == 1 else f"{name}_{value}"
+    if same := [name for name, count in Counter(labels.values()).items() if count > 1]:
+        raise PlainError(f"labels calls several values {same[0]!r}: "
+                         f"{sorted(value for value in labels if labels[value] == same[0])}",
+                         value=same[0])
     if labels and 0 not in labels:
         raise PlainError("labels must name 0, the background", value=sorted(labels))
     return dict(sorted(labels.items())), regions, ignore

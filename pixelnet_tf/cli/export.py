@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from pixelnet_tf.cli.options import PATH, dry_run_option, verb
+from pixelnet_tf.cli.options import PATH, dry_run_option, refuse_given, verb
 from pixelnet_tf.config import Mode, Precision, Prior
 from pixelnet_tf.errors import as_shown, require
 
@@ -47,6 +47,8 @@ def command(models: tuple[str, ...], out: Path, name: str | None, version: int |
     from pixelnet_tf import Segmenter
 
     if model_format == "onnx":
+        refuse_given("onnx scores single pixels, in float32; leave it out, or export a savedmodel",
+                     "mode", "precision")
         require("--format onnx", "onnx", "tf2onnx", "onnxruntime")
     segmenter = Segmenter.from_run(*models, prior=prior, mode=mode, precision=precision)
     if segmenter.follows:

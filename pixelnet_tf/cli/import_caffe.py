@@ -6,7 +6,14 @@ from pathlib import Path
 
 import click
 
-from pixelnet_tf.cli.options import PATH, config_options, dry_run_option, read_config, verb
+from pixelnet_tf.cli.options import (
+    PATH,
+    config_options,
+    dry_run_option,
+    read_config,
+    refuse_given,
+    verb,
+)
 from pixelnet_tf.errors import ConfigError
 
 
@@ -60,6 +67,11 @@ def command(caffemodel: Path | None, prototxt: Path | None, out: Path | None, so
         raise ConfigError("import-caffe needs --caffemodel (and --out), or --solver")
     if caffemodel is not None and out is None and not dry_run:
         raise ConfigError("import-caffe needs --out, the model to write; or --dry-run")
+    if caffemodel is None:
+        refuse_given("without --caffemodel no model is written, and --solver alone is printed; "
+                     "give --caffemodel, or leave it out",
+                     "prototxt", "out", "classes", "channels", "channel_rule", "border",
+                     "allow_nan", "config_path", "overrides", "dry_run")
     from pixelnet_tf.api import caffe
 
     if out is not None:

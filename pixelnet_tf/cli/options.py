@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import click
+from click.core import ParameterSource
 
 from pixelnet_tf.cli.session import SESSION
 from pixelnet_tf.config import (
@@ -195,6 +196,22 @@ def series_option(function: Callable) -> Callable:
 def with_series(overrides: tuple[str, ...], series: tuple[str, ...]) -> tuple[str, ...]:
     """The settings, with those of `--series`, which says that the layout is DICOM."""
     return (*overrides, "study.layout=dicom", *series) if series else overrides
+
+
+def refuse_given(reason: str, *names: str) -> None:
+    """Refuse options that would take no part in this call.
+
+    Args:
+        reason: what stands behind the options' names in the message.
+        names: parameters of the verb.
+
+    Raises:
+        click.UsageError: the call gives one of them, also with its default value.
+    """
+    context = click.get_current_context()
+    if given := [option.opts[0] for option in context.command.params if option.name in names
+                 and context.get_parameter_source(option.name) == ParameterSource.COMMANDLINE]:
+        raise click.UsageError(f"{', '.join(given)}: {reason}")
 
 
 def read_config(config_path: str | None, overrides: tuple[str, ...], print_config: bool) -> Config:

@@ -7,7 +7,14 @@ from typing import Any
 
 import click
 
-from pixelnet_tf.cli.options import OUT_FILE, PATH, plan_options, set_option, verb
+from pixelnet_tf.cli.options import (
+    OUT_FILE,
+    PATH,
+    plan_options,
+    refuse_given,
+    set_option,
+    verb,
+)
 from pixelnet_tf.cli.terminal import TerminalReporter
 from pixelnet_tf.errors import ConfigError
 from pixelnet_tf.io.files import write_text
@@ -34,6 +41,8 @@ def command(study: Path, out: Path | None, config_path: str | None,
     """
     from pixelnet_tf.api.plan import plan
 
+    if out is None:
+        refuse_given("nothing is written; give --out FILE, or leave it out", "overwrite")
     if out is not None and out.exists() and not overwrite:
         raise ConfigError("is there already", file=out, hint="give another --out, or --overwrite")
     with TerminalReporter() as reporter:

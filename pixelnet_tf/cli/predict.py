@@ -15,6 +15,7 @@ from pixelnet_tf.cli.options import (
     dry_run_option,
     print_and_leave,
     read_token,
+    refuse_given,
     series_option,
     verb,
     with_series,
@@ -119,6 +120,9 @@ def command(models: tuple[str, ...], server: str | None, serving_json: Path | No
         require("--output dicom-seg", "dicom", "highdicom")
     if bool(models) == (server is not None):
         raise click.UsageError("give one of --model RUN and --server URL")
+    if server is None:
+        refuse_given("is for a server; give --server URL in place of --model, or leave it out",
+                     "serving_json", "token_file")
     if server is not None and split != "all":
         raise click.UsageError("--split needs --model: an exported model does not say which cases "
                                "it was trained on; name them by --case")

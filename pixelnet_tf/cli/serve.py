@@ -42,7 +42,8 @@ _DEFAULT = ServerLimits()
 @click.option("--pixels", default=_DEFAULT.pixels, show_default=True, type=int,
               help="The most pixels that one request may hold, or voxels that a volume may have.")
 @click.option("--memory-mib", default=_DEFAULT.memory_mib, show_default=True, type=int,
-              help="The most memory that preparing the volumes of a case may take, in MiB.")
+              help="The most memory that preparing the volumes of a case may take, or the volumes "
+              "of an upload of DICOM files all together, in MiB.")
 @click.option("--concurrency", default=_DEFAULT.concurrency, show_default=True, type=int,
               help="How many predictions are computed at once.")
 @click.option("--queue", default=_DEFAULT.queue, show_default=True, type=int,

@@ -12,6 +12,7 @@ from pixelnet_tf.cli.options import (
     config_options,
     dry_run_option,
     print_and_leave,
+    refuse_given,
     verb,
 )
 
@@ -37,6 +38,8 @@ def command(challenge: str, predictions_dir: Path, study_dir: Path, out: Path, d
     fault is listed. The layout comes from --config, else from the prediction.json beside the
     predictions, else it is the challenge's own.
     """
+    if challenge == "brats2017":
+        refuse_given("BraTS' files are called by their cases alone; leave it out", "description")
     from pixelnet_tf.api.reports import submission_config, submit
 
     if print_config:

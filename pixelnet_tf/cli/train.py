@@ -7,7 +7,13 @@ import re
 
 import click
 
-from pixelnet_tf.cli.options import config_options, dry_run_option, read_config, verb
+from pixelnet_tf.cli.options import (
+    config_options,
+    dry_run_option,
+    read_config,
+    refuse_given,
+    verb,
+)
 from pixelnet_tf.cli.terminal import TerminalReporter
 from pixelnet_tf.config import JOIN_SECONDS, Config, Distribute, check_network_named
 from pixelnet_tf.errors import ConfigError, as_shown
@@ -61,6 +67,9 @@ def command(config_path: str | None, overrides: tuple[str, ...], print_config: b
     """
     if snapshot is not None and weights is not None:
         raise click.UsageError("give one of --snapshot and --weights")
+    if distribute != Distribute.MULTIWORKER:
+        refuse_given("nobody is waited for; give --distribute multiworker, or leave it out",
+                     "join_seconds")
     for file in (snapshot, weights):
         if file is None:
             continue

@@ -24,6 +24,8 @@ _ROOMS = (Path(__file__).parents[2] / "configs", Path(__file__).parents[1] / "co
 #: A whole number, as text.
 _WHOLE = re.compile(r"-?[0-9]{1,18}")
 _NUMBERS = ("tag:yaml.org,2002:int", "tag:yaml.org,2002:float")
+#: The key `<<`, which lays another mapping under this one.
+_MERGE = "tag:yaml.org,2002:merge"
 #: Of a YAML text (the largest of ours has 2,300), of one number in it, and its values with every
 #: alias written out.
 MAX_CHARACTERS, MAX_DIGITS, MAX_VALUES = 1 << 18, 100, 100_000
@@ -138,7 +140,7 @@ def parse_yaml(text: str) -> Any:
 
     Raises:
         Exception: almost any class: PyYAML's own, and ValueError for a text that unfolds to far
-            more than it is.
+            more than it is, or in which a key stands twice.
     """
     if len(text) > MAX_CHARACTERS:
         raise ValueError(f"it has {len(text):,} characters, a configuration at most "
@@ -149,6 +151,7 @@ def parse_yaml(text: str) -> Any:
         if root is None:
             return None
         _check_size(root)
+        _check_keys(loader, root)
         return loader.construct_document(root)
     finally:
         loader.dispose()
@@ -184,6 +187,32 @@ def _check_size(root: yaml.Node) -> None:
         return sizes[id(node)]
 
     size(root)
+
+
+def _check_keys(loader: yaml.SafeLoader, root: yaml.Node) -> None:
+    """Raise ValueError for a key that stands twice in a mapping: PyYAML takes the last one alone.
+
+    Keys are compared by what they say: 1 and 0x1 are the same label.
+    """
+    nodes, seen = [root], set()
+    while nodes:
+        node = nodes.pop()
+        if isinstance(node, yaml.ScalarNode) or id(node) in seen:
+            continue
+        seen.add(id(node))
+        if isinstance(node, yaml.SequenceNode):
+            nodes += node.value
+            continue
+        lines: dict[Any, int] = {}
+        for key, value in node.value:
+            nodes.append(value)
+            if not isinstance(key, yaml.ScalarNode) or key.tag == _MERGE:
+                continue
+            found, line = loader.construct_object(key), key.start_mark.line + 1
+            if found in lines:
+                raise ValueError(f"the key {shown(found)} stands on line {lines[found]} and again "
+                                 f"on line {line}; join the two, or remove one")
+            lines[found] = line
 
 
 def config_from_json(tree: dict[str, Any], source: str | Path = "the configuration",

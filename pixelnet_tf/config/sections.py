@@ -8,7 +8,9 @@ scripts/make_configuration_reference.py writes that file.
 
 from __future__ import annotations
 
+import math
 import re
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field, replace
 from enum import Enum
 from typing import Any, Literal, TypeVar, get_type_hints
@@ -256,6 +258,18 @@ def in_range(name: str, value: float, low: float, high: float = float("inf")) ->
         raise ConfigError(f"{name} must lie in [{low}, {high}], got {value!r}", value=value)
 
 
+def _numbers(tree: Any, key: str = "") -> Iterator[tuple[str, float]]:
+    """Every number in nested dictionaries and lists, with its place."""
+    if isinstance(tree, dict):
+        for name, item in tree.items():
+            yield from _numbers(item, f"{key}.{name}".lstrip("."))
+    elif isinstance(tree, (list, tuple)):
+        for place, item in enumerate(tree):
+            yield from _numbers(item, f"{key}[{place}]")
+    elif isinstance(tree, (int, float)):
+        yield key, tree
+
+
 @dataclass(frozen=True)
 class StudyConfig:
     """Where the volumes of a case are and what their labels mean (paper section 3.1)."""
@@ -280,15 +294,16 @@ class StudyConfig:
     #: Label value -> the code that a DICOM segmentation names it by: value, coding scheme, meaning.
     #: A label without one is told by its class name, where that is a common one.
     codes: dict[int, tuple[str, str, str]] = field(default_factory=dict)
-    #: Value in the segmentation file -> class name. The order gives the class index; the first
-    #: one is the background. [paper 3.1]
+    #: Value in the segmentation file -> class name, each another one. The order gives the class
+    #: index; the first one is the background. [paper 3.1]
     labels: dict[int, str] = field(
         default_factory=lambda: {0: "background", 1: "necrosis", 2: "edema", 4: "enhancing"}
     )
     #: Value in the segmentation file of voxels that nobody has judged: they are neither trained on
     #: nor scored, and are no class. `null`: there are none.
     ignore_label: int | None = None
-    #: Region -> the label values that it unites, as the challenge scores it. [BraTS]
+    #: Region -> the label values that it unites, 0 not among them, as the challenge scores it.
+    #: [BraTS]
     regions: dict[str, tuple[int, ...]] = field(
         default_factory=lambda: {"ET": (4,), "WT": (1, 2, 4), "TC": (1, 4)}
     )
@@ -324,6 +339,12 @@ class StudyConfig:
         if any(not 0 <= value <= 255 for value in self.labels):
             raise ConfigError(f"study.labels must be 0 to 255, got {list(self.labels)}",
                               value=list(self.labels))
+        for value, name in self.labels.items():
+            if same := [other for other, called in self.labels.items()
+                        if called == name and other != value]:
+                raise ConfigError(f"study.labels calls both {value} and {same[0]} {name!r}",
+                                  value=name, hint="give each its own name; study.regions unites "
+                                                   "several values under one")
         if self.ignore_label is not None:
             in_range("study.ignore_label", self.ignore_label, 0, 255)
             if self.ignore_label in self.labels:
@@ -338,6 +359,10 @@ class StudyConfig:
                     f"study.regions.{region} names label {unknown[0]}, which is not among "
                     f"study.labels {list(self.labels)}"
                 )
+            if 0 in values:
+                raise ConfigError(f"study.regions.{region} must name lesion labels alone, and 0 "
+                                  f"is the background, got {list(values)}", value=region,
+                                  hint="leave 0 out")
         if self.regions_class_order:
             self.region_order()
         for modality in self.series:
@@ -397,10 +422,9 @@ class StudyConfig:
         """
         if not self.regions:
             raise ConfigError("study.regions names no region")
-        if empty := [region for region, values in self.regions.items()
-                     if not values or 0 in values]:
+        if empty := [region for region, values in self.regions.items() if not values]:
             raise ConfigError(f"study.regions.{empty[0]} must name lesion labels alone to be cut "
-                              f"out, got {list(self.regions[empty[0]])}", value=empty[0])
+                              "out, and names none", value=empty[0])
         order = dict(self.regions_class_order) or self._derived_order()
         key = "study.regions_class_order"
         if set(order) != set(self.regions):
@@ -1066,6 +1090,9 @@ class Config:
     evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
 
     def __post_init__(self) -> None:
+        for key, number in _numbers(asdict(self)):
+            if not math.isfinite(number):
+                raise ConfigError(f"{key} must be a finite number, got {number}", value=number)
         weights, labels = self.training.class_weights, self.study.labels
         if weights and len(weights) != len(labels):
             raise ConfigError("training.class_weights needs one number for each of study.labels "

@@ -65,17 +65,21 @@ class Plan:
         return replace(self, settings=tuple(kept))
 
     def overridden(self, overrides: Sequence[str]) -> Plan:
-        """The plan with settings of the call, as `--set` takes them; raises `ConfigError`."""
+        """The plan with settings of the call, as `--set` takes them; raises `ConfigError`.
+
+        Epochs that the call gives count: steps that it does not give become 0.
+        """
         if not overrides:
             return self
         tree = config_to_dict(config_of(self.settings, overrides=overrides))
-        keys: dict[str, None] = {}
-        for text in overrides:
-            section, *rest = text.partition("=")[0].strip().split(".")
-            # A whole section may be given at once.
-            keys |= dict.fromkeys(f"{section}.{name}" for name in rest[:1] or tree[section])
-        return self.with_settings([Setting(key, tree[section][name], "as the call says")
-                                   for key in keys for section, _, name in [key.partition(".")]])
+        keys = overridden_keys(overrides)
+        settings = [Setting(key, tree[section][name], "as the call says")
+                    for key in keys for section, _, name in [key.partition(".")]]
+        training = tree["training"]
+        if ("training.epochs" in keys and "training.steps" not in keys
+                and training["epochs"] and training["steps"]):
+            settings.append(Setting("training.steps", 0, "the epochs count that the call gives"))
+        return self.with_settings(settings)
 
     def lines(self) -> list[str]:
         """The plan for a reader at the terminal: found, chosen with reasons, costs, notes."""
@@ -116,6 +120,19 @@ class Plan:
             else:
                 lines += [*(_comment(setting.reason, "  ") if reason else []), *written]
         return "\n".join(lines) + "\n"
+
+
+def overridden_keys(overrides: Sequence[str]) -> tuple[str, ...]:
+    """The keys "section.name" that overrides set, each once; a whole section may be given at once.
+
+    overrides: such as make a configuration.
+    """
+    known = config_to_dict(Config())
+    keys: dict[str, None] = {}
+    for text in overrides:
+        section, *rest = text.partition("=")[0].strip().split(".")
+        keys |= dict.fromkeys(f"{section}.{name}" for name in rest[:1] or known[section])
+    return tuple(keys)
 
 
 def expected_costs(config: Config, trial: TrialResult, minutes: float, cases: int, tested: int,

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from pixelnet_tf.cases.labels import label_text
-from pixelnet_tf.cases.split import group_patients
+from pixelnet_tf.cases.split import group_patients, patient_of
 from pixelnet_tf.config import Layout, Preset, Setting, StudyConfig, config_to_dict, preset_settings
 from pixelnet_tf.errors import DataError, ModelError
 from pixelnet_tf.planning.hardware import Hardware
@@ -35,10 +35,14 @@ _BRATS = {1: "necrosis", 2: "edema", 4: "enhancing"}
 #: Words in the name of a class of a glioma -> the part of the tumour that it is.
 _TUMOUR_PARTS = {"edema": "edema", "oedema": "edema", "non-enh": "necrosis", "non_enh": "necrosis",
                  "nonenh": "necrosis", "necro": "necrosis", "enhanc": "enhancing"}
-#: Case name -> patient, where the names of several scans of one patient are of a known form.
+#: Case name -> patient, by words that stand for several scans of one patient alone.
 _PATIENTS = (r"^(sub-[0-9A-Za-z]+)", r"^(BraTS-[A-Za-z]+-[0-9]+)-[0-9]+$",
-             r"^(TCGA[-_][0-9A-Z]{2}[-_][0-9A-Z]{4})", r"^(.+?)[-_](?:ses|scan|visit|time|tp)[-_]?"
-             r"[0-9]+", r"^(.+?)_(?:crop)?[0-9]+$", r"^(.+?)_[A-Za-z]+[0-9]+$")
+             r"^(TCGA[-_][0-9A-Z]{2}[-_][0-9A-Z]{4})",
+             r"^(.+?)[-_](?:ses|visit|time|tp|crop)[-_]?[0-9]+")
+#: Case name -> what may be a patient, or as well a centre or a grade: `HGG_001`, `control_sub1`.
+_PERHAPS_PATIENTS = (r"^(.+?)[-_]scan[-_]?[0-9]+", r"^(.+?)_[0-9]+$", r"^(.+?)_[A-Za-z]+[0-9]+$")
+#: A patient rarely has more scans than this; a centre or a grade mostly has more cases.
+_MOST_SCANS = 10
 
 
 def choose_preset(survey: Survey, weights: str) -> tuple[Preset, str]:
@@ -159,17 +163,34 @@ def find_patients(names: Sequence[str]) -> tuple[str, str]:
     """`split.patient` for case names that say which scans are of one patient, and the reason.
 
     A pattern is taken where it matches every name and some patients have several cases, but not
-    all cases are of one.
+    all cases are of one. One that may as well find centres or grades must find what looks like
+    patients, too. Where it does not, the pattern is empty and the words say why; both are empty
+    where nothing speaks for patients.
     """
-    for pattern in _PATIENTS:
+    doubt = ""
+    for pattern in (*_PATIENTS, *_PERHAPS_PATIENTS):
         if not all(re.search(pattern, name) for name in names):
             continue
         groups = group_patients(names, pattern)
-        if 1 < len(groups) < len(names):
+        if not 1 < len(groups) < len(names):
+            continue
+        if pattern in _PATIENTS or _are_patients(groups, pattern):
             several = sum(len(group) > 1 for group in groups)
             return pattern, (f"{len(names)} cases of {len(groups)} patients by their names, "
                              f"{several} with several")
-    return "", ""
+        called = [patient_of(group[0], pattern) for group in groups[:3]]
+        doubt = doubt or (
+            f"the names' first parts ({', '.join(called)}{', ...' * (len(groups) > 3)}) look like "
+            f"centres or grades, up to {max(map(len, groups))} cases each: every case counts as a "
+            f"patient; where they are patients, set split.patient: '{pattern}'")
+    return "", doubt
+
+
+def _are_patients(groups: list[list[str]], pattern: str) -> bool:
+    """Whether groups of cases look like patients: numbered, many, and of few scans each."""
+    numbered = all(re.search("[0-9]", patient_of(group[0], pattern)) for group in groups)
+    cases = sum(map(len, groups))
+    return numbered and cases <= len(groups) ** 2 and max(map(len, groups)) <= _MOST_SCANS
 
 
 def fit_steps(minutes: float, trial: TrialResult, cores: int, validation_slices: float

@@ -121,6 +121,14 @@ def exported_config(about: dict[str, Any]) -> Config:
     return config_from_json(about["config"], source="serving.json")
 
 
+def is_average(about: dict[str, Any]) -> bool:
+    """Whether an exported model averages the scores of several networks.
+
+    about: `serving.json`.
+    """
+    return len(about.get("networks", ())) > 1
+
+
 def offered_priors(about: dict[str, Any]) -> dict[str, np.ndarray]:
     """The priors under which an exported model can answer, its own first.
 

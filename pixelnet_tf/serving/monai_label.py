@@ -83,7 +83,8 @@ def _unzipped(content: BinaryIO, stack: ExitStack) -> dict[str, BinaryIO]:
     try:
         archive = stack.enter_context(zipfile.ZipFile(content))
         return {entry.filename: stack.enter_context(archive.open(entry))  # type: ignore[misc]
-                for entry in zip_entries(archive)[:64] if re.search(r"\.nii(\.gz)?$", entry.filename)}
+                for entry in zip_entries(archive)[:64]
+                if re.search(r"\.nii(\.gz)?$", entry.filename)}
     except ZIP_ERRORS as error:
         raise ApiError(400, f"the zip cannot be read ({str(error)[:200]})") from None
 

@@ -1,4 +1,4 @@
-"""Zips that come with a request: which of their files are read, and what is said of a broken one."""
+"""Zips that come with a request: which of their files are read, and what a broken one is told."""
 
 from __future__ import annotations
 

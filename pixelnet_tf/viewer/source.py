@@ -172,8 +172,7 @@ class ViewSource:
         return (*judged_alone(_labels(truth), _labels(prediction), self.study)[:2], geometry)
 
     def _ml(self, labels: np.ndarray, geometry: VolumeGeometry) -> float:
-        voxel_ml = abs(float(np.linalg.det(geometry.affine[:3, :3]))) / 1000
-        return int(np.count_nonzero(lesion_of(labels, self.study))) * voxel_ml
+        return int(np.count_nonzero(lesion_of(labels, self.study))) * geometry.voxel_mm3 / 1000
 
 
 def _present(reader: Reader | None) -> Reader:

@@ -6,7 +6,10 @@ import pytest
 import pixelnet_tf as px
 from pixelnet_tf.api.check import check_folder
 from pixelnet_tf.api.job import Job
+from pixelnet_tf.api.study import make_cross_validation, make_trainer
 from pixelnet_tf.cases.phantom import draw_brats_case
+from pixelnet_tf.errors import ConfigError
+from tests.listening import Listening
 from tests.main_job import run_main
 from tests.study_forms import write_study
 
@@ -72,3 +75,54 @@ def test_where_no_test_case_has_a_truth_they_are_segmented(study, tmp_path, caps
     assert (out / "predictions" / "sub-case4_ses-01.nii.gz").is_file()
     assert not (out / "scores").exists()
     assert not (out / "report.html").exists()
+
+
+@pytest.mark.parametrize("option", [
+    ("--preset", "laptop"), ("--minutes", "5"), ("--weights", "vgg.caffemodel"), ("--no-trial",)])
+def test_an_option_of_a_plan_is_refused_beside_a_configuration(study, tmp_path, capsys, option):
+    out = tmp_path / "out"
+    assert run_main("run", study, out, "--config", "phantom", *option) == 2
+    said = capsys.readouterr().err
+    assert option[0] in said
+    assert f"leave out {option[0]}, or --config" in said
+    assert not out.exists()
+
+
+def test_a_job_goes_on_by_the_options_that_its_plan_was_made_by_and_by_no_other(study, tmp_path):
+    out, weights = tmp_path / "out", tmp_path / "vgg.caffemodel"
+    weights.write_bytes(b"")
+    asked = {"preset": "best", "weights": weights, "trial": False}
+
+    def stop(heard, done):
+        if heard == "preparing":
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        Job(study, out, **asked, overrides=TINY, reporter=Listening(stop)).run()
+    for same in ({}, {"preset": "best"}, asked):
+        assert Job(study, out, **same).config.training.initial_weights == str(weights)
+    weights.with_name("other.caffemodel").write_bytes(b"")
+    for name, value in (("preset", "laptop"), ("minutes", 5.0),
+                        ("weights", weights.with_name("other.caffemodel"))):
+        with pytest.raises(ConfigError, match=rf"plan\.yaml: holds a job of another plan .* "
+                           rf"--{name}; give a new OUT, or leave --{name} out to go on"):
+            Job(study, out, **{name: value})
+
+
+def test_a_configuration_that_names_no_network_is_refused_before_anything_is_prepared(
+        study, tmp_path, capsys):
+    """It trained the paper's network, by accident."""
+    (tmp_path / "study.yaml").write_text("study: {layout: bids, modalities: [first, second]}\n")
+    call = ("run", study, tmp_path / "out", "--config", tmp_path / "study.yaml")
+    assert run_main(*call) == 2
+    said = capsys.readouterr().err
+    assert "says nothing of the network and its training" in said
+    assert "pixelnet-tf plan" in said
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("make", [make_cross_validation, make_trainer])
+def test_a_training_by_a_file_names_its_network(main_job, tmp_path, make):
+    (tmp_path / "study.yaml").write_text("study: {name: phantom}\n")
+    with pytest.raises(ConfigError, match="says nothing of the network and its training"):
+        make(main_job / "prepared", tmp_path / "study.yaml", tmp_path / "run")

@@ -127,6 +127,27 @@ def test_an_export_gives_the_same(tmp_path, main_job, model, paths):
     np.testing.assert_allclose(mine.probabilities, theirs.probabilities, atol=1e-5)
 
 
+def test_an_export_of_several_networks_does_not_know_how_unsure_they_are(tmp_path, main_job, paths):
+    """It answers by the mean of their scores, whose entropy is another one; and there was no
+    mutual information, without a word."""
+    run = main_job / "run"
+    for name, runs in (("one", [run]), ("two", [run, run])):
+        px.Segmenter.from_run(*runs).export(tmp_path, name=name)
+    asked = ["prediction.uncertainty_maps=true"]
+    exported = px.Segmenter.from_export(tmp_path / "two" / "1", overrides=asked)
+    served = px.Segmenter.from_server(
+        "http://127.0.0.1:9/v1/models/two", overrides=asked,
+        serving_json=tmp_path / "two" / "1" / "serving.json")
+    for model in (exported, served):
+        with pytest.raises(ConfigError, match=r"mean of their scores; predict by the runs"):
+            model.predict_study(main_job / "study", tmp_path / "out", cases=[CASE])
+        with pytest.raises(ConfigError, match="mean of their scores"):
+            model.predict(paths, uncertainty=True)
+    assert exported.predict(paths).entropy is None
+    single = px.Segmenter.from_export(tmp_path / "one" / "1")
+    assert single.predict(paths, uncertainty=True).entropy.max() > 0
+
+
 def test_scores_are_a_table(tmp_path, main_job, model, paths):
     truth = {CASE: paths["flair"].with_name(f"{CASE}_seg.nii.gz")}
     result = model.predict(paths)

@@ -85,7 +85,9 @@ def test_every_preset_says_how_often_to_validate(main_job, tmp_path, monkeypatch
     result = TrialResult("CPU", 0.1, 0.2, 10**9, 0.01, 0.02, 10**9)
     monkeypatch.setattr("pixelnet_tf.api.plan.try_out", lambda *given: result)
     (tmp_path / "vgg.caffemodel").write_bytes(b"")
-    asked = {"preset": preset, "weights": tmp_path / "vgg.caffemodel", "trial": trial}
+    asked = {"preset": preset, "trial": trial}
+    if preset != "laptop":
+        asked["weights"] = tmp_path / "vgg.caffemodel"
     found = px.plan(main_job / "study", **asked, overrides=["split.validation=1"])
     said, = (each for each in found.settings if each.key == "training.validate_every")
     looks = int(said.reason.split()[0])
@@ -97,6 +99,33 @@ def test_every_preset_says_how_often_to_validate(main_job, tmp_path, monkeypatch
     assert found.config.training.validate_every == 7
     found = px.plan(main_job / "study", **asked, overrides=["split.validation=0"])
     assert found.config.training.validate_every == 0
+
+
+@pytest.mark.parametrize(("override", "steps", "most"), [
+    ("training.steps=20000", 20_000, 15),
+    # Two cases of 16 slices, four in a step, make eight steps an epoch.
+    ("training.epochs=500", 500 * 8, 500)])
+def test_looks_and_costs_are_those_of_the_steps_that_the_call_gives(main_job, monkeypatch, override,
+                                                                    steps, most):
+    """Fitted to other steps, there was a look every 74 of 20,000, and the time was theirs."""
+    result = TrialResult("CPU", 0.1, 0.2, 10**9, 0.01, 0.02, 10**9)
+    monkeypatch.setattr("pixelnet_tf.api.plan.try_out", lambda *given: result)
+    found = px.plan(main_job / "study", preset="laptop",
+                    overrides=["split.validation=1", "sampling.lesion_free_slices=1", override])
+    training = found.config.training
+    assert (training.steps or 8 * training.epochs) == steps
+    assert 1 <= steps / training.validate_every <= most
+    train, = (cost for cost in found.costs if cost.verb == "train")
+    assert 60 * train.minutes == pytest.approx(0.1 * steps, rel=0.15)
+
+
+@pytest.mark.parametrize(("asked", "words"), [
+    ({"minutes": 5, "overrides": ["training.steps=20"]}, r"--minutes.*training\.steps.*leave"),
+    ({"minutes": 5, "trial": False}, r"--minutes.*--no-trial.*training\.steps=N"),
+    ({"preset": "laptop", "weights": "vgg.caffemodel"}, r"--weights.*laptop.*--preset best")])
+def test_what_would_take_no_part_is_refused(main_job, asked, words):
+    with pytest.raises(ConfigError, match=words):
+        px.plan(main_job / "study", **asked)
 
 
 def test_a_trial_measures_a_network(main_job):
@@ -133,6 +162,23 @@ def test_the_folder_may_be_told_by_a_configuration(main_job):
 @pytest.fixture
 def study(main_job, tmp_path):
     return shutil.copytree(main_job / "study", tmp_path / "study")
+
+
+def test_names_that_may_be_of_centres_are_noted(study):
+    names = ("siteA_1", "siteA_2", "siteB_1", "siteB_2")
+    for case, name in zip(sorted(study.iterdir()), names, strict=True):
+        for path in case.iterdir():
+            path.rename(case / path.name.replace(case.name, name))
+        case.rename(study / name)
+    found = px.plan(study, trial=False)
+    assert found.config.split.patient == ""
+    note, = (each for each in found.notes if "centres" in each)
+    assert "(siteA, siteB)" in note
+    assert config_from_yaml(found.yaml(), "text") == found.config
+    pattern = note.rpartition("split.patient: ")[2].strip("'")
+    found = px.plan(study, trial=False, overrides=[f"split.patient='{pattern}'"])
+    assert found.config.split.patient == pattern
+    assert not any("centres" in each for each in found.notes)
 
 
 def relabel(path, value):

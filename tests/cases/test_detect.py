@@ -317,6 +317,8 @@ def test_a_dataset_json_that_lists_the_files_is_followed(tmp_path, phantom):
     ({"numTraining": 9}, "states numTraining 9, but `dataset` lists 2 cases"),
     ({"dataset": {"a": {"images": [], "label": "x"}}}, "dataset.a.images is empty"),
     ({"dataset": {"a": "raw"}}, "dataset.a must map"),
+    ({"labels": {"0": "background", "1": "tumour", "2": "tumour"}},
+     r"labels calls several values 'tumour': \[1, 2\]"),
 ])
 def test_a_list_of_files_that_contradicts_itself_is_named(tmp_path, phantom, changes, words):
     listed_study(tmp_path, phantom)
@@ -341,6 +343,12 @@ def test_a_listed_file_that_is_not_there_is_a_fault_of_its_case(tmp_path, phanto
      {0: "background", 1: "whole", 2: "core", 3: "enhancing"},
      {"whole": (1, 2, 3), "core": (2, 3), "enhancing": (3,)}, None),
     ({"background": 0, "lesion": 1, "ignore": 2}, {0: "background", 1: "lesion"}, {}, 2),
+    # One name for two values stands with the value behind it.
+    ({"background": 0, "tumor": [1, 2]}, {0: "background", 1: "tumor_1", 2: "tumor_2"},
+     {"tumor": (1, 2)}, None),
+    ({"background": 0, "all": [1, 2, 3], "core": [1, 2]},
+     {0: "background", 1: "core_1", 2: "core_2", 3: "all"},
+     {"all": (1, 2, 3), "core": (1, 2)}, None),
 ])
 def test_labels_are_read_in_either_way_of_writing(tmp_path, phantom, labels, named, regions,
                                                   ignored):

@@ -79,6 +79,10 @@ def test_evaluate_by_isles_and_by_another_hausdorff95(folders, capsys):
     assert summary["scores"]["lesion"]["Recall"]["mean"] == pytest.approx(5 / 6)
     assert _evaluate(folders, "poor", "--hausdorff95", "directed", "--overwrite") == 0
     assert "hausdorff95_directed:" in (folders / "poor_scores" / "summary.json").read_text()
+    # It took no part in ISLES' scores.
+    assert _evaluate(folders, "poor", "--protocol", "isles", "--hausdorff95", "directed",
+                     "--overwrite") == 2
+    assert "--hausdorff95 directed is for the brats protocol" in capsys.readouterr().err
 
 
 def test_evaluate_takes_labels_and_regions_from_prediction_json(folders):

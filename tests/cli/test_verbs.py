@@ -166,6 +166,35 @@ def test_a_file_cannot_have_the_name_of_a_folder(tmp_path, monkeypatch, capsys, 
         assert "is a folder; give the name of the file to write" in capsys.readouterr().err
 
 
+#: A call with an option that would take no part in it, what is named, and the next step.
+USELESS = [
+    ("import-caffe --solver s.prototxt --out imported", "--out", "give --caffemodel"),
+    ("import-caffe --solver s --border 100 --set a.b=1", "--border, --set", "give --caffemodel"),
+    ("predict --model m --data d --out o --serving-json f", "--serving-json", "give --server URL"),
+    ("predict --model m --data d --out o --token-file f", "--token-file", "give --server URL"),
+    ("export --model m --out o --format onnx --mode adaptive", "--mode", "leave it out"),
+    ("export --model m --out o --format onnx --precision bfloat16", "--precision", "leave it out"),
+    ("train --data d --out o --join-seconds 20", "--join-seconds", "--distribute multiworker"),
+    ("submit --challenge brats2017 --predictions p --references r --out o.zip --description x",
+     "--description", "leave it out"),
+    ("plan S --overwrite", "--overwrite", "give --out FILE"),
+    ("plan S --minutes 5 --no-trial", "--minutes", "--set training.steps=N"),
+    ("plan S --preset laptop --weights w", "--weights", "--preset best"),
+]
+
+
+@pytest.mark.parametrize(("call", "option", "step"), USELESS,
+                         ids=[f"{call.split()[0]} {option}" for call, option, _ in USELESS])
+def test_an_option_that_would_take_no_part_is_refused(tmp_path, monkeypatch, capsys, call, option,
+                                                      step):
+    monkeypatch.chdir(tmp_path)
+    assert run_main(*call.split()) == 2
+    said = capsys.readouterr().err
+    assert f"Error: {option}: " in said or f"error: {option} " in said
+    assert step in said
+    assert not any(tmp_path.iterdir())
+
+
 class ResourceExhaustedError(Exception):
     """TensorFlow's, by its name."""
 

@@ -132,6 +132,25 @@ WRONG = {
     "a step of none": ("training: {solver: {stepsize: 0}}", ["solver.stepsize"]),
     "not a number": ("training: {solver: {gamma: .nan}}", ["solver.gamma", "nan"]),
     "a layer without width": ("model: {head_widths: [0]}", ["model.head_widths"]),
+    "a weight that is no number": ("training: {class_weights: [1, .nan, 1, 1]}",
+                                   ["training.class_weights[1]", "finite", "nan"]),
+    "an infinite weight": ("training: {class_weights: [1, .inf, 1, 1]}",
+                           ["training.class_weights[1]", "finite", "inf"]),
+    "an infinite weight as text": ("training: {class_weights: [1, 1, 1, inf]}",
+                                   ["training.class_weights[3]", "finite", "inf"]),
+    "an offset that is no number": ("prediction: {class_offsets: {edema: .nan}}",
+                                    ["prediction.class_offsets.edema", "nan"]),
+    "a threshold that is no number": ("prediction: {region_thresholds: {WT: .nan}}",
+                                      ["prediction.region_thresholds.WT", "nan"]),
+    "a section twice": ("training: {steps: 3}\nmodel: {border: 16}\ntraining: {seed: 5}",
+                        ["'training'", "on line 1", "again on line 3"]),
+    "a label twice": ("study:\n  labels: {0: background, 1: a, 1: b}",
+                      ["the key 1", "on line 2"]),
+    "a label twice, in two ways": ("study:\n  labels:\n    0: background\n    1: a\n    0x1: b",
+                                   ["the key 1", "on line 4", "again on line 5"]),
+    "a key twice within a list": ("study: {modalities: [{a: 1, a: 2}]}", ["'a'", "on line 1"]),
+    "two labels of one name": ("study: {labels: {0: background, 1: tumour, 2: tumour}}",
+                               ["study.labels", "1 and 2 'tumour'", "study.regions"]),
     "not YAML": ("study: [", ["cannot be read as YAML"]),
     "no sections": ("- 1", ["must hold sections"]),
 }
@@ -163,6 +182,7 @@ def test_a_missing_file_names_the_built_in_ones():
     ("training.steps.more=3", "is a value, not a section"),
     ("training.steps=[", "not YAML"),
     ("training.stps=3", "did you mean 'steps'"),
+    ("training={steps: 3, steps: 4}", "the key 'steps' stands on line 1"),
 ])
 def test_wrong_overrides(written, override, words):
     with pytest.raises(ConfigError, match=words):
@@ -256,3 +276,12 @@ def test_aliases_are_read_as_before(written):
         "training: {<<: {steps: 5}, epochs: 2}\n"))
     assert config.model.head_widths == config.model.widths == (4,) * 5
     assert (config.training.steps, config.training.epochs) == (5, 2)
+    # What `<<` brings is there to be replaced.
+    config = load_config(written("study: {files: {<<: {a: x, b: x}, b: y}}"))
+    assert config.study.files == {"a": "x", "b": "y"}
+
+
+def test_a_number_of_a_section_made_in_python_is_finite_too():
+    training = dataclasses.replace(Config().training, class_weights=(1.0, float("inf"), 1.0, 1.0))
+    with pytest.raises(ConfigError, match=r"training\.class_weights\[1\] must be a finite number"):
+        dataclasses.replace(Config(), training=training)

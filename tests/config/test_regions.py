@@ -39,6 +39,13 @@ def test_where_no_order_follows_the_regions_are_named(regions, words):
             "labels": NAMES, "regions": {name: list(values) for name, values in regions.items()}}})
 
 
+def test_the_background_is_in_no_region_even_where_none_is_cut_out():
+    """Scored on the box around both masks, it was scored wrongly."""
+    with pytest.raises(ConfigError, match=r"study\.regions\.background must name lesion labels "
+                       r"alone, and 0 is the background, got \[0\]"):
+        config_from_dict({"study": {"labels": NAMES, "regions": {"background": [0]}}})
+
+
 @pytest.mark.parametrize(("order", "words"), [
     ({"WT": 2, "TC": 1}, "does not name the region 'ET'"),
     ({"WT": 2, "TC": 1, "ET": 4, "XX": 1}, r"names, and study\.regions does not, 'XX'"),

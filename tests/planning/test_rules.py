@@ -1,10 +1,12 @@
 """The rules from a study to settings, on surveys made by hand."""
 
+import re
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from pixelnet_tf.cases.split import draw_split
 from pixelnet_tf.config import Layout, Preset, StudyConfig, config_of
 from pixelnet_tf.errors import DataError, ModelError
 from pixelnet_tf.planning.hardware import Hardware
@@ -129,9 +131,39 @@ def test_patients_are_told_by_names_where_some_have_several_scans():
         _, words = find_patients(names)
         assert f"{len(names)} cases of {patients} patients" in words
         config_of(make_settings(STUDY, SURVEY, NEW, Preset.LAPTOP, {}, names, ""))
+    # Four crops each of two patients, of whom there need not be many: a crop is always of a scan.
+    crops = [f"BRATS_{patient}_crop{crop:02}" for patient in ("009", "119") for crop in range(1, 5)]
+    assert "8 cases of 2 patients" in find_patients(crops)[1]
+    # Five patients of the ISBI challenge of 2015, of four to six visits each.
+    visits = [f"training{patient:02}_{visit:02}" for patient, several in enumerate((4, 4, 5, 4, 4))
+              for visit in range(several)]
+    assert "21 cases of 5 patients" in find_patients(visits)[1]
     # Every case is another patient's, or all are one's: the names say nothing of scans.
     assert find_patients(["sub-01", "sub-02"]) == ("", "")
     assert find_patients(["phantom_001", "phantom_002", "phantom_003"]) == ("", "")
+
+
+@pytest.mark.parametrize(("names", "words"), [
+    ([f"{grade}_{number:03}" for grade, count in (("HGG", 210), ("LGG", 75))
+      for number in range(1, count + 1)], r"\(HGG, LGG\).*up to 210 cases each"),
+    ([f"site{site}_{number:03}" for site in "ABCD" for number in range(3)],
+     r"\(siteA, siteB, siteC, \.\.\.\).*up to 3 cases each"),
+    ([f"site{site}_scan_{number:03}" for site in range(12) for number in range(12)],
+     r"\(site0, site1, site10, \.\.\.\).*up to 12 cases each"),
+    ([f"{group}_sub{number}" for group, count in (("control", 10), ("ms", 20))
+      for number in range(1, count + 1)], r"\(control, ms\).*up to 20 cases each")])
+def test_centres_and_grades_are_no_patients(names, words):
+    """285 cases of two patients would be trained on one grade and tested on the other."""
+    pattern, doubt = find_patients(names)
+    assert pattern == ""
+    assert re.search(words, doubt)
+    config = config_of(make_settings(STUDY, SURVEY, NEW, Preset.LAPTOP, {}, names, ""))
+    assert config.split.patient == ""
+    split = draw_split(names, config.split)
+    kinds = {name.split("_")[0] for name in names}
+    assert {name.split("_")[0] for name in split.train} == kinds
+    assert split.validation
+    assert split.test
 
 
 def test_few_patients_are_not_set_aside():

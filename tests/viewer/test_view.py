@@ -17,7 +17,7 @@ from pixelnet_tf import evaluate
 from pixelnet_tf.api.viewing import View
 from pixelnet_tf.cases.predictions import LeftOutRecord, PredictionRecord
 from pixelnet_tf.config import config_to_json, load_config
-from pixelnet_tf.errors import DataError
+from pixelnet_tf.errors import ConfigError, DataError
 from pixelnet_tf.io.files import write_json
 from tests.main_job import run_main
 
@@ -61,6 +61,9 @@ def test_a_prepared_study(main_job):
     raw = nib.load(main_job / "study" / name / f"{name}_flair.nii.gz").get_fdata()
     # Normalised by a mean and a deviation: a straight line of the brain's raw intensities.
     assert np.corrcoef(image[raw > 0], raw[raw > 0])[0, 1] > 0.999
+    for given in ({"config": "phantom"}, {"overrides": ["sampling.pixels=9"]}):
+        with pytest.raises(ConfigError, match=r"own configuration; leave --config and --set out"):
+            View(main_job / "prepared", **given)
 
 
 def test_what_sampling_draws_of_a_slice_is_a_layer(main_job):
