@@ -71,7 +71,7 @@ def command(caffemodel: Path | None, prototxt: Path | None, out: Path | None, so
         refuse_given("without --caffemodel no model is written, and --solver alone is printed; "
                      "give --caffemodel, or leave it out",
                      "prototxt", "out", "classes", "channels", "channel_rule", "border",
-                     "allow_nan", "config_path", "overrides", "dry_run")
+                     "allow_nan", "config_path", "overrides")
     from pixelnet_tf.api import caffe
 
     if out is not None:
