@@ -115,8 +115,12 @@ class OwnSplit:
         Raises:
             DataError: a case that the study does not have, one in two parts, one in none, or a
                 patient in two parts.
-            ConfigError: what is to be drawn cannot be.
+            ConfigError: what is to be drawn cannot be, or another number of folds is asked for.
         """
+        if self.folds and settings.folds not in (0, len(self.folds)):
+            raise ConfigError(f"has {len(self.folds)} folds, and split.folds asks for "
+                              f"{settings.folds}", file=self.file, value=settings.folds,
+                              hint="leave split.folds (--folds) out, or give another file")
         self._check_names(names, left_out)
         known = set(names)
         parts = {part: [name for name in cases if name in known]

@@ -51,6 +51,13 @@ def test_folds_hold_out_what_the_file_says(write, tree):
     assert (more.test, more.folds) == (("x1",), split.folds)
 
 
+def test_another_number_of_folds_than_the_files_is_refused(write):
+    own = OwnSplit.read(write(NNUNET))
+    assert own.split(NAMES, SplitConfig(folds=2)).folds == own.split(NAMES, SplitConfig()).folds
+    with pytest.raises(ConfigError, match="has 2 folds, and split.folds asks for 5"):
+        own.split(NAMES, SplitConfig(folds=5))
+
+
 def test_a_list_of_names_is_that_of_the_test_cases(write):
     split = OwnSplit.read(write(["c1", "a1"])).split(NAMES, PLAIN)
     assert split.test == ("a1", "c1")
