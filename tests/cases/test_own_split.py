@@ -54,7 +54,7 @@ def test_folds_hold_out_what_the_file_says(write, tree):
 def test_another_number_of_folds_than_the_files_is_refused(write):
     own = OwnSplit.read(write(NNUNET))
     assert own.split(NAMES, SplitConfig(folds=2)).folds == own.split(NAMES, SplitConfig()).folds
-    with pytest.raises(ConfigError, match="has 2 folds, and split.folds asks for 5"):
+    with pytest.raises(ConfigError, match=r"has 2 folds, and split\.folds asks for 5"):
         own.split(NAMES, SplitConfig(folds=5))
 
 
