@@ -11,11 +11,10 @@ from typing import TYPE_CHECKING
 
 from pixelnet_tf.api.plan import plan
 from pixelnet_tf.api.scoring import FolderScoring, Scores
-from pixelnet_tf.api.study import Study, make_cross_validation, make_trainer
+from pixelnet_tf.api.study import Study, make_cross_validation, make_trainer, with_network
 from pixelnet_tf.config import (
     Config,
     as_config,
-    check_network_named,
     config_from_yaml,
     config_to_yaml,
 )
@@ -144,16 +143,13 @@ class Job:
         self.reporter = reporter_or_log(reporter)
         self.told: tuple[str, ...] = ()
         asked = _plan_options(preset, minutes, weights, trial)
-        if config is not None:
-            if asked:
-                raise ConfigError(f"{' and '.join(asked)} would make a plan, and --config takes "
-                                  "its place", value=list(asked),
-                                  hint=f"leave out {', '.join(asked)}, or --config")
-            if not isinstance(config, Config):
-                check_network_named(os.fspath(config), overrides)
+        if config is not None and asked:
+            raise ConfigError(f"{' and '.join(asked)} would make a plan, and --config takes "
+                              "its place", value=list(asked),
+                              hint=f"leave out {', '.join(asked)}, or --config")
         check_apart(out, study)
         check_free(self.folder.path)
-        given = None if config is None else as_config(config, overrides)
+        given = None if config is None else with_network(config, overrides)
         if self.folder.plan.is_file():
             self._text = read_text(self.folder.plan)
             self.config = config_from_yaml(self._text, self.folder.plan)

@@ -216,7 +216,7 @@ def make_trainer(prepared: PreparedStudy | Path_, config: Config | Path_, out: P
 
     study = _opened(prepared)
     split = study.split if fold is None else study.split.fold(fold)
-    resolved = _with_network(config, overrides)
+    resolved = with_network(config, overrides)
     return Trainer(resolved, study, split, out, reporter=reporter,
                    replicas=Replicas.of(distribute, join_seconds, reporter))
 
@@ -246,7 +246,7 @@ def make_cross_validation(prepared: PreparedStudy | Path_, config: Config | Path
     out, prepared = remote.local(out, reporter), _brought(prepared, reporter)
     from pixelnet_tf.training.cross_validation import CrossValidation
 
-    return CrossValidation(_with_network(config, overrides), _opened(prepared), Path(out), folds,
+    return CrossValidation(with_network(config, overrides), _opened(prepared), Path(out), folds,
                            reporter=reporter)
 
 
@@ -276,12 +276,12 @@ def make_experiment(prepared: PreparedStudy | Path_, references: Path_, config: 
     from pixelnet_tf.training.experiment import Experiment
 
     study = _opened(prepared)
-    resolved = replace(_with_network(config, overrides), study=study.config.study,
+    resolved = replace(with_network(config, overrides), study=study.config.study,
                        prepare=study.config.prepare)
     return Experiment(resolved, study, Path(references), Path(out), reporter=reporter)
 
 
-def _with_network(config: Config | Path_, overrides: Sequence[str]) -> Config:
+def with_network(config: Config | Path_, overrides: Sequence[str]) -> Config:
     """A configuration to train by; a file must name a network or its training.
 
     Raises
