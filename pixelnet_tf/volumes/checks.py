@@ -109,7 +109,8 @@ def check_case(case: Case, study: StudyConfig, slice_size: int = 0,
     doubts: list[DataError] = []
     first: RawVolume | None = None
     plan: SlicePlan | None = None
-    has_lesion, filled, voxels = False, None, []
+    has_lesion, filled = False, None
+    voxels: dict[str, str] = {}
     for name, path in (*case.volumes.items(), (SEGMENTATION, case.segmentation)):
         if path is None:
             continue
@@ -137,7 +138,13 @@ def check_case(case: Case, study: StudyConfig, slice_size: int = 0,
                 mask_on_grid(volume, first.geometry, study)
             else:
                 # Transposed, an array from a file lies in memory in C's order and is not copied.
-                voxels.append(hashlib.sha256(np.ascontiguousarray(volume.array.T).data).hexdigest())
+                own = hashlib.sha256(np.ascontiguousarray(volume.array.T).data).hexdigest()
+                if same := [other for other, known in voxels.items() if known == own]:
+                    doubts.append(DataError(
+                        f"{name} is {same[0]} again, voxel for voxel, as some data sets fill in a "
+                        "modality that a case lacks", file=path, hint="leave the case out, above "
+                        "all where settings are chosen, or give it its own image"))
+                voxels[name] = own
                 if volume is not first and study.register == Register.RIGID:
                     # Where it lies is found when the case is prepared, not by reading.
                     check_image(volume)
@@ -156,7 +163,7 @@ def check_case(case: Case, study: StudyConfig, slice_size: int = 0,
         tuple(Problem.of(case.name, fault) for fault in faults)
         for faults in (images, segmentation, doubts))
     return CheckResult(image_problems, segmentation_problems, has_lesion, plan, noted,
-                       tuple(voxels))
+                       tuple(voxels.values()))
 
 
 def equal_images(voxels: Mapping[str, Iterable[str]]) -> list[tuple[str, ...]]:

@@ -125,6 +125,9 @@ def run_job(out: Path, job: Job, reporter: Reporter) -> dict:
                                                    strict=True))
                for key, dice in (("argmax", table[:, 0]), ("decided", table[:, place]),
                                  ("left_out", left_out))},
+            # Every case's Dice by every choice, by which another rule can be judged without scores.
+            "validation_tried": {str(choice): list(map(float, dice)) for choice, dice in
+                                 zip(choices, table.T, strict=True)},
             "seconds_a_volume": seconds / max(1, len(split.test)),
             "peak_gb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20,
             "machine": machine()}

@@ -20,8 +20,9 @@ def make(tmp_path, save, ball):
     def make(name: str = "A", seg: np.ndarray | None = None, affine=None, **arrays) -> Case:
         labels = np.zeros(ball.shape, np.uint8)
         labels[12, 12, 6] = 2
-        volumes = {m: save(tmp_path / f"{name}_{m}.nii.gz", arrays.get(m, ball),
-                           affine if m == "t2" else None) for m in STUDY.modalities}
+        volumes = {m: save(tmp_path / f"{name}_{m}.nii.gz", arrays.get(m, scale * ball),
+                           affine if m == "t2" else None)
+                   for m, scale in zip(STUDY.modalities, (1, 2), strict=True)}
         return Case(name, volumes, save(tmp_path / f"{name}_seg.nii.gz",
                                         labels if seg is None else seg))
     return make
@@ -196,6 +197,18 @@ def test_a_background_that_is_not_zero_is_a_doubt(make, ball):
     assert "study.skull_stripped" in doubt.message
     assert check_case(make(flair=ball + 1), dataclasses.replace(
         STUDY, skull_stripped=False)).doubts == ()
+
+
+def test_a_modality_that_is_another_one_again_is_a_doubt(make, ball):
+    """As in sets that fill in FLAIR for a sequence that a patient lacks."""
+    found = check_case(make(t2=ball), STUDY)
+    assert found.problems == ()
+    (doubt,) = found.doubts
+    assert doubt.case == "A"
+    assert "A_t2.nii.gz: t2 is flair again, voxel for voxel" in doubt.message
+    ball = ball.copy()
+    ball[tuple(np.argwhere(ball)[0])] += 1
+    assert check_case(make(t2=ball), STUDY).doubts == ()
 
 
 def test_voxel_sides_that_disagree_are_a_doubt(make, tmp_path):
