@@ -21,6 +21,7 @@ from pixelnet_tf.volumes.case_volume import PreparedVolume
 #: Added to the scores of all lesion classes: 0 is the arg max.
 OFFSETS = (0.0, *(sign * size for size in (0.5, 1.0, 2.0, 3.0, 4.0, 5.0) for sign in (-1, 1)))
 
+
 class Scorer(Protocol):
     """What a contestant's network is to the race: `SliceSegmenter`, or the peer's."""
 
