@@ -92,7 +92,14 @@ def begin(given: argparse.Namespace, contestants: dict[str, tuple[str, tuple[str
     study = PreparedStudy.open(given.data)
     splits = race_splits(study, named_cases(given.validation), given.folds, given.seed)
     if not tested:
-        splits = tuple(replace(split, test=()) for split in splits)
+        # What a fold holds out judges it where nobody else does; the test cases of a split do not.
+        held_out = bool(study.split.folds) and given.validation is None
+        splits = tuple(replace(split, validation=split.validation or held_out * split.test, test=())
+                       for split in splits)
+        if not all(split.validation for split in splits):
+            raise ConfigError("has no validation cases, so that nothing would be judged",
+                              file=given.data, hint="give --validation, or prepare the study with "
+                              "split.validation or split.folds")
     race = Race(str(given.data), tuple(map(str, given.references)), splits,
                 {name: base for name, (base, _) in contestants.items()},
                 {name: tuple(settings) for name, (_, settings) in contestants.items()},

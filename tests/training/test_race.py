@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 
 from pixelnet_tf.cases.labels import classes_to_values
+from pixelnet_tf.cases.split import Split
 from pixelnet_tf.config import load_config
 from pixelnet_tf.errors import ConfigError
 from tests.listening import Listening
@@ -213,6 +214,23 @@ def test_a_case_that_validates_several_folds_counts_once(scripts, race, tiny_stu
     text = scripts.ablation.write_table(tmp_path, found).read_text()
     assert "Dice of 2 validation cases" in text
     assert "| best | - | 3 | 0.350 |" in text
+
+
+def test_an_ablation_that_nobody_judges_is_refused(scripts, tiny_study, tmp_path, monkeypatch,
+                                                   capsys):
+    """What a fold holds out judges it; the test cases of a split that has no folds do not."""
+    first, *others = tiny_study.cases
+    asked = options(tiny_study, "--steps", "3", "--contestants", "best")
+    monkeypatch.setattr(scripts.head_to_head, "PreparedStudy", SimpleNamespace(
+        open=lambda path: SimpleNamespace(cases=tiny_study.cases, split=split)))
+    split = Split(tuple(others), (), (first,))
+    assert scripts.ablations.main([str(tmp_path / "split"), *asked]) == 2
+    assert "has no validation cases" in capsys.readouterr().err
+    split = Split(tiny_study.cases, (), (), folds=((first,), tuple(others)))
+    assert scripts.ablations.main([str(tmp_path / "folds"), *asked]) == 0
+    found = scripts.plan.Race.read(tmp_path / "folds").splits
+    assert [(each.validation, each.test) for each in found] == [
+        ((first,), ()), (tuple(others), ())]
 
 
 def test_ablations_have_no_table_before_what_all_are_compared_with_is_done(scripts, race,
