@@ -8,11 +8,10 @@
 A job is one change on one fold, resumable as those of head_to_head.py, whose options these are.
 Without --validation the validation cases of the prepared study's folds judge, or what each fold
 holds out where it has none, or the validation cases of its split; test cases are neither segmented
-nor opened. OUT/ablations.md has the table: Dice of the
-validation cases by the arg max, and with a cut and a clean-up that the other validation cases
-choose for each (so that no case chooses for itself), both as differences to `best` with their
-interval. Short runs tell large effects, not small ones; the same --steps for all favours dear
-steps, `--time --minutes M` gives all the same CPU time.
+nor opened. OUT/ablations.md has the table: Dice of the validation cases by the arg max, and with a
+cut and a clean-up that the other validation cases choose for each (so that no case chooses for
+itself), both as differences to `best` with their interval. Short runs tell large effects, not small
+ones; the same --steps for all favours dear steps, `--time --minutes M` gives all the same CPU time.
 """
 
 from __future__ import annotations

@@ -93,9 +93,8 @@ def begin(given: argparse.Namespace, contestants: dict[str, tuple[str, tuple[str
     splits = race_splits(study, named_cases(given.validation), given.folds, given.seed)
     if not tested:
         # What a fold holds out judges it where nobody else does; the test cases of a split do not.
-        held_out = bool(study.split.folds) and given.validation is None
-        splits = tuple(replace(split, validation=split.validation or held_out * split.test, test=())
-                       for split in splits)
+        splits = tuple(replace(split, test=(), validation=split.validation or (
+            split.test if study.split.folds else ())) for split in splits)
         if not all(split.validation for split in splits):
             raise ConfigError("has no validation cases, so that nothing would be judged",
                               file=given.data, hint="give --validation, or prepare the study with "
