@@ -52,6 +52,7 @@ PARTS = {
     "step_plain": lambda options: training.step(options, False, "float32"),
     "step_fast": lambda options: training.step(options, True, "float32"),
     "step_fast_bfloat16": lambda options: training.step(options, True, "bfloat16"),
+    **{f"best_step_{draw}": partial(training.best_step, draw=draw) for draw in training.DRAWS},
     "gradients": training.gradients,
     "sampler": training.sampler,
     "context_exact": lambda options: context.volume(options, "exact"),

@@ -68,6 +68,18 @@ def configuration(options: Options):
         *options.overrides])
 
 
+def best_configuration(options: Options, *overrides: str):
+    """The study's configuration with the network and the training of the preset `best`.
+
+    overrides: "section.key=value", on top of the preset.
+    """
+    from pixelnet_tf.config.presets import Preset, config_of, preset_settings
+    best = config_of(preset_settings(Preset.BEST), overrides=[
+        "training.initial_weights=random", *overrides])
+    return replace(configuration(options), sampling=best.sampling, model=best.model,
+                   training=best.training)
+
+
 def raw_study(options: Options) -> Path:
     """The public cases, --data, or a phantom of the same size."""
     found = options.data or shared_data()

@@ -30,7 +30,7 @@ def _machine(found: dict) -> str:
 
 def _results(found: dict) -> str:
     rows = [*_modes(found), *_agreement(found), *_peer(found), *_steps(found),
-            *_context(found), *_data(found)]
+            *_pixels(found), *_context(found), *_data(found)]
     if not rows:
         return ""
     lines = []
@@ -131,6 +131,22 @@ def _steps(found: dict) -> list:
                      f"{own['columns_over']} of {own['columns']} columns beyond the goal, the rest "
                      f"{own['rest']:.1e})", f"{own['difference']:.1e}", "1e-4",
                      own["difference"] <= 1e-4))
+    return rows
+
+
+def _pixels(found: dict) -> list:
+    rows, sampled = [], found.get("best_step_sampled")
+    for name, text, goal in (("drawn", "its own draw", None),
+                             ("all", "every pixel on a lattice of two", 1.4)):
+        part = found.get(f"best_step_{name}")
+        if part and sampled:
+            ratio = part["seconds"] / sampled["seconds"]
+            rows.append((f"training step of the preset `best`, {text} ({part['pixels']} pixels, "
+                         f"{part['precision']}) against {sampled['pixels']} balanced ones",
+                         f"{part['seconds']:.2f} s against {sampled['seconds']:.2f} s: "
+                         f"{ratio:.2f} times; peak memory {part['peak_gb']:.2f} GB against "
+                         f"{sampled['peak_gb']:.2f} GB", f"{goal} times" if goal else "none",
+                         not goal or ratio <= goal))
     return rows
 
 

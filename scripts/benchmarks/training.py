@@ -8,7 +8,18 @@ import numpy as np
 
 from benchmarks import floor
 from benchmarks.machine import memory_gb, timed
-from benchmarks.study import Options, brain_box, configuration, prepared_study
+from benchmarks.study import (
+    Options,
+    best_configuration,
+    brain_box,
+    configuration,
+    prepared_study,
+)
+
+#: What a step of the preset `best` can learn from: the paper's sample, the preset's own draw, every
+#: pixel of a lattice.
+DRAWS = {"sampled": ("sampling.strategy=balanced", "sampling.pixels=2000"), "drawn": (),
+         "all": ("sampling.strategy=all", "sampling.lattice=2")}
 
 
 def _batch(options: Options, pixels: int = 2000):
@@ -63,6 +74,33 @@ def step(options: Options, fast: bool, precision: str) -> dict:
     box = brain_box(batch["image"][0].numpy())
     return {"seconds": median, "smallest_seconds": smallest, "peak_gb": memory_gb()[1],
             "peak_gb_built": built, "box": box}
+
+
+def best_step(options: Options, draw: str) -> dict:
+    """Seconds of a step of the preset `best` (two slices) for one of `DRAWS`, the pixels that it
+    takes, and the process's peak memory."""
+    import tensorflow as tf
+
+    from pixelnet_tf.dataset.pipeline import training_batches
+    from pixelnet_tf.dataset.schedule import SliceSchedule
+    from pixelnet_tf.io.processor import bfloat16_instructions
+    from pixelnet_tf.model.pixelnet import PixelNet
+    from pixelnet_tf.training.state import TrainingState
+    from pixelnet_tf.training.step import make_step
+    precision = "bfloat16" if bfloat16_instructions() else "float32"
+    config = best_configuration(options, "sampling.lesion_free_slices=0",
+                                f"training.precision={precision}", *DRAWS[draw])
+    study, classes = prepared_study(options), len(config.study.labels)
+    schedule = SliceSchedule(study, study.cases, config.sampling, seed=1)
+    batch = next(iter(training_batches(study, schedule, config.sampling,
+                                       batch_slices=config.training.batch_slices, seed=1)))
+    model = PixelNet(config.model, 3, classes, seed=1)
+    state = TrainingState(model, config.training, (), config.training.steps)
+    function = make_step(state, config.sampling)
+    median, smallest = timed(lambda: float(function([batch], tf.constant(1))),
+                             3 if options.quick else 7, 2)
+    return {"seconds": median, "smallest_seconds": smallest, "peak_gb": memory_gb()[1],
+            "pixels": len(batch["pixels"]), "precision": precision}
 
 
 def gradients(options: Options) -> dict:
