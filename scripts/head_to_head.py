@@ -11,12 +11,12 @@
 
 `--time` measures the CPU-seconds of a step of each contestant, on a quiet machine, and writes the
 steps that fit into --minutes to OUT/race.json, with everything else that must be the same for all:
-cases, folds, settings. `--steps N` writes N for all instead. A job is a contestant on a fold; it
-trains, chooses a cut and a clean-up on its own validation cases, segments its test cases and ends
-with OUT/jobs/CONTESTANT/foldN/job.json. A job that was stopped goes on, one that has ended is left
-alone. OUT/results.md has the tables (scores by `evaluate`, differences by `compare`), learning
-curves, costs and pictures of the cases in which contestants differ most, over the folds that all
-have ended.
+cases, folds, settings. `--steps N` writes N for all instead, `--steps best=1626,nnunet=1125` those
+of another measurement. A job is a contestant on a fold; it trains, chooses a cut and a clean-up on
+its own validation cases, segments its test cases and ends with OUT/jobs/CONTESTANT/foldN/job.json.
+A job that was stopped goes on, one that has ended is left alone. OUT/results.md has the tables
+(scores by `evaluate`, differences by `compare`), learning curves, costs and pictures of the cases
+in which contestants differ most, over the folds that all have ended.
 
 Contestants: `best` (the preset of that name on the configuration), `faithful` (the paper's
 sampling, loss and solver: the configuration as it is; configs/lgg.yaml has a small head, since 60
@@ -34,7 +34,7 @@ from __future__ import annotations
 import argparse
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
@@ -102,7 +102,7 @@ def begin(given: argparse.Namespace, contestants: dict[str, tuple[str, tuple[str
     race = Race(str(given.data), tuple(map(str, given.references)), splits,
                 {name: base for name, (base, _) in contestants.items()},
                 {name: tuple(settings) for name, (_, settings) in contestants.items()},
-                dict.fromkeys(contestants, given.steps or 1), {}, 0.0 if given.steps
+                _steps(given.steps, contestants), {}, 0.0 if given.steps
                 else given.minutes, given.precision, given.seed, machine(), given.validations)
     for name in contestants:
         race.config(name)
@@ -113,6 +113,24 @@ def begin(given: argparse.Namespace, contestants: dict[str, tuple[str, tuple[str
     race.write(given.out)
     jobs.write_settings(given.out, race)
     return race
+
+
+def _steps(text: str | None, contestants: Iterable[str]) -> dict[str, int]:
+    """Steps of each contestant, as `--steps` gives them; 1 where they will be measured.
+
+    Raises:
+        ConfigError: not whole numbers above 0, or not those of the contestants.
+    """
+    names = list(contestants)
+    pairs = [part.rpartition("=")[::2] for part in (text or "1").split(",")]
+    given = {name.strip(): number.strip() for name, number in pairs}
+    if [name for name, _ in pairs] == [""]:
+        given = dict.fromkeys(names, given[""])
+    if sorted(given) != sorted(names) or len(given) < len(pairs) or not all(
+            number.isdecimal() and int(number) for number in given.values()):
+        raise ConfigError(f"--steps takes a number, or one for each of {names}", value=text,
+                          hint=f"such as --steps {','.join(f'{name}=1000' for name in names)}")
+    return {name: int(given[name]) for name in names}
 
 
 def arguments(description: str) -> argparse.ArgumentParser:
@@ -139,7 +157,8 @@ def arguments(description: str) -> argparse.ArgumentParser:
                         "at its validation cases, which choose its checkpoint")
     parser.add_argument("--time", action="store_true", help="measure the steps, write race.json")
     parser.add_argument("--time-steps", type=int, default=12, help="steps that --time measures")
-    parser.add_argument("--steps", type=int, help="write race.json with these steps for all")
+    parser.add_argument("--steps", metavar="N|NAME=N,...",
+                        help="write race.json with these steps, for all or for each")
     parser.add_argument("--contestants", help="some of them, with commas between")
     parser.add_argument("--list", action="store_true", help="show the jobs")
     parser.add_argument("--job", help="run one job")

@@ -650,6 +650,14 @@ class SamplingConfig:
         """Pixels drawn from a slice: `pixels`, and the candidates of the hard ones."""
         return self.pixels + (HARD_CANDIDATES - 1) * round(self.hard_pixels * self.pixels)
 
+    @property
+    def words(self) -> str:
+        """What a step takes of each slice, as a training tells it."""
+        if self.strategy == Strategy.ALL:
+            return ("every pixel each" if self.lattice == 1 else
+                    f"every pixel on a lattice of {self.lattice} each")
+        return f"{self.pixels} pixels each ({self.strategy})"
+
 
 @dataclass(frozen=True)
 class ModelConfig:

@@ -10,7 +10,7 @@ import numpy as np
 import tensorflow as tf
 
 from pixelnet_tf import draws
-from pixelnet_tf.config import SamplingConfig, Strategy
+from pixelnet_tf.config import PLANES, SamplingConfig, Strategy
 from pixelnet_tf.dataset.augment import Slice, augment, drop_modalities, training_slice
 from pixelnet_tf.dataset.index import SliceIndex
 from pixelnet_tf.dataset.prepared import PreparedStudy
@@ -143,7 +143,10 @@ def training_batches(study: PreparedStudy, schedule: SliceSchedule, sampling: Sa
     part, whole_batch = range(batch_slices) if part is None else part, part is None
     channels = len(study.config.study.modalities)
     classes = len(study.config.study.labels)
-    donors = tf.constant(schedule.with_lesion, tf.int64)
+    # A lesion comes from a slice of the same plane: across it, it has another shape.
+    planes, with_lesion = study.index.plane, schedule.with_lesion
+    donors = tf.ragged.constant([with_lesion[planes[with_lesion] == plane]
+                                 for plane in range(len(PLANES))], tf.int64)
 
     def positions() -> Iterator[tuple[int, int, tuple[int, int]]]:
         index = study.index
@@ -160,7 +163,8 @@ def training_batches(study: PreparedStudy, schedule: SliceSchedule, sampling: Sa
     @tf.autograph.experimental.do_not_convert
     def load(position: tf.Tensor, row: tf.Tensor, size: tf.Tensor) -> dict[str, tf.Tensor]:
         own = draws.fold_in(tf.constant([seed, 0x5eed], tf.int32), tf.cast(position, tf.int32))
-        record, pixel_seed = training_slice(varied, row, own, donors, tf.size(donors), sampling)
+        alike = donors[tf.gather(planes, row)]
+        record, pixel_seed = training_slice(varied, row, own, alike, tf.size(alike), sampling)
         pixels_yx, drawn = sampled(record, position, pixel_seed)
         return {"image": padded(seen(record, own), size), "pixels": pixels_yx, "classes": drawn,
                 "row": row}

@@ -227,8 +227,12 @@ class Architecture:
         return sum(math.prod(shape) for shapes in self.blob_shapes(channels).values()
                    for shape in shapes)
 
-    def slice_work(self, channels: int, height: int, width: int, pixels: int) -> float:
-        """Multiplications of a pass over a slice of which so many pixels are classified."""
+    def slice_work(self, channels: int, height: int, width: int, pixels: int,
+                   passes: float = 1.0) -> float:
+        """Multiplications of a pass over a slice of which so many pixels are classified.
+
+        passes: of the trunk for a slice, more than one where those beside it are seen, too.
+        """
         kernels = {name: math.prod(shapes[0])
                    for name, shapes in self.blob_shapes(channels).items()}
         work, cells = 0.0, float((height + 2 * self.border) * (width + 2 * self.border))
@@ -236,7 +240,8 @@ class Architecture:
             work += cells * sum(kernels[layer.name] for layer in layers)
             cells /= 4 if self.pools_after(block) else 1
         work += cells * sum(kernels[layer.name] for layer in self.context)
-        return work + pixels * sum(kernels[layer.name] for layer in self.head)
+        return work * passes + pixels * sum(
+            kernels[layer.name] for layer in (*self.head, *self.beside))
 
     def box_work(self, channels: int, height: int, width: int) -> float:
         """Multiplications of the trunk where it is computed around a box of the image alone: what
@@ -257,12 +262,16 @@ class Architecture:
         return (sum(math.prod(shapes[layer.name][0]) for layer in self.head)
                 - context * self.head[0].width)
 
-    def slice_numbers(self, height: int, width: int, pixels: int) -> float:
-        """Numbers in all maps of a slice, and in the hypercolumns and layers of so many pixels."""
+    def slice_numbers(self, height: int, width: int, pixels: int, passes: float = 1.0) -> float:
+        """Numbers in all maps of a slice, and in the hypercolumns and layers of so many pixels.
+
+        passes: as `slice_work` takes it.
+        """
         numbers, cells = 0.0, float((height + 2 * self.border) * (width + 2 * self.border))
         for block, layers in enumerate(self.blocks):
             numbers += cells * sum(layer.width for layer in layers)
             cells /= 4 if self.pools_after(block) else 1
         numbers += cells * sum(layer.width for layer in self.context)
-        return numbers + pixels * (sum(tap.width for tap in self.taps)
-                                   + sum(layer.width for layer in self.head))
+        return numbers * passes + pixels * (
+            sum(tap.width for tap in self.taps) * len(self.offsets)
+            + sum(layer.width for layer in self.head))

@@ -86,6 +86,8 @@ class Decisions:
             stands in priors.json.
         networks: how many there are.
         adaptive: how the decided lattice agrees; None where none was decided.
+        files: SHA-256 of the networks' model.keras, ascending, where they are several: a fold that
+            is trained anew makes other decisions. Empty for one network.
     """
 
     rule: str
@@ -95,6 +97,7 @@ class Decisions:
     strength: float | None = None
     networks: int = 1
     adaptive: LatticeTrial | None = None
+    files: tuple[str, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
         return asdict(self)
@@ -124,8 +127,8 @@ class Decisions:
             asked: the caller's. What it changes of the run's settings stays as it is there.
             overruled: keys that the caller set by name, to whatever value.
 
-        A prior that is not the decided one leaves the decided class offsets and thresholds of
-        regions out: they were chosen on top of it.
+        A prior that is not the decided one leaves the decided class offsets, thresholds of regions
+        and lattice out: they were chosen on top of it.
         """
         tree = config_to_dict(asked)
         for key, value in self.settings.items():
@@ -134,6 +137,7 @@ class Decisions:
         if tree["prior"] != self.settings.get("prior", trained.prior):
             tree["class_offsets"] = dict(asked.class_offsets)
             tree["region_thresholds"] = dict(asked.region_thresholds)
+            tree["lattice"] = config_to_dict(asked)["lattice"]
         return build(PredictionConfig, tree)
 
     def followed(self, prediction: PredictionConfig) -> str:

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import posixpath
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import tensorflow as tf
 
 from pixelnet_tf.config import PredictionConfig
 from pixelnet_tf.errors import ConfigError, ModelError
+from pixelnet_tf.io.files import file_digest
 from pixelnet_tf.runs.compatibility import AVERAGE, AVERAGE_ON_SPLIT, check_fit
 from pixelnet_tf.runs.decisions import Decisions
 from pixelnet_tf.runs.folder import RunFolder
@@ -111,15 +113,26 @@ class Runs:
     def decisions(self) -> Decisions | None:
         """What was decided for one run, or for the average of a cross-validation's folds.
 
-        None where nothing was, and for folds other than those that decided.
+        None where nothing was, and for folds other than those that decided, or trained anew since.
         """
         if self.whole is None:
             return self.runs[0].decisions() if len(self.runs) == 1 else None
+        return self._decided_by_folds
+
+    @cached_property
+    def _decided_by_folds(self) -> Decisions | None:
+        assert self.whole is not None
         found = self.whole.decisions()
-        if self.unpacked is not None:
+        if self.unpacked is not None or found is None:
             return found
         held_out = {name for run in self.runs for name in run.split().test}
-        return found if found is not None and held_out == {*found.cases} else None
+        same = held_out == {*found.cases} and found.files in ((), digests_of(self.runs))
+        return found if same else None
+
+
+def digests_of(runs: Iterable[RunFolder]) -> tuple[str, ...]:
+    """SHA-256 of the networks of runs that have ended, ascending, as `Decisions` holds them."""
+    return tuple(sorted(file_digest(run.file("model.keras")) for run in runs))
 
 
 def folds_in(folder: str) -> list[str]:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from pixelnet_tf.config import Strategy
+
 
 def model_card(about: dict[str, Any], packed: bool = False) -> str:
     """Markdown of a model card, from what `describe_export` gave.
@@ -121,13 +123,15 @@ def _training(about: dict[str, Any]) -> list[str]:
         return ["## Training", "", "The weights were imported from Caffe and not trained here: "
                 "images must be normalised as they were for the training there.", ""]
     cases = ", ".join(f"{count} {part}" for part, count in training["cases"].items())
+    pixels = ("every pixel of a lattice" if training["sampling"] == Strategy.ALL else
+              f"{training['pixels_per_slice']} pixels")
     steps = f"{training['steps']} steps"
     if training["weights_step"] not in (None, training["steps"]):
         steps += f" (the weights are those after step {training['weights_step']})"
     return ["## Training", "",
             f"Study `{training['study']}`, cases: {cases}. {steps} of "
-            f"{training['batch_slices']} slices, {training['pixels_per_slice']} pixels each, "
-            f"{training['sampling']} sampling.", "",
+            f"{training['batch_slices']} slices, {pixels} each, {training['sampling']} "
+            "sampling.", "",
             "| class | share of pixels | share of sampled pixels |", "|---|---|---|",
             *(f"| {name} | {share['real']:.4%} | {share['sampled']:.2%} |"
               for name, share in training["class_frequency"].items()), ""]

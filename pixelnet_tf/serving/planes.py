@@ -34,8 +34,9 @@ def scores_in_plane(scores_of: Callable[[tf.Tensor, tf.Tensor], tf.Tensor], plan
     cut_image = _upright(image, axes)
     native = tf.shape(cut_image)[1:3]
     with tf.control_dependencies([check]):
-        scaled = tf.maximum(native, tf.cast(tf.round(
-            tf.cast(native, tf.float64) * sides / finer), tf.int32))
+        # As `nearest_whole` rounds: spacings in float32 would put halves to either side.
+        ratios = tf.round(tf.cast(native, tf.float64) * sides / finer * 1000) / 1000
+        scaled = tf.maximum(native, tf.cast(tf.round(ratios), tf.int32))
     down, across = (_linear_weights(native[i], scaled[i]) for i in (0, 1))
     stretched = tf.einsum("ry,syxc,qx->srqc", down, cut_image, across)
     filled = _nearest(_upright(tf.reduce_any(image != 0, axis=-1), axes), native, scaled)

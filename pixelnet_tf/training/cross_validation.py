@@ -32,7 +32,7 @@ from pixelnet_tf.io.files import (
 from pixelnet_tf.io.locks import Lock, check_free, exclusive
 from pixelnet_tf.reporting import Reporter, reporter_or_log
 from pixelnet_tf.runs.folder import RunFolder
-from pixelnet_tf.runs.several import fold_folder, folds_in
+from pixelnet_tf.runs.several import digests_of, fold_folder, folds_in
 from pixelnet_tf.training.decisions import Judged, decide_over
 from pixelnet_tf.training.loop import Trainer
 from pixelnet_tf.training.validation import labelled_volume
@@ -194,12 +194,14 @@ class CrossValidation:
     def _decide(self, held_out: dict[int, tuple[str, ...]], cases: Sequence[str]) -> None:
         whole, asked = RunFolder(str(self.out)), self.config.prediction
         before = whole.decisions()
-        if before is not None and set(before.cases) == set(cases):
-            return
         runs = {number: self._run(number) for number in held_out}
+        files = digests_of(runs.values())
+        if before is not None and set(before.cases) == set(cases) and before.files in ((), files):
+            return
         decisions = decide_over(
             [Judged(run.model, held_out[number], run.priors()) for number, run in runs.items()],
             self.study, asked, runs[min(runs)].config().training.precision, self.reporter)
+        decisions = replace(decisions, files=files)
         whole.save_decisions(decisions)
         for trial in decisions.tried:
             self.reporter.message(f"  {trial.line()}")

@@ -176,8 +176,8 @@ class Trainer:
         """One sentence about what the training will do."""
         return (f"{len(self.split.train)} training and {len(self.split.validation)} validation "
                 f"cases; {self.plan.epoch_slices} slices an epoch, {self.plan.steps} steps of "
-                f"{self.config.training.step_slices} slices, {self.config.sampling.pixels} pixels "
-                f"each ({self.config.sampling.strategy}), in {self.config.training.precision}"
+                f"{self.config.training.step_slices} slices, {self.config.sampling.words}, in "
+                f"{self.config.training.precision}"
                 + (f"; {self.replicas.describe()}" if self.replicas else ""))
 
     def needs(self) -> str:

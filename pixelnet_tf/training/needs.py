@@ -51,18 +51,28 @@ class Needs:
 def needs_of(network: Architecture, training: TrainingConfig, sampling: SamplingConfig,
              channels: int, height: int, width: int) -> Needs:
     """Estimate what a training takes on slices of a size."""
-    pixels = sampling.pixels
+    pixels, scored = sampling.pixels, 0
     if sampling.strategy == Strategy.ALL:
         pixels = height * width // sampling.lattice**2
-    work = network.slice_work(channels, height, width, pixels) * training.step_slices
+    elif sampling.hard_pixels:
+        # The candidates are scored once before, without a gradient.
+        scored = sampling.drawn_pixels
+    # Slices that lie side by side share those beside them.
+    run = min(sampling.slab_slices, training.batch_slices)
+    passes = (run + len(network.offsets) - 1) / run
+    # Both passes back; those of frozen layers are left out, which is the first blocks' part alone.
+    def slice_work(pixels: int) -> float:
+        return network.slice_work(channels, height, width, pixels, passes)
+
+    work = training.step_slices * (3 * slice_work(pixels) + slice_work(scored) - slice_work(0))
     parameters = network.parameters(channels)
     kept = {SolverType.ADAM: 2, SolverType.ADAMW: 2, SolverType.ADADELTA: 2}.get(
         training.solver.type, 1)
     weights = 4.0 * parameters * (2 + kept + bool(training.average_weights))
-    maps = training.batch_slices * network.slice_numbers(height, width, pixels)
-    # Both passes back; those of frozen layers are left out, which is the first blocks' part alone.
+    maps = training.batch_slices * network.slice_numbers(height, width, max(pixels, scored),
+                                                         passes)
     kind = "float32" if training.precision == Precision.AUTO else training.precision
-    seconds = 3 * work * _BESIDE / _products_a_second(tf.as_dtype(kind))
+    seconds = work * _BESIDE / _products_a_second(tf.as_dtype(kind))
     device = "GPU" if tf.config.list_physical_devices("GPU") else "CPU"
     return Needs(parameters, device, _PROGRAM + weights + 4.0 * _COPIES * maps, seconds)
 

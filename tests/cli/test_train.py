@@ -92,6 +92,8 @@ def test_results_do_not_go_among_the_data(main_job, capsys):
 def test_the_original_sampling_by_one_override(main_job, tmp_path, capsys):
     assert train(main_job, tmp_path / "run", "--set", "sampling.strategy=uniform") == 0
     assert "60 pixels each (uniform)" in capsys.readouterr().out
+    assert train(main_job, tmp_path / "all", "--set", "sampling.strategy=all", "--dry-run") == 0
+    assert "every pixel on a lattice of 2 each, in float32" in capsys.readouterr().out
 
 
 def test_a_run_that_is_there_and_another_configuration(main_job, tmp_path, capsys):

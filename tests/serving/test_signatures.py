@@ -112,24 +112,27 @@ def test_a_request_is_a_stack_where_hypercolumns_reach_into_other_slices(serving
     assert signatures_of(serving_config) is SIGNATURES
 
 
-def test_raw_intensities_are_averaged_over_several_planes(serving_config, eagerly):
-    """With slices of twice a pixel's side: the graph divides them as local prediction does."""
+@pytest.mark.parametrize(("slices", "pixel", "apart"), [(6, 1.0, 2.0), (9, 0.7, 1.05)])
+def test_raw_intensities_are_averaged_over_several_planes(serving_config, eagerly, slices, pixel,
+                                                          apart):
+    """With slices farther apart than pixels: the graph divides them as local prediction does, also
+    where 13.5 rows would be one pixel each."""
     model = replace(serving_config.model, planes=("axial", "coronal", "sagittal"))
     bias_field = replace(serving_config.prepare.bias_field, enabled=False)
     config = replace(serving_config, model=model,
                      prepare=replace(serving_config.prepare, bias_field=bias_field))
     network = with_random_biases(PixelNet(model, channels=3, classes=4, seed=3), 3)
     segmenter = SliceSegmenter(network)
-    raw = slices_with_brain(6, 14, 12)
+    raw = slices_with_brain(slices, 14, 12)
     raw += 5 * (raw != 0)
-    geometry = VolumeGeometry.of((12, 14, 6), np.diag([-1.0, -1.0, 2.0, 1.0]))
+    geometry = VolumeGeometry.of((12, 14, slices), np.diag([-pixel, -pixel, apart, 1.0]))
     volume = prepare_volumes("A", {
         name: lambda k=k: RawVolume(np.moveaxis(raw[..., k], (0, 1, 2), (2, 1, 0)), geometry, "A")
         for k, name in enumerate(config.study.modalities)}, config.study, config.prepare)
     expected = segment_volume(segmenter, volume, config.study, config.prediction, True)
     _, functions = build_signatures(segmenter, config)
     none = np.zeros(raw.shape[:3], bool)
-    outputs = functions["segment_raw"](raw, volume.brain, np.float32([2, 1, 1]))
+    outputs = functions["segment_raw"](raw, volume.brain, np.float32([apart, pixel, pixel]))
     np.testing.assert_array_equal(volume.plan.from_slices(outputs["labels"].numpy()),
                                   expected.labels)
     np.testing.assert_allclose(volume.plan.from_slices(outputs["probabilities"].numpy()),

@@ -22,7 +22,9 @@ def test_slabs_of_each_plane_train_what_is_beside_and_validation_decides(
     trainer = Trainer(config, planes_study, planes_study.split, str(tmp_path / "run"))
     assert trainer.schedule.slab == 2
     model = trainer.run()
-    assert (tmp_path / "run" / "decisions.json").exists()
+    decided = trainer.run_folder.decisions()
+    assert decided.cases == planes_study.split.validation
+    assert [trial.step for trial in decided.tried][:2] == ["prior", "class_offsets.edema"]
     again = load_model(str(tmp_path / "run" / "model.keras"))
     assert again.config.context_slices == 3
     assert again.config.planes == planes

@@ -16,6 +16,7 @@ from pixelnet_tf.cases.split import Split
 from pixelnet_tf.errors import ConfigError, ModelError
 from pixelnet_tf.runs.folder import RunFolder
 from pixelnet_tf.runs.several import Runs
+from pixelnet_tf.training import cross_validation
 from pixelnet_tf.volumes.phantom_study import write_phantom
 from tests.main_job import run_main
 
@@ -116,6 +117,41 @@ def test_the_folder_and_a_pattern_stand_for_all_folds(job, tmp_path):
     shutil.copy(cv / "fold_0" / "config.yaml", tmp_path / "fold_0")
     with pytest.raises(ModelError, match="the training of this fold has not ended"):
         Runs.find([str(tmp_path)])
+
+
+def test_a_network_is_judged_by_cases_that_it_has_not_seen(job, tmp_path, monkeypatch):
+    shutil.copytree(job / "cv", tmp_path / "cv")
+    (tmp_path / "cv" / "decisions.json").unlink()
+    heard, decided = [], cross_validation.decide_over
+
+    def decide_over(judged, *more):
+        heard.extend(judged)
+        return decided(judged, *more)
+
+    monkeypatch.setattr(cross_validation, "decide_over", decide_over)
+    assert run_main("train", "--config", "phantom", *TINY, "--data", job / "prepared",
+                    "--out", tmp_path / "cv", "--folds", "all", "--resume") == 0
+    assert len(heard) == 2
+    for each in heard:
+        split = each.model.__self__.split()
+        assert set(each.cases) == set(split.test)
+        assert not {*split.train, *split.validation}.intersection(each.cases)
+
+
+def test_a_fold_that_is_trained_anew_is_decided_for_anew(job, tmp_path, capsys):
+    cv = tmp_path / "cv"
+    shutil.copytree(job / "cv", cv)
+    (cv / "manifest.jsonl").unlink()
+    decided = Runs.find([str(cv)]).decisions()
+    assert len(decided.files) == 2
+    shutil.rmtree(cv / "fold_1")
+    assert run_main("train", "--config", "phantom", *TINY, "--set", "training.seed=5", "--data",
+                    job / "prepared", "--out", cv / "fold_1", "--fold", 1) == 0
+    assert Runs.find([str(cv)]).decisions() is None
+    other = json.loads((cv / "decisions.json").read_text())
+    # As an earlier version wrote it: nothing is known of the networks.
+    (cv / "decisions.json").write_text(json.dumps({**other, "files": []}))
+    assert Runs.find([str(cv)]).decisions() is not None
 
 
 def test_decisions_for_other_folds_are_not_followed(job, tmp_path):

@@ -174,7 +174,7 @@ def decided(tmp_path_factory) -> Path:
     shutil.copytree(GOLDEN / "run", run)
     decisions = Decisions("by hand", ("a", "b"), {
         "prior": "sampled", "class_offsets": {"edema": 0.25}, "flips": True,
-        "postprocess": {"largest_component": ["WT"]}})
+        "postprocess": {"largest_component": ["WT"]}, "lattice": {"stride": 8}})
     (run / "decisions.json").write_text(json.dumps(decisions.to_json()))
     return run
 
@@ -184,6 +184,7 @@ def test_predictions_follow_decisions_and_the_caller_overrules_them(decided):
     asked = follows.config.prediction
     assert (asked.prior, asked.class_offsets, asked.flips) == ("sampled", {"edema": 0.25}, True)
     assert asked.postprocess.largest_component == ("WT",)
+    assert asked.lattice.stride == 8
     assert "overruled" not in follows.follows
     same = px.Segmenter.from_run(GOLDEN / "run", prior="sampled", overrides=[
         "prediction.class_offsets={edema: 0.25}", "prediction.flips=true",
@@ -191,11 +192,12 @@ def test_predictions_follow_decisions_and_the_caller_overrules_them(decided):
     one, other = (model.predict(IMAGES) for model in (follows, same))
     np.testing.assert_array_equal(one.probabilities, other.probabilities)
     np.testing.assert_array_equal(one.labels, other.labels)
-    # The offsets were chosen on top of the prior.
+    # The offsets and the lattice were chosen on top of the prior.
     overruled = px.Segmenter.from_run(decided, prior="corrected")
     asked = overruled.config.prediction
     assert (asked.prior, asked.class_offsets, asked.flips) == ("corrected", {}, True)
-    assert overruled.follows.endswith("overruled: prior, class_offsets")
+    assert asked.lattice.stride == 4
+    assert overruled.follows.endswith("overruled: prior, class_offsets, lattice")
     assert px.Segmenter.from_run(decided, prior="sampled").config == follows.config
     by_set = px.Segmenter.from_run(decided, overrides=["prediction.flips=false"])
     assert not by_set.config.prediction.flips

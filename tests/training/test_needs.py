@@ -49,8 +49,25 @@ def test_more_takes_more():
     assert of(side=128).step_seconds > of().step_seconds
     every = replace(sampling, strategy="all", lattice=1)
     assert of(sampling=every).step_seconds > of().step_seconds
+    hard = of(sampling=replace(sampling, hard_pixels=1.0))
+    assert of().step_seconds < hard.step_seconds < 2 * of().step_seconds
+    assert hard.memory_bytes > of().memory_bytes
     adam = replace(training, solver=replace(training.solver, type="adamw"))
     assert of(adam).memory_bytes == of().memory_bytes + 4 * of().parameters
+
+
+def test_slices_beside_a_slab_pass_the_trunk_too():
+    wide = Architecture.of(replace(CONFIG.model, context_slices=3), 4)
+    one, three = (network.slice_work(3, 64, 64, 0) for network in (NETWORK, wide))
+    assert one == three
+    # A first layer of 21 numbers and 8 units for each of two more slices.
+    assert wide.slice_work(3, 64, 64, 10) - three == pytest.approx(
+        NETWORK.slice_work(3, 64, 64, 10) - one + 10 * 2 * 21 * 8)
+    training = replace(CONFIG.training, batch_slices=4)
+    slabs = [needs.needs_of(wide, training, replace(CONFIG.sampling, slab_slices=slab, pixels=1),
+                            3, 64, 64).step_seconds for slab in (1, 4)]
+    # Three passes a slice, or six for four of them.
+    assert slabs[0] / slabs[1] == pytest.approx(2, rel=0.01)
 
 
 @pytest.mark.parametrize(("seconds", "words"), [(4.2, "4 s"), (600, "10 minutes"),

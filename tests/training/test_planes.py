@@ -4,8 +4,10 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+import tensorflow as tf
 
 from pixelnet_tf.config import PLANES, GuidedFilterConfig
+from pixelnet_tf.dataset import pipeline
 from pixelnet_tf.dataset.pipeline import training_batches
 from pixelnet_tf.dataset.schedule import SliceSchedule
 from pixelnet_tf.errors import DataError
@@ -40,6 +42,29 @@ def test_slices_of_each_plane_are_prepared_and_drawn(planes_study):
     rows = study.index.rows_of([case], planes)
     beside = study.index.beside(rows, offsets)
     assert (study.index.plane[beside] == study.index.plane[rows][:, None]).all()
+
+
+def test_lesions_come_from_slices_of_the_same_plane(planes_study, monkeypatch):
+    study, config = planes_study, planes_study.config
+    schedule = SliceSchedule(study, study.cases, config.sampling, 0, planes=config.model.planes)
+    heard, training_slice = [], pipeline.training_slice
+
+    def note(row, donors):
+        heard.append((int(row), donors))
+        return np.int32(0)
+
+    def listening(varied, row, own, donors, *more):
+        with tf.control_dependencies([tf.numpy_function(note, [row, donors], tf.int32)]):
+            return training_slice(varied, tf.identity(row), own, donors, *more)
+
+    monkeypatch.setattr(pipeline, "training_slice", listening)
+    sampling = replace(config.sampling, lesion_mixing=1.0)
+    assert len(list(training_batches(study, schedule, sampling, batch_slices=2).take(10))) == 10
+    planes = study.index.plane
+    for row, donors in heard:
+        assert (planes[donors] == planes[row]).all()
+        assert len(donors) == (planes[schedule.with_lesion] == planes[row]).sum() > 0
+    assert len({planes[row] for row, _ in heard}) == 2
 
 
 def test_decisions_are_made_on_the_labels_that_the_mean_over_planes_gives(planes_study, tmp_path,

@@ -245,6 +245,20 @@ def test_ablations_have_no_table_before_what_all_are_compared_with_is_done(scrip
     assert scripts.ablation.write_table(tmp_path, found) is None
 
 
+def test_steps_of_another_measurement(scripts, tiny_study, tmp_path, capsys):
+    """The figures of a document, by one command, on a processor of another speed."""
+    asked = options(tiny_study, "--contestants", "best,uniform")
+    assert scripts.head_to_head.main([
+        str(tmp_path / "race"), *asked, "--steps", "uniform=5, best=3"]) == 0
+    found = scripts.plan.Race.read(tmp_path / "race")
+    assert (found.steps, found.minutes) == ({"best": 3, "uniform": 5}, 0)
+    for wrong in ("best=3", "best=3,uniform=5,nnunet=4", "best=3,uniform=0", "best=3,best=4", "3,4",
+                  "many", "best=3,uniform"):
+        assert scripts.head_to_head.main([str(tmp_path / "no"), *asked, "--steps", wrong]) == 2
+        assert "such as --steps best=1000,uniform=1000" in capsys.readouterr().err
+    assert not (tmp_path / "no").exists()
+
+
 def test_every_test_case_has_its_reference_before_anything_is_trained(scripts, tiny_study,
                                                                       tmp_path, capsys):
     study = Path(tiny_study.path).parent / "study"
