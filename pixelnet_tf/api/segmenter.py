@@ -690,7 +690,8 @@ class Segmenter:
             check_evaluated(scores, weights)
         about = describe_export(self._runs, self.config, name or self.config.study.name, 1, scores,
                                 weights)
-        write_pack(self._runs.runs, self._runs.whole, out, card=model_card(about, packed=True),
+        write_pack(self._runs.runs, out, folds=self._runs.whole is not None,
+                   decisions=self._runs.decisions(), card=model_card(about, packed=True),
                    told=told_of(about), weights=weights,
                    preparation=preparation_of(self.config.study, self.config.prepare))
         return out

@@ -118,12 +118,13 @@ def is_pack(path: str) -> bool:
         return path.endswith(".zip") or file.read(4) == b"PK\x03\x04"
 
 
-def write_pack(runs: Sequence[RunFolder], whole: RunFolder | None, out: Path, *, card: str,
-               told: Told, weights: Sequence[str], preparation: str) -> None:
+def write_pack(runs: Sequence[RunFolder], out: Path, *, folds: bool, decisions: Decisions | None,
+               card: str, told: Told, weights: Sequence[str], preparation: str) -> None:
     """Write runs as one file; the same runs give the same bytes.
 
     Args:
-        whole: the cross-validation whose folds they are.
+        folds: whether they are those of one cross-validation.
+        decisions: those for the average of the folds; None where there are none, or of other ones.
         card: the model card.
         told, weights, preparation: see `_Pack`.
 
@@ -131,7 +132,7 @@ def write_pack(runs: Sequence[RunFolder], whole: RunFolder | None, out: Path, *,
         ModelError: a run has no final model. DataError: a file is not the one that was written.
         RunError: the file cannot be written.
     """
-    names = [f"{'fold' if whole is not None else 'network'}_{i}" for i in range(len(runs))]
+    names = [f"{'fold' if folds else 'network'}_{i}" for i in range(len(runs))]
     texts: dict[str, bytes] = {CARD_FILE: card.encode()}
     models: dict[str, str] = {}
     for name, run in zip(names, runs, strict=True):
@@ -147,9 +148,9 @@ def write_pack(runs: Sequence[RunFolder], whole: RunFolder | None, out: Path, *,
         texts[f"{name}/config.yaml"] = config_to_yaml(config).encode()
         if tf.io.gfile.exists(run.file("priors.json")):
             texts[f"{name}/priors.json"] = _json(run.priors().to_json())
-        if (decisions := run.decisions()) is not None:
-            texts[f"{name}/decisions.json"] = _json(_nameless(decisions).to_json())
-    if whole is not None and (decisions := whole.decisions()) is not None:
+        if (own := run.decisions()) is not None:
+            texts[f"{name}/decisions.json"] = _json(_nameless(own).to_json())
+    if folds and decisions is not None:
         texts["decisions.json"] = _json(_nameless(decisions).to_json())
     with replacing(out) as temporary, zipfile.ZipFile(temporary, "w", allowZip64=True) as archive:
         files = {}
@@ -161,7 +162,7 @@ def write_pack(runs: Sequence[RunFolder], whole: RunFolder | None, out: Path, *,
         for name, data in sorted(texts.items()):
             archive.writestr(_member(name, zipfile.ZIP_DEFLATED), data)
             files[name] = _File(hashlib.sha256(data).hexdigest(), len(data))
-        pack = _Pack(FORMAT, tuple(names), whole is not None, tuple(weights), preparation, told,
+        pack = _Pack(FORMAT, tuple(names), folds, tuple(weights), preparation, told,
                      files, {"pixelnet_tf": __version__})
         archive.writestr(_member(PACK_FILE, zipfile.ZIP_DEFLATED), _json(asdict(pack)))
 

@@ -60,10 +60,11 @@ def needs_of(network: Architecture, training: TrainingConfig, sampling: Sampling
     # Slices that lie side by side share those beside them.
     run = min(sampling.slab_slices, training.batch_slices)
     passes = (run + len(network.offsets) - 1) / run
-    # Both passes back; those of frozen layers are left out, which is the first blocks' part alone.
+
     def slice_work(pixels: int) -> float:
         return network.slice_work(channels, height, width, pixels, passes)
 
+    # Both passes back; those of frozen layers are left out, which is the first blocks' part alone.
     work = training.step_slices * (3 * slice_work(pixels) + slice_work(scored) - slice_work(0))
     parameters = network.parameters(channels)
     kept = {SolverType.ADAM: 2, SolverType.ADAMW: 2, SolverType.ADADELTA: 2}.get(

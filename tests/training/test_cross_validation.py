@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import zipfile
 from dataclasses import replace
 from pathlib import Path
 
@@ -138,7 +139,7 @@ def test_a_network_is_judged_by_cases_that_it_has_not_seen(job, tmp_path, monkey
         assert not {*split.train, *split.validation}.intersection(each.cases)
 
 
-def test_a_fold_that_is_trained_anew_is_decided_for_anew(job, tmp_path, capsys):
+def test_decisions_for_the_former_network_of_a_fold_are_not_followed(job, tmp_path):
     cv = tmp_path / "cv"
     shutil.copytree(job / "cv", cv)
     (cv / "manifest.jsonl").unlink()
@@ -148,10 +149,14 @@ def test_a_fold_that_is_trained_anew_is_decided_for_anew(job, tmp_path, capsys):
     assert run_main("train", "--config", "phantom", *TINY, "--set", "training.seed=5", "--data",
                     job / "prepared", "--out", cv / "fold_1", "--fold", 1) == 0
     assert Runs.find([str(cv)]).decisions() is None
+    packed = px.Segmenter.from_run(cv).pack(tmp_path / "model.zip")
+    assert "decisions.json" not in zipfile.ZipFile(packed).namelist()
     other = json.loads((cv / "decisions.json").read_text())
     # As an earlier version wrote it: nothing is known of the networks.
     (cv / "decisions.json").write_text(json.dumps({**other, "files": []}))
     assert Runs.find([str(cv)]).decisions() is not None
+    packed = px.Segmenter.from_run(cv).pack(tmp_path / "earlier.zip")
+    assert "decisions.json" in zipfile.ZipFile(packed).namelist()
 
 
 def test_decisions_for_other_folds_are_not_followed(job, tmp_path):
