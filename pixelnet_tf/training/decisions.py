@@ -47,8 +47,9 @@ from pixelnet_tf.volumes.case_volume import PreparedVolume
 #: What is added to the score of a lesion class, the others left alone: log-odds. They go so far
 #: because short trainings were seen to choose 3, with the score still rising there.
 OFFSETS = (0.0, *(sign * size for size in (0.5, 1.0, 1.5, 2.0, 3.0, 4.0, 5.0) for sign in (-1, 1)))
-#: Probabilities above which a voxel is in a region.
-THRESHOLDS = (HALF, 0.02, 0.05, 0.1, 0.2, 0.3, 0.4, 0.6, 0.7, 0.8, 0.9, 0.95, 0.98)
+#: Probabilities above which a voxel is in a region. Of equals the first is taken, as of offsets:
+#: the one that changes least.
+THRESHOLDS = (HALF, *(side for low in (0.4, 0.3, 0.2, 0.1, 0.05, 0.02) for side in (low, 1 - low)))
 #: The guided filter that is tried where the configuration has none.
 FILTER = GuidedFilterConfig(radius=8)
 
