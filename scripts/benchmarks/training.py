@@ -25,13 +25,16 @@ DRAWS = {"sampled": ("sampling.strategy=balanced", "sampling.pixels=2000"), "dra
 def _batch(options: Options, pixels: int = 2000):
     """The first mini-batch of one slice with a lesion."""
     from dataclasses import replace
+    return _first_batch(options, replace(configuration(options).sampling, lesion_free_slices=0.0,
+                                         pixels=pixels), 1)
 
+
+def _first_batch(options: Options, sampling, slices: int):
     from pixelnet_tf.dataset.pipeline import training_batches
     from pixelnet_tf.dataset.schedule import SliceSchedule
     study = prepared_study(options)
-    sampling = replace(configuration(options).sampling, lesion_free_slices=0.0, pixels=pixels)
     schedule = SliceSchedule(study, study.cases, sampling, seed=1)
-    return next(iter(training_batches(study, schedule, sampling, batch_slices=1, seed=1)))
+    return next(iter(training_batches(study, schedule, sampling, batch_slices=slices, seed=1)))
 
 
 def _model(options: Options, dropout: float = 0.5, classes: int = 4):
@@ -81,8 +84,6 @@ def best_step(options: Options, draw: str) -> dict:
     takes, and the process's peak memory."""
     import tensorflow as tf
 
-    from pixelnet_tf.dataset.pipeline import training_batches
-    from pixelnet_tf.dataset.schedule import SliceSchedule
     from pixelnet_tf.io.processor import bfloat16_instructions
     from pixelnet_tf.model.pixelnet import PixelNet
     from pixelnet_tf.training.state import TrainingState
@@ -90,11 +91,8 @@ def best_step(options: Options, draw: str) -> dict:
     precision = "bfloat16" if bfloat16_instructions() else "float32"
     config = best_configuration(options, "sampling.lesion_free_slices=0",
                                 f"training.precision={precision}", *DRAWS[draw])
-    study, classes = prepared_study(options), len(config.study.labels)
-    schedule = SliceSchedule(study, study.cases, config.sampling, seed=1)
-    batch = next(iter(training_batches(study, schedule, config.sampling,
-                                       batch_slices=config.training.batch_slices, seed=1)))
-    model = PixelNet(config.model, 3, classes, seed=1)
+    batch = _first_batch(options, config.sampling, config.training.batch_slices)
+    model = PixelNet(config.model, 3, len(config.study.labels), seed=1)
     state = TrainingState(model, config.training, (), config.training.steps)
     function = make_step(state, config.sampling)
     median, smallest = timed(lambda: float(function([batch], tf.constant(1))),
